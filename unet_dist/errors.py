@@ -1,0 +1,54 @@
+"""The mistakes a user can mend.
+
+Owns the exceptions that the command line prints as a sentence, without a traceback. A broken invariant of our own is an
+assert, never one of these.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnetDistError(Exception):
+    """A mistake the user can mend: the message says what came, what was expected and what to do."""
+
+
+class ConfigError(UnetDistError):
+    """A setting is unknown, out of range, without effect or at odds with another."""
+
+
+class DataError(UnetDistError):
+    """An image, a mask or a data set cannot be used as it is."""
+
+
+class SizeError(UnetDistError, ValueError):
+    """A side in pixels is not one the network can take."""
+
+
+class LocalityError(UnetDistError):
+    """Something has no finite halo, so that an exact tile cannot exist."""
+
+
+class CheckpointError(UnetDistError):
+    """A checkpoint or a model folder is missing, damaged or of another kind."""
+
+
+class LaunchError(UnetDistError):
+    """The processes, their number or the run's folder are not as the run needs them."""
+
+
+class ExtraError(UnetDistError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name was probably meant, and list them all.
+
+    >>> suggest("nrom", ["norm", "depth"])
+    'Did you mean "norm"? Valid: depth, norm.'
+    """
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f'Did you mean "{near[0]}"? ' if near else ""
+    return f"{hint}Valid: {', '.join(valid)}."
