@@ -15,6 +15,7 @@ from unet_dist.tiling.geometry import (
     Locality,
     TilePlan,
     WindowSizes,
+    aligned_halo,
     assign,
     covering_tile_size,
     crop_origin_range,
@@ -71,7 +72,7 @@ UNET = NETWORKS["valid-4"]
 def plans(draw: st.DrawFn) -> tuple[TilePlan, int, WindowSizes, Locality]:
     sizes, locality = draw(networks)
     tile_size = sizes.round_up(smallest_tile_size(sizes, locality) + draw(st.integers(0, 80)))
-    side = st.integers(1, 6 * (tile_size - 2 * locality.halo))
+    side = st.integers(1, 6 * (tile_size - 2 * aligned_halo(sizes, locality)))
     shape = draw(st.tuples(side, side))
     return plan_tiles(shape, tile_size, sizes, locality), tile_size, sizes, locality
 
@@ -156,8 +157,8 @@ def test_windows_are_valid_aligned_and_hold_the_halo_of_their_tile(
         assert side <= tile_size
     for tile in plan:
         row, col = plan.window_origin(tile)
-        assert (row + locality.halo) % locality.stride == 0
-        assert (col + locality.halo) % locality.stride == 0
+        assert (row + sizes.margin) % locality.stride == 0
+        assert (col + sizes.margin) % locality.stride == 0
         assert row <= tile.row - locality.halo
         assert row + plan.window_shape[0] >= tile.row + tile.height + locality.halo
         assert col <= tile.col - locality.halo
@@ -173,7 +174,7 @@ def test_no_aligned_plan_has_fewer_tiles_or_a_smaller_window(
     plan = plan_tiles((size, size), tile_size, sizes, locality)
 
     def tiles_needed(window: int) -> int | None:
-        interior = window - 2 * locality.halo
+        interior = window - 2 * aligned_halo(sizes, locality)
         step = interior // locality.stride * locality.stride
         if interior >= size:
             return 1
@@ -204,6 +205,13 @@ def test_indexing_and_bands_agree_with_iteration(
     cut = data.draw(st.integers(0, plan.grid[0]))
     assert [*plan.band(range(cut)), *plan.band(range(cut, plan.grid[0]))] == list(range(len(plan)))
     assert all(tiles[i].row < cut * plan.step[0] for i in plan.band(range(cut)))
+
+
+@given(networks)
+def test_halo_is_the_smallest_that_keeps_the_output_on_the_grid(network: tuple[WindowSizes, Locality]) -> None:
+    sizes, locality = network
+    candidates = range(locality.halo, locality.halo + locality.stride)
+    assert [aligned_halo(sizes, locality)] == [n for n in candidates if (n - sizes.margin) % locality.stride == 0]
 
 
 def test_reference_image() -> None:

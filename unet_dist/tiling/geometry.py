@@ -132,7 +132,7 @@ class TilePlan:
     grid: tuple[int, int]
     """Number of tiles along rows and along columns."""
     halo: int
-    """What a window has more than its tile, above and to the left."""
+    """Rows and columns a window has above and to the left of its tile, and at least as many below and to the right."""
 
     def __len__(self) -> int:
         return self.grid[0] * self.grid[1]
@@ -189,29 +189,41 @@ def plan_tiles(image_shape: tuple[int, int], tile_size: int, sizes: WindowSizes,
         raise DataError(
             f"Got an image of {height} x {width} pixels. Expected at least 1 x 1. Remove it from the input."
         )
-    assert locality.halo >= sizes.margin, (locality, sizes)
     sizes.require(tile_size, "tile_size")
+    halo = aligned_halo(sizes, locality)
     smallest = smallest_tile_size(sizes, locality)
     if tile_size < smallest:
-        exact = max(tile_size - 2 * locality.halo, 0)
+        exact = max(tile_size - 2 * halo, 0)
         raise SizeError(
             f"Got tile_size = {tile_size}, whose window leaves {exact} exact pixels a side inside a halo of "
-            f"{locality.halo}. Expected at least one stride of {locality.stride}. "
+            f"{halo}. Expected at least one stride of {locality.stride}. "
             f"Set tile_size to {smallest} or more."
         )
-    axes = [_plan_axis(size, tile_size, sizes, locality) for size in image_shape]
+    axes = [_plan_axis(size, tile_size, sizes, halo, locality.stride) for size in image_shape]
     counts, steps, windows = zip(*axes, strict=True)
-    return TilePlan(image_shape=(height, width), window_shape=windows, step=steps, grid=counts, halo=locality.halo)
+    return TilePlan(image_shape=(height, width), window_shape=windows, step=steps, grid=counts, halo=halo)
+
+
+def aligned_halo(sizes: WindowSizes, locality: Locality) -> int:
+    """Return the halo of a plan: the network's own, and so much more that the trimmed output stays on the grid.
+
+    What is trimmed of forward's output (halo - margin a side) is a multiple of the stride. So a tile equals not only
+    other tiles but any pass whose output begins at a multiple of the stride: the whole image, or a training crop that
+    holds it.
+    """
+    assert locality.halo >= sizes.margin, (locality, sizes)
+    return sizes.margin + _ceil_div(locality.halo - sizes.margin, locality.stride) * locality.stride
 
 
 def smallest_tile_size(sizes: WindowSizes, locality: Locality) -> int:
     """Return the smallest valid `tile_size`: its window determines at least one stride of pixels."""
-    return sizes.round_up(2 * locality.halo + locality.stride)
+    return sizes.round_up(2 * aligned_halo(sizes, locality) + locality.stride)
 
 
 def covering_tile_size(image_shape: tuple[int, int], sizes: WindowSizes, locality: Locality) -> int:
     """Return the smallest `tile_size` for which the whole image is one tile."""
-    return max(sizes.round_up(max(image_shape) + 2 * locality.halo), smallest_tile_size(sizes, locality))
+    interior = max(*image_shape, locality.stride)
+    return sizes.round_up(interior + 2 * aligned_halo(sizes, locality))
 
 
 def default_tile_size(sizes: WindowSizes, locality: Locality) -> int:
@@ -223,23 +235,22 @@ def default_tile_size(sizes: WindowSizes, locality: Locality) -> int:
     return max(side, smallest_tile_size(sizes, locality))
 
 
-def _plan_axis(size: int, tile_size: int, sizes: WindowSizes, locality: Locality) -> tuple[int, int, int]:
+def _plan_axis(size: int, tile_size: int, sizes: WindowSizes, halo: int, stride: int) -> tuple[int, int, int]:
     """Return number of tiles, step and window side along one axis.
 
     Tiles begin at multiples of the step and the last one may use its whole exact interior, so `count` tiles of interior
     e = step + rest (step a multiple of the stride, rest < stride) cover count * step + rest pixels.
     """
-    stride = locality.stride
-    rest = (tile_size - 2 * locality.halo) % stride
-    step = tile_size - 2 * locality.halo - rest
+    rest = (tile_size - 2 * halo) % stride
+    step = tile_size - 2 * halo - rest
     count = max(_ceil_div(size - rest, step), 1)
 
     # The smallest interior that covers the axis with as many tiles: either the rest of the last tile covers what whole
     # strides leave, or every tile grows by one stride.
     strides, missing = divmod(size, count * stride)
     interior = strides * stride + missing if missing < stride else (strides + 1) * stride
-    window = sizes.round_up(interior + 2 * locality.halo)
-    assert window <= tile_size, (size, tile_size, window, sizes, locality)
+    window = sizes.round_up(interior + 2 * halo)
+    assert window <= tile_size, (size, tile_size, window, sizes, halo, stride)
     return count, max(interior - interior % stride, stride), window
 
 
