@@ -1,0 +1,82 @@
+"""The digest of a folder's content, quick the second time.
+
+Owns the memory of digests by (path, size, time of change), as a build system keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+_CHUNK_BYTES = 2**20
+
+
+def digest_text(*parts: str) -> str:
+    """Give 32 hexadecimal digits that stand for these texts in this order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode()
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()
+
+
+def digest_files(root: Path, files: Iterable[Path], memo_path: Path) -> str:
+    """Give the digest of the names below `root` and the bytes of `files`.
+
+    A file whose size and time of change are as remembered in the folder `memo_path` is not read again.
+    """
+    memo_file = memo_path / "digests" / f"{digest_text(str(root.resolve()))}.json"
+    known = _load(memo_file)
+    stamps = {file.relative_to(root).as_posix(): file.stat() for file in sorted(files)}
+    fresh: dict[str, tuple[int, int, str]] = {}
+    unknown: list[str] = []
+    for name, stat in stamps.items():
+        memory = known.get(name)
+        if memory is not None and (memory[0], memory[1]) == (stat.st_size, stat.st_mtime_ns):
+            fresh[name] = memory
+        else:
+            unknown.append(name)
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the interpreter's lock
+        for name, digest in zip(unknown, pool.map(lambda name: _digest_file(root / name), unknown), strict=True):
+            fresh[name] = (stamps[name].st_size, stamps[name].st_mtime_ns, digest)
+    if unknown:
+        with suppress(OSError):  # a read-only cache folder only costs the next start its time
+            write_json(memo_file, fresh)
+    return digest_text(*(text for name in stamps for text in (name, fresh[name][2])))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a small JSON file beside and rename it, so that a reader finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _load(memo_file: Path) -> dict[str, tuple[int, int, str]]:
+    try:
+        stored = json.loads(memo_file.read_text(encoding="utf-8"))
+        return {name: (int(size), int(time_ns), str(digest)) for name, (size, time_ns, digest) in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # absent or damaged: it is only a memory
+        return {}
+
+
+def _digest_file(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

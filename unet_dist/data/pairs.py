@@ -1,0 +1,63 @@
+"""What every source of data gives: pairs of an image and a mask, still encoded.
+
+Owns the two types that sources, checks and the cache share. Knows nothing of folders, hubs or caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from unet_dist.errors import DataError
+
+Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) uint8 pixels
+
+
+@dataclass(frozen=True)
+class RawPair:
+    """One image and its mask, before anything is decoded."""
+
+    id: str
+    """Short name of the sample, fit for a file name; made unique by the cache."""
+    image: Content
+    mask: Content
+    image_name: str
+    """What a message calls the image: its file, or its row."""
+    mask_name: str
+
+
+class Source(Protocol):
+    """Where pairs come from. Opening one is cheap; the first look at `splits` may read or download."""
+
+    name: str
+    fixed_shape: tuple[int, int, int] | None
+    """(H, W, C) of every image where it is known before reading, so that the sizes need no pass of their own."""
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of pairs by split, as the source gives them, under the names train, validation and test."""
+
+    def read_id_names(self) -> dict[int, str] | None:
+        """Read the class name of each id of the masks, None where the source names none."""
+
+    def read_pair(self, split: str, index: int) -> RawPair:
+        """Read one pair; called from several threads at once."""
+
+    def signature(self, memo_path: Path) -> str:
+        """Identify the content: equal for equal bytes and another one for any change.
+
+        Args:
+            memo_path: a folder where what was learnt may be kept, so that the next start is quick.
+        """
+
+
+class RefusedError(DataError):
+    """One file that cannot be used: what is wrong with it, and apart what to do, so that many can share a remedy."""
+
+    def __init__(self, got: str, remedy: str) -> None:
+        super().__init__(f"{got}. {remedy}")
+        self.got = got
+        self.remedy = remedy

@@ -1,0 +1,112 @@
+"""What `data_path` may mean.
+
+Owns the choice of the kind of source from what the user typed, and the sentence where nothing fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from unet_dist.data.fingerprint import digest_text
+from unet_dist.data.folder import IMAGES, MASKS, FolderSource
+from unet_dist.data.hub import DatasetDirectory, HubDataset
+from unet_dist.data.pairs import RawPair, Source
+from unet_dist.errors import DataError, suggest
+
+SYNTHETIC = "synthetic"
+DEFAULT_SYNTHETIC_IMAGES = 100
+DEFAULT_SYNTHETIC_SIZE = (1080, 1920)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_EXPECTED = (
+    "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
+    f'or "{SYNTHETIC}"'
+)
+
+
+def open_source(
+    data_path: str | Path,
+    *,
+    image_column: str = "pixel_values",
+    label_column: str = "label",
+    revision: str | None = None,
+    synthetic_images: int = DEFAULT_SYNTHETIC_IMAGES,
+    synthetic_size: tuple[int, int] = DEFAULT_SYNTHETIC_SIZE,
+    synthetic_seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> Source:
+    """Open the source that `data_path` names; what exists on disk goes before the hub.
+
+    Args:
+        image_column, label_column: the columns of a data-set directory or a hub data set.
+        revision: branch, tag or commit of a hub data set.
+        synthetic_size: (height, width) in pixels.
+
+    Raises:
+        DataError: nothing fits; the message says what was tried.
+    """
+    text = str(data_path)
+    if text == SYNTHETIC:
+        return SyntheticSource(synthetic_images, synthetic_size, synthetic_seed)
+    path = Path(text).expanduser()
+    if path.exists():
+        return _open_path(path, image_column, label_column)
+    if _HUB_ID.fullmatch(text) and not _near(path).startswith(" Did you mean"):
+        return HubDataset(text, revision=revision, image_column=image_column, label_column=label_column, say=say)
+    raise DataError(f"data_path: there is no {path.absolute()}.{_near(path)} Expected {_EXPECTED}.")
+
+
+class SyntheticSource:
+    """The procedural street scenes, as pixels: a function of (number of images, size, seed) and the drawing's code."""
+
+    name = SYNTHETIC
+
+    def __init__(self, num_images: int, size: tuple[int, int], seed: int) -> None:
+        from unet_dist.data.synthetic import SyntheticScenes
+
+        self._arguments = (num_images, *size, seed)
+        self._scenes = SyntheticScenes(num_images, *size, seed=seed)
+        self.fixed_shape: tuple[int, int, int] | None = (*size, 3)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {"train": self._arguments[0]}
+
+    def read_id_names(self) -> dict[int, str] | None:
+        return dict(enumerate(self._scenes.class_names))
+
+    def read_pair(self, split: str, index: int) -> RawPair:
+        image, label = self._scenes.render(index)
+        name = f"scene-{index:05d}"
+        return RawPair(id=name, image=image, mask=label, image_name=name, mask_name=name)
+
+    def signature(self, memo_path: Path) -> str:
+        here = Path(__file__).parent
+        code = [here / "synthetic.py", *sorted((here / "scenes").glob("*.py"))]
+        return digest_text(SYNTHETIC, repr(self._arguments), *(path.read_text(encoding="utf-8") for path in code))
+
+
+def _open_path(path: Path, image_column: str, label_column: str) -> Source:
+    if not path.is_dir():
+        raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
+    if (path / IMAGES).is_dir() and (path / MASKS).is_dir():
+        return FolderSource(path)
+    if DatasetDirectory.recognises(path):
+        return DatasetDirectory(path, image_column=image_column, label_column=label_column)
+    inside = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
+    found = f"It holds {', '.join(inside)}." if inside else "It is empty."
+    raise DataError(
+        f"data_path: {path} holds neither {IMAGES}/ and {MASKS}/ nor parquet or arrow files. {found} "
+        f"Expected {_EXPECTED}."
+    )
+
+
+def _near(path: Path) -> str:
+    """Name the folder that was probably meant, or how far the path exists."""
+    if path.parent.is_dir():
+        hint = suggest(path.name, (item.name for item in path.parent.iterdir() if item.is_dir())).split(" Valid:")[0]
+        return f" {hint}" if hint.startswith("Did you mean") else ""
+    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    return f" The path exists up to {there}."

@@ -1,0 +1,101 @@
+"""Which sample belongs to train, validation and test.
+
+Owns the names of the splits and the cut 7:1:2. Knows nothing of pictures or files: numbers only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from unet_dist.errors import DataError
+
+FRACTIONS = {"train": 7, "validation": 1, "test": 2}
+"""The cut of the reference task, for a source without splits."""
+
+_SYNONYMS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "testing": "test",
+}
+
+
+def canonical_split(name: str) -> str:
+    """Give the usual name of a split: `val` is `validation`."""
+    return _SYNONYMS.get(name.lower(), name.lower())
+
+
+def is_split_name(name: str) -> bool:
+    """Say whether a folder of this name is a split."""
+    return canonical_split(name) in FRACTIONS
+
+
+def assign_splits(given: dict[str, int], seed: int) -> dict[str, list[int]]:
+    """Give the positions of each split's samples, where a source lists its samples split after split.
+
+    A source of one split counts as one without splits and is cut 7:1:2. A source that gives `train` and others but no
+    `validation` has it cut out of its `train`, one sample of eight (training needs one, and `test` must stay unseen).
+    Everything else is as the source gives it; a missing `test` stays missing.
+
+    Raises:
+        DataError: there are too few samples to cut.
+    """
+    positions: dict[str, list[int]] = {}
+    start = 0
+    for name, size in given.items():
+        positions[name] = list(range(start, start + size))
+        start += size
+    if len(given) == 1:
+        return cut(start, FRACTIONS, seed)
+    if "train" in given and "validation" not in given:
+        train = positions["train"]
+        parts = cut(len(train), {"train": 7, "validation": 1}, seed)
+        positions["train"] = [train[i] for i in parts["train"]]
+        positions["validation"] = [train[i] for i in parts["validation"]]
+    return positions
+
+
+def cut(num_samples: int, fractions: dict[str, int], seed: int) -> dict[str, list[int]]:
+    """Cut `range(num_samples)` by chance into parts of the given proportions, each at least one sample, sorted.
+
+    A pure function of its arguments on any machine and library version: the order is that of BLAKE2 of seed and
+    position.
+
+    Raises:
+        DataError: there are fewer samples than parts.
+    """
+    if num_samples < len(fractions):
+        raise DataError(
+            f"The data has {num_samples} {'sample' if num_samples == 1 else 'samples'} and no splits of its own; "
+            f"cutting it {':'.join(str(part) for part in fractions.values())} into {', '.join(fractions)} needs at "
+            f"least {len(fractions)}. Add samples, or use the split all."
+        )
+    order = sorted(range(num_samples), key=lambda i: hashlib.blake2b(f"{seed}:{i}".encode(), digest_size=16).digest())
+    parts: dict[str, list[int]] = {}
+    start = 0
+    for name, size in cut_sizes(num_samples, fractions).items():
+        parts[name] = sorted(order[start : start + size])
+        start += size
+    return parts
+
+
+def cut_sizes(num_samples: int, fractions: dict[str, int]) -> dict[str, int]:
+    """Give the size of each part by largest remainder, none empty.
+
+    >>> cut_sizes(1000, {"train": 7, "validation": 1, "test": 2})
+    {'train': 700, 'validation': 100, 'test': 200}
+    >>> cut_sizes(3, {"train": 7, "validation": 1, "test": 2})
+    {'train': 1, 'validation': 1, 'test': 1}
+    """
+    total = sum(fractions.values())
+    sizes = {name: num_samples * part // total for name, part in fractions.items()}
+    by_remainder = sorted(fractions, key=lambda name: -(num_samples * fractions[name] % total))  # stable: ties in order
+    for name in by_remainder[: num_samples - sum(sizes.values())]:
+        sizes[name] += 1
+    for name in sizes:
+        if sizes[name] == 0:
+            sizes[max(sizes, key=lambda other: sizes[other])] -= 1
+            sizes[name] = 1
+    return sizes
