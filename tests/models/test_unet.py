@@ -1,0 +1,118 @@
+"""Proves that the U-Net is the paper's, layer by layer, and what its options change."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unet_dist.models.unet import UNet
+
+# Ronneberger et al. 2015, figure 1: (channels, side) after each 3x3 convolution, up-convolution and the last 1x1 one.
+FIGURE_1 = {
+    "encoder.0.conv1": (64, 570),
+    "encoder.0.conv2": (64, 568),
+    "encoder.1.conv1": (128, 282),
+    "encoder.1.conv2": (128, 280),
+    "encoder.2.conv1": (256, 138),
+    "encoder.2.conv2": (256, 136),
+    "encoder.3.conv1": (512, 66),
+    "encoder.3.conv2": (512, 64),
+    "bottleneck.conv1": (1024, 30),
+    "bottleneck.conv2": (1024, 28),
+    "upsample.0": (512, 56),
+    "decoder.0.conv1": (512, 54),
+    "decoder.0.conv2": (512, 52),
+    "upsample.1": (256, 104),
+    "decoder.1.conv1": (256, 102),
+    "decoder.1.conv2": (256, 100),
+    "upsample.2": (128, 200),
+    "decoder.2.conv1": (128, 198),
+    "decoder.2.conv2": (128, 196),
+    "upsample.3": (64, 392),
+    "decoder.3.conv1": (64, 390),
+    "decoder.3.conv2": (64, 388),
+    "classifier": (2, 388),
+}
+# What enters each level: after the poolings on the way down, after copy, crop and concatenation on the way up.
+FIGURE_1_INPUTS = {
+    "encoder.0": (1, 572),
+    "encoder.1": (64, 284),
+    "encoder.2": (128, 140),
+    "encoder.3": (256, 68),
+    "bottleneck": (512, 32),
+    "decoder.0": (1024, 56),
+    "decoder.1": (512, 104),
+    "decoder.2": (256, 200),
+    "decoder.3": (128, 392),
+}
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("in_channels", "num_classes", "expected"), [(1, 2, 31_030_658), (3, 35, 31_033_955)])
+def test_has_the_papers_parameters(in_channels: int, num_classes: int, expected: int) -> None:
+    with torch.device("meta"):
+        assert num_parameters(UNet(in_channels, num_classes)) == expected
+
+
+def test_is_figure_1_layer_by_layer() -> None:
+    with torch.device("meta"):
+        model = UNet(1, 2)
+        image = torch.zeros(1, 1, 572, 572)
+    shapes: dict[str, tuple[int, int]] = {}
+    inputs: dict[str, tuple[int, int]] = {}
+
+    def record(name: str, into: dict[str, tuple[int, int]], tensor: torch.Tensor) -> None:
+        assert tensor.shape[2] == tensor.shape[3]
+        into[name] = (tensor.shape[1], tensor.shape[2])
+
+    for name, module in model.named_modules():
+        if name in FIGURE_1:
+            module.register_forward_hook(lambda _, __, output, name=name: record(name, shapes, output))
+        if name in FIGURE_1_INPUTS:
+            module.register_forward_pre_hook(lambda _, args, name=name: record(name, inputs, args[0]))
+    model(image)
+    assert shapes == FIGURE_1
+    assert list(shapes) == list(FIGURE_1), "the order of computation"
+    assert inputs == FIGURE_1_INPUTS
+
+
+def test_skips_are_cropped_at_the_centre_and_come_first() -> None:
+    model = UNet(1, 1, base_channels=1, depth=1).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        # Pass the image through the encoder's first block unchanged, and nothing through the bottleneck.
+        model.encoder[0].conv1.weight[0, 0, 1, 1] = 1
+        model.encoder[0].conv2.weight[0, 0, 1, 1] = 1
+    image = torch.rand(1, 1, 18, 20, dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+    model.decoder[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(image)
+    # 18 -> 14 after two convolutions; up from the bottleneck come 6, so 2 + 4 pixels go a side.
+    assert torch.equal(seen[0][:, :1], image[:, :, 6:-6, 6:-6])
+    assert seen[0][:, 1:].abs().max() == 0
+
+
+def test_starts_with_the_papers_initialisation() -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 35, base_channels=32, depth=3)
+    convolutions = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    }
+    assert len(convolutions) == 2 * (3 + 1 + 3) + 3 + 1
+    for name, module in convolutions.items():
+        # The paper: 3x3 convolution, 64 channels before it: N = 9 * 64 = 576. An up-convolution of stride 2 sums over the
+        # channels only.
+        fan_in = module.in_channels * (9 if "conv1" in name or "conv2" in name else 1)
+        weight = module.weight.detach()
+        # The estimate of a deviation from n values errs by 1 / sqrt(2 n); five of those.
+        tolerance = 5 / math.sqrt(2 * weight.numel())
+        assert weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance), name
+        assert module.bias is not None
+        assert module.bias.abs().max() == 0, name

@@ -1,0 +1,114 @@
+"""What keeps the activations of a network in scale: scaled weight standardisation, batch norm, group norm.
+
+Owns the layers; which of them couple pixels or samples is read off a finished model here too, so that exact tiles can
+be refused with the layer's name. Must not know the architecture around them.
+
+Source: Brock, De, Smith, "Characterizing signal propagation to close the performance gap in unnormalized ResNets",
+arXiv 2101.08692, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+NORMS = ("none", "weight", "batch", "group")
+
+# Var(relu(g)) = (1 - 1/pi) / 2 for a standard normal g, so this factor brings the variance back to 1 (arXiv 2101.08692,
+# section 4.2: gamma = sqrt(2 / (1 - 1/pi)) = 1.7139).
+RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
+# The floor under fan-in x variance in the paper's published code (deepmind-research, nfnets/base.py: eps=1e-4). He's
+# initialisation starts at fan-in x variance = 2.
+EPSILON = 1e-4
+# Wu and He 2018 (arXiv 1803.08494) use 32 groups; narrower layers get the largest divisor that both share.
+GROUPS = 32
+
+
+def standardise(weight: Tensor, gain: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    """Give every filter mean 0 and variance 1 / fan-in, times its gain: gain * (w - mean(w)) / sqrt(N * var(w)).
+
+    Args:
+        weight: the filters, of any shape.
+        gain: broadcast against `weight`; one value a filter.
+        dims: the dimensions of `weight` that one output value sums over; their sizes multiply to the fan-in N.
+
+    Source: arXiv 2101.08692, equation 3, in the fused form of the authors' code.
+    """
+    fan_in = math.prod(weight.shape[dim] for dim in dims)
+    variance, mean = torch.var_mean(weight, dim=dims, correction=0, keepdim=True)
+    factor = torch.rsqrt((variance * fan_in).clamp(min=EPSILON)) * gain
+    return torch.addcmul(-mean * factor, weight, factor)  # one pass over the weights instead of two
+
+
+class ScaledStdConv2d(nn.Conv2d):
+    """Convolve with standardised filters; `gain` (out_channels,) is learnt, 1 at the start.
+
+    Touches weights only: it couples neither pixels nor samples, so tiles and world sizes stay exact.
+
+    Args:
+        output_gain: a constant factor; RELU_GAIN where a ReLU follows, 1 where nothing does.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0, output_gain: float
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        self.output_gain = output_gain
+        # One dimension, as biases have: the usual rule "no weight decay below two dimensions" then spares it.
+        self.gain = nn.Parameter(torch.ones(out_channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        gain = (self.gain * self.output_gain).view(-1, 1, 1, 1)
+        return self._conv_forward(features, standardise(self.weight, gain, dims=(1, 2, 3)), self.bias)
+
+
+class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
+    """Convolve, transposed and without overlap (stride = kernel side), with standardised filters and a learnt gain.
+
+    Where nothing overlaps, an output pixel sums over the input channels at one position of the kernel only. That is its
+    fan-in, so each (output channel, position) is standardised by itself; over the whole kernel, positions of unequal
+    mean would print a checkerboard under the mean of the activations.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, output_gain: float) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=kernel_size)
+        self.output_gain = output_gain
+        self.gain = nn.Parameter(torch.ones(out_channels))
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert output_size is None, f"without overlap the size follows from the input, got output_size={output_size}"
+        gain = (self.gain * self.output_gain).view(1, -1, 1, 1)
+        weight = standardise(self.weight, gain, dims=(0,))  # (in, out, k, k)
+        return F.conv_transpose2d(features, weight, self.bias, self.stride)
+
+
+def activation_norm(norm: str, channels: int) -> nn.Module:
+    """Build the layer between a convolution and its ReLU; nothing for the norms that leave activations alone."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    return nn.Identity()
+
+
+def pixel_coupling(model: nn.Module) -> str | None:
+    """Name the first layer of `model` whose output at a pixel depends on all pixels in evaluation, and why."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.GroupNorm | _InstanceNorm):
+            kind = type(module).__name__
+            return f"{name} ({kind}): its mean and variance are taken over all pixels of the window"
+    return None
+
+
+def batch_coupling(model: nn.Module) -> str | None:
+    """Name the first layer of `model` that couples the samples of a batch in training, and why."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, _InstanceNorm):
+            kind = type(module).__name__
+            return f"{name} ({kind}): in training its mean and variance are taken over all samples of the micro-batch"
+    return None

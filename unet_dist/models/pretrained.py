@@ -1,0 +1,262 @@
+"""A model as a folder: `config.json` (model_type, format_version, the constructor's options) and `model.safetensors`.
+
+Owns loading from a local folder or the Hugging Face hub, and what is refused: only JSON and safetensors are ever read,
+so that nothing is unpickled, and weights that do not fit are an error. Must not know any one architecture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub.errors import HTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unet_dist.errors import CheckpointError, ConfigError, suggest
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT_VERSION = 1
+_BESIDE_THE_OPTIONS = ("model_type", "format_version")
+
+MODEL_CARD_TEMPLATE = """---
+{{ card_data }}
+---
+
+A semantic segmentation network, trained with `unet_dist`.
+
+```python
+from unet_dist import predict_image
+from unet_dist.models.registry import load_model
+
+model = load_model("path/to/this/folder")  # or its id on the hub
+label_map = predict_image(model, "image.jpg")  # (H, W) uint8, one class id a pixel
+```
+
+`config.json` holds the architecture, the class names, and the mean and deviation of the training images.
+{% if paper_url %}
+Paper: {{ paper_url }}
+{% endif %}
+"""
+
+Model = TypeVar("Model", bound="PretrainedModel")
+
+
+def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
+    """Find the folder that holds a model: the local one if it exists, else the hub's, downloaded to the hub's cache.
+
+    Args:
+        download: revision, token, cache_dir, force_download, local_files_only, as the hub library has them.
+
+    Raises:
+        CheckpointError: neither is there, or what is there is no model folder.
+    """
+    path = Path(path_or_hub_id)
+    if path.exists():
+        _require_files(path)
+        return path
+    # Only these two names are asked for: a pickle in the repository is not even downloaded.
+    try:
+        folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **download))
+    except (OSError, ValueError, HTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise CheckpointError(
+            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub gives no such model '
+            f"({type(error).__name__}: {reason}). Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "
+            '"user/name". Check the spelling, and the network if it is a hub id.'
+        ) from error
+    _require_files(folder)
+    return folder
+
+
+def _require_files(folder: Path) -> None:
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if not missing:
+        return
+    remedy = "Give the folder that save_pretrained wrote."
+    nested = [name for name in ("best", "last") if (folder / name / CONFIG_FILE).is_file()]
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+    if nested:
+        remedy = f"Did you mean {folder / nested[0]}?"
+    elif pickles:
+        remedy = f"{pickles[0]} is a pickle, which can run code when it is read, and is not loaded. {remedy}"
+    kind = "a file" if folder.is_file() else f"a folder without {' and '.join(missing)}"
+    raise CheckpointError(
+        f"{folder} is {kind}. Expected a model folder with {CONFIG_FILE} and {WEIGHTS_FILE}. {remedy}"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model folder's config.json, `model_type` and `format_version` included.
+
+    Raises:
+        CheckpointError: it is not JSON, names no model_type or is of another format_version.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise CheckpointError(f"{file} is damaged: {error}. Copy the model folder again.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise CheckpointError(
+            f'{file} names no "model_type". Expected the {CONFIG_FILE} of a model of unet_dist. '
+            "It belongs to another library: load it with that one."
+        )
+    if config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file} has format_version {config.get('format_version')!r}. Expected {FORMAT_VERSION}. "
+            "Load it with the version of unet_dist that wrote it, or update this one."
+        )
+    return config
+
+
+class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPLATE, library_name="unet_dist"):
+    """Adds save_pretrained, from_pretrained and push_to_hub to an nn.Module.
+
+    The class that inherits sets `model_type`, and keeps every argument of its constructor as an attribute of the same
+    name.
+    """
+
+    model_type: ClassVar[str]
+
+    def config(self) -> dict[str, Any]:
+        """Collect what config.json says: the model type and the constructor's options as they are now."""
+        options = {name: getattr(self, name) for name in self._option_names()}
+        return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options}
+
+    @classmethod
+    def _option_names(cls) -> list[str]:
+        return [name for name in cls._hub_mixin_init_parameters if name != "self"]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        # The mixin writes this attribute to config.json next. Its own notion is what the constructor was called with,
+        # less whatever is not JSON: an array of means would silently be lost.
+        self._hub_mixin_config = self.config()
+        super()._save_pretrained(save_directory)
+        # safetensors 0.8 leaves the file to its owner alone (0600): whoever may read the folder may read the weights.
+        (save_directory / WEIGHTS_FILE).chmod(save_directory.stat().st_mode & 0o666)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Model:
+        """Load a model, in evaluation mode, in the precision of its file.
+
+        Args:
+            pretrained_model_name_or_path: a model folder or a hub id.
+            model_kwargs: `map_location` (device, "cpu"), `strict` (True), and options of the constructor that replace
+                those of config.json.
+
+        Raises:
+            CheckpointError: no such model; a damaged file; another model's weights.
+        """
+        folder = find_model_folder(
+            pretrained_model_name_or_path,
+            force_download=force_download,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+        config = read_config(folder)
+        if config["model_type"] != cls.model_type:
+            raise CheckpointError(
+                f'{folder / CONFIG_FILE} is of model_type "{config["model_type"]}". Expected "{cls.model_type}" for '
+                f"{cls.__name__}. Use unet_dist.models.registry.load_model, which takes every type."
+            )
+        unknown = sorted(set(config) - {*_BESIDE_THE_OPTIONS, *cls._option_names()})
+        if unknown:
+            raise CheckpointError(
+                f'{folder / CONFIG_FILE} has the key "{unknown[0]}", which {cls.__name__} does not know. '
+                f"{suggest(unknown[0], cls._option_names())} Mend the file, or update unet_dist."
+            )
+        try:
+            return super().from_pretrained(folder, **model_kwargs)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__}: {error}") from error
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]
+        cls: type[Model],
+        *,
+        model_id: str,
+        map_location: str | torch.device = "cpu",
+        strict: bool = True,
+        revision: None,
+        cache_dir: None,
+        force_download: bool,
+        local_files_only: bool,
+        token: None,
+        **options: Any,
+    ) -> Model:
+        """Build the model from its options and fill it from the folder `model_id`; what the hub needed is done by now.
+
+        Unlike the mixin's own this is strict, never falls back to a pickle, moves the model to `map_location`, prints
+        nothing, and draws no initial weights (31 million take over a second) and so no random numbers.
+        """
+        with torch.device("meta"):
+            model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
+        weights = load_weights(Path(model_id) / WEIGHTS_FILE)
+        if strict:
+            _require_same_tensors(model.state_dict(), weights, Path(model_id) / WEIGHTS_FILE)
+        floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+        if len(floating) == 1:
+            model.to(floating.pop())
+        model.to_empty(device=map_location)
+        model.load_state_dict(weights, strict=strict)  # copies: the file's memory map is not kept
+        return model.eval()
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: it is truncated or no safetensors file.
+    """
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise CheckpointError(
+            f"{file} ({size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the other "
+            "model folder of the run (best/, last/)."
+        ) from error
+
+
+def _require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse weights whose names or shapes are not the model's; say which in a line, not in a page."""
+    differences = {
+        "missing": [name for name in expected if name not in got],
+        "not of this model": [name for name in got if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(got[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in got and got[name].shape != expected[name].shape
+        ],
+    }
+    if not any(differences.values()):
+        return
+    told = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in differences.items() if names)
+    raise CheckpointError(
+        f"{file} does not fit the model that {CONFIG_FILE} beside it describes. Of {len(expected)} tensors: {told}. "
+        f"Keep the {CONFIG_FILE} and the {WEIGHTS_FILE} of one training together."
+    )
+
+
+def _some(names: list[str], *, limit: int = 3) -> str:
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,307 @@
+"""The U-Net: contracting path, bottleneck, expanding path, skip connections.
+
+Owns the architecture and what follows from it: the sides it takes, its halo, what couples its pixels or samples. Must
+not know how it is trained, tiled or distributed.
+
+Source: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
+arXiv 1505.04597, figure 1. With the defaults, `in_channels=1` and `num_classes=2` this is that network: 31,030,658
+parameters, 572 -> 388 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.models.dropout import PositionalDropout
+from unet_dist.models.normalisation import (
+    NORMS,
+    RELU_GAIN,
+    ScaledStdConv2d,
+    ScaledStdConvTranspose2d,
+    activation_norm,
+    batch_coupling,
+    pixel_coupling,
+)
+from unet_dist.models.pretrained import PretrainedModel
+from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_window_sizes
+from unet_dist.tiling.geometry import Locality, WindowSizes
+
+# Half of uint8's range: pixels become [-1, 1] where nobody measured the data set's own mean and deviation.
+DEFAULT_MEAN = 127.5
+DEFAULT_STD = 127.5
+
+
+class DoubleConv(nn.Module):
+    """Convolve 3x3 and rectify, twice; the normalisation, if any, stands between."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str, padding: str) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(in_channels, out_channels, norm=norm, padding=padding)
+        self.norm1 = activation_norm(norm, out_channels)
+        self.conv2 = _conv3x3(out_channels, out_channels, norm=norm, padding=padding)
+        self.norm2 = activation_norm(norm, out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # In place is safe: no backward of a convolution or a norm reads its own output.
+        features = F.relu(self.norm1(self.conv1(features)), inplace=True)
+        return F.relu(self.norm2(self.conv2(features)), inplace=True)
+
+
+class Upsample(nn.Module):
+    """Double the side and halve the channels: a 2x2 transposed convolution, or a 1x1 convolution and bilinear."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str, upsampling: str) -> None:
+        super().__init__()
+        self.is_bilinear = upsampling == "bilinear"
+        self.conv: nn.Module
+        # No ReLU follows, so a standardised filter needs no gain.
+        if self.is_bilinear and norm == "weight":
+            self.conv = ScaledStdConv2d(in_channels, out_channels, 1, output_gain=1.0)
+        elif self.is_bilinear:
+            self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        elif norm == "weight":
+            self.conv = ScaledStdConvTranspose2d(in_channels, out_channels, 2, output_gain=1.0)
+        else:
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.conv(features)
+        if self.is_bilinear:
+            # After the convolution, at a quarter of its cost: the two commute, as bilinear weights sum to one.
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return features
+
+
+class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_url="https://arxiv.org/abs/1505.04597"):
+    """Segment images: (N, in_channels, H, W) float -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+
+    Args:
+        in_channels: of the image, 1 for grey.
+        num_classes: logits a pixel.
+        base_channels: feature channels at full resolution; they double with each pooling. 64 in the paper.
+        depth: number of poolings. 4 in the paper.
+        norm: none (the paper), weight (scaled weight standardisation), batch, group.
+        padding: valid (the paper: the output is smaller than the input) or same (zeros; exact tiles trim the border).
+        upsampling: transposed (the paper) or bilinear.
+        dropout: probability at the end of the contracting path, 0 <= p < 1.
+        checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
+        mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
+        std: likewise.
+        class_names: one a class, or None.
+        ignore_index: the class that is no answer, or None.
+
+    The last four do not change the network; they travel with it in config.json.
+
+    Attributes:
+        window_sizes: which sides `forward` takes and what it returns for them.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+
+    model_type: ClassVar[str] = "unet"
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 35,
+        *,
+        base_channels: int = 64,
+        depth: int = 4,
+        norm: str = "none",
+        padding: str = "valid",
+        upsampling: str = "transposed",
+        dropout: float = 0.0,
+        checkpoint_activations: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, count in (
+            ("in_channels", in_channels),
+            ("num_classes", num_classes),
+            ("base_channels", base_channels),
+            ("depth", depth),
+        ):
+            _require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
+        for name, choice, valid in (
+            ("norm", norm, NORMS),
+            ("padding", padding, PADDINGS),
+            ("upsampling", upsampling, UPSAMPLINGS),
+        ):
+            if choice not in valid:
+                raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), valid)} Change {name}.')
+        _require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.base_channels = base_channels
+        self.depth = depth
+        self.norm = norm
+        self.padding = padding
+        self.upsampling = upsampling
+        self.dropout = dropout
+        self.checkpoint_activations = checkpoint_activations
+        self.mean = _per_channel("mean", mean, DEFAULT_MEAN, in_channels)
+        self.std = _per_channel("std", std, DEFAULT_STD, in_channels)
+        _require(min(self.std) > 0, "std", self.std, "deviations above 0")
+        self.class_names = None if class_names is None else list(class_names)
+        if self.class_names is not None:
+            is_complete = len(self.class_names) == num_classes
+            _require(is_complete, "class_names", self.class_names, f"{num_classes} names, one a class")
+        self.ignore_index = ignore_index
+        self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding)
+
+        channels = [base_channels * 2**level for level in range(depth + 1)]
+        block = partial(DoubleConv, norm=norm, padding=padding)
+        # The names below are the keys of model.safetensors: changing one breaks every saved model.
+        self.encoder = nn.ModuleList(map(block, [in_channels, *channels[:-2]], channels[:-1]))
+        self.bottleneck = block(channels[-2], channels[-1])
+        self.bottleneck_dropout = PositionalDropout(dropout)
+        self.upsample = nn.ModuleList(
+            Upsample(2 * width, width, norm=norm, upsampling=upsampling) for width in channels[-2::-1]
+        )
+        self.decoder = nn.ModuleList(block(2 * width, width) for width in channels[-2::-1])
+        # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
+        self.classifier = nn.Conv2d(base_channels, num_classes, 1)
+        self.apply(_init_he)
+
+    @property
+    def locality(self) -> Locality | None:
+        """Halo and stride of the network in evaluation; None where no finite halo exists (see locality_obstacle)."""
+        if self.locality_obstacle is not None:
+            return None
+        return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling)
+
+    @property
+    def locality_obstacle(self) -> str | None:
+        """The layer that couples all pixels of a window in evaluation, and why; None where the halo is finite."""
+        return pixel_coupling(self)
+
+    @property
+    def couples_batch(self) -> str | None:
+        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
+        return batch_coupling(self)
+
+    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+        """Compute logits.
+
+        Args:
+            images: (N, in_channels, H, W) float, normalised with `mean` and `std`.
+            dropout_keys: (N, 3) int64, or None for torch's own dropout. For each image: the key of its sample, and the
+                row and the column of the window in the sample, in units of the stride (whole numbers that grow by one
+                where the window moves by one stride; negative ones too).
+
+        Returns:
+            logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+
+        Raises:
+            DataError: not a batch of images with `in_channels` channels.
+            SizeError: a side that the network does not take; names the nearest that it does.
+        """
+        self._check_input(images)
+        features = self._run(self.encoder[0], images)
+        skips = [features]
+        for block in self.encoder[1:]:
+            features = self._run(partial(_down, block), features)
+            skips.append(features)
+        features = self._run(partial(_down, self.bottleneck), features)
+        features = self.bottleneck_dropout(features, dropout_keys)
+        for upsample, block in zip(self.upsample, self.decoder, strict=True):
+            features = self._run(partial(_up, upsample, block), features, skips.pop())
+        return self.classifier(features)  # (N, K, h, w)
+
+    def _check_input(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise DataError(
+                f"Got images of shape {tuple(images.shape)}. Expected (N, {self.in_channels}, height, width): this "
+                f"network has in_channels = {self.in_channels}. Convert the images, or build the network with theirs."
+            )
+        self.window_sizes.require(images.shape[2], "image height")
+        self.window_sizes.require(images.shape[3], "image width")
+
+    def _run(self, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
+        """Run a stage, keeping only its inputs for the backward pass where activations are checkpointed."""
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            return stage(*features)
+        if self.norm == "batch":
+            contexts = partial(_recomputation_contexts, self)
+            return checkpoint(stage, *features, use_reentrant=False, context_fn=contexts)
+        return checkpoint(stage, *features, use_reentrant=False)
+
+
+def _down(block: nn.Module, features: Tensor) -> Tensor:
+    return block(F.max_pool2d(features, 2))
+
+
+def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -> Tensor:
+    features = upsample(features)
+    # Both sides are even, so the crop is centred. It is a view: the concatenation makes the only copy.
+    top, left = ((skip.shape[dim] - features.shape[dim]) // 2 for dim in (2, 3))
+    skip = skip[:, :, top : top + features.shape[2], left : left + features.shape[3]]
+    return block(torch.cat([skip, features], dim=1))
+
+
+def _recomputation_contexts(model: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Contexts of the first computation and of the second, which must not count into the running statistics again."""
+    return nullcontext(), _frozen_statistics(model)
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    tracking = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    for layer in tracking:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in tracking:
+            layer.track_running_stats = True
+
+
+def _conv3x3(in_channels: int, out_channels: int, *, norm: str, padding: str) -> nn.Module:
+    border = 1 if padding == "same" else 0
+    if norm == "weight":
+        return ScaledStdConv2d(in_channels, out_channels, 3, padding=border, output_gain=RELU_GAIN)
+    # Batch and group norm bring their own offset.
+    return nn.Conv2d(in_channels, out_channels, 3, padding=border, bias=norm == "none")
+
+
+@torch.no_grad()
+def _init_he(module: nn.Module) -> None:
+    """Draw weights from N(0, 2 / N), N the number of values that one output value sums over; biases are 0.
+
+    Source: arXiv 1505.04597, section 3 (after He et al. 2015): N = 9 * 64 for a 3x3 convolution of 64 channels.
+    """
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.in_channels * math.prod(module.kernel_size)
+    elif isinstance(module, nn.ConvTranspose2d):
+        fan_in = module.in_channels  # the stride is the kernel's side: one position of the kernel an output pixel
+    else:
+        return
+    module.weight.normal_(0, math.sqrt(2 / fan_in))
+    if module.bias is not None:
+        module.bias.zero_()
+
+
+def _require(is_valid: bool, name: str, got: object, expected: str) -> None:
+    if not is_valid:
+        raise ConfigError(f"Got {name} = {got!r}. Expected {expected}. Change {name}.")
+
+
+def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:
+    values = [default] * in_channels if values is None else [float(value) for value in values]
+    _require(len(values) == in_channels, name, values, f"{in_channels} numbers, one an input channel")
+    return values
