@@ -1,0 +1,161 @@
+"""Proves that a window equals the same window of the whole mirrored image, however it is cut, and reads no more than it
+needs."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from unet_dist.errors import DataError
+from unet_dist.imaging.image import ArrayReader, BlockReader, ImageReader, to_uint8
+from unet_dist.imaging.reader import as_reader, read_window
+
+
+class Recording(ArrayReader):
+    """Remembers which rectangles were asked for."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self.asked = []
+
+    def read(self, *rectangle):
+        self.asked.append(rectangle)
+        return super().read(*rectangle)
+
+
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    row=st.integers(-20, 20),
+    col=st.integers(-20, 20),
+    window_height=st.integers(1, 25),
+    window_width=st.integers(1, 25),
+)
+def test_a_window_is_a_cut_of_numpys_reflected_image(height, width, row, col, window_height, window_width):
+    array = np.random.default_rng(height * 10 + width).integers(0, 256, (height, width, 2), dtype=np.uint8)
+    whole = np.pad(array, ((50, 50), (50, 50), (0, 0)), mode="reflect" if min(height, width) > 1 else "symmetric")
+    if min(height, width) == 1:  # numpy refuses or repeats the edge here: mirror each axis by hand
+        whole = array
+        for axis, size in enumerate((height, width)):
+            pad = [(50, 50) if other == axis else (0, 0) for other in range(3)]
+            whole = np.pad(whole, pad, mode="edge" if size == 1 else "reflect")
+    reader = Recording(array)
+    window = read_window(reader, row, col, window_height, window_width)
+    np.testing.assert_array_equal(window, whole[50 + row :, 50 + col :][:window_height, :window_width])
+    assert window.dtype == np.uint8
+    (rows_from, rows_to, cols_from, cols_to) = reader.asked[0]
+    assert len(reader.asked) == 1
+    assert rows_to - rows_from <= min(window_height, height)
+    assert cols_to - cols_from <= min(window_width, width)
+
+
+def test_an_interior_window_is_not_copied(rgb):
+    window = read_window(ArrayReader(rgb), 3, 4, 20, 20)
+    assert np.shares_memory(window, rgb)
+
+
+@given(data=st.data())
+def test_blocks_read_as_the_whole_and_only_those_touched_are_decoded(data):
+    height, width = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
+    block_height, block_width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    array = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    padded = np.pad(array, ((0, block_height), (0, block_width), (0, 0)))
+    decoded = []
+
+    def decode(row, col):
+        decoded.append((row, col))
+        top, left = row * block_height, col * block_width
+        return padded[top : top + block_height, left : left + block_width]
+
+    reader = BlockReader(array.shape, (block_height, block_width), decode)
+    row_start, col_start = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    row_stop, col_stop = data.draw(st.integers(row_start + 1, height)), data.draw(st.integers(col_start + 1, width))
+    for _ in range(2):  # the second time from the blocks that were kept
+        window = reader.read(row_start, row_stop, col_start, col_stop)
+        np.testing.assert_array_equal(window, array[row_start:row_stop, col_start:col_stop])
+    touched = {
+        (row, col)
+        for row in range(-(-height // block_height))
+        for col in range(-(-width // block_width))
+        if row * block_height < row_stop
+        and (row + 1) * block_height > row_start
+        and col * block_width < col_stop
+        and (col + 1) * block_width > col_start
+    }
+    assert sorted(decoded) == sorted(touched)
+
+
+def test_blocks_stay_within_their_budget_and_the_last_used_are_kept():
+    decoded = []
+
+    def decode(row, col):
+        decoded.append(row)
+        return np.zeros((10, 10, 1), np.uint8)
+
+    reader = BlockReader((100, 10, 1), (10, 10), decode, cache_bytes=300)
+    for row in (0, 1, 2, 0, 3, 0, 1):
+        reader.read(row * 10, row * 10 + 1, 0, 1)
+        assert sum(block.nbytes for block in reader._blocks.values()) == reader._held_bytes <= 300
+    assert decoded == [0, 1, 2, 3, 1]  # 1 went when 3 came, 0 had been used since
+
+
+def test_closing_releases_once():
+    released = []
+    with BlockReader(
+        (1, 1, 1), (1, 1), lambda row, col: np.zeros((1, 1, 1), np.uint8), release=lambda: released.append(1)
+    ) as reader:
+        reader.read(0, 1, 0, 1)
+    reader.close()
+    assert released == [1]
+
+
+def test_arrays_pictures_and_readers_are_all_images(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    for image in (rgb, Image.fromarray(rgb), tmp_path / "a.png", str(tmp_path / "a.png"), ArrayReader(rgb)):
+        reader = as_reader(image)
+        assert isinstance(reader, ImageReader)
+        assert reader.shape == (37, 53, 3)
+        np.testing.assert_array_equal(reader.read(0, 37, 0, 53), rgb)
+    assert as_reader(rgb[:, :, 0]).shape == (37, 53, 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (3, "came as int. Expected a path"),
+        (np.zeros((2, 2, 2, 2), np.uint8), r"shape \(2, 2, 2, 2\)"),
+        (np.zeros((0, 2), np.uint8), "none of them zero"),
+        (np.zeros((2, 2), np.uint16), "holds uint16 values.*value_range"),
+        (np.zeros((2, 2), np.complex64), "Expected real numbers"),
+        (np.array([["a"]]), "Expected real numbers"),
+        ("nowhere.png", "nowhere.png does not exist"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(image, words):
+    with pytest.raises(DataError, match=words):
+        as_reader(image)
+
+
+@pytest.mark.parametrize("value_range", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
+def test_a_value_range_that_maps_nothing_is_refused(value_range):
+    with pytest.raises(DataError, match="Expected two finite numbers"):
+        as_reader(np.zeros((2, 2)), value_range=value_range)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.float16, np.float32, np.float64])
+def test_the_value_range_becomes_0_to_255(dtype):
+    values = np.array([-100, 0, 11, 51, 91, 100, 120]).clip(-100 if np.dtype(dtype).kind != "u" else 0).astype(dtype)
+    np.testing.assert_array_equal(to_uint8(values, (0, 100)), [0, 0, 28, 130, 232, 255, 255])
+
+
+def test_what_is_no_number_becomes_0_and_what_is_too_much_255():
+    values = np.array([np.nan, np.inf, -np.inf, 0.5], np.float32)
+    np.testing.assert_array_equal(to_uint8(values, (0, 1)), [0, 255, 0, 128])
+    np.testing.assert_array_equal(to_uint8(np.array([True, False]), None), [255, 0])
+
+
+def test_all_16_bit_values_are_rounded_as_in_exact_arithmetic():
+    values = np.arange(65536, dtype=np.uint16)
+    exact = np.clip(np.rint((values.astype(np.float64) - 100) * 255 / 4000), 0, 255)
+    assert (to_uint8(values, (100, 4100)) == exact).all()

@@ -1,0 +1,256 @@
+"""What an image is to everybody else: a shape, a place in the world, and windows of uint8 pixels.
+
+Owns the protocol, the images that lie in memory (or in a memory map), the images that are decoded block by block, and
+the one way from other number types to uint8. Knows no file format.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from unet_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ValueRange = tuple[float, float]
+"""The values that become 0 and 255; between them the map is linear, beyond them it is clipped."""
+
+DEFAULT_MAX_PIXELS = 8192 * 8192
+"""Pixels decoded in one piece: 192 MiB as RGB. A 9 KiB PNG can hold more."""
+
+DEFAULT_CACHE_BYTES = 128 * 2**20
+"""Decoded blocks kept by one reader; derived: 572 rows of a striped RGB image 78,000 px wide."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the pixels lie in the world, as the file said it; a label map of the same grid keeps it."""
+
+    resolution: tuple[float, float] | None = None
+    """Pixels per unit, horizontal and vertical (the order of the TIFF tags)."""
+    resolution_unit: int = 1
+    """TIFF ResolutionUnit: 1 none (an aspect only), 2 inch, 3 centimetre."""
+    geo_tags: dict[int, tuple[float, ...] | str] = field(default_factory=dict)
+    """GeoTIFF tags by number, as read."""
+
+    @property
+    def microns_per_px(self) -> float | None:
+        """Width of a pixel in micrometres, None where the file does not say."""
+        unit_um = {2: 25_400.0, 3: 10_000.0}.get(self.resolution_unit)
+        return None if self.resolution is None or unit_um is None else unit_um / self.resolution[0]
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """An image that is read by windows."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+
+    @property
+    def placement(self) -> Placement:
+        """Resolution and georeference of this grid of pixels."""
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the image: (rows, cols, channels) uint8, possibly a view: not to be written to."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Closing:
+    """The context manager of every reader: leaving it closes the file."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ArrayReader(_Closing):
+    """An image in memory or in a memory map.
+
+    Args:
+        array: (H, W) or (H, W, C), uint8 unless `value_range` is stated. It is not copied.
+        name: what an error calls the image.
+
+    Raises:
+        DataError: another number of axes, an empty axis, or values that are not uint8 and no stated range.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        *,
+        value_range: ValueRange | None = None,
+        name: str = "the array",
+        placement: Placement | None = None,
+    ) -> None:
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise DataError(
+                f"{name} has shape {array.shape}. An image is (height, width) or (height, width, channels), none of "
+                "them zero: select or transpose its axes."
+            )
+        require_mappable(array.dtype, value_range, name)
+        self._array = array[:, :, None] if array.ndim == 2 else array
+        self._value_range = value_range
+        self.placement = placement or Placement()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self._array.shape
+        return height, width, channels
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the image: (rows, cols, channels) uint8."""
+        _require_inside(self.shape, row_start, row_stop, col_start, col_stop)
+        return to_uint8(self._array[row_start:row_stop, col_start:col_stop], self._value_range)
+
+
+class BlockReader(_Closing):
+    """An image cut into a grid of blocks that are decoded when a window needs them; the last used ones are kept.
+
+    Memory: `cache_bytes` of decoded blocks, or one block where that is larger. Threads may read at the same time.
+
+    Args:
+        shape: (height, width, channels).
+        block_shape: (height, width) of a block; the last of a row or column reaches beyond the image.
+        decode: (block row, block column) -> (rows, cols, channels) uint8, covering at least the block's part inside
+            the image.
+        release: called once by `close`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        block_shape: tuple[int, int],
+        decode: Callable[[int, int], np.ndarray],
+        *,
+        placement: Placement | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.shape = shape
+        self.block_shape = block_shape
+        self.placement = placement or Placement()
+        self._decode = decode
+        self._cache_bytes = cache_bytes
+        self._release = release
+        self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()  # least recently used first
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the image: (rows, cols, channels) uint8. Decodes only the blocks it touches."""
+        _require_inside(self.shape, row_start, row_stop, col_start, col_stop)
+        pixels = np.empty((row_stop - row_start, col_stop - col_start, self.shape[2]), dtype=np.uint8)
+        height, width = self.block_shape
+        for block_row in range(row_start // height, -(-row_stop // height)):
+            top, bottom = max(row_start, block_row * height), min(row_stop, (block_row + 1) * height)
+            for block_col in range(col_start // width, -(-col_stop // width)):
+                left, right = max(col_start, block_col * width), min(col_stop, (block_col + 1) * width)
+                block = self._block(block_row, block_col)[
+                    top - block_row * height : bottom - block_row * height,
+                    left - block_col * width : right - block_col * width,
+                ]
+                pixels[top - row_start : bottom - row_start, left - col_start : right - col_start] = block
+        return pixels
+
+    def close(self) -> None:
+        """Let go of the file and of the blocks."""
+        with self._lock:
+            self._blocks.clear()
+            self._held_bytes = 0
+        release, self._release = self._release, lambda: None
+        release()
+
+    def _block(self, block_row: int, block_col: int) -> np.ndarray:
+        key = block_row, block_col
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        block = self._decode(block_row, block_col)  # outside the lock: decoders work in parallel
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = block
+                self._held_bytes += block.nbytes
+            while self._held_bytes > self._cache_bytes and len(self._blocks) > 1:
+                _, oldest = self._blocks.popitem(last=False)
+                self._held_bytes -= oldest.nbytes
+        return block
+
+
+def require_mappable(dtype: np.dtype, value_range: ValueRange | None, name: str) -> None:
+    """Refuse values that have no stated way to uint8.
+
+    Raises:
+        DataError: not uint8 (or one bit) and no range, not a number type, or an empty or infinite range.
+    """
+    if dtype.kind not in "buif":
+        raise DataError(f"{name} holds {dtype} values. Expected real numbers: convert it first.")
+    if value_range is None:
+        if dtype not in (np.uint8, np.bool_):
+            raise DataError(
+                f"{name} holds {dtype} values, and uint8 was expected. Say which values are black and white with "
+                "value_range (12-bit data: 0 4095); they are mapped linearly to 0 and 255."
+            )
+    elif not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
+        raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")
+
+
+def to_uint8(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
+    """Map the stated range linearly to 0..255, rounded and clipped; NaN becomes 0. One bit is 0 or 255."""
+    if values.dtype == np.bool_:
+        values = values * np.uint8(255)
+    if value_range is None:
+        return values
+    low, high = value_range
+    # float32 holds 16-bit integers exactly; wider types go through float64.
+    scaled = values.astype(np.result_type(values.dtype, np.float32))
+    scaled -= low
+    scaled *= 255 / (high - low)
+    if values.dtype.kind == "f":
+        np.nan_to_num(scaled, copy=False, nan=0.0)
+    return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
+
+
+def require_decodable(height: int, width: int, max_pixels: int, name: str) -> None:
+    """Refuse to decode more pixels in one piece than the limit, before any is decoded.
+
+    Raises:
+        DataError: height * width exceeds max_pixels.
+    """
+    if height * width > max_pixels:
+        raise DataError(
+            f"{name} must be decoded in one piece of {height} x {width} = {height * width} px, and the limit is "
+            f"{max_pixels} px. If you trust the file, raise max_pixels; a tiled TIFF or a Zarr array is read by "
+            "windows and has no limit."
+        )
+
+
+def _require_inside(shape: tuple[int, int, int], row_start: int, row_stop: int, col_start: int, col_stop: int) -> None:
+    inside = 0 <= row_start < row_stop <= shape[0] and 0 <= col_start < col_stop <= shape[1]
+    assert inside, f"rows {row_start}:{row_stop}, columns {col_start}:{col_stop} are not inside {shape}"

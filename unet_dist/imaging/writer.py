@@ -1,0 +1,79 @@
+"""Pictures of a segmentation: the label map, and the label map over its image.
+
+Owns how labels become files. A file is whole or not there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unet_dist.imaging.atomic import replacing
+from unet_dist.imaging.palette import IGNORED_COLOUR
+
+
+def write_label_map(path: str | os.PathLike, labels: np.ndarray, palette: np.ndarray) -> None:
+    """Write class ids as an 8-bit PNG with a palette: the pixel values are the ids, the colours are for looking.
+
+    Args:
+        labels: (H, W) uint8.
+        palette: (num_classes, 3) uint8; ids beyond it are black.
+
+    Raises:
+        DataError: the file cannot be written; nothing is then left under its name.
+    """
+    _write(Path(path), _label_picture(labels, palette))
+
+
+def write_overlay(
+    path: str | os.PathLike, image: np.ndarray, labels: np.ndarray, palette: np.ndarray, *, opacity: float = 0.5
+) -> None:
+    """Write the image tinted by class, with the borders between classes in full colour, as a PNG.
+
+    Args:
+        image: (H, W, C) uint8: grey, RGB, or more channels, of which the first three are shown.
+        labels: (H, W) uint8; an id without a colour leaves the image as it is.
+        palette: (num_classes, 3) uint8.
+        opacity: of the tint, 0 to 1.
+
+    Raises:
+        DataError: the file cannot be written; nothing is then left under its name.
+    """
+    assert image.shape[:2] == labels.shape, f"image {image.shape}, labels {labels.shape}"
+    base = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+    colours = np.zeros((256, 3), dtype=np.float32)
+    colours[: len(palette)] = palette
+    borders = _borders(labels)
+    mixed = np.empty((*labels.shape, 3), dtype=np.uint8)
+    for start in range(0, len(labels), 256):  # by bands, or the floats would take ten times the picture
+        band = slice(start, start + 256)
+        weight = np.where(borders[band], np.float32(1), np.float32(opacity)) * (labels[band] < len(palette))
+        tint = colours[labels[band]]
+        mixed[band] = np.rint(base[band] + (tint - base[band]) * weight[:, :, None])
+    _write(Path(path), Image.fromarray(mixed))
+
+
+def _label_picture(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
+    assert labels.ndim == 2, f"labels {labels.shape}"
+    assert labels.dtype == np.uint8, f"labels {labels.dtype}"
+    table = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint8)
+    table[: len(palette)] = palette
+    picture = Image.fromarray(labels)
+    picture.putpalette(table.tobytes())  # all 256 entries, or Pillow would pack few classes into 1, 2 or 4 bits
+    return picture
+
+
+def _borders(labels: np.ndarray) -> np.ndarray:
+    """Mark the pixels whose right or lower neighbour is of another class: (H, W) bool."""
+    borders = np.zeros(labels.shape, dtype=bool)
+    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    borders[:-1] |= labels[:-1] != labels[1:]
+    return borders
+
+
+def _write(path: Path, picture: Image.Image) -> None:
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
