@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import BlockReader, ValueRange, require_decodable, require_mappable, to_uint8
