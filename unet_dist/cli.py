@@ -1,0 +1,252 @@
+"""The command line: reads words, builds options, hands over to a command.
+
+Owns the parsing, the help and the last word of an error. Imports nothing heavy before a command runs, so that --help
+answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unet_dist.errors import ConfigError, UnetDistError, suggest
+
+COMMANDS = {
+    "train": "train a network; resumes by itself when its output folder holds an unfinished run",
+    "evaluate": "per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
+    "predict": "label maps and overlays of images",
+    "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
+}
+USAGE = {
+    "train": "unet-dist train [CONFIG.yaml] [--key value ...]",
+    "evaluate": "unet-dist evaluate RUN [--split test] [--key value ...]",
+    "predict": "unet-dist predict RUN INPUT... --output DIR [--key value ...]",
+    "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
+}
+
+
+class _Parser:
+    """Flat keys of dataclass sections, read by jsonargparse; its errors become ours."""
+
+    def __init__(self, command: str, sections: Iterable[type]) -> None:
+        from jsonargparse import ArgumentParser, set_parsing_settings
+
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        self._parser = ArgumentParser(
+            prog=f"unet-dist {command}",
+            usage=USAGE[command],
+            description=COMMANDS[command].capitalize() + ".",
+            exit_on_error=False,
+            default_meta=False,
+            add_help=False,
+        )
+        self.sections = list(sections)
+        self.keys: list[str] = []
+        self.booleans: set[str] = set()
+        for section in self.sections:
+            self._parser.add_class_arguments(section, nested_key=None)
+            for f in dataclasses.fields(section):
+                self.keys.append(f.name)
+                if f.type in (bool, "bool"):
+                    self.booleans.add(f.name)
+
+    def help(self) -> str:
+        """The help text: every key with its meaning, unit and default."""
+        return str(self._parser.format_help())
+
+    def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Separate positional words from `--key value` words; `-` in a key reads as `_`, a bare switch as true."""
+        positional: list[str] = []
+        options: list[str] = []
+        pending = list(words)
+        while pending:
+            word = pending.pop(0)
+            if not word.startswith("--"):
+                if word.startswith("-") and len(word) > 1:
+                    raise ConfigError(
+                        f"Unknown option {word!r}. Keys start with two dashes; unet-dist COMMAND --help lists them."
+                    )
+                positional.append(word)
+                continue
+            key, equals, value = word[2:].partition("=")
+            key = key.replace("-", "_")
+            if key not in self.keys:
+                raise ConfigError(f"Unknown key --{key}. {_nearest(key, self.keys)}")
+            if not equals:
+                has_value = bool(pending) and not pending[0].startswith("--")
+                if key in self.booleans and not (has_value and pending[0].lower() in ("true", "false", "yes", "no")):
+                    value = "true"
+                elif has_value:
+                    value = pending.pop(0)
+                else:
+                    raise ConfigError(f"--{key}: got no value, expected one. {self._meaning(key)}")
+            options.append(f"--{key}={value}")
+        return positional, options
+
+    def parse(self, options: list[str], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Parse `--key=value` words over values of a file; only the keys that one of them names are returned."""
+        named = list(defaults or {})
+        namespace = self._guard(lambda: self._parser.parse_object(dict(defaults or {}), defaults=True))
+        for option in options:
+            key = option[2:].partition("=")[0]
+            parsed = self._guard(lambda option=option: self._parser.parse_args([option]), key)
+            namespace[key] = parsed[key]
+            named.append(key)
+        return {key: namespace[key] for key in named}
+
+    def _meaning(self, key: str) -> str:
+        for action in self._parser._actions:
+            if action.dest == key and action.help:
+                return f"({action.help})"
+        return ""
+
+    def _guard(self, parse: Any, key: str | None = None) -> Any:
+        from jsonargparse import ArgumentError
+
+        try:
+            return parse()
+        except (ArgumentError, TypeError, ValueError) as error:
+            text = str(error)
+            match = re.search(r'[Kk]ey "(\w+)"', text)
+            key = match.group(1) if match else key
+            expected = (
+                " or ".join(_readable(e) for e in re.findall(r"Expected an? (.+?)(?:\. Got value|$)", text, re.M))
+                or "another value"
+            )
+            got = re.findall(r"(?:Got value|Given value): (.*)", text)
+            if key is None:
+                raise ConfigError(text) from None
+            said = got[-1] if got else "a value that cannot be read"
+            raise ConfigError(f"{key}: got {said!r}, expected {expected}. {self._meaning(key)}") from None
+
+
+def _readable(hint: str) -> str:
+    """Turn a type as Python prints it into words."""
+    hint = re.sub(r"<class '(\w+)'>", r"\1", hint).replace("typing.", "")
+    hint = re.sub(r"Literal\[(.*?)\]", lambda m: "one of " + m.group(1).replace("'", ""), hint)
+    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}.get(hint, hint)
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    """The nearest keys to a misspelt one; the whole list would hide them."""
+    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    return (
+        f"Did you mean {' or '.join('--' + k for k in near)}? --help lists all keys."
+        if near
+        else "--help lists all keys."
+    )
+
+
+def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Read a file of flat keys.
+
+    Raises:
+        ConfigError: no such file, not a mapping, or a key that is not one of keys (names the nearest).
+    """
+    import yaml
+
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"Config file: got {path!r}, which is not a file; expected a YAML file. Keys start with --.")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: got a {type(values).__name__}, expected lines of `key: value`.")
+    for key in values:
+        if key not in keys:
+            raise ConfigError(f"{path}: unknown key {key!r}. {_nearest(str(key), keys)}")
+    return values
+
+
+def parse_config(command: str, words: Sequence[str]) -> Any:
+    """Build the Config of `train` and `prepare` from [CONFIG.yaml] and --key value words."""
+    from unet_dist.config import SECTIONS, Config
+
+    parser = _Parser(command, SECTIONS.values())
+    positional, options = parser.split(words)
+    if len(positional) > 1:
+        raise ConfigError(
+            f"{command}: got {len(positional)} words without a key ({' '.join(positional)}), expected one CONFIG.yaml at most."
+        )
+    values = read_yaml(positional[0], parser.keys) if positional else {}
+    return Config.from_flat(parser.parse(options, values))
+
+
+def parse_options(command: str, words: Sequence[str]) -> tuple[list[str], Any]:
+    """Build the positional words and the options of a command that works on a run."""
+    section = options_of(command)
+    parser = _Parser(command, [section])
+    positional, options = parser.split(words)
+    if not positional:
+        raise ConfigError(
+            f"{command}: got no RUN, expected a run's folder, a model folder or a hub id. Usage: {USAGE[command]}"
+        )
+    return positional, section(**parser.parse(options))
+
+
+def options_of(command: str) -> Any:
+    """The options class of a command that works on a run."""
+    from unet_dist import options
+
+    return {"evaluate": options.EvaluateOptions, "predict": options.PredictOptions}[command]
+
+
+def _help(command: str | None) -> str:
+    if command is None:
+        lines = ["usage: unet-dist COMMAND [...]", "", "Distributed training of U-Nets for semantic segmentation.", ""]
+        lines += [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+        lines += ["", "unet-dist COMMAND --help lists every key. On several processes:", ""]
+        lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
+        return "\n".join(lines)
+    from unet_dist.config import SECTIONS
+
+    sections = SECTIONS.values() if command in ("train", "prepare") else [options_of(command)]
+    return _Parser(command, sections).help()
+
+
+def run(words: Sequence[str]) -> None:
+    """Run one command.
+
+    Raises:
+        UnetDistError: a mistake the user can mend.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(None))
+        return
+    command, rest = words[0], list(words[1:])
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"unet_dist {version('unet_dist')}")
+        return
+    if command not in COMMANDS:
+        raise ConfigError(f"Unknown command {command!r}. {suggest(command, COMMANDS)}")
+    if "-h" in rest or "--help" in rest:
+        print(_help(command))
+        return
+    parsed = (parse_config(command, rest),) if command in ("train", "prepare") else parse_options(command, rest)
+    importlib.import_module(f"unet_dist.commands.{command}").run(*parsed)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point: runs a command and leaves with its exit code; a mistake of the user is printed as a sentence."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        run(words)
+    except UnetDistError as error:
+        # Words, files and options are the same on every process: one of them says it.
+        if os.environ.get("RANK", "0") == "0" or getattr(error, "is_of_one_rank", False):
+            print(f"unet-dist: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,168 @@
+"""Parts that several commands build from what the user said.
+
+Owns how a config becomes a data set and a network. The commands themselves read top to bottom in their own files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from unet_dist.config import Config, synthetic_size
+from unet_dist.data.build import prepare
+from unet_dist.data.cache import Cache, CacheSettings
+from unet_dist.data.source import open_source
+from unet_dist.distributed import Processes, open_processes
+from unet_dist.errors import CheckpointError, ConfigError, SizeError
+from unet_dist.models.registry import build_model, load_model
+from unet_dist.tiling.geometry import WindowSizes, aligned_halo, smallest_tile_size
+from unet_dist.tracking import Teller
+
+CONFIG_FILE = "config.yaml"
+
+
+def open_for(config: Config) -> Any:
+    """Join the processes as a config says."""
+    run = config.run
+    return open_processes(
+        mixed_precision="no" if run.dtype == "float64" else run.mixed_precision,
+        expected_processes=run.expected_processes,
+        collective_timeout_s=run.collective_timeout_s,
+        deterministic=run.deterministic,
+        trackers=run.trackers,
+        project_dir=run.output_path,
+    )
+
+
+def open_data(config: Config, teller: Teller) -> Cache:
+    """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait."""
+    data = config.data
+    source = open_source(
+        data.data_path,
+        synthetic_images=data.synthetic_images,
+        synthetic_size=synthetic_size(data.synthetic_size),
+        synthetic_seed=0,
+        say=teller.say,
+    )
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, data.label_map)
+    shown: dict[str, Any] = {}
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if shown.get("phase") != phase:
+            shown["phase"] = phase
+            teller.say(f"{data.data_path}: {phase} {total} pairs")
+
+    return prepare(
+        source, settings, seed=config.schedule.seed, cache_path=data.cache_path, progress=progress, say=teller.say
+    )
+
+
+def build_network(config: Config, cache: Cache) -> torch.nn.Module:
+    """Build the network of a config for a data set, with first weights that depend on the seed alone.
+
+    Raises:
+        ConfigError: the data set has other channels than the config says.
+    """
+    wanted = config.model.in_channels
+    if wanted is not None and wanted != cache.channels:
+        raise ConfigError(
+            f"in_channels: got {wanted}, expected {cache.channels} as the images of {cache.name} have. Remove in_channels, or "
+            "convert the images."
+        )
+    torch.manual_seed(config.schedule.seed)
+    model = build_model(
+        config.model.model,
+        in_channels=cache.channels,
+        num_classes=cache.num_classes,
+        base_channels=config.model.base_channels,
+        depth=config.model.depth,
+        norm=config.model.norm,
+        padding=config.model.padding,
+        upsampling=config.model.upsampling,
+        dropout=config.model.dropout,
+        checkpoint_activations=config.model.checkpoint_activations,
+        mean=cache.mean,
+        std=[max(std, 1.0) for std in cache.std],  # a flat channel stays finite: one step of uint8
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+    )
+    model.to(getattr(torch, config.run.dtype))
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def training_halo(model: Any) -> int:
+    """Pixels that a training output leaves out on each side of its window: the halo where there is one, else the margin."""
+    sizes: WindowSizes = model.window_sizes
+    return sizes.margin if model.locality is None else aligned_halo(sizes, model.locality)
+
+
+def resolve_input_size(wanted: int, model: Any, teller: Teller) -> int:
+    """The window's side for an input size: itself where it is valid; an even one that is not is rounded up, and said.
+
+    Raises:
+        SizeError: an odd side that is not valid, or one that leaves no output.
+    """
+    sizes: WindowSizes = model.window_sizes
+    if not sizes.is_valid(wanted) and wanted % 2:
+        sizes.require(wanted, "input_size")
+    side = sizes.round_up(wanted)
+    smallest = sizes.minimum if model.locality is None else smallest_tile_size(sizes, model.locality)
+    if side < smallest:
+        raise SizeError(
+            f"input_size: got {wanted}, expected {smallest} or more for this network. Set --input_size {smallest}."
+        )
+    if side != wanted:
+        teller.say(
+            f"input_size {wanted} is not a side this network takes: rounded up to {side}, output {side - 2 * training_halo(model)}."
+        )
+    return side
+
+
+def resolve_tile_size(wanted: int | None, model: Any, otherwise: int) -> int:
+    """The largest side of a prediction window: as wanted (strict), else the given one where it leaves an exact interior.
+
+    Raises:
+        SizeError: the wanted side is not valid.
+    """
+    if wanted is not None:
+        return int(model.window_sizes.require(wanted, "tile_size"))
+    return max(otherwise, smallest_tile_size(model.window_sizes, model.locality)) if model.locality else otherwise
+
+
+def load_run(path: str, device: torch.device) -> tuple[Any, Config | None, Path | None]:
+    """Load the model of RUN: a run's folder (its best, else its last), a model folder or a hub id.
+
+    Returns:
+        The model in evaluation mode, the run's config and its folder (None where RUN is no run's folder).
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG_FILE).is_file():
+        return load_model(path, device=device), None, None
+    config = read_run_config(folder)
+    for name in ("best", "last"):
+        if (folder / name / "config.json").is_file():
+            return load_model(folder / name, device=device), config, folder
+    raise CheckpointError(
+        f"{folder}: this run has neither best/ nor last/ yet: it was stopped before its first validation. Go on training it."
+    )
+
+
+def read_run_config(folder: Path) -> Config:
+    """The resolved config of a run."""
+    try:
+        values = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return Config.from_flat(values)
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: not readable: {error}") from None
+
+
+def teller_of(processes: Processes) -> Teller:
+    """A teller that speaks on the main process only."""
+    return Teller(speaks=processes.is_main)

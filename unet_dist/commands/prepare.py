@@ -1,0 +1,44 @@
+"""`unet-dist prepare`: read a data set, check every pair, write the decoded cache and say what is in it."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from unet_dist.commands.parts import open_data
+from unet_dist.config import Config
+from unet_dist.data.cache import Cache
+from unet_dist.tracking import Teller
+
+
+def run(config: Config) -> None:
+    """Prepare the data set of a config; on several processes one does it and the others wait for its lock."""
+    teller = Teller(speaks=True)
+    cache = open_data(config, teller)
+    teller.say(f"{cache.name}: decoded cache in {cache.path}")
+    size = sum(file.stat().st_size for file in cache.path.iterdir())
+    heights, widths = cache.table["heights"], cache.table["widths"]
+    teller.say(
+        f"{len(cache)} images of {heights.min()}x{widths.min()} to {heights.max()}x{widths.max()} px, "
+        f"{cache.channels} channel(s), {size / 2**20:.0f} MiB"
+    )
+    teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split (of 255)")
+    teller.table(histogram_table(cache))
+
+
+def histogram_table(cache: Cache) -> Table:
+    """Pixels of each class by split: class, then one column of shares a split."""
+    splits = {name: cache.split(name).class_counts for name in cache.splits}
+    table = Table(title="share of the valid pixels", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("class")
+    for name, positions in cache.splits.items():
+        table.add_column(f"{name} ({len(positions)})", justify="right")
+    for index, name in enumerate(cache.class_names):
+        if index == cache.ignore_index:
+            continue
+        shares = [counts[index] / max(1, counts.sum()) for counts in splits.values()]
+        table.add_row(name, *(f"{share:.2%}" if share else "-" for share in shares))
+    return table
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)

@@ -1,0 +1,296 @@
+"""`unet-dist train`: from a config to a trained network, or on from where an earlier start was interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from unet_dist.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    newest_whole,
+    read_checkpoint,
+    restore_optimizer,
+)
+from unet_dist.commands.parts import (
+    CONFIG_FILE,
+    build_network,
+    load_run,
+    open_data,
+    open_for,
+    resolve_input_size,
+    resolve_tile_size,
+    teller_of,
+    training_halo,
+)
+from unet_dist.config import FREE_KEYS, Config, cut_batch
+from unet_dist.data.cache import Cache
+from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.distributed import Processes, launcher_accumulation
+from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.evaluation import evaluate_split
+from unet_dist.files import recover_folder, write_whole
+from unet_dist.locking import lock_run
+from unet_dist.losses import CrossEntropy, weigh_classes
+from unet_dist.metrics import Scores
+from unet_dist.optim import build_optimizer
+from unet_dist.stopping import StopWish
+from unet_dist.tracking import MetricsLog, Teller, duration
+from unet_dist.trainer import Parts, Progress, Trainer
+
+
+def run(config: Config) -> None:
+    """Train as a config says."""
+    with open_for(config) as processes:
+        teller = teller_of(processes)
+        folder = Path(config.run.output_path)
+        if processes.is_main:
+            with lock_run(folder):
+                _run(config, processes, teller, folder)
+        else:
+            _run(config, processes, teller, folder)
+
+
+def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:
+    schedule = config.schedule
+    accumulation = launcher_accumulation(_environment(), schedule.gradient_accumulation_steps)
+    config = config.replace(gradient_accumulation_steps=accumulation)
+    cut = cut_batch(config.schedule, processes.world_size)
+    checkpoint = _find_checkpoint(config, processes, teller, folder)
+
+    cache = open_data(config, teller)
+    model: Any = build_network(config, cache)
+    side = resolve_input_size(schedule.input_size, model, teller)
+    halo = training_halo(model)
+    tile_size = resolve_tile_size(config.run.tile_size, model, otherwise=side)
+    config = config.replace(
+        num_classes=cache.num_classes,
+        in_channels=cache.channels,
+        input_size=side,
+        mixed_precision=processes.precision,
+    )
+    if checkpoint is not None:
+        _refuse_changes(checkpoint, config, teller)
+    elif config.model.init_from is not None:
+        _start_from(config.model.init_from, model, teller)
+
+    model.to(processes.device)
+    if (
+        processes.device.type == "cuda"
+    ):  # tensor cores read channels last; on CPUs without them it is slower in training
+        model.to(memory_format=torch.channels_last)
+    if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif model.couples_batch:
+        teller.say(
+            f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {cut.micro_batch_size})."
+        )
+    optimizer = build_optimizer(model, config.schedule)
+    progress = Progress()
+    if checkpoint is not None:
+        progress = _restore(checkpoint, model, optimizer, processes)
+    wrapped = processes.prepare(model)
+
+    train = cache.split("train")
+    class_weights = None
+    if schedule.class_weights is not None:
+        histogram = train.class_counts.tolist()
+        class_weights = weigh_classes(schedule.class_weights, histogram, cache.ignore_index).to(processes.device)
+    augmentation = None
+    if config.data.augmentation:
+        from unet_dist.data.augment import Augmentation  # slow to import, and most runs name none
+
+        augmentation = Augmentation(config.data.augmentation)
+    crops = CropReader(
+        train,
+        schedule.seed,
+        window_side=side,
+        halo=halo,
+        horizontal_flip=config.data.horizontal_flip,
+        augmentation=augmentation,
+    )
+    validation = cache.split("validation")
+
+    def evaluate(model: torch.nn.Module, is_stopped: Any) -> Scores | None:
+        return evaluate_split(
+            model,
+            validation,
+            processes,
+            tile_size=tile_size,
+            window_batch=config.run.window_batch,
+            is_stopped=is_stopped,
+        )
+
+    parts = Parts(
+        config=config,
+        cut=cut,
+        processes=processes,
+        model=model,
+        wrapped=wrapped,
+        trim=halo - model.window_sizes.margin,
+        optimizer=optimizer,
+        loss=CrossEntropy(class_weights),
+        shares=RunShares(
+            crops,
+            batch_size=schedule.batch_size,
+            micro_batch_size=cut.micro_batch_size,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        ),
+        evaluate=evaluate,
+        folder=folder,
+        teller=teller,
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+    )
+    if processes.is_main:
+        _write_folder(folder, config, cache, progress)
+    processes.accelerator.init_trackers("tensorboard", config={k: str(v) for k, v in config.flat().items()})
+    _introduce(parts, cache, progress)
+
+    trainer = Trainer(parts, progress)
+    with StopWish(folder, watches_file=processes.is_main) as wish:
+        outcome = trainer.fit(wish)
+    if not outcome:
+        done = trainer.progress
+        teller.say(
+            f"Finished at step {done.step} in {duration(done.seconds)}: best mean IoU {done.best_miou:.4f} at step "
+            f"{done.best_step}. "
+            f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {folder}"
+        )
+
+
+def _environment() -> Any:
+    import os
+
+    return os.environ
+
+
+# -------------------------------------------------------------------------------------------------- starting and resuming
+
+
+def _find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from, read by the main process and given to all.
+
+    Raises:
+        CheckpointError: resume never, and the folder holds a run; or the named one is not whole.
+    """
+    checkpoint = None
+    if processes.is_main:
+        checkpoints = folder / "checkpoints"
+        for name in ("best", "last"):
+            recover_folder(folder / name)
+        if config.run.resume == "never":
+            if list_checkpoints(checkpoints):
+                raise CheckpointError(
+                    f"resume: got never, but {folder} holds a run with {len(list_checkpoints(checkpoints))} checkpoint(s). "
+                    "Choose another --output_path, or remove the folder."
+                )
+        elif config.run.resume == "auto":
+            checkpoint = newest_whole(checkpoints, teller.say)
+        else:
+            checkpoint = read_checkpoint(Path(config.run.resume))
+    header = processes.share((checkpoint.step, checkpoint.config, checkpoint.progress) if checkpoint else None)
+    if header is None or checkpoint is not None:
+        return checkpoint
+    return Checkpoint(header[0], {}, {}, header[1], header[2])
+
+
+def _refuse_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> None:
+    """List the settings that differ from the interrupted run's and would change its result.
+
+    Raises:
+        ConfigError: there are some, and allow_config_change is not set.
+    """
+    old, new = checkpoint.config, config.flat()
+    changes = [
+        f"{key}: {old.get(key)!r} -> {new[key]!r}" for key in new if key not in FREE_KEYS and old.get(key) != new[key]
+    ]
+    if not changes:
+        return
+    listed = "; ".join(changes)
+    if not config.run.allow_config_change:
+        raise ConfigError(
+            f"{config.run.output_path} holds a run at step {checkpoint.step} with other settings: {listed}. Take them back, set "
+            "--allow_config_change true to go on with them, or choose another --output_path."
+        )
+    teller.say(f"Going on with changed settings: {listed}.")
+
+
+def _restore(
+    checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+) -> Progress:
+    """Put a checkpoint into the model and its optimizer: read by the main process, copied to the others."""
+    if processes.is_main:
+        try:
+            model.load_state_dict(checkpoint.model)
+        except RuntimeError as error:
+            raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
+        restore_optimizer(model, optimizer, checkpoint.optimizer)
+    else:
+        shapes = {"exp_avg": None, "exp_avg_sq": None, "step": ()}
+        for parameter in model.parameters():
+            optimizer.state[parameter] = {
+                moment: torch.zeros_like(parameter) if shape is None else torch.zeros((), device=parameter.device)
+                for moment, shape in shapes.items()
+            }
+    processes.copy_from_main(model.state_dict().values())
+    for parameter in model.parameters():
+        processes.copy_from_main(optimizer.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq", "step"))
+    return Progress(**checkpoint.progress)
+
+
+def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
+    """Copy trained weights into a new network; what has another shape, such as the head of other classes, stays new.
+
+    Raises:
+        ConfigError: not one tensor fits.
+    """
+    source, _, _ = load_run(path, torch.device("cpu"))
+    theirs, ours = source.state_dict(), model.state_dict()
+    fitting = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
+    if not fitting:
+        raise ConfigError(
+            f"init_from: {path} has no tensor that fits this network. Set the same base_channels, depth and norm."
+        )
+    model.load_state_dict({**ours, **fitting})
+    new = [name for name in ours if name not in fitting]
+    teller.say(
+        f"Starting from {path}: {len(fitting)} of {len(ours)} tensors"
+        + (f"; new: {', '.join(new[:6])}." if new else ".")
+    )
+
+
+def _write_folder(folder: Path, config: Config, cache: Cache, progress: Progress) -> None:
+    """Write what describes the run: its resolved config and the ids of each split."""
+    keys = {key: value for key, value in config.flat().items() if key not in ("resume", "allow_config_change")}
+    write_whole(folder / CONFIG_FILE, yaml.safe_dump(keys, sort_keys=False).encode())
+    ids = {name: cache.split(name).ids for name in cache.splits}
+    write_whole(folder / "splits.json", json.dumps(ids, indent=1).encode())
+    MetricsLog(folder / "metrics.jsonl").rewind(progress.step)
+
+
+def _introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
+    """Say in a few lines what is about to run."""
+    model, cut, schedule = parts.model, parts.cut, parts.config.schedule
+    parameters = sum(p.numel() for p in model.parameters())
+    sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
+    parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
+    parts.teller.say(
+        f"{type(model).__name__}: {parameters:,} parameters, input {schedule.input_size}, "
+        f"output {schedule.input_size - 2 * parts.shares.crops.halo}, {parts.processes.precision.replace('no', parts.config.run.dtype)}"
+    )
+    parts.teller.say(
+        f"batch {schedule.batch_size} = {cut.world_size} processes x {cut.grad_accum_steps} accumulation x {cut.micro_batch_size} crops "
+        f"on {parts.processes.device.type}"
+    )
+    if progress.step:
+        best = asdict(progress)["best_miou"]
+        parts.teller.say(
+            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {best:.4f})"
+        )

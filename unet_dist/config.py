@@ -1,0 +1,329 @@
+"""What the user may say, and what we answer.
+
+Owns every key with its type, its default, its meaning and its range; the string under a field is the help text of the
+command line. Keys are flat: a name occurs in one section only, so a YAML file and the command line need no prefix. Knows
+nothing of torch, data or processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from unet_dist.errors import ConfigError, suggest
+
+Precision = Literal["auto", "no", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network"""
+
+    model: Literal["unet"] = "unet"
+    """Architecture: unet is the paper's (Ronneberger et al. 2015)."""
+    in_channels: int | None = None
+    """Channels of an image, 1 or more; by default what the data set has."""
+    num_classes: int | None = None
+    """Classes, 2 to 255, the ignored one included; by default what the data set names."""
+    base_channels: int = 64
+    """Channels of the first level, 1 or more; each level down doubles them."""
+    depth: int = 4
+    """Number of poolings, 1 to 8."""
+    norm: Literal["none", "weight", "batch", "group"] = "none"
+    """Normalisation: none is the paper; weight (scaled weight standardisation) keeps every contract; batch couples the
+    samples of a micro-batch in training; group couples all pixels, so that no exact tile exists."""
+    padding: Literal["valid", "same"] = "valid"
+    """Convolutions without padding (the paper) or with zeros."""
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    """Transposed convolutions (the paper) or bilinear interpolation and a convolution."""
+    dropout: float = 0.0
+    """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
+    checkpoint_activations: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    init_from: str | None = None
+    """A run's folder, a model folder or a hub id whose weights to start from; a head with other classes starts new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data"""
+
+    data_path: str = "synthetic"
+    """A hub id, a local data-set directory (parquet or arrow), a folder of images/ and masks/, or synthetic."""
+    cache_path: str | None = None
+    """Folder of the decoded caches; by default unet_dist in the user's cache folder."""
+    ignore_index: int | None = None
+    """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
+    label_map: dict[str, int] | None = None
+    """Colour ("r,g,b" or "#rrggbb") or id of a mask -> class id, for palette and RGB masks."""
+    synthetic_images: int = 100
+    """Number of procedural street scenes, 3 or more (data_path synthetic only)."""
+    synthetic_size: str = "1080x1920"
+    """Height x width of a procedural scene, px (data_path synthetic only)."""
+    horizontal_flip: bool = True
+    """Mirror half of the training crops left to right."""
+    augmentation: list[dict[str, Any]] | None = None
+    """albumentations transforms in order, each {name: ColorJitter, ...its arguments}."""
+    num_workers: int = 0
+    """Processes a rank that read crops; 0 reads ahead in a thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The schedule"""
+
+    input_size: int = 572
+    """Side of the training input window, px; an even side that the network cannot take is rounded up."""
+    batch_size: int = 16
+    """Crops of one optimizer step over all processes."""
+    micro_batch_size: int | None = None
+    """Crops that one process takes at a time; by default its whole share of an accumulation step."""
+    gradient_accumulation_steps: int | None = None
+    """Micro-batches of one optimizer step on a process; by default what the batch size leaves."""
+    total_steps: int = 6000
+    """Optimizer steps of the run."""
+    eval_steps: int = 100
+    """Optimizer steps between two validations; the last step is always validated."""
+    learning_rate: float = 5e-4
+    """Peak learning rate, above 0."""
+    schedule: Literal["onecycle", "constant", "cosine", "poly"] = "onecycle"
+    """Course of the learning rate; all but onecycle start with a linear warm-up."""
+    warmup_fraction: float = 0.3
+    """Share of the steps in which the learning rate rises, 0 to below 1."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW, 0 or more."""
+    max_grad_norm: float | None = None
+    """Clip the gradient of the whole model to this norm, above 0; by default not."""
+    class_weights: str | list[float] | None = None
+    """Weight of each class in the loss: inverse or median (frequency), or a list of one number a class."""
+    seed: int = 0
+    """Seed of the split, the order, the crops and the first weights, 0 or more."""
+    early_stopping_evals: int | None = None
+    """End the run after so many validations without a better mean IoU; by default never."""
+    time_limit_min: float | None = None
+    """Save and leave after so many minutes of wall time, to go on when started again; by default never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The run"""
+
+    output_path: str = "output"
+    """The run's folder; an unfinished run in it is resumed."""
+    resume: str = "auto"
+    """auto resumes what the folder holds, never starts anew in an empty folder only, a path names a checkpoint."""
+    allow_config_change: bool = False
+    """Resume although settings that change the result differ from the interrupted run's."""
+    checkpoint_steps: int | None = None
+    """Optimizer steps between two checkpoints; by default eval_steps."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep, 1 or more."""
+    log_steps: int = 10
+    """Optimizer steps between two lines of metrics."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Trackers by their accelerate name: tensorboard, wandb, trackio, ..."""
+    mixed_precision: Precision = "auto"
+    """auto is bf16 where the device is fast at it, else no; what accelerate launch says is honoured."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type of the weights; float64 is for comparing runs to the last digit."""
+    deterministic: bool = False
+    """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
+    tile_size: int | None = None
+    """Side of the window in a validation, px; by default the input size."""
+    window_batch: int = 4
+    """Windows that a process predicts at once in a validation."""
+    expected_processes: int | None = None
+    """Refuse to start on another number of processes; a launch script states it."""
+    collective_timeout_s: float = 1800.0
+    """Seconds after which a process that waits for another ends the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A training run, resolved and checked."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> Config:
+        """Build from flat keys; the absent ones take their defaults.
+
+        Raises:
+            ConfigError: a key that is not one of ours (names the nearest), or a value out of range.
+        """
+        for key in values:
+            if key not in KEYS:
+                raise ConfigError(f"Unknown key {key!r}. {suggest(key, KEYS)}")
+        sections = {
+            name: section(**{k: v for k, v in values.items() if KEYS[k] == name}) for name, section in SECTIONS.items()
+        }
+        return cls(**sections)
+
+    def flat(self) -> dict[str, Any]:
+        """All keys with their values, in the order of the help."""
+        return {key: getattr(getattr(self, section), key) for key, section in KEYS.items()}
+
+    def replace(self, **values: Any) -> Config:
+        """A copy with some flat keys changed."""
+        return Config.from_flat({**self.flat(), **values})
+
+
+SECTIONS: dict[str, Any] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "schedule": ScheduleConfig,
+    "run": RunConfig,
+}
+KEYS: dict[str, str] = {f.name: name for name, section in SECTIONS.items() for f in dataclasses.fields(section)}
+
+# A resumed run may differ in these: they cut, place or show the work, and leave its result alone.
+FREE_KEYS = frozenset(
+    {
+        *("cache_path", "num_workers", "micro_batch_size", "gradient_accumulation_steps", "checkpoint_activations"),
+        *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "checkpoint_steps"),
+        *("keep_checkpoints", "log_steps", "trackers", "window_batch", "tile_size", "expected_processes"),
+        "collective_timeout_s",
+    }
+)
+
+
+def _require(holds: bool, key: str, got: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}: got {got!r}, expected {expected}. Change {key} in the config or --{key}.")
+
+
+def check(config: Config) -> None:
+    """Check every value that can be judged without data or device.
+
+    Raises:
+        ConfigError: names the key, what came and what was expected.
+    """
+    values = config.flat()
+    for section in SECTIONS.values():
+        hints = get_type_hints(section)
+        for f in dataclasses.fields(section):
+            choices = get_args(hints[f.name])
+            if choices and all(isinstance(choice, str) for choice in choices):
+                _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
+    at_least = {
+        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "num_workers": 0, "input_size": 1, "batch_size": 1,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
+        "early_stopping_evals": 1, "checkpoint_steps": 1, "keep_checkpoints": 1, "log_steps": 1, "tile_size": 1,
+        "window_batch": 1, "expected_processes": 1, "weight_decay": 0, "ignore_index": 0,
+    }  # fmt: skip
+    for key, least in at_least.items():
+        value = values[key]
+        _require(value is None or value >= least, key, value, f"{least} or more")
+    for key in ("learning_rate", "max_grad_norm", "time_limit_min", "collective_timeout_s"):
+        value = values[key]
+        _require(value is None or 0 < value < float("inf"), key, value, "a finite number above 0")
+    for key in ("dropout", "warmup_fraction"):
+        _require(0 <= values[key] < 1, key, values[key], "0 or more and less than 1")
+    _require(1 <= config.model.depth <= 8, "depth", config.model.depth, "1 to 8")
+    classes = config.model.num_classes
+    _require(classes is None or 2 <= classes <= 255, "num_classes", classes, "2 to 255")
+    ignore = config.data.ignore_index
+    _require(ignore is None or ignore <= 255, "ignore_index", ignore, "0 to 255")
+    weights = config.schedule.class_weights
+    if isinstance(weights, str):
+        _require(weights in ("inverse", "median"), "class_weights", weights, "inverse, median or a list of numbers")
+    elif weights is not None:
+        _require(
+            all(w >= 0 for w in weights) and sum(weights) > 0,
+            "class_weights",
+            weights,
+            "numbers of 0 or more, not all 0",
+        )
+    _check_effects(config)
+    synthetic_size(config.data.synthetic_size)
+
+
+def _check_effects(config: Config) -> None:
+    """Refuse settings that would have no effect."""
+    data, model = config.data, config.model
+    if data.data_path != "synthetic":
+        for key in ("synthetic_images", "synthetic_size"):
+            default = next(f.default for f in dataclasses.fields(DataConfig) if f.name == key)
+            if getattr(data, key) != default:
+                raise ConfigError(
+                    f"{key}: got {getattr(data, key)!r}, which has no effect as data_path is {data.data_path!r}. "
+                    f"Remove {key}, or set --data_path synthetic."
+                )
+    if config.run.dtype == "float64" and config.run.mixed_precision not in ("auto", "no"):
+        raise ConfigError(
+            f"dtype: got float64 together with mixed_precision {config.run.mixed_precision}, expected no mixed precision. "
+            "Set --mixed_precision no."
+        )
+    if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
+        raise ConfigError(
+            "norm: got batch at batch_size 1, expected at least 2 crops to normalise over. Set --norm weight."
+        )
+
+
+def synthetic_size(text: str) -> tuple[int, int]:
+    """Read "1080x1920" as (height, width), px.
+
+    Raises:
+        ConfigError: not two whole numbers above 0 joined by an x.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise ConfigError(f"synthetic_size: got {text!r}, expected height x width in px such as 1080x1920.")
+    return int(parts[0]), int(parts[1])
+
+
+@dataclass(frozen=True)
+class BatchCut:
+    """How a global batch is cut: batch_size = world_size * grad_accum_steps * micro_batch_size."""
+
+    world_size: int
+    grad_accum_steps: int
+    micro_batch_size: int
+
+
+def cut_batch(schedule: ScheduleConfig, world_size: int) -> BatchCut:
+    """Cut the global batch over processes, accumulation and micro-batches.
+
+    Raises:
+        ConfigError: it does not divide; lists what does.
+    """
+    batch, micro, accum = schedule.batch_size, schedule.micro_batch_size, schedule.gradient_accumulation_steps
+    share, rest = divmod(batch, world_size)
+    if rest:
+        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        raise ConfigError(
+            f"batch_size: got {batch} for {world_size} processes, expected a multiple of {world_size}: "
+            f"{max(1, share) * world_size} or {(share + 1) * world_size}. "
+            f"A batch of {batch} divides over {', '.join(map(str, divisors))} processes."
+        )
+    divisors = [n for n in range(1, share + 1) if share % n == 0]
+    listed = ", ".join(map(str, divisors))
+    if micro is None and accum is None:
+        micro, accum = share, 1
+    elif micro is None:
+        assert accum is not None
+        _require(
+            share % accum == 0,
+            "gradient_accumulation_steps",
+            accum,
+            f"a divisor of {batch} / {world_size} = {share}: {listed}",
+        )
+        micro = share // accum
+    elif accum is None:
+        _require(
+            share % micro == 0, "micro_batch_size", micro, f"a divisor of {batch} / {world_size} = {share}: {listed}"
+        )
+        accum = share // micro
+    elif micro * accum != share:
+        raise ConfigError(
+            f"micro_batch_size x gradient_accumulation_steps: got {micro} x {accum}, expected {batch} / {world_size} = {share} "
+            f"(batch_size over processes). Remove one of them, or choose from {listed}."
+        )
+    return BatchCut(world_size, accum, micro)

@@ -1,0 +1,258 @@
+"""Processes: the one place that knows accelerate, process groups and the ranks in the environment.
+
+Owns starting and ending them, the device, mixed precision, and the few collectives the toolkit needs. Must not know what is
+trained or predicted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unet_dist.config import Precision
+from unet_dist.errors import ConfigError, LaunchError, UnetDistError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank, local_rank, world_size: whole numbers, as every launcher means them.
+        device: where this process computes.
+        precision: "no", "fp16" or "bf16", resolved.
+        accelerator: accelerate's, for mixed precision and trackers.
+    """
+
+    def __init__(self, accelerator: Accelerator, precision: str) -> None:
+        self.accelerator = accelerator
+        self.precision = precision
+        self.rank: int = accelerator.process_index
+        self.local_rank: int = accelerator.local_process_index
+        self.world_size: int = accelerator.num_processes
+        self.device: torch.device = accelerator.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process talks and writes."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over the processes, in place; ordered on the device, without waiting for it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def share(self, value: T) -> T:
+        """The main process's value, on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of ranks, on every process; for small things that are not tensors."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with the main process's, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                on_device = tensor.to(self.device)
+                dist.broadcast(on_device, src=0)
+                if on_device is not tensor:
+                    tensor.copy_(on_device)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging."""
+        prepared: nn.Module = self.accelerator.prepare_model(model)
+        return prepared
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Around a forward pass of a model that prepare has not wrapped: the run's mixed precision."""
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
+
+    def accumulate(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around a backward pass: gradients stay local until the last micro-batch of a step."""
+        return contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
+
+
+@contextlib.contextmanager
+def open_processes(
+    *,
+    mixed_precision: Precision,
+    expected_processes: int | None = None,
+    collective_timeout_s: float = 1800.0,
+    deterministic: bool = False,
+    trackers: list[str] | None = None,
+    project_dir: str | None = None,
+) -> Iterator[Processes]:
+    """Join the processes of the launcher, and leave them in good order.
+
+    An error inside is printed by the process it happened on, once, and ends the others.
+
+    Raises:
+        LaunchError: another number of processes than was asked for.
+        ConfigError: a precision that the device or the launcher contradicts.
+    """
+    _refuse_silent_single_process(os.environ)
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    device_type = "cuda" if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "True" else "cpu"
+    precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        log_with=trackers or None,
+        project_dir=project_dir,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        ],
+    )
+    processes = Processes(accelerator, precision)
+    try:
+        if expected_processes is not None and processes.world_size != expected_processes:
+            raise LaunchError(
+                f"expected_processes: got {processes.world_size} process{'es' * (processes.world_size > 1)}, expected "
+                f"{expected_processes}. On a host without GPUs several processes come from accelerate launch --multi_gpu "
+                f"--num_processes {expected_processes}; on a cluster check that every node's launcher was told the same."
+            )
+        yield processes
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            _leave(processes)
+            raise
+        _end_others(processes, error)
+    else:
+        _leave(processes)
+
+
+def _leave(processes: Processes) -> None:
+    """Shut down in step. Without the collection and the barrier gloo aborts some successful runs at exit (measured: 7 of 12)."""
+    processes.accelerator.free_memory()
+    gc.collect()
+    processes.barrier()
+    processes.accelerator.end_training()
+
+
+def _end_others(processes: Processes, error: BaseException) -> None:
+    """Say what happened, on the first process it happened to, and leave at once, so that no other waits for this one."""
+    if processes.world_size == 1:
+        raise error
+    if _is_first_to_fail(processes.rank):
+        if isinstance(error, UnetDistError):
+            print(f"unet-dist: error: {error}", file=sys.stderr)
+        elif isinstance(error, KeyboardInterrupt):
+            print("unet-dist: interrupted", file=sys.stderr)
+        else:
+            print(f"unet-dist: error on rank {processes.rank} of {processes.world_size}:", file=sys.stderr)
+            traceback.print_exception(type(error), error, error.__traceback__)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    # Leaving in order would wait for processes that may never come: their collectives end when this one's sockets close.
+    os._exit(2 if isinstance(error, UnetDistError) else 1)
+
+
+def _is_first_to_fail(rank: int) -> bool:
+    """Ask the rendezvous store who failed first: the others only see the broken connections that follow."""
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.set_timeout(timedelta(seconds=5))
+        return bool(store.compare_set("unet_dist/first_to_fail", "", str(rank)) == str(rank).encode())
+    except (RuntimeError, ValueError):  # the store went with the process that held it
+        return True
+
+
+def _refuse_silent_single_process(environment: Any) -> None:
+    """Notice a launcher that was asked for several processes and started one.
+
+    accelerate's simple launcher sets a rendezvous port for them but no rank; srun numbers tasks that never rendezvous.
+    """
+    has_ranks = "WORLD_SIZE" in environment or "RANK" in environment
+    if "MASTER_PORT" in environment and "ACCELERATE_MIXED_PRECISION" in environment and not has_ranks:
+        raise LaunchError(
+            "accelerate launch: got one process though several were asked for: on a host without GPUs, --cpu and use_cpu start "
+            "one only. Use accelerate launch --multi_gpu --num_processes N -m unet_dist ... (it starts CPU processes too)."
+        )
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1 and not has_ranks:
+        raise LaunchError(
+            f"srun: got {tasks} tasks that know nothing of each other, expected one launcher a node. Start accelerate launch in "
+            "each task with --num_machines, --machine_rank and --main_process_ip, as the scripts in launch/slurm do."
+        )
+
+
+def has_fast_bf16(device_type: str) -> bool:
+    """Whether the device computes bf16 in hardware: on others it is emulated (measured on an AVX2 CPU: 400 times slower)."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def resolve_precision(wish: Precision, environment: Any, device_type: str, fast_bf16: bool) -> str:
+    """Settle the precision between config, launcher and device.
+
+    A launcher's "no" is what accelerate exports unasked: it is no wish.
+
+    Raises:
+        ConfigError: config and launcher contradict each other, or fp16 on a CPU.
+    """
+    launched = environment.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if launched in ("fp16", "bf16"):
+        if wish not in ("auto", launched):
+            raise ConfigError(
+                f"mixed_precision: got {wish} from the config and {launched} from accelerate launch, expected one of them. "
+                f"Remove --mixed_precision on one side."
+            )
+        wish = launched
+    if wish == "auto":
+        return "bf16" if fast_bf16 else "no"
+    if wish == "fp16" and device_type == "cpu":
+        raise ConfigError("mixed_precision: got fp16 on a CPU, expected no or bf16 there. Set --mixed_precision no.")
+    return wish
+
+
+def launcher_accumulation(environment: Any, wish: int | None) -> int | None:
+    """Settle gradient accumulation between config and launcher; a launcher's 1 is no wish.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    launched = int(environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"))
+    if launched == 1:
+        return wish
+    if wish is not None and wish != launched:
+        raise ConfigError(
+            f"gradient_accumulation_steps: got {wish} from the config and {launched} from accelerate launch, expected one of them. "
+            "Remove --gradient_accumulation_steps on one side."
+        )
+    return launched

@@ -1,0 +1,74 @@
+"""The wish to stop: signals and the stop file.
+
+Owns what counts as a wish and the marker that asks for a requeue. A handler only sets a flag; the processes agree on it at
+a step boundary, elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+STOP_FILE = "stop"
+REQUEUE_MARKER = "requeue"
+
+NO_WISH, STOP, STOP_AND_REQUEUE = 0, 1, 2
+
+
+class StopWish:
+    """What this process was asked: nothing, to stop, or to stop and come back.
+
+    SIGTERM and SIGINT ask to stop; SIGUSR1 and a file named stop in the run's folder ask to come back as well. A second
+    SIGINT leaves at once. Only the main process looks at the file.
+
+    Args:
+        folder: the run's folder.
+        watches_file: whether this process looks for the stop file.
+    """
+
+    def __init__(self, folder: Path, watches_file: bool) -> None:
+        self._folder = folder
+        self._watches_file = watches_file
+        self._asked = NO_WISH
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopWish:
+        if self._watches_file:  # left over from before: it has been acted on, or nobody was there to
+            (self._folder / STOP_FILE).unlink(missing_ok=True)
+            (self._folder / REQUEUE_MARKER).unlink(missing_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked:
+            sys.exit(130)
+        self._asked = max(self._asked, STOP_AND_REQUEUE if number == signal.SIGUSR1 else STOP)
+
+    def now(self) -> int:
+        """NO_WISH, STOP or STOP_AND_REQUEUE, as this process sees it."""
+        if self._watches_file and (self._folder / STOP_FILE).exists():
+            return STOP_AND_REQUEUE
+        return self._asked
+
+    def settle(self, wish: int, step: int) -> None:
+        """Leave what the wish asked for: a requeue marker, and no stop file. Called once, when all is saved."""
+        if not self._watches_file:
+            return
+        if wish == STOP_AND_REQUEUE:
+            marker = self._folder / REQUEUE_MARKER
+            beside = marker.with_suffix(".tmp")
+            beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+            os.replace(beside, marker)
+        (self._folder / STOP_FILE).unlink(missing_ok=True)
