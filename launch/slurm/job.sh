@@ -27,17 +27,7 @@ command -v accelerate >/dev/null ||
   fail "No accelerate on the path of $(hostname -s). Run launch/quickstart.sh once where there is a network, or load your environment at the marked place of the batch script."
 
 # config_value KEY WORDS...: what `train` makes of its words, without starting anything; a mistake ends the job here.
-config_value() {
-  python -c '
-import dataclasses, sys
-from unet_dist.cli import parse_config
-from unet_dist.errors import UnetDistError
-try:
-    config = dataclasses.asdict(parse_config("train", sys.argv[2:]))
-except UnetDistError as error:
-    sys.exit(f"unet-dist: error: {error}")
-print(next(section[sys.argv[1]] for section in config.values() if sys.argv[1] in section))' "$@"
-}
+config_value() { python launch/config_value.py "$@"; }
 
 # launch COMMAND WORDS...: one accelerate launcher on each node of the job, one process a GPU.
 launch() {
