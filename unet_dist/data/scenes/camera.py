@@ -15,7 +15,6 @@ Point = tuple[float, float, float]
 Pixel = tuple[int, int]
 
 NEAR_M = 0.35
-_REACH_PX = 100_000  # beyond any canvas; keeps a point close to the near plane inside the rasteriser's integers
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,9 @@ class Camera:
         """Project a polygon (metres) to pixels (column, row); empty where it lies behind the near plane."""
         if min(p[2] for p in points) < NEAR_M:
             points = _clip_near(points)
-        fx, fy, cx, cy, eye = self.fx * self.mirror, self.fy, self.cx, self.cy, self.eye
-        pixels = []
-        for x, y, z in points:
-            column, row = cx + fx * x / z, cy + fy * (eye - y) / z
-            pixels.append(
-                (
-                    int(min(max(column, -_REACH_PX), _REACH_PX) + 0.5 + _REACH_PX) - _REACH_PX,
-                    int(min(max(row, -_REACH_PX), _REACH_PX) + 0.5 + _REACH_PX) - _REACH_PX,
-                )
-            )
-        return pixels
+        fx, fy, cx, cy = self.fx * self.mirror, self.fy, self.cx + 0.5, self.cy + 0.5
+        eye = self.eye
+        return [(int(cx + fx * x / z), int(cy + fy * (eye - y) / z)) for x, y, z in points]
 
     def px_per_m(self, z: float) -> float:
         """The height in pixels of one metre at depth z."""

@@ -45,6 +45,7 @@ class Canvas:
         self.light = light
         self.surfaces: list[Surface] = [(int(Label.SKY), (0, 0, 0), Plane.SKY, Texture.FLAT, 0.0)]
         self._known: dict[Surface, int] = {self.surfaces[0]: 0}
+        self._mixed: dict[tuple[Label, Colour, str, Texture, Plane, float, float], int] = {}
         self.visible = Image.new("I", (camera.width, camera.height), 0)
         self._draw = ImageDraw.Draw(self.visible)
         shade_size = (-(-camera.width // _SHADE_SCALE), -(-camera.height // _SHADE_SCALE))
@@ -73,23 +74,24 @@ class Canvas:
     ) -> None:
         """Paint a polygon in the street (metres); `facing` picks its light and, unless `plane` says, its texture's plane."""
         pixels = self.camera.project(points)
-        if not self._is_seen(pixels):
+        if len(pixels) < 3 or not self._is_seen(pixels):
             return
-        z = sum(p[2] for p in points) / len(points)
+        z = round(sum([p[2] for p in points]) / len(points), 1 if points[0][2] < 20 else 0)
         if plane is None:
             plane = Plane.SIDE if facing in ("left", "right") else Plane.FRONT
-        if plane is Plane.GROUND:
-            at_m, shaded = 0.0, self.light.shade(colour, facing, 0.0)
-        else:
-            at_m, shaded = (abs(points[0][0]) if plane is Plane.SIDE else z), self.light.shade(colour, facing, z)
-        self._draw.polygon(pixels, fill=self.surface(label, shaded, plane, texture, at_m))
+        at_m = round(abs(points[0][0]), 1) if plane is Plane.SIDE else z
+        key = (label, colour, facing, texture, plane, z, at_m)
+        surface = self._mixed.get(key)
+        if surface is None:
+            if plane is Plane.GROUND:  # its haze depends on the row: develop.py adds it
+                z = at_m = 0.0
+            surface = self._mixed[key] = self.surface(label, self.light.shade(colour, facing, z), plane, texture, at_m)
+        self._draw.polygon(pixels, fill=surface)
 
     def _is_seen(self, pixels: Sequence[Pixel]) -> bool:
-        if len(pixels) < 3:
-            return False
         columns, rows = [p[0] for p in pixels], [p[1] for p in pixels]
-        width, height = self.camera.width, self.camera.height
-        return max(columns) >= 0 and min(columns) < width and max(rows) >= 0 and min(rows) < height
+        camera = self.camera
+        return max(columns) >= 0 and min(columns) < camera.width and max(rows) >= 0 and min(rows) < camera.height
 
     def ground(
         self, x0: float, x1: float, z0: float, z1: float, label: Label, colour: Colour, texture: Texture = Texture.FLAT
@@ -125,28 +127,22 @@ class Canvas:
         if right <= left or bottom <= top or z < 0.8:
             return
         template = crowns()[kind % len(crowns())]
-        box = tuple(
-            (edge - start) * template.width / side
-            for edge, start, side in (
-                (left, column, size[0]),
-                (top, row, size[1]),
-                (right, column, size[0]),
-                (bottom, row, size[1]),
-            )
-        )
+        across, down = template.width / size[0], template.height / size[1]
+        box = ((left - column) * across, (top - row) * down, (right - column) * across, (bottom - row) * down)
         tufts = template.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
         noise = leaf_noise()
         step = max(1, round(size[1] and TILE / (8 * size[1])))  # small crowns fray as much as large ones
         rows = (np.arange(bottom - top) * step + where) % TILE
         columns = (np.arange(right - left) * step + 7 * where) % TILE
-        lit = np.asarray(tufts, dtype=np.int16) + noise[rows[:, None], columns[None, :]]
+        lit = np.asarray(tufts, dtype=np.int16)
+        lit = np.where(lit > 8, lit + noise[rows[:, None], columns[None, :]], 0)
         for threshold, gain in ((38, 0.48), (92, 0.72), (140, 0.98), (186, 1.2)):
             shaded = self.light.shade((colour[0] * gain, colour[1] * gain, colour[2] * gain), "up", z)
             surface = self.surface(Label.VEGETATION, shaded, Plane.FRONT, Texture.FOLIAGE, z)
             self.visible.paste(surface, (left, top), Image.fromarray(lit > threshold))
 
     def cast(self, points: Sequence[Point], gain: float) -> None:
-        """Darken a polygon of the ground; never brightens what is darker already."""
+        """Set the light on a polygon of the ground; what is cast last counts, so cast wide shadows first."""
         pixels = self.camera.project(points)
         if len(pixels) >= 3:
             small = [(column // _SHADE_SCALE, row // _SHADE_SCALE) for column, row in pixels]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageFilter
 
 from unet_dist.data.scenes.canvas import Canvas, Plane, Surface, front_level
 from unet_dist.data.scenes.light import Light
@@ -37,30 +37,56 @@ def develop(canvas: Canvas, rng: np.random.Generator) -> tuple[NDArray[np.uint8]
     label_of, colour_of, plane_of = _tables(canvas.surfaces)
     laying = _Laying(canvas, float(rng.uniform(0, 5)), float(rng.uniform(0, 5)))
     sky = _sky(light, height, width, camera.cy, rng)
-    shade = canvas.shade.filter(ImageFilter.BoxBlur(max(1, round(height / 400))))
-    shade = np.asarray(shade.resize((width, height), Image.Resampling.BILINEAR))
+    soft = canvas.shade.filter(ImageFilter.BoxBlur(max(1, round(height / 400))))
+    shade = np.asarray(soft.resize((width, height), Image.Resampling.BILINEAR))
     label = np.empty((height, width), dtype=np.uint8)
-    picture = np.empty((height, width, 4), dtype=np.uint8)  # four channels: a colour is one 32-bit look-up
+    # Four channels: a colour is one 32-bit look-up. A pixel of margin all around: the blur's neighbours.
+    sharp = np.empty((height + 2, width + 2, 4), dtype=np.uint8)
     for top in range(0, height, _BAND_ROWS):
         rows = slice(top, min(top + _BAND_ROWS, height))
         surface = visible[rows].astype(np.intp)
-        np.take(label_of, surface, out=label[rows])
-        plane = plane_of[surface]
-        colour = colour_of[surface].view(np.uint8).reshape(*surface.shape, 4)
+        np.take(label_of, surface, out=label[rows], mode="clip")
+        plane = np.take(plane_of, surface, mode="clip")
+        colour = np.take(colour_of, surface, mode="clip").view(np.uint8).reshape(*surface.shape, 4)
         gain = np.full(surface.shape, NEUTRAL, dtype=np.uint8)
         laying.front(surface, plane, gain)
         laying.side(top, surface, plane, gain)
         laying.ground(top, surface, plane, gain, colour, shade[rows])
-        lit = (colour.astype(np.uint16) * gain[:, :, None]) >> 7
+        lit = colour.astype(np.uint16)
+        lit *= gain[:, :, None]
+        lit >>= 7
         np.minimum(lit, 255, out=lit)
-        picture[rows] = lit
         is_sky = plane == Plane.SKY
+        pixels = lit.astype(np.uint8)
         if is_sky.any():
-            np.copyto(picture[rows].view(np.uint32)[:, :, 0], sky[rows], where=is_sky)
-    image = Image.fromarray(picture[:, :, :3])
-    image = image.filter(ImageFilter.BoxBlur(0.28 + 0.22 * min(1.0, height / 1000)))
-    image = _with_noise(image, light.noise, rng)
-    return np.array(image), label
+            np.copyto(pixels.view(np.uint32)[:, :, 0], sky[rows], where=is_sky)
+        sharp[1 + rows.start : 1 + rows.stop, 1:-1] = pixels
+    sharp[0], sharp[-1] = sharp[1], sharp[-2]
+    sharp[:, 0], sharp[:, -1] = sharp[:, 1], sharp[:, -2]
+    return _expose(sharp, light.noise, rng), label
+
+
+def _expose(sharp: NDArray[np.uint8], noise: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Blur by a pixel, which also softens the outlines' steps, and add noise: (height, width, 3)."""
+    height, width = sharp.shape[0] - 2, sharp.shape[1] - 2
+    grain = _grain(noise, rng, width)
+    flat = sharp.reshape(height + 2, -1)
+    picture = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, _BAND_ROWS):
+        stop = min(top + _BAND_ROWS, height)
+        part = flat[top : stop + 2].astype(np.uint16)
+        down = part[:-2] + part[2:]
+        down += part[1:-1]
+        down += part[1:-1]
+        both = down[:, :-8] + down[:, 8:]  # a pixel is four numbers
+        both += down[:, 4:-4]
+        both += down[:, 4:-4]
+        both >>= 4
+        both += grain[np.arange(top, stop) % TILE]
+        np.clip(both, 128, 383, out=both)
+        both -= 128
+        picture[top:stop] = both.reshape(stop - top, width, 4)[:, :, :3]
+    return picture
 
 
 def _tables(surfaces: list[Surface]) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint8]]:
@@ -77,7 +103,7 @@ class _Laying:
         self.camera, self.light = canvas.camera, canvas.light
         camera = self.camera
         self.shift_x, self.shift_z = shift_x, shift_z
-        self.texture_start = np.array([s[3] * TEXTURE_LENGTH for s in canvas.surfaces], np.int32)
+        self.texture_start = np.array([s[3] * TEXTURE_LENGTH for s in canvas.surfaces], np.intp)
         self.at_m = np.array([s[4] for s in canvas.surfaces], np.float32)
         level = np.array([front_level(camera, max(s[4], 0.1)) for s in canvas.surfaces])
         self.front_start = self.texture_start + LEVEL_START[level]
@@ -97,7 +123,7 @@ class _Laying:
         seen = surface[row, column]
         size = self.front_size[seen]
         index = self.front_start[seen] + (row & (size - 1)) * size + (column & (size - 1))
-        gain[row, column] = atlas()[index]
+        gain[row, column] = np.take(atlas(), index, mode="clip")
 
     def side(self, top: int, surface: NDArray[np.intp], plane: NDArray[np.uint8], gain: NDArray[np.uint8]) -> None:
         """Textures of walls along the street: a column sees one depth."""
@@ -109,13 +135,14 @@ class _Laying:
         x = self.at_m[seen]
         z = self.z_per_x[column] * x
         level = np.clip(self.side_level[column] + np.log2(np.maximum(x, 0.1)) + 0.5, 0, NUM_LEVELS - 1)
-        level = level.astype(np.int32)
+        level = level.astype(np.intp)
         texels_per_m = np.ldexp(np.float32(1 / TEXEL_M), -level)
         size = LEVEL_SIZE[level]
         up = ((row + (top + 0.5 - camera.cy)).astype(np.float32) * z * np.float32(1 / camera.fy)) - camera.eye
-        u = (z * texels_per_m).astype(np.int32) & (size - 1)
-        v = ((up * texels_per_m).astype(np.int32) + _FAR) & (size - 1)
-        gain[row, column] = atlas()[self.texture_start[seen] + LEVEL_START[level] + v * size + u]
+        u = (z * texels_per_m).astype(np.intp) & (size - 1)
+        v = ((up * texels_per_m).astype(np.intp) + _FAR) & (size - 1)
+        index = self.texture_start[seen] + LEVEL_START[level] + v * size + u
+        gain[row, column] = np.take(atlas(), index, mode="clip")
 
     def ground(
         self,
@@ -135,16 +162,16 @@ class _Laying:
         below = np.arange(top + first, top + len(surface), dtype=np.float32) + 0.5 - np.float32(camera.cy)
         z = np.float32(camera.fy * camera.eye) / np.maximum(below, 0.25)
         footprint = z * np.sqrt(z / (camera.fx * camera.fy * camera.eye)) * np.sqrt(camera.fy / camera.fx) / TEXEL_M
-        level = np.clip(np.log2(footprint) + 0.5, 0, NUM_LEVELS - 1).astype(np.int32)
+        level = np.clip(np.log2(footprint) + 0.5, 0, NUM_LEVELS - 1).astype(np.intp)
         texels_per_m = np.ldexp(np.float32(1 / TEXEL_M), -level)
         size = LEVEL_SIZE[level]
-        u = (self.x_per_z[None, :] * (z * texels_per_m)[:, None] + (self.shift_x * texels_per_m)[:, None]).astype(
-            np.int32
-        )
-        u = (u + _FAR) & (size - 1)[:, None]
-        v = ((z + self.shift_z) * texels_per_m).astype(np.int32) & (size - 1)
-        u += (v * size + LEVEL_START[level])[:, None] + self.texture_start[surface[first:]]
-        textured = (atlas()[u].astype(np.uint16) * shade[first:]) >> 8
+        start = (self.shift_x * texels_per_m + _FAR).astype(np.float32)
+        u = (self.x_per_z[None, :] * (z * texels_per_m)[:, None] + start[:, None]).astype(np.intp)
+        u &= (size - 1)[:, None]
+        v = ((z + self.shift_z) * texels_per_m).astype(np.intp) & (size - 1)
+        u += (v * size + LEVEL_START[level])[:, None]
+        u += np.take(self.texture_start, surface[first:], mode="clip")
+        textured = (np.take(atlas(), u, mode="clip").astype(np.uint16) * shade[first:]) >> 8
         np.copyto(gain[first:], textured.astype(np.uint8), where=on_ground)
         weight = 256 * (1 - np.exp(-z * self.light.haze_per_m))
         hazy = (weight >= 4).nonzero()[0]
@@ -166,20 +193,24 @@ def _sky(light: Light, height: int, width: int, horizon_row: float, rng: np.rand
     v = (distance * 520).astype(np.int32)
     start = rng.integers(0, TILE, 2)
     clouds = cloud_noise()[(v[:, None] + start[0]) % TILE, (u + start[1]) % TILE]
-    density = np.clip((clouds - 0.55 + 1.15 * light.cloud_cover) * 1.6, 0, 1)[:, :, None]
+    density = np.clip((clouds - 0.42 + 1.1 * light.cloud_cover) * 2.0, 0, 1)[:, :, None]
     weight = (up**0.8)[:, None, None]
     blue = np.array(light.horizon, np.float32) * (1 - weight) + np.array(light.zenith, np.float32) * weight
     lit = np.array(light.cloud, np.float32) * (1 - 0.12 * np.clip(clouds, 0, 1)[:, :, None])
     density = density * (0.35 + 0.65 * np.minimum(1, weight * 2.5))
     small = Image.fromarray((blue * (1 - density) + lit * density).astype(np.uint8))
-    large = small.resize((width, height), Image.Resampling.BILINEAR).convert("RGBA")
-    return np.asarray(large).view(np.uint32)[:, :, 0]
+    seen = min(height, int(horizon_row) + 2)  # no sky below the horizon
+    box = (0, 0, columns, rows * seen / height)
+    colours = np.zeros((height, width), dtype=np.uint32)
+    large = small.resize((width, seen), Image.Resampling.BILINEAR, box=box).convert("RGBA")
+    colours[:seen] = np.asarray(large).view(np.uint32)[:, :, 0]
+    return colours
 
 
-def _with_noise(image: Image.Image, amount: float, rng: np.random.Generator) -> Image.Image:
-    noise = sensor_noise()
-    start = rng.integers(0, TILE, 2)
-    rows = (np.arange(image.height) + start[0]) % TILE
-    columns = (np.arange(image.width) + start[1]) % TILE
-    gains = np.clip((np.arange(256) - 128) * amount + 128, 0, 255).astype(np.uint8)
-    return ImageChops.add(image, Image.fromarray(gains[noise][rows][:, columns]), 1, -128)
+def _grain(amount: float, rng: np.random.Generator, width: int) -> NDArray[np.uint8]:
+    """Sensor noise around 128, rows repeat after TILE: (TILE, 4 * width)."""
+    row, column = rng.integers(0, TILE, 2)
+    noise = np.roll(sensor_noise(), (int(row), int(column)), axis=(0, 1))
+    gains = ((np.arange(256) - 128) * amount + 128).astype(np.uint8)
+    noise = np.take(gains, noise)
+    return np.tile(noise, (1, -(-width // TILE), 1))[:, :width].reshape(TILE, -1)

@@ -162,10 +162,11 @@ def draw_tree(canvas: Canvas, x: float, z: float, rng: np.random.Generator, *, s
     side = canvas.light.sun_side * canvas.camera.mirror
     reach = -side * 3.0
     gain = canvas.light.shadow
-    for i in range(3):
-        offset = reach * (0.5 + 0.35 * i)
-        points = [(x + offset + (0.45 * wide - 0.2 * i) * c, 0.0, z + 0.4 * wide * s + 0.3 * i) for c, s in CIRCLE]
-        canvas.cast(points, min(1.0, gain * 1.05) if side else 0.8)
+    for _ in range(14):  # patches of light between the leaves
+        along, across = between(rng, -0.4, 0.4) * wide, between(rng, -0.35, 0.35) * wide
+        radius = between(rng, 0.08, 0.24) * wide
+        points = [(x + reach + along + radius * c, 0.0, z + across + 0.7 * radius * s) for c, s in CIRCLE]
+        canvas.cast(points, gain if side else 0.9)
 
 
 def draw_bush(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:

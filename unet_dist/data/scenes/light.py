@@ -48,13 +48,13 @@ def sample_light(rng: np.random.Generator) -> Light:
     """Draw a time of day and a weather."""
     kind = rng.uniform()
     jitter = [float(v) for v in rng.uniform(0.96, 1.04, 3)]
-    exposure = float(rng.uniform(0.86, 1.12))
+    exposure = float(rng.uniform(0.94, 1.16))
     noise = float(rng.uniform(0.25, 1.0))
     if kind < 0.52:  # sun
         side = -1 if rng.uniform() < 0.5 else 1
         tint, haze, density = (1.06, 1.0, 0.92), (196.0, 208.0, 222.0), rng.uniform(0.003, 0.008)
         zenith, horizon, cloud = (70.0, 126.0, 196.0), (186.0, 208.0, 230.0), (248.0, 248.0, 250.0)
-        cover, shadow, low, high, front = rng.uniform(0.1, 0.6), 0.56, 0.66, 1.12, rng.uniform(0.8, 1.05)
+        cover, shadow, low, high, front = rng.uniform(0.1, 0.6), 0.66, 0.74, 1.14, rng.uniform(0.8, 1.05)
     elif kind < 0.80:  # overcast
         side = 0
         tint, haze, density = (0.97, 1.0, 1.03), (192.0, 198.0, 204.0), rng.uniform(0.004, 0.011)

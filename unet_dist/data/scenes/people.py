@@ -30,6 +30,15 @@ _CLOTHES: list[Colour] = [
 _TROUSERS: list[Colour] = [(46, 54, 78), (36, 36, 40), (104, 98, 88), (70, 82, 104), (132, 122, 102)]
 _SKIN: list[Colour] = [(224, 184, 158), (196, 148, 118), (142, 98, 74), (92, 64, 50), (236, 200, 176)]
 _HAIR: list[Colour] = [(40, 30, 26), (84, 58, 38), (26, 24, 24), (172, 136, 84), (150, 146, 142)]
+_BICYCLE_PAINT: list[Colour] = [
+    (160, 40, 40),
+    (40, 44, 50),
+    (50, 90, 140),
+    (200, 200, 196),
+    (60, 110, 80),
+    (214, 150, 50),
+]
+_HELMETS: list[Colour] = [(226, 226, 222), (40, 40, 44), (170, 46, 42), (50, 92, 140), (74, 52, 38)]
 
 Flat = Sequence[tuple[float, float]]
 
@@ -133,7 +142,7 @@ def _head(
 def draw_bicycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, *, has_rider: bool) -> None:
     """A bicycle seen from its side, ridden or parked."""
     figure = _Cutout(canvas, x, z, between(rng, 0.95, 1.05), 1 if chance(rng, 0.5) else -1)
-    paint = pick(rng, [(160, 40, 40), (40, 44, 50), (50, 90, 140), (200, 200, 196), (60, 110, 80), (214, 150, 50)])
+    paint = pick(rng, _BICYCLE_PAINT)
     label = Label.BICYCLE
     _figure_shadow(canvas, x, z, 0.8)
     rear, front, crank, seat, head = (-0.52, 0.34), (0.53, 0.34), (-0.08, 0.3), (-0.24, 0.86), (0.36, 0.86)
@@ -161,6 +170,40 @@ def draw_bicycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, *
         figure.shape([(0.4, 0.78), (0.72, 0.8), (0.74, 1.02), (0.4, 1.0)], label, (134, 104, 70))
     if has_rider:
         _rider(figure, crank, (-0.24, 0.95), (0.34, 1.04), rng, leg_only=False)
+
+
+def draw_cyclist_along(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
+    """A cyclist who rides along the street, seen from behind or from the front."""
+    figure = _Cutout(canvas, x, z, between(rng, 0.95, 1.08), 1)
+    coat, trousers, skin, hair = pick(rng, _CLOTHES), pick(rng, _TROUSERS), pick(rng, _SKIN), pick(rng, _HAIR)
+    paint = pick(rng, _BICYCLE_PAINT)
+    bike, rider = Label.BICYCLE, Label.RIDER
+    _figure_shadow(canvas, x, z, 0.35)
+    high = between(rng, 0.0, 0.2)
+    for side in (-1, 1):
+        foot = 0.14 + (high if side > 0 else 0.2 - high)
+        figure.limb(
+            (side * 0.1, 0.95), (side * 0.16, foot + 0.4), 0.19, 0.13, rider, _times(trousers, 0.8 + 0.1 * side)
+        )
+        figure.limb(
+            (side * 0.16, foot + 0.4), (side * 0.13, foot), 0.13, 0.09, rider, _times(trousers, 0.8 + 0.1 * side)
+        )
+        figure.limb((side * 0.09, foot), (side * 0.19, foot), 0.08, 0.08, rider, (34, 32, 32))
+    figure.limb((0.0, 0.0), (0.0, 0.7), 0.055, 0.055, bike, (28, 28, 30))
+    figure.limb((0.0, 0.62), (0.0, 0.95), 0.05, 0.05, bike, paint)
+    figure.disc(0.0, 0.62, 0.035, 0.035, bike, (200, 40, 36))
+    figure.limb((-0.29, 1.04), (0.29, 1.04), 0.04, 0.04, bike, (44, 44, 46))
+    torso = [(-0.17, 0.9), (0.17, 0.9), (0.21, 1.3), (0.17, 1.45), (-0.17, 1.45), (-0.21, 1.3)]
+    figure.shape([(-0.13, 0.9), (0.13, 0.9), (0.15, 1.0), (-0.15, 1.0)], rider, trousers)
+    figure.shape(torso, rider, coat)
+    for side in (-1, 1):
+        figure.limb((side * 0.19, 1.4), (side * 0.31, 1.2), 0.12, 0.1, rider, _times(coat, 0.8))
+        figure.limb((side * 0.31, 1.2), (side * 0.28, 1.05), 0.1, 0.08, rider, _times(coat, 0.8))
+    figure.limb((0.0, 1.43), (0.0, 1.52), 0.11, 0.1, rider, _times(skin, 0.85))
+    _head(figure, 0.0, 1.62, skin, hair, rider, rng)
+    if chance(rng, 0.5):
+        helmet = pick(rng, _HELMETS)
+        figure.shape([(0.12 * c, 1.66 + 0.11 * max(s, 0)) for c, s in CIRCLE], rider, helmet)
 
 
 def draw_motorcycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, *, has_rider: bool) -> None:
@@ -216,7 +259,7 @@ def _rider(
     figure.limb(elbow, hand, 0.1, 0.07, label, _times(coat, 0.85))
     head = (shoulder[0] + 0.1, shoulder[1] + 0.25)
     figure.disc(*head, 0.1, 0.13, label, skin)
-    helmet = pick(rng, [(226, 226, 222), (40, 40, 44), (170, 46, 42), (50, 92, 140), (74, 52, 38)])
+    helmet = pick(rng, _HELMETS)
     cap = [(head[0] + 0.12 * c, head[1] + 0.03 + 0.12 * max(s, 0)) for c, s in CIRCLE]
     figure.shape(cap, label, helmet)
 

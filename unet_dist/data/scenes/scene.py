@@ -8,6 +8,7 @@ with depth; in a lane things are drawn from the farthest to the nearest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from unet_dist.data.scenes.textures import Texture
 from unet_dist.data.scenes.vehicles import Pose
 
 _ASPECT = 16 / 9
+_FRONTAGE = 90.0  # the lane of what lies outside the pavement; its lots keep their own order, by their near end
 
 
 def render_scene(rng: np.random.Generator, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -56,17 +58,16 @@ class _Scene:
         if self.bridge_z is not None:
             self.cuts.append(self.bridge_z)
         self.cuts.sort()
-        self.waiting: list[tuple[tuple[float, float, float, int], Callable[[], None]]] = []
+        self.waiting: list[tuple[tuple[float, float, float, int], Callable[[], object]]] = []
 
-    def add(self, lane_x: float, z: float, draw: Callable[[], None]) -> None:
-        """Let something be drawn in its turn; `lane_x` is the middle of its lane, z its nearest depth."""
-        zone = sum(z >= cut for cut in self.cuts)
-        self.waiting.append(((-zone, -abs(lane_x), -z, len(self.waiting)), draw))
+    def add(self, lane_x: float, z: float, draw: Callable[..., object], *where: object, **how: object) -> None:
+        """Let `draw(canvas, *where, rng, **how)` have its turn; z is the nearest depth of what it draws.
 
-    def add_across(self, z: float, draw: Callable[[], None]) -> None:
-        """Let something that spans the street be drawn before all nearer zones."""
+        `lane_x` is the middle of the lane; 0 for what spans the street, which comes after all else in its zone.
+        """
         zone = sum(z >= cut for cut in self.cuts)
-        self.waiting.append(((-zone, 0.0, -z, len(self.waiting)), draw))
+        later = partial(draw, self.canvas, *where, self.rng, **how)
+        self.waiting.append(((-zone, -abs(lane_x), -z, len(self.waiting)), later))
 
     def draw(self) -> None:
         """Draw ground, end and everything else, from far to near."""
@@ -80,7 +81,7 @@ class _Scene:
         self._pavement()
         if self.bridge_z is not None:
             z = self.bridge_z
-            self.add_across(z, lambda: buildings.draw_bridge(self.canvas, street.left, street.right, z, rng))
+            self.add(0.0, z, buildings.draw_bridge, street.left, street.right, z)
         for _, draw in sorted(self.waiting, key=lambda item: item[0]):
             draw()
         self._foreground()
@@ -111,7 +112,6 @@ class _Scene:
             x += wide * 0.8
         kind = rng.random()
         if kind < 0.06:
-            self.street_end_is_tunnel = True
             buildings.draw_tunnel(canvas, street.left, street.right, min(street.end, between(rng, 35, 70)), rng)
         elif kind < 0.55:
             buildings.draw_end_house(canvas, street.left, street.right, street.end, rng)
@@ -142,14 +142,8 @@ class _Scene:
                 self._garden(x, outward, z0, z1)
             else:
                 style = buildings.sample_style(rng)
-                setback = 0.0 if chance(rng, 0.75) else between(rng, 0.3, 2.0)
-                self.add(
-                    outward * 90,
-                    z0,
-                    lambda z0=z0, z1=z1, style=style, setback=setback: buildings.draw_house(  # type: ignore[misc]
-                        canvas, x + outward * setback, outward, z0, z1, style, rng
-                    ),
-                )
+                front = x + outward * (0.0 if chance(rng, 0.75) else between(rng, 0.3, 2.0))
+                self.add(outward * _FRONTAGE, z0, buildings.draw_house, front, outward, z0, z1, style)
                 if canvas.light.sun_side * canvas.camera.mirror == outward:
                     reach = min(style.height * 0.75, 9.0)
                     shadow = [(x, 0.0, max(z0, 0.4)), (x - outward * reach, 0.0, max(z0, 0.4) + 1)]
@@ -157,50 +151,37 @@ class _Scene:
                     canvas.cast(shadow, canvas.light.shadow)
                 if chance(rng, 0.16) and z1 - z0 > 6 and z0 > 2:
                     middle = between(rng, z0 + 1.5, z1 - 1.5)
-                    self.add(
-                        outward * 80,
-                        middle,
-                        lambda m=middle: buildings.draw_stairs(canvas, x, outward, m, rng),  # type: ignore[misc]
-                    )
+                    self.add(outward * _FRONTAGE, z0, buildings.draw_stairs, x, outward, middle)
 
     def _garden(self, x: float, outward: int, z0: float, z1: float) -> None:
         """An open lot: a fence, a wall or a hedge at the pavement, trees and perhaps a house behind."""
-        rng, canvas = self.rng, self.canvas
+        rng, _canvas = self.rng, self.canvas
         behind = x + outward * between(rng, 6, 14)
         if chance(rng, 0.6):
             style = buildings.sample_style(rng)
-            self.add(
-                outward * 90,
-                z0,
-                lambda: buildings.draw_house(canvas, behind, outward, z0, z1, style, rng),
-            )
-        z = z0
-        while z < z1:
-            if z > 1.5 and chance(rng, 0.7):
-                tree_x, tree_z = x + outward * between(rng, 1.6, 5), z
+            self.add(outward * _FRONTAGE, z0, buildings.draw_house, behind, outward, z0, z1, style)
+        z = z1
+        while z > max(z0, 1.5):
+            if chance(rng, 0.7):
                 draw = furniture.draw_tree if chance(rng, 0.7) else furniture.draw_bush
-                self.add(
-                    outward * 85,
-                    tree_z,
-                    lambda d=draw, tx=tree_x, tz=tree_z: d(canvas, tx, tz, rng),  # type: ignore[misc]
-                )
-            z += between(rng, 2, 5)
+                self.add(outward * _FRONTAGE, z0, draw, x + outward * between(rng, 1.6, 5), z)
+            z -= between(rng, 2, 5)
         kind = rng.random()
         near = max(z0, 0.5)
         edge = x + outward * 0.1
         if kind < 0.34:
-            self.add(outward * 80, z0, lambda: buildings.draw_fence(canvas, edge, near, z1, rng))
+            self.add(outward * _FRONTAGE, z0, buildings.draw_fence, edge, near, z1)
         elif kind < 0.62:
             height = between(rng, 0.6, 2.2)
-            self.add(outward * 80, z0, lambda: buildings.draw_wall(canvas, edge, outward, near, z1, rng, height=height))
+            self.add(outward * _FRONTAGE, z0, buildings.draw_wall, edge, outward, near, z1, height=height)
         elif kind < 0.85:
             height = between(rng, 0.8, 1.9)
-            self.add(outward * 80, z0, lambda: furniture.draw_hedge(canvas, x + outward * 0.35, near, z1, height, rng))
+            self.add(outward * _FRONTAGE, z0, furniture.draw_hedge, x + outward * 0.35, near, z1, height)
 
     def _parked(self) -> None:
-        rng, street, canvas = self.rng, self.street, self.canvas
+        rng, street, _canvas = self.rng, self.street, self.canvas
         for name in ("parking", "parking_far"):
-            strip = street.strip(name)
+            strip = street.band(name)
             if strip is None:
                 continue
             z = between(rng, 1.2, 7)
@@ -213,12 +194,12 @@ class _Scene:
                 draw = _pick_vehicle(rng)
                 is_facing = faces if chance(rng, 0.85) else not faces
                 pose = Pose(strip.centre + between(rng, -0.12, 0.12), z, is_facing=is_facing)
-                self.add(strip.centre, z, lambda d=draw, p=pose: d(canvas, p, rng))  # type: ignore[misc]
+                self.add(strip.centre, z, draw, pose)
                 z += between(rng, 5.2, 6.6) + (2.6 if draw is not vehicles.draw_car else 0.0)
 
     def _traffic(self) -> None:
-        rng, street, canvas = self.rng, self.street, self.canvas
-        road = street.strip("road")
+        rng, street, _canvas = self.rng, self.street, self.canvas
+        road = street.band("road")
         assert road is not None
         for share, faces in ((0.27, True), (0.75, False)):  # the near lane comes towards us or goes: either country
             lane = road.across(share)
@@ -229,20 +210,15 @@ class _Scene:
                     z += 9
                     continue
                 if kind < 0.1:
-                    rider = people.draw_bicycle if chance(rng, 0.55) else people.draw_motorcycle
-                    self.add(
-                        lane,
-                        z,
-                        lambda r=rider, x=lane, z=z: r(canvas, x, z, rng, has_rider=True),  # type: ignore[misc]
-                    )
+                    self._rider(lane, z)
                 else:
                     draw = (
                         vehicles.draw_bus if kind < 0.17 else vehicles.draw_truck if kind < 0.28 else vehicles.draw_car
                     )
                     pose = Pose(lane, z, is_facing=faces)
-                    self.add(lane, z, lambda d=draw, p=pose: d(canvas, p, rng))  # type: ignore[misc]
+                    self.add(lane, z, draw, pose)
                 z += between(rng, 13, 45)
-        rails = street.strip("rails")
+        rails = street.band("rails")
         if (rails is not None or street.extra["rails_in_road"]) and chance(rng, 0.7):
             x = rails.centre if rails is not None else road.across(0.6)
             z = between(rng, 9, 30)
@@ -250,33 +226,34 @@ class _Scene:
                 if rails is None:
                     self.waiting = [w for w in self.waiting if not (abs(-w[0][1] - abs(x)) < 2.4)]
                 pose = Pose(x, z, is_facing=chance(rng, 0.5))
-                self.add(x, z, lambda: vehicles.draw_tram(canvas, pose, rng) and None)
+                self.add(x, z, vehicles.draw_tram, pose)
         if street.side_street is not None and chance(rng, 0.6):
             z = (street.side_street[0] + street.side_street[1]) / 2
-            draw = vehicles.draw_car if chance(rng, 0.75) else _pick_vehicle(rng)
+            crossing = _pick_vehicle(rng)
             pose = Pose(between(rng, street.left - 8, street.right), z, across=True, is_facing=chance(rng, 0.5))
-            self.add_across(z, lambda: draw(canvas, pose, rng) and None)
+            self.add(0.0, z, crossing, pose)
 
     def _pavement(self) -> None:
         """Trees, lamps, signs, people and things on both pavements."""
-        rng, street, canvas = self.rng, self.street, self.canvas
-        near, far = street.strip("walk"), street.strip("walk_far")
-        curb, curb_far = street.strip("curb"), street.strip("curb_far")
+        rng, street, _canvas = self.rng, self.street, self.canvas
+        near, far = street.band("walk"), street.band("walk_far")
+        curb, curb_far = street.band("curb"), street.band("curb_far")
         assert near is not None
         assert far is not None
         assert curb is not None
         assert curb_far is not None
-        verge, verge_far = street.strip("verge"), street.strip("verge_far")
+        verge, verge_far = street.band("verge"), street.band("verge_far")
         for strip, edge, inward in ((verge, curb.x0 - 0.35, 1), (verge_far, curb_far.x1 + 0.35, -1)):
             self._row_of_trees(strip, edge)
             self._row_of_poles(edge, inward)
         self._people(near, 2.6, 0.75)
         self._people(far, 4.0, 1.0)
-        cycle = street.strip("cycle")
-        for strip in (cycle, street.strip("road")):
-            if strip is not None and chance(rng, 0.3 if strip is cycle else 0.15):
-                x, z = strip.across(0.5 if strip is cycle else 0.14), between(rng, 4.5, 22)
-                self.add(x, z, lambda x=x, z=z: people.draw_bicycle(canvas, x, z, rng, has_rider=True))  # type: ignore[misc]
+        cycle = street.band("cycle")
+        if cycle is not None and chance(rng, 0.45):
+            self._rider(cycle.centre, between(rng, 4, 22))
+        road = street.band("road")
+        if road is not None and chance(rng, 0.15):
+            self._rider(road.across(0.14), between(rng, 4.5, 22))
         things: list[tuple[Callable[..., None], float]] = [
             (furniture.draw_bin, 0.5),
             (furniture.draw_bench, 0.2),
@@ -284,21 +261,17 @@ class _Scene:
             (people.draw_dog, 0.14),
             (furniture.draw_bush, 0.2),
         ]
-        for strip, edge in ((near, near.x0 + 0.4), (far, far.x1 - 0.5)):
+        for edge in (near.x0 + 0.4, far.x1 - 0.5):
             for draw, probability in things:
                 if chance(rng, probability):
                     z = between(rng, 3.2, 26)
                     if not street.is_crossed(z, margin=1):
-                        self.add(edge, z, lambda d=draw, e=edge, z=z: d(canvas, e, z, rng))  # type: ignore[misc]
+                        self.add(edge, z, draw, edge, z)
             for _ in range(int(rng.integers(0, 3)) if chance(rng, 0.3) else 0):
                 z = between(rng, 3.5, 18)
                 park = people.draw_bicycle if chance(rng, 0.75) else people.draw_motorcycle
                 if not street.is_crossed(z, margin=1):
-                    self.add(
-                        edge,
-                        z,
-                        lambda p=park, e=edge, z=z: p(canvas, e, z, rng, has_rider=False),  # type: ignore[misc]
-                    )
+                    self.add(edge, z, park, edge, z, has_rider=False)
 
     def _row_of_trees(self, strip: Strip | None, edge: float) -> None:
         rng, street, canvas = self.rng, self.street, self.canvas
@@ -311,27 +284,27 @@ class _Scene:
             if not street.is_crossed(z, margin=1.5):
                 if strip is None:
                     canvas.ground(x - 0.6, x + 0.6, z - 0.6, z + 0.6, Label.TERRAIN, (108, 92, 74), Texture.GRAVEL)
-                self.add(x, z, lambda z=z: furniture.draw_tree(canvas, x, z, rng, size=size))  # type: ignore[misc]
+                self.add(x, z, furniture.draw_tree, x, z, size=size)
             z += step
 
     def _row_of_poles(self, edge: float, inward: int) -> None:
-        rng, street, canvas = self.rng, self.street, self.canvas
-        z, step = between(rng, 4, 16), between(rng, 16, 28)
+        rng, street, _canvas = self.rng, self.street, self.canvas
+        z, step = between(rng, 5, 20), between(rng, 16, 28)
         while z < street.end - 5:
             if not street.is_crossed(z, margin=0.5):
-                self.add(edge, z, lambda z=z: furniture.draw_lamp(canvas, edge, z, inward * 1.6, rng))  # type: ignore[misc]
+                self.add(edge, z, furniture.draw_lamp, edge, z, inward * 1.6)
             z += step
-        for draw, most in ((furniture.draw_sign, 3), (furniture.draw_pole, 4)):
+        for draw, most in ((furniture.draw_sign, 3), (furniture.draw_pole, 3)):
             for _ in range(int(rng.integers(0, most))):
-                z = between(rng, 3.2, 34)
+                z = between(rng, 4, 34)
                 if not street.is_crossed(z, margin=0.3):
-                    self.add(edge, z, lambda d=draw, z=z: d(canvas, edge, z, rng))  # type: ignore[misc]
+                    self.add(edge, z, draw, edge, z)
         if street.crosswalk is not None and chance(rng, 0.65):
             z = street.crosswalk[0] - 0.3
-            self.add(edge, z, lambda: furniture.draw_traffic_light(canvas, edge, z, inward * between(rng, 2, 3.5), rng))
+            self.add(edge, z, furniture.draw_traffic_light, edge, z, inward * between(rng, 2, 3.5))
 
     def _people(self, strip: Strip, nearest: float, many: float) -> None:
-        rng, canvas = self.rng, self.canvas
+        rng, _canvas = self.rng, self.canvas
         for _ in range(int(rng.integers(0, 2 + int(4 * many)))):
             x, z = (
                 strip.across(between(rng, 0.15, 0.85)),
@@ -339,7 +312,17 @@ class _Scene:
             )
             if abs(x) < 0.35 and z < 4:  # nobody right in front of the lens
                 z += 4
-            self.add(strip.centre, z, lambda x=x, z=z: people.draw_person(canvas, x, z, rng))  # type: ignore[misc]
+            self.add(strip.centre, z, people.draw_person, x, z)
+
+    def _rider(self, x: float, z: float) -> None:
+        rng, _canvas = self.rng, self.canvas
+        kind = rng.random()
+        if kind < 0.5:
+            self.add(x, z, people.draw_cyclist_along, x, z)
+        elif kind < 0.75:
+            self.add(x, z, people.draw_bicycle, x, z, has_rider=True)
+        else:
+            self.add(x, z, people.draw_motorcycle, x, z, has_rider=True)
 
     def _foreground(self) -> None:
         """Now and then the carrier's own edge shows at the bottom (unlabeled), or an unclear thing by the lens."""

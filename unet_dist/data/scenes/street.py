@@ -94,7 +94,7 @@ class Street:
     asphalt: Colour
     extra: dict[str, float] = field(default_factory=dict)
 
-    def strip(self, name: str) -> Strip | None:
+    def band(self, name: str) -> Strip | None:
         """The strip of a name, where the street has one."""
         return next((s for s in self.strips if s.name == name), None)
 
@@ -177,16 +177,16 @@ def paint_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> No
     _driveways(canvas, street, rng)
     if street.side_street is not None:
         _side_street(canvas, street, street.side_street, rng)
-    road = street.strip("road")
+    road = street.band("road")
     assert road is not None
     if street.crosswalk is not None:
-        far = street.strip("road_far") or road
+        far = street.band("road_far") or road
         _zebra_over_road(canvas, road.x0, far.x1, street.crosswalk, street.asphalt)
     _patches(canvas, street, rng)
 
 
 def _markings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
-    road = street.strip("road")
+    road = street.band("road")
     assert road is not None
     style = rng.integers(4)
     start = between(rng, 0.4, 6)
@@ -199,7 +199,7 @@ def _markings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
                 z = start + 6.0 * i
                 canvas.ground(x - 0.07, x + 0.07, z, z + 3.0, Label.ROAD, WHITE, Texture.ASPHALT)
     for name in ("parking", "parking_far"):
-        strip = street.strip(name)
+        strip = street.band(name)
         if strip is None or not chance(rng, 0.6):
             continue
         edge = strip.x1 if name == "parking" else strip.x0
@@ -207,7 +207,7 @@ def _markings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
         for i in range(9):
             z = start + 5.6 * i
             canvas.ground(strip.x0, strip.x1, z, z + 0.1, strip.label, WHITE, Texture.ASPHALT)
-    cycle = street.strip("cycle")
+    cycle = street.band("cycle")
     if cycle is not None:
         for edge in (cycle.x0 + 0.06, cycle.x1 - 0.16):
             canvas.ground(edge, edge + 0.1, 0.5, FAR_M, Label.CYCLING_LANE, WHITE, Texture.ASPHALT)
@@ -216,7 +216,7 @@ def _markings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
         canvas.ground(road.x0, road.x0 + 1.5, 0.5, FAR_M, Label.CYCLING_LANE, colour, Texture.ASPHALT)
         canvas.ground(road.x0 + 1.5, road.x0 + 1.64, 0.5, FAR_M, Label.CYCLING_LANE, WHITE, Texture.ASPHALT)
     for name in ("curb", "curb_far"):
-        strip = street.strip(name)
+        strip = street.band(name)
         assert strip is not None
         r, g, b = strip.colour
         if name == "curb":  # its drop lies on the far side: a dark seam
@@ -229,8 +229,8 @@ def _markings(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
 
 
 def _rails(canvas: Canvas, street: Street) -> None:
-    bed = street.strip("rails")
-    road = street.strip("road")
+    bed = street.band("rails")
+    road = street.band("road")
     assert road is not None
     if bed is None and not street.extra["rails_in_road"]:
         return
@@ -246,7 +246,7 @@ def _rails(canvas: Canvas, street: Street) -> None:
 def _driveways(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
     if not chance(rng, 0.4):
         return
-    walk, curb = street.strip("walk"), street.strip("curb")
+    walk, curb = street.band("walk"), street.band("curb")
     assert walk is not None
     assert curb is not None
     colour, texture = pick(rng, _PARKING)
@@ -258,12 +258,12 @@ def _side_street(canvas: Canvas, street: Street, depth: tuple[float, float], rng
     """Paint a crossing street, its curbs and, often, the crosswalk on which the pavement goes on."""
     z0, z1 = depth
     colour = street.asphalt if chance(rng, 0.7) else pick(rng, _ASPHALT)
-    curb = street.strip("curb")
-    walk = street.strip("walk")
+    curb = street.band("curb")
+    walk = street.band("walk")
     assert curb is not None
     assert walk is not None
     canvas.ground(street.left - 60, street.right + 60, z0, z1, Label.ROAD, colour, Texture.ASPHALT)
-    curb_far = street.strip("curb_far")
+    curb_far = street.band("curb_far")
     assert curb_far is not None
     for x0, x1 in ((street.left - 60, curb.x1), (curb_far.x0, street.right + 60)):
         canvas.ground(x0, x1, z0 - 0.25, z0, Label.CURB, curb.colour, Texture.CONCRETE)
@@ -284,7 +284,7 @@ def _zebra_over_road(canvas: Canvas, x0: float, x1: float, depth: tuple[float, f
 
 def _patches(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
     """Repairs in the asphalt (still road), and now and then a plate, sand or a tarpaulin (void-ground)."""
-    road, walk = street.strip("road"), street.strip("walk")
+    road, walk = street.band("road"), street.band("walk")
     assert road is not None
     assert walk is not None
     for _ in range(int(rng.integers(0, 4))):

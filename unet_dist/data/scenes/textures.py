@@ -11,14 +11,14 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 TILE = 1024  # texels a side
 TEXEL_M = 0.005  # so that a tile is 5.12 m and the pavement at one's feet still has detail at 1080 rows
 NUM_LEVELS = 8
 NEUTRAL = 128  # a brightness gain of one
-LEVEL_SIZE = np.array([TILE >> level for level in range(NUM_LEVELS)], dtype=np.int32)
-LEVEL_START = np.concatenate([[0], np.cumsum(LEVEL_SIZE.astype(np.int64) ** 2)]).astype(np.int32)
+LEVEL_SIZE = np.array([TILE >> level for level in range(NUM_LEVELS)], dtype=np.intp)
+LEVEL_START = np.concatenate([[0], np.cumsum(LEVEL_SIZE**2)]).astype(np.intp)
 TEXTURE_LENGTH = int(LEVEL_START[-1])
 
 Gray = NDArray[np.float32]
@@ -97,8 +97,8 @@ def _draw(texture: Texture, rng: np.random.Generator) -> Gray:
     if texture is Texture.FOLIAGE:
         return 30 * _noise(rng, 96) + 24 * _noise(rng, 200) + 14 * _noise(rng, 32) + 10 * fine
     if texture is Texture.PLANKS:
-        tone, joints = _blocks(rng, TILE, 32, joint=3, shift=0)
-        return 13 * tone + 8 * _noise(rng, 16, 256) - 46 * joints
+        tone, _ = _blocks(rng, TILE, 32, joint=0, shift=0)
+        return 13 * tone + 8 * _noise(rng, 16, 256) - 46.0 * (np.arange(TILE) % 32 < 3)
     if texture is Texture.GRAVEL:
         return 26 * _noise(rng, 256) + 22 * _noise(rng, 100) + 10 * blotches
     if texture is Texture.METAL:
@@ -139,7 +139,8 @@ def crowns() -> list[Image.Image]:
             ball = 1 - ((x - centre_x) ** 2 + (y - centre_y) ** 2) / radius**2
             lit = 0.50 - 0.62 * centre_y - 0.8 * (y - centre_y) / radius * 0.28 + rng.uniform(-0.13, 0.13)
             light = np.where((ball > 0) & (rng.uniform() + ball > 0.25), np.clip(lit, 0.05, 1), light)
-        made.append(Image.fromarray((255 * light).astype(np.uint8)))
+        image = Image.fromarray((255 * light).astype(np.uint8))
+        made.append(image.filter(ImageFilter.BoxBlur(2)))  # a soft rim, for the noise to fray
     return made
 
 
@@ -159,8 +160,8 @@ def cloud_noise() -> Gray:
 
 @lru_cache(maxsize=1)
 def sensor_noise() -> NDArray[np.uint8]:
-    """Noise of a sensor, luminance and a little colour, around 128, 6 units a standard deviation: (TILE, TILE, 3)."""
+    """Noise of a sensor, luminance and a little colour, around 128, about 5 units of deviation: (TILE, TILE, 4)."""
     rng = np.random.Generator(np.random.Philox(key=[0x7E57, 1003]))
     gray = rng.integers(-12, 13, (TILE, TILE, 1)) * 0.6
-    colour = rng.integers(-12, 13, (TILE, TILE, 3)) * 0.5
+    colour = rng.integers(-12, 13, (TILE, TILE, 4)) * 0.5
     return np.clip(128 + gray + colour, 0, 255).astype(np.uint8)
