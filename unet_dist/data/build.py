@@ -1,21 +1,17 @@
 """Checks every pair of a source and writes the decoded cache.
 
-Owns the order of the work: sizes from the headers, free space, decoding by threads into place, rename. One builder at a
-time per file system; should a lock not hold, the rename still lets only one cache appear, whole.
+Owns the order of the work: sizes from the headers, free space, decoding by threads into place, the table of sums. That
+one process does it and a cache appears whole or not at all is `once.py`.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -33,10 +29,12 @@ from unet_dist.data.cache import (
     is_whole,
     locate_cache,
 )
-from unet_dist.data.decode import DEFAULT_MAX_PIXELS, DecodedPair, decode_pair, lift_pillow_limit, read_shape
+from unet_dist.data.decode import DecodedPair, decode_pair, lift_pillow_limit, read_shape
 from unet_dist.data.labels import IGNORED, LabelRules
+from unet_dist.data.once import make_once
 from unet_dist.data.pairs import RefusedError, Source
 from unet_dist.errors import ConfigError, DataError
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
@@ -73,13 +71,11 @@ def prepare(
     """
     say = say or (lambda line: None)
     path = locate_cache(source, settings, cache_path)
-    if not is_whole(path):
-        _make_folder(path.parent)
-        with _builder_lock(path, say):
-            if not is_whole(path):
-                _remove_partial(path)
-                builder = _Builder(source, settings, max_pixels, num_threads or _num_cores(), progress or _no_progress)
-                _build_beside(builder, path)
+
+    def write(folder: Path) -> None:
+        _Builder(source, settings, max_pixels, num_threads or _num_cores(), progress or _no_progress).write(folder)
+
+    make_once(path, write, is_whole=is_whole, say=say)
     return Cache(path, seed=seed)
 
 
@@ -172,7 +168,7 @@ class _Builder:
         few = min(counts, key=lambda channels: counts[channels])
         for i, shape in enumerate(shapes):
             if shape is not None and shape[2] == few:
-                kind, other = ("grey", "colour") if few == 1 else ("in colour", "grey")
+                kind, other = ("grey", "in colour") if few == 1 else ("in colour", "grey")
                 name = self.source.read_pair(*self.positions[i]).image_name
                 self.problems.add(
                     RefusedError(
@@ -222,7 +218,8 @@ class _Builder:
                 square_sums=np.stack([record.square_sums for _, record in records]),
                 class_counts=counts[:, [*range(num_classes), IGNORED]],
             )
-            _sync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         index = {
             "version": FORMAT_VERSION,
             "name": self.source.name,
@@ -236,7 +233,7 @@ class _Builder:
         with (folder / INDEX).open("w", encoding="utf-8") as file:
             json.dump(index, file)
             file.flush()
-            _sync(file.fileno())
+            os.fsync(file.fileno())
 
     def _watched(self, phase: str, results: Iterator[_Result]) -> Iterator[_Result]:
         for done, result in enumerate(results, start=1):
@@ -263,7 +260,7 @@ class _PixelWriter:
 
     def close(self) -> None:
         for handle in self._files:
-            _sync(handle)
+            os.fsync(handle)
             os.close(handle)
 
 
@@ -310,61 +307,6 @@ def _map_bounded(
             future.cancel()
 
 
-def _build_beside(builder: _Builder, path: Path) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        folder.chmod(0o755)  # mkdtemp makes it private; caches are shared
-        builder.write(folder)
-        _sync_folder(folder)
-        try:
-            os.rename(folder, path)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not is_whole(path):
-                raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DataError(
-            f"{path.parent}: {os.strerror(error.errno)}. Free some, or set cache_path elsewhere."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _builder_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the kernel's lock for one cache: it goes with its process, so that a killed builder leaves none behind."""
-    handle = os.open(path.parent / f"{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"Another process is making the cache {path}; waiting for it.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            say(f"{path.parent}: this file system has no locks ({error.strerror}); going on without.")
-        yield
-    finally:
-        os.close(handle)  # the file stays: removing it would let two processes hold "the" lock
-
-
-def _remove_partial(path: Path) -> None:
-    """Remove what builders of this cache left behind that were killed; called under the lock."""
-    for folder in path.parent.glob(f".{path.name}.*.partial"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Set cache_path to a folder of yours.") from error
-    if not writable:
-        raise DataError(f"{folder}: is not writable. Set cache_path to a folder of yours.")
-
-
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _RESERVE_BYTES > free:
@@ -397,18 +339,6 @@ def _write_at(handle: int, pixels: np.ndarray, offset: int) -> None:
     while view:
         written = os.pwrite(handle, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _sync(handle: int) -> None:
-    os.fsync(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _num_cores() -> int:

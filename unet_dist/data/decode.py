@@ -7,6 +7,7 @@ frames); here each of these is a sentence instead. Knows nothing of sources or t
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,8 +20,6 @@ from PIL import Image, ImageOps
 
 from unet_dist.data.labels import LabelRules, raw_mode_of
 from unet_dist.data.pairs import Content, RawPair, RefusedError
-
-DEFAULT_MAX_PIXELS = 2**26  # 8192 x 8192: a PNG of 9 KiB was seen to decode to 231 MiB, so the header is asked first
 
 # What Pillow was seen to raise, or says it raises, on damaged files (SyntaxError: "broken PNG file").
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -88,7 +87,8 @@ def decode_pair(pair: RawPair, rules: LabelRules, max_pixels: int) -> DecodedPai
     with _naming(f"mask {pair.mask_name}"):
         label = _decode_mask(pair.mask, rules, max_pixels)
     _check_sizes(pair, image.shape[:2], label.shape)
-    histograms = np.stack([np.bincount(image[..., c].ravel(), minlength=256) for c in range(image.shape[2])])
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    histograms = np.array(Image.fromarray(pixels).histogram(), dtype=np.int64).reshape(-1, 256)  # (C, 256)
     levels = np.arange(256, dtype=np.int64)
     return DecodedPair(
         image=image,
@@ -106,7 +106,11 @@ def _decode_image(content: Content, max_pixels: int) -> np.ndarray:
         return content
     with _open(content, max_pixels) as picture:
         channels = _check_image_form(picture)
-        pixels = np.asarray(_upright(picture).convert("L" if channels == 1 else "RGB"))
+        upright = _upright(picture)
+        if _has_alpha(picture):
+            pixels = _drop_alpha(np.asarray(upright.convert("LA" if channels == 1 else "RGBA")))
+        else:
+            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)  # (H, W, C)
 
 
@@ -142,7 +146,9 @@ def _open(content: bytes | Path, max_pixels: int) -> Iterator[Image.Image]:
     except RefusedError:
         raise
     except _UNREADABLE as error:
-        reason = str(error).split("<_io")[0].strip() or type(error).__name__
+        reason = (
+            getattr(error, "strerror", None) or re.sub(r"\s*(<_io.*>|'.*')$", "", str(error)) or type(error).__name__
+        )
         raise RefusedError(
             f"cannot be read ({reason})",
             "The file is damaged, truncated or no image: fetch it again, or remove the pair.",
@@ -165,16 +171,26 @@ def _check_image_form(picture: Image.Image) -> int:
             f'has more than 8 bits a channel (mode "{picture.mode}"{f", {raw_mode}" if raw_mode else ""})',
             "Scale it to 8 bits yourself (which range becomes 0 to 255 is a choice about your data).",
         )
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        raise RefusedError(
-            f'has transparency (mode "{picture.mode}")',
-            'Write it without the alpha channel, for example image.convert("RGB").save(...) with Pillow.',
-        )
-    if picture.mode in ("L", "1"):
+    if picture.mode in ("L", "LA", "1"):
         return 1
-    if picture.mode in ("RGB", "P"):
+    if picture.mode in ("RGB", "RGBA", "P", "PA"):
         return 3
     raise RefusedError(f'is of mode "{picture.mode}"', "Write it as grey or RGB, 8 bits a channel.")
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+
+
+def _drop_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Drop an alpha channel that is opaque everywhere: (H, W, 2 or 4) -> (H, W, 1 or 3). Raises: RefusedError."""
+    num_clear = int((pixels[..., -1] < 255).sum())
+    if num_clear:
+        raise RefusedError(
+            f"has {num_clear:,} transparent pixels",
+            "Flatten it onto the background it is meant for, and write it as grey or RGB.",
+        )
+    return np.ascontiguousarray(pixels[..., :-1])
 
 
 def _check_mask_format(picture: Image.Image) -> None:

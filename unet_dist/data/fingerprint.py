@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 _CHUNK_BYTES = 2**20
+_SETTLED_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT) ticks every 2 s
 
 
 def digest_text(*parts: str) -> str:
@@ -47,7 +49,8 @@ def digest_files(root: Path, files: Iterable[Path], memo_path: Path) -> str:
             fresh[name] = (stamps[name].st_size, stamps[name].st_mtime_ns, digest)
     if unknown:
         with suppress(OSError):  # a read-only cache folder only costs the next start its time
-            write_json(memo_file, fresh)
+            settled = time.time_ns() - _SETTLED_NS  # another change of a file younger than this may have the same stamp
+            write_json(memo_file, {name: memory for name, memory in fresh.items() if memory[1] < settled})
     return digest_text(*(text for name in stamps for text in (name, fresh[name][2])))
 
 

@@ -104,8 +104,8 @@ def _match(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
     without_mask = sorted(str(image_files[stem]) for stem in image_files.keys() - mask_files.keys())
     without_image = sorted(str(mask_files[stem]) for stem in mask_files.keys() - image_files.keys())
     if without_mask or without_image:
-        lines = [f"{len(without_mask)} images have no mask: {_shorten(without_mask)}"] if without_mask else []
-        lines += [f"{len(without_image)} masks have no image: {_shorten(without_image)}"] if without_image else []
+        lines = [f"images without a mask: {_shorten(without_mask)}"] if without_mask else []
+        lines += [f"masks without an image: {_shorten(without_image)}"] if without_image else []
         raise DataError(
             "\n  ".join([f"{images.parent}: images and masks do not match.", *lines])
             + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."

@@ -7,7 +7,6 @@ they are decoded by `decode.py`, which refuses what the libraries convert silent
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from unet_dist.data.splits import canonical_split
 from unet_dist.errors import DataError
 
 _TIMEOUT_S = 10.0
+_MARKS = ("README.md", "id2label.json", "dataset_dict.json", "dataset_info.json")  # what lies at the top of a data set
 
 
 class _TableSource:
@@ -107,6 +107,15 @@ class DatasetDirectory(_TableSource):
     def recognises(root: Path) -> bool:
         """Say whether a directory holds tables."""
         return any(next(root.rglob(f"*.{kind}"), None) is not None for kind in ("parquet", "arrow"))
+
+    @staticmethod
+    def find_inside(root: Path) -> list[Path]:
+        """Find the data sets below a directory that is none itself, such as a folder of several downloads."""
+        if any((root / mark).exists() for mark in _MARKS):
+            return []
+        below = sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir())
+        marked = [path for path in below if any((path / mark).exists() for mark in _MARKS)]
+        return [path for path in marked if DatasetDirectory.recognises(path)]
 
     def read_id_names(self) -> dict[int, str] | None:
         return read_id2label(self.root / "id2label.json")
@@ -242,14 +251,17 @@ def _quiet_datasets() -> Iterator[None]:
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:
-    """What means "no network" in whichever HTTP library this huggingface_hub uses (requests before 1.0, then httpx)."""
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    """List what means that the hub gives no answer, or none to use.
 
-    kinds: list[type[Exception]] = [ConnectionError, TimeoutError, OfflineModeIsEnabled, LocalEntryNotFoundError]
-    for library, names in (("httpx", ("TransportError",)), ("requests", ("ConnectionError", "Timeout"))):
-        if importlib.util.find_spec(library) is not None:
-            kinds += [getattr(importlib.import_module(library), name) for name in names]
-    return tuple(kinds)
+    huggingface_hub changes its HTTP library with its major version (seen: requests, httpx, httpx2), so it is asked.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    theirs = [getattr(library, name, None) for name in ("TransportError", "ConnectionError", "Timeout")]
+    ours = [ConnectionError, TimeoutError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled]
+    return (*ours, *(kind for kind in theirs if isinstance(kind, type) and issubclass(kind, Exception)))
 
 
 def _remembered_commit(memo_file: Path) -> str | None:

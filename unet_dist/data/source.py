@@ -93,10 +93,14 @@ def _open_path(path: Path, image_column: str, label_column: str) -> Source:
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
     if (path / IMAGES).is_dir() and (path / MASKS).is_dir():
         return FolderSource(path)
+    if inside := DatasetDirectory.find_inside(path):
+        raise DataError(
+            f"data_path: {path} is no data set but holds {len(inside)}: {', '.join(map(str, inside[:10]))}. Name one."
+        )
     if DatasetDirectory.recognises(path):
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
-    inside = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
-    found = f"It holds {', '.join(inside)}." if inside else "It is empty."
+    names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
+    found = f"It holds {', '.join(names)}." if names else "It is empty."
     raise DataError(
         f"data_path: {path} holds neither {IMAGES}/ and {MASKS}/ nor parquet or arrow files. {found} "
         f"Expected {_EXPECTED}."
