@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.imaging.windows import assert_windows_equal
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import ArrayReader, BlockReader, ImageReader, to_uint8
-from unet_dist.imaging.reader import as_reader, read_window
+from unet_dist.imaging.reader import as_reader, open_image, read_window
 
 
 class Recording(ArrayReader):
@@ -159,3 +160,33 @@ def test_all_16_bit_values_are_rounded_as_in_exact_arithmetic():
     values = np.arange(65536, dtype=np.uint16)
     exact = np.clip(np.rint((values.astype(np.float64) - 100) * 255 / 4000), 0, 255)
     assert (to_uint8(values, (100, 4100)) == exact).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("channels", [(), (1,), (4,)])
+def test_a_mapped_array_reads_as_the_whole(tmp_path, order, channels):
+    array = np.random.default_rng(0).integers(0, 256, (37, 53, *channels), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", np.asarray(array, order=order))
+    with open_image(tmp_path / "a.npy") as reader:
+        assert_windows_equal(reader, np.atleast_3d(array))
+
+
+def test_a_mapped_array_of_wider_values_needs_a_range(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(DataError, match=r"a.npy holds uint16 values"):
+        open_image(tmp_path / "a.npy")
+    with open_image(tmp_path / "a.npy", value_range=(0, 4095)) as reader:
+        assert_windows_equal(reader, np.rint(values * 255.0 / 4095)[:, :, None])
+
+
+def test_a_truncated_or_foreign_npy_is_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((64, 64), np.uint8))
+    content = (tmp_path / "a.npy").read_bytes()
+    for damaged in (b"", content[:50], content[:-1], b"nothing"):
+        (tmp_path / "a.npy").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.npy cannot be mapped"):
+            open_image(tmp_path / "a.npy")
+    np.save(tmp_path / "o.npy", np.array([{}, {}]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"o.npy cannot be mapped"):
+        open_image(tmp_path / "o.npy")

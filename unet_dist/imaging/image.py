@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,10 @@ DEFAULT_CACHE_BYTES = 128 * 2**20
 """Decoded blocks kept by one reader; derived: 572 rows of a striped RGB image 78,000 px wide."""
 
 
+GEO_TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
+"""The tags of the GeoTIFF standard and their types: pixel scale, tie points, matrix, keys and the keys' values."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where the pixels lie in the world, as the file said it; a label map of the same grid keeps it."""
@@ -38,14 +42,29 @@ class Placement:
     """Pixels per unit, horizontal and vertical (the order of the TIFF tags)."""
     resolution_unit: int = 1
     """TIFF ResolutionUnit: 1 none (an aspect only), 2 inch, 3 centimetre."""
-    geo_tags: dict[int, tuple[float, ...] | str] = field(default_factory=dict)
-    """GeoTIFF tags by number, as read."""
+    geo_tags: Mapping[int, Any] = field(default_factory=dict)
+    """GeoTIFF tags by number (GEO_TAGS), as read."""
 
     @property
     def microns_per_px(self) -> float | None:
         """Width of a pixel in micrometres, None where the file does not say."""
         unit_um = {2: 25_400.0, 3: 10_000.0}.get(self.resolution_unit)
         return None if self.resolution is None or unit_um is None else unit_um / self.resolution[0]
+
+    def scaled(self, row_factor: float, col_factor: float) -> Placement:
+        """Return the placement of a coarser grid of the same extent, whose pixels are these factors larger."""
+        tags = dict(self.geo_tags)
+        if 33550 in tags:  # (x, y, z) of a pixel
+            x, y, *rest = tags[33550]
+            tags[33550] = (x * col_factor, y * row_factor, *rest)
+        if 33922 in tags:  # (column, row, 0, x, y, z) for each tie point
+            ties = np.array(tags[33922], dtype=np.float64).reshape(-1, 6)
+            tags[33922] = tuple((ties / (col_factor, row_factor, 1, 1, 1, 1)).ravel().tolist())
+        if 34264 in tags:  # 4 x 4, from (column, row, 0, 1) to (x, y, z, 1)
+            matrix = np.array(tags[34264], dtype=np.float64).reshape(4, 4)
+            tags[34264] = tuple((matrix * (col_factor, row_factor, 1, 1)).ravel().tolist())
+        x_y = self.resolution and (self.resolution[0] / col_factor, self.resolution[1] / row_factor)
+        return Placement(x_y, self.resolution_unit, tags)
 
 
 @runtime_checkable
@@ -113,6 +132,7 @@ class ArrayReader(_Closing):
                 "them zero: select or transpose its axes."
             )
         require_mappable(array.dtype, value_range, name)
+        array = np.asarray(array)  # a memory map stays one, under a plainer type
         self._array = array[:, :, None] if array.ndim == 2 else array
         self._value_range = value_range
         self.placement = placement or Placement()

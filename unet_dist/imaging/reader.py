@@ -13,8 +13,18 @@ import numpy as np
 from PIL import Image
 
 from unet_dist.errors import DataError
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ArrayReader, ImageReader, ValueRange
+from unet_dist.imaging.image import (
+    DEFAULT_CACHE_BYTES,
+    DEFAULT_MAX_PIXELS,
+    ArrayReader,
+    ImageReader,
+    ValueRange,
+)
 from unet_dist.imaging.picture import open_picture, picture_pixels
+from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.slide import SLIDE_SUFFIXES, open_slide
+from unet_dist.imaging.tiff import open_tiff
+from unet_dist.imaging.zarr_store import is_zarr, open_zarr
 from unet_dist.tiling.geometry import mirror_indices
 
 __all__ = ["ArrayReader", "ImageLike", "ImageReader", "as_reader", "open_image", "read_window"]
@@ -25,23 +35,64 @@ ImageLike = str | os.PathLike | Image.Image | np.ndarray | ImageReader
 def open_image(
     path: str | os.PathLike,
     *,
+    level: int | None = None,
+    mpp: float | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> ImageReader:
     """Open an image file for reading by windows.
 
+    TIFF, Zarr, .npy and slides are never read whole, and have no largest size. PNG, JPEG, WebP and BMP are decoded
+    once, at the first read.
+
     Args:
-        path: PNG, JPEG, WebP or BMP.
+        path: a file, or the folder of a Zarr array or group.
+        level: of a pyramid; 0 is the finest and the default.
+        mpp: micrometres per pixel, instead of a level: takes the level of this size.
         value_range: the values that become 0 and 255; needed for anything but uint8.
         max_pixels: refuse to decode more pixels than this in one piece.
+        cache_bytes: decoded pieces of the file that are kept; also the bound on what a reader holds.
 
     Raises:
         DataError: missing, unreadable, too large, or of a kind that needs a setting; the message says which.
+        ConfigError: both level and mpp.
+        ExtraError: the format needs a package that is not installed.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Check the path.")
-    return open_picture(path, value_range=value_range, max_pixels=max_pixels)
+    if path.is_dir():
+        if not is_zarr(path):
+            raise DataError(f"{path} is a folder and not Zarr. Expected an image file or a Zarr array or group.")
+        return open_zarr(
+            path, level=level, mpp=mpp, value_range=value_range, max_pixels=max_pixels, cache_bytes=cache_bytes
+        )
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        return open_slide(path, level=level, mpp=mpp, value_range=value_range, cache_bytes=cache_bytes)
+    if _is_tiff(path):
+        return open_tiff(
+            path, level=level, mpp=mpp, value_range=value_range, max_pixels=max_pixels, cache_bytes=cache_bytes
+        )
+    if path.suffix.lower() == ".npy":
+        reader: ImageReader = open_npy(path, value_range=value_range)
+    else:
+        reader = open_picture(path, value_range=value_range, max_pixels=max_pixels)
+    choose_level([reader.shape[:2]], reader.placement.microns_per_px, level=level, mpp=mpp, name=str(path))
+    return reader
+
+
+def open_npy(path: Path, *, value_range: ValueRange | None = None) -> ArrayReader:
+    """Map a .npy file of shape (H, W) or (H, W, C) into memory.
+
+    Raises:
+        DataError: damaged, truncated, of another shape, or not uint8 without a value_range.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} cannot be mapped: {error}. Expected a whole .npy file of plain numbers.") from error
+    return ArrayReader(array, value_range=value_range, name=str(path))
 
 
 def as_reader(image: ImageLike, *, value_range: ValueRange | None = None) -> ImageReader:
@@ -81,3 +132,12 @@ def read_window(reader: ImageReader, row: int, col: int, height: int, width: int
     if pixels.shape[:2] == (height, width) and row_start == row and col_start == col:
         return pixels
     return pixels[(rows - row_start)[:, None], cols - col_start]
+
+
+def _is_tiff(path: Path) -> bool:
+    """Tell TIFF and BigTIFF by their first bytes, whatever the file is called."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}. Check the path and your permissions.") from error

@@ -1,0 +1,201 @@
+"""Proves that windows of Zarr arrays and groups equal the whole, whatever the axes, and that what is no image is named."""
+
+import numpy as np
+import pytest
+
+from tests.imaging.windows import assert_windows_equal, whole
+from unet_dist.errors import DataError
+from unet_dist.imaging.reader import open_image
+
+zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
+
+
+def store(path, values, *, names=None, chunks=None, **options):
+    """Write one array."""
+    array = zarr.create_array(
+        str(path),
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=chunks or values.shape,
+        dimension_names=names,
+        **options,
+    )
+    array[...] = values
+    return array
+
+
+@pytest.mark.parametrize(
+    ("axes", "names", "chunks"),
+    [
+        ("yxc", None, (16, 16, 3)),
+        ("yxc", None, (7, 300, 1)),
+        ("yxc", ("y", "x", "c"), (300, 16, 2)),
+        ("cyx", ("c", "y", "x"), (1, 32, 32)),
+        ("cyx", ("channel", "Y", "X"), (3, 32, 32)),
+        ("xcy", ("x", "c", "y"), (64, 3, 64)),
+    ],
+)
+def test_windows_equal_the_whole_for_any_axes_and_chunks(tmp_path, axes, names, chunks):
+    pixels = np.random.default_rng(0).integers(0, 256, (290, 310, 3), dtype=np.uint8)
+    store(tmp_path / "a.zarr", pixels.transpose(["yxc".index(axis) for axis in axes]), names=names, chunks=chunks)
+    with open_image(tmp_path / "a.zarr") as reader:
+        assert_windows_equal(reader, pixels, num_windows=10)
+
+
+@pytest.mark.parametrize("names", [("t", "y", "x", "c"), ("y", "z", "x", "c")])
+def test_other_axes_may_have_length_1(tmp_path, names):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    store(tmp_path / "a.zarr", np.expand_dims(pixels, [i for i, name in enumerate(names) if name in "tz"]), names=names)
+    with open_image(tmp_path / "a.zarr") as reader:
+        assert_windows_equal(reader, pixels, num_windows=5)
+
+
+def test_version_2_shards_and_grey(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (290, 310), dtype=np.uint8)
+    store(tmp_path / "v2.zarr", grey, chunks=(64, 64), zarr_format=2)
+    store(tmp_path / "shards.zarr", grey, chunks=(32, 32), shards=(128, 128))
+    for name in ("v2.zarr", "shards.zarr"):
+        with open_image(tmp_path / name) as reader:
+            assert_windows_equal(reader, grey[:, :, None], num_windows=10)
+
+
+def test_xarrays_names_of_version_2_are_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    array = store(tmp_path / "a.zarr", pixels, zarr_format=2)
+    array.attrs["_ARRAY_DIMENSIONS"] = ["band", "y", "x"]
+    with open_image(tmp_path / "a.zarr") as reader:
+        np.testing.assert_array_equal(whole(reader), pixels.transpose(1, 2, 0))
+
+
+def test_only_the_chunks_of_a_window_are_read(tmp_path):
+    """Chunks that are damaged outside the window are not noticed; inside it they are a sentence."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
+    store(tmp_path / "a.zarr", pixels, chunks=(256, 256))
+    (tmp_path / "a.zarr" / "c" / "2" / "3").write_bytes(b"damaged")
+    with open_image(tmp_path / "a.zarr") as reader:
+        np.testing.assert_array_equal(reader.read(0, 512, 0, 1024)[:, :, 0], pixels[:512])
+        np.testing.assert_array_equal(reader.read(512, 1024, 0, 768)[:, :, 0], pixels[512:, :768])
+        with pytest.raises(DataError, match=r"chunk at row 512, column 768 cannot be decoded.*damaged"):
+            reader.read(600, 601, 800, 801)
+
+
+def ome_zarr(path, levels, *, version="0.5", axes="yxc", unit="micrometer", scale=0.5):
+    """Write a pyramid as OME-NGFF has it."""
+    group = zarr.create_group(str(path), zarr_format=3 if version == "0.5" else 2)
+    for number, level in enumerate(levels):
+        array = group.create_array(str(number), shape=level.shape, dtype=level.dtype, chunks=level.shape)
+        array[...] = level
+    space = {"y": unit, "x": unit}
+    multiscales = [
+        {
+            "axes": [
+                {"name": name, "type": "space", **({"unit": space[name]} if name in space else {})} for name in axes
+            ],
+            "datasets": [
+                {
+                    "path": str(number),
+                    "coordinateTransformations": [
+                        {"type": "scale", "scale": [scale * 2**number if name in "yx" else 1 for name in axes]}
+                    ],
+                }
+                for number in range(len(levels))
+            ],
+        }
+    ]
+    group.attrs.update(
+        {"ome": {"version": "0.5", "multiscales": multiscales}} if version == "0.5" else {"multiscales": multiscales}
+    )
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["yxc", "cyx"])
+def test_levels_of_ome_zarr_by_number_and_by_size(tmp_path, version, axes):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 302, 3), dtype=np.uint8)
+    levels = [pixels, pixels[::2, ::2], pixels[::4, ::4]]
+    order = ["yxc".index(axis) for axis in axes]
+    ome_zarr(tmp_path / "o.zarr", [level.transpose(order) for level in levels], version=version, axes=axes)
+    for number, level in enumerate(levels):
+        for choice in ({"level": number}, {"mpp": 0.5 * 2**number}):
+            with open_image(tmp_path / "o.zarr", **choice) as reader:
+                assert_windows_equal(reader, level, num_windows=3)
+                assert reader.placement.microns_per_px == pytest.approx(0.5 * 302 / level.shape[1])
+    with pytest.raises(DataError, match=r"no level 3. Choose one of: 0 \(200 x 302 px, 0.5 µm/px\)"):
+        open_image(tmp_path / "o.zarr", level=3)
+
+
+def test_a_group_of_numbered_arrays_is_a_pyramid_and_of_one_array_is_that(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    group = zarr.create_group(str(tmp_path / "g.zarr"))
+    group.create_array("image", data=pixels)
+    with open_image(tmp_path / "g.zarr") as reader:
+        np.testing.assert_array_equal(whole(reader), pixels)
+    group = zarr.create_group(str(tmp_path / "p.zarr"))
+    for number in range(11):  # 10 comes after 9, not after 1
+        group.create_array(str(number), data=pixels[number:])
+    with open_image(tmp_path / "p.zarr", level=10) as reader:
+        np.testing.assert_array_equal(whole(reader), pixels[10:])
+    with open_image(tmp_path / "p.zarr" / "2") as reader:
+        np.testing.assert_array_equal(whole(reader), pixels[2:])
+
+
+def test_wider_values_need_a_range(tmp_path):
+    values = np.arange(0, 4096, 2, dtype=np.uint16).reshape(32, 64)
+    store(tmp_path / "a.zarr", values)
+    with pytest.raises(DataError, match=r"a.zarr holds uint16 values.*value_range"):
+        open_image(tmp_path / "a.zarr")
+    with open_image(tmp_path / "a.zarr", value_range=(0, 4095)) as reader:
+        np.testing.assert_array_equal(whole(reader)[:, :, 0], np.rint(values * 255.0 / 4095))
+
+
+def test_a_group_without_an_image_says_what_it_holds(tmp_path):
+    zarr.create_group(str(tmp_path / "empty.zarr"))
+    with pytest.raises(
+        DataError, match=r"empty.zarr is a Zarr group with no array. Expected one array.*empty.zarr/NAME"
+    ):
+        open_image(tmp_path / "empty.zarr")
+    group = zarr.create_group(str(tmp_path / "plates.zarr"))
+    group.create_group("A")
+    group.create_group("B")
+    with pytest.raises(DataError, match=r"no array and the groups A, B"):
+        open_image(tmp_path / "plates.zarr")
+    group = zarr.create_group(str(tmp_path / "two.zarr"))
+    group.create_array("left", data=np.zeros((4, 4), np.uint8))
+    group.create_array("right", data=np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"the arrays left, right"):
+        open_image(tmp_path / "two.zarr")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "words"),
+    [
+        ((3, 40, 50), None, r"shape \(3, 40, 50\) and unnamed axes.*dimension_names"),
+        ((4, 4, 4, 4), None, "unnamed axes"),
+        ((5, 40, 50), ("t", "y", "x"), r"axes t 5, y 40, x 50. Expected y, x and perhaps c"),
+        ((40, 50), ("a", "b"), r"axes a 40, b 50"),
+    ],
+)
+def test_axes_that_are_no_image_are_named(tmp_path, shape, names, words):
+    store(tmp_path / "a.zarr", np.zeros(shape, np.uint8), names=names)
+    with pytest.raises(DataError, match=words):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_a_huge_chunk_is_not_decoded_unless_the_limit_is_raised(tmp_path):
+    store(tmp_path / "a.zarr", np.zeros((1000, 1000), np.uint8))
+    with pytest.raises(DataError, match="one piece of 1000 x 1000"):
+        open_image(tmp_path / "a.zarr", max_pixels=999_999)
+
+
+def test_damaged_metadata_and_plain_folders_are_sentences(tmp_path):
+    with pytest.raises(DataError, match="is a folder and not Zarr"):
+        open_image(tmp_path)
+    store(tmp_path / "a.zarr", np.zeros((4, 4), np.uint8))
+    text = (tmp_path / "a.zarr" / "zarr.json").read_text()
+    for content in (text[: len(text) // 2], "[]", text.replace('"uint8"', '"quark"')):
+        (tmp_path / "a.zarr" / "zarr.json").write_text(content)
+        with pytest.raises(DataError, match=r"a.zarr is not a Zarr array or group"):
+            open_image(tmp_path / "a.zarr")
+    ome_zarr(tmp_path / "o.zarr", [np.zeros((8, 8, 3), np.uint8)] * 2)
+    (tmp_path / "o.zarr" / "1" / "zarr.json").unlink()
+    with pytest.raises(DataError, match=r"o.zarr lists the level '1' and does not hold it"):
+        open_image(tmp_path / "o.zarr")
