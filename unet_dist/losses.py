@@ -29,13 +29,15 @@ class CrossEntropy:
 
     def __init__(self, class_weights: Tensor | None = None) -> None:
         self.class_weights = class_weights
+        # The divisor is counted where the labels are, which is the host in training: no copy in the step.
+        self._host_weights = None if class_weights is None else class_weights.to("cpu", torch.float64)
 
     def divisor(self, labels: Tensor) -> Tensor:
-        """What labels (N, H, W) uint8 add to the divisor: their valid pixels or summed weights, float64 scalar."""
-        if self.class_weights is None:
+        """What labels (N, H, W) uint8 on the host add to the divisor: valid pixels or summed weights, float64 scalar."""
+        if self._host_weights is None:
             return (labels != IGNORED).sum().double()
-        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(self.class_weights)]
-        return (counts.double() * self.class_weights.double()).sum()
+        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(self._host_weights)]
+        return (counts.double() * self._host_weights).sum()
 
     def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum the loss over the valid pixels of each sample.
