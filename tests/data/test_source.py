@@ -8,7 +8,7 @@ import pytest
 from tests.data.pictures import REAL_DATA, png, random_pair, write_folder, write_names, write_parquet
 from unet_dist.data.fingerprint import digest_files
 from unet_dist.data.source import open_source
-from unet_dist.errors import DataError
+from unet_dist.errors import ConfigError, DataError
 
 PAIRS = [tuple(png(part) for part in random_pair(seed)) for seed in range(5)]
 
@@ -161,6 +161,25 @@ def test_a_file_changed_twice_within_a_tick_is_noticed(tmp_path):
     path.write_bytes(b"87654321")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert digest_files(tmp_path, [path], tmp_path / "memo") != first
+
+
+def test_synthetic_scenes_are_a_source_like_any_other(tmp_path):
+    source = open_source("synthetic", synthetic_images=4, synthetic_size=(24, 40), synthetic_seed=1)
+    assert source.splits == {"train": 4}
+    assert source.fixed_shape == (24, 40, 3)
+    names = source.read_id_names()
+    assert names is not None
+    assert (len(names), names[25]) == (35, "object-pole")
+    pair, other = source.read_pair("train", 2), source.read_pair("train", 3)
+    assert (pair.id, pair.image.shape, pair.mask.shape) == ("scene-00002", (24, 40, 3), (24, 40))
+    assert (pair.image != other.image).any()
+    again = open_source("synthetic", synthetic_images=4, synthetic_size=(24, 40), synthetic_seed=1)
+    assert (again.read_pair("train", 2).image == pair.image).all()
+    assert again.signature(tmp_path) == source.signature(tmp_path)
+    other_seed = open_source("synthetic", synthetic_images=4, synthetic_size=(24, 40), synthetic_seed=2)
+    assert other_seed.signature(tmp_path) != source.signature(tmp_path)
+    with pytest.raises(ConfigError, match=r"data_path synthetic: .*Correct synthetic_images or synthetic_size"):
+        open_source("synthetic", synthetic_size=(1, 1))
 
 
 @pytest.mark.skipif(not (REAL_DATA / "camvid").is_dir(), reason="needs camvid beside the checkout")

@@ -92,7 +92,10 @@ def _remove_partial(path: Path) -> None:
     Some network file systems keep locks to each host, so what another host began must also have lain still.
     """
     for folder in path.parent.glob(f".{path.name}.*.partial"):
-        last_change = max((file.stat().st_mtime for file in [folder, *folder.iterdir()]), default=0.0)
+        try:
+            last_change = max(file.stat().st_mtime for file in [folder, *folder.iterdir()])
+        except FileNotFoundError:  # renamed or removed by its own builder meanwhile
+            continue
         if folder.name.startswith(f".{path.name}.{_host()}.") or time.time() - last_change > _ABANDONED_S:
             shutil.rmtree(folder, ignore_errors=True)
 

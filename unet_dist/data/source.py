@@ -9,11 +9,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import PIL
+
 from unet_dist.data.fingerprint import digest_text
 from unet_dist.data.folder import IMAGES, MASKS, FolderSource
 from unet_dist.data.hub import DatasetDirectory, HubDataset
 from unet_dist.data.pairs import RawPair, Source
-from unet_dist.errors import DataError, suggest
+from unet_dist.errors import ConfigError, DataError, suggest
 
 SYNTHETIC = "synthetic"
 DEFAULT_SYNTHETIC_IMAGES = 100
@@ -67,7 +70,10 @@ class SyntheticSource:
         from unet_dist.data.synthetic import SyntheticScenes
 
         self._arguments = (num_images, *size, seed)
-        self._scenes = SyntheticScenes(num_images, *size, seed=seed)
+        try:
+            self._scenes = SyntheticScenes(num_images, *size, seed=seed)
+        except ValueError as error:
+            raise ConfigError(f"data_path {SYNTHETIC}: {error}. Correct synthetic_images or synthetic_size.") from error
         self.fixed_shape: tuple[int, int, int] | None = (*size, 3)
 
     @property
@@ -85,7 +91,9 @@ class SyntheticSource:
     def signature(self, memo_path: Path) -> str:
         here = Path(__file__).parent
         code = [here / "synthetic.py", *sorted((here / "scenes").glob("*.py"))]
-        return digest_text(SYNTHETIC, repr(self._arguments), *(path.read_text(encoding="utf-8") for path in code))
+        texts = [path.read_text(encoding="utf-8") for path in code]
+        # Another Pillow may round an outline differently, and that is another picture.
+        return digest_text(SYNTHETIC, repr(self._arguments), np.__version__, PIL.__version__, *texts)
 
 
 def _open_path(path: Path, image_column: str, label_column: str) -> Source:
