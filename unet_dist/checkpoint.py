@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError
-from unet_dist.files import digest, write_whole, write_whole_folder
+from unet_dist.files import digest, recover_folder, write_whole, write_whole_folder
 
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -60,7 +61,11 @@ def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint below `folder` (a run's checkpoints/); returns its path once it stands."""
+    """Write a checkpoint below `folder` (a run's checkpoints/); returns its path once it stands.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
     path = folder / f"step-{checkpoint.step:08d}"
 
     def fill(beside: Path) -> None:
@@ -75,14 +80,25 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         }
         write_whole(beside / STATE_FILE, json.dumps(state, indent=1).encode())
 
-    try:
+    with write_errors_named(path):
         write_whole_folder(path, fill)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot write the checkpoint of step {checkpoint.step}: {error.strerror or error}. Earlier checkpoints "
-            "are untouched. Make room or mend the folder, then start the same command again."
-        ) from error
     return path
+
+
+@contextmanager
+def write_errors_named(path: Path) -> Iterator[None]:
+    """Name the folder that could not be written: the disk is full, or the folder is not ours.
+
+    Raises:
+        CheckpointError: an OSError, or safetensors' own error, inside.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot write it: {getattr(error, 'strerror', None) or error}. Earlier checkpoints are untouched. "
+            "Make room or mend the folder, then start the same command again."
+        ) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -124,9 +140,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole; a damaged one is named and the next older one taken.
 
+    A replacement that a kill cut in two is undone first.
+
     Raises:
         CheckpointError: there are some, and every one is damaged.
     """
+    for old in folder.glob(".step-*.old"):
+        recover_folder(folder / old.name[1 : -len(".old")])
     paths = list_checkpoints(folder)
     for path in reversed(paths):
         try:
