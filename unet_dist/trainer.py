@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors
+from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
 from unet_dist.config import BatchCut, Config
 from unet_dist.data.crops import RunShares, StepShare, read_ahead
 from unet_dist.distributed import Processes
@@ -31,6 +31,8 @@ from unet_dist.tracking import MetricsLog, ProgressBar, Teller, duration, scores
 
 # fp16: that many steps skipped in a row halve the largest loss scale (65536) below what any finite gradient needs.
 MAX_OVERFLOWS_IN_A_ROW = 40
+
+_SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
 
 
 class DivergedError(UnetDistError):
@@ -112,6 +114,8 @@ class Trainer:
         self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
         self._writer = CheckpointWriter(parts.folder / "checkpoints", parts.config.run.keep_checkpoints)
         self._scaler = parts.processes.accelerator.scaler
+        if self._scaler is not None and progress.scaler is not None:
+            self._scaler.load_state_dict(progress.scaler)
         self._bad_step = torch.zeros((), dtype=torch.float64, device=self._device)  # 0: none; later steps are masked
         self._overflows_in_a_row = torch.zeros((), device=self._device)
         self._overflows = torch.zeros((), device=self._device)
@@ -120,6 +124,7 @@ class Trainer:
         self._recent: deque[tuple[int, list[str], Tensor]] = deque(maxlen=3)
         self._flags: deque[Callable[[], list[float]]] = deque()
         self._clock = _Clock()
+        self._saved: tuple[int, int] | None = None  # step and evaluated_step of the last checkpoint
 
     # ---------------------------------------------------------------------------------------------- one step
 
@@ -157,7 +162,9 @@ class Trainer:
         model = self.parts.model
         images = normalise(windows, model.mean, model.std, next(model.parameters()).dtype)  # (n, C, h, w)
         # The samples' own keys: a dropped value is a function of (seed, sample, position), however the batch is cut.
-        dropout_keys = torch.stack([keys + (self.parts.config.schedule.seed << 40), keys * 0, keys * 0], 1)
+        # The seed is spread over 63 bits, so that neither a large one overflows nor two of them share their masks.
+        seed_key = (self.parts.config.schedule.seed * _SPREAD) % 2**63
+        dropout_keys = torch.stack([keys + seed_key, keys * 0, keys * 0], 1)
         logits: Tensor = self.parts.wrapped(images, dropout_keys)
         trim = self.parts.trim
         return logits[:, :, trim : logits.shape[2] - trim, trim : logits.shape[3] - trim]
@@ -213,6 +220,7 @@ class Trainer:
 
         Raises:
             DivergedError: a step was not finite; the last good state is saved.
+            CheckpointError: a checkpoint or a model could not be written.
         """
         try:
             outcome = self._fit(wish)
@@ -380,12 +388,16 @@ class Trainer:
         return NO_WISH
 
     def _write_model(self, name: str) -> None:
-        write_whole_folder(self.parts.folder / name, lambda beside: self.parts.model.save_pretrained(beside))  # type: ignore[operator]
+        path = self.parts.folder / name
+        with write_errors_named(path):
+            write_whole_folder(path, lambda beside: self.parts.model.save_pretrained(beside))  # type: ignore[operator]
 
     def _save(self) -> None:
-        """Write a checkpoint of this step, behind the training."""
-        if self.progress.step == 0:
+        """Write a checkpoint of this step, behind the training, unless it has been written."""
+        state = self.progress.step, self.progress.evaluated_step
+        if self.progress.step == 0 or state == self._saved:
             return
+        self._saved = state
         self._check_finite()
         self.progress.seconds += self._clock.take()
         if self._scaler is not None:
@@ -439,11 +451,14 @@ class Trainer:
         samples = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
         where = f"the loss of {samples}" if found else "the gradient, though every sample's loss is finite"
         self.progress.step = bad_step - 1
-        if self.parts.processes.is_main and self.progress.step and _all_finite(self.parts.model):
+        is_saved = self.progress.step > 0 and _all_finite(self.parts.model)  # running statistics may be damaged
+        if is_saved and self.parts.processes.is_main:
             self._writer.write(self.checkpoint())
             self._writer.wait()
+        self.parts.processes.barrier()  # the first process to leave ends the others
+        state = "The state before it is saved" if is_saved else "The checkpoints before it stand as they are"
         raise DivergedError(
-            f"Step {bad_step} is not finite: {where}. The state before it is saved. Lower --learning_rate, set --max_grad_norm, "
+            f"Step {bad_step} is not finite: {where}. {state}. Lower --learning_rate, set --max_grad_norm, "
             "or look at those samples; go on with --allow_config_change true."
         )
 
