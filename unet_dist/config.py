@@ -96,9 +96,9 @@ class ScheduleConfig:
     max_grad_norm: float | None = None
     """Clip the gradient of the whole model to this norm, above 0; by default not."""
     class_weights: str | list[float] | None = None
-    """Weight of each class in the loss: inverse or median (frequency), or a list of one number a class."""
+    """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list of one number a class."""
     seed: int = 0
-    """Seed of the split, the order, the crops and the first weights, 0 or more."""
+    """Seed of the split, the order, the crops and the first weights, 0 to 2^63 - 1."""
     early_stopping_evals: int | None = None
     """End the run after so many validations without a better mean IoU; by default never."""
     time_limit_min: float | None = None
@@ -112,7 +112,8 @@ class RunConfig:
     output_path: str = "output"
     """The run's folder; an unfinished run in it is resumed."""
     resume: str = "auto"
-    """auto resumes what the folder holds, never starts anew in an empty folder only, a path names a checkpoint."""
+    """auto resumes what the folder holds, never starts anew in an empty folder only, a path names a checkpoint to branch
+    off from into another folder."""
     allow_config_change: bool = False
     """Resume although settings that change the result differ from the interrupted run's."""
     checkpoint_steps: int | None = None
@@ -226,6 +227,8 @@ def check(config: Config) -> None:
         _require(value is None or 0 < value < float("inf"), key, value, "a finite number above 0")
     for key in ("dropout", "warmup_fraction"):
         _require(0 <= values[key] < 1, key, values[key], "0 or more and less than 1")
+    _require(values["seed"] < 2**63, "seed", values["seed"], "less than 2^63")
+    _require(values["weight_decay"] < float("inf"), "weight_decay", values["weight_decay"], "a finite number")
     _require(1 <= config.model.depth <= 8, "depth", config.model.depth, "1 to 8")
     classes = config.model.num_classes
     _require(classes is None or 2 <= classes <= 255, "num_classes", classes, "2 to 255")
@@ -233,13 +236,18 @@ def check(config: Config) -> None:
     _require(ignore is None or ignore <= 255, "ignore_index", ignore, "0 to 255")
     weights = config.schedule.class_weights
     if isinstance(weights, str):
-        _require(weights in ("inverse", "median"), "class_weights", weights, "inverse, median or a list of numbers")
-    elif weights is not None:
         _require(
-            all(w >= 0 for w in weights) and sum(weights) > 0,
+            weights in ("inverse", "median", "sqrt"),
             "class_weights",
             weights,
-            "numbers of 0 or more, not all 0",
+            "inverse, median, sqrt or a list of numbers",
+        )
+    elif weights is not None:
+        _require(
+            all(0 <= w < float("inf") for w in weights) and sum(weights) > 0,
+            "class_weights",
+            weights,
+            "finite numbers of 0 or more, not all 0",
         )
     _check_effects(config)
     synthetic_size(config.data.synthetic_size)
