@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def _find_checkpoint(config: Config, processes: Processes, teller: Teller, folde
     """The checkpoint to go on from, read by the main process and given to all.
 
     Raises:
-        CheckpointError: resume never, and the folder holds a run; or the named one is not whole.
+        CheckpointError: resume never, and the folder holds a run; or the named one is not whole, or not this run's.
     """
     checkpoint = None
     if processes.is_main:
@@ -194,11 +194,30 @@ def _find_checkpoint(config: Config, processes: Processes, teller: Teller, folde
         elif config.run.resume == "auto":
             checkpoint = newest_whole(checkpoints, teller.say)
         else:
-            checkpoint = read_checkpoint(Path(config.run.resume))
+            checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
     header = processes.share((checkpoint.step, checkpoint.config, checkpoint.progress) if checkpoint else None)
     if header is None or checkpoint is not None:
         return checkpoint
     return Checkpoint(header[0], {}, {}, header[1], header[2])
+
+
+def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
+    """The checkpoint to go on from where one is named: it, until the folder has one that follows from it.
+
+    Raises:
+        CheckpointError: it is not whole, or the folder holds a run that does not follow from it.
+    """
+    if own is not None and own.config.get("resume") == path:
+        return own  # the same command, started again
+    named = read_checkpoint(Path(path))
+    if own is None:  # its best model lies elsewhere: the best of this folder is still to come
+        return replace(named, progress={**named.progress, "best_miou": 0.0, "best_step": 0, "evals_without_better": 0})
+    if Path(path).resolve() == (folder / "checkpoints" / f"step-{own.step:08d}").resolve():
+        return own
+    raise CheckpointError(
+        f"resume: got {path}, but {folder} holds a run of its own at step {own.step}. Choose another --output_path to branch "
+        "off, or set --resume auto to go on with what the folder holds."
+    )
 
 
 def _refuse_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> None:
@@ -281,16 +300,16 @@ def _introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
     parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
+    precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
     parts.teller.say(
         f"{type(model).__name__}: {parameters:,} parameters, input {schedule.input_size}, "
-        f"output {schedule.input_size - 2 * parts.shares.crops.halo}, {parts.processes.precision.replace('no', parts.config.run.dtype)}"
+        f"output {schedule.input_size - 2 * parts.shares.crops.halo}, {precision}"
     )
     parts.teller.say(
-        f"batch {schedule.batch_size} = {cut.world_size} processes x {cut.grad_accum_steps} accumulation x {cut.micro_batch_size} crops "
-        f"on {parts.processes.device.type}"
+        f"batch {schedule.batch_size} = {cut.world_size} processes x {cut.grad_accum_steps} accumulation x "
+        f"{cut.micro_batch_size} crops on {parts.processes.device.type}"
     )
     if progress.step:
-        best = asdict(progress)["best_miou"]
         parts.teller.say(
-            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {best:.4f})"
+            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_miou:.4f})"
         )
