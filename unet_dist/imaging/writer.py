@@ -28,6 +28,15 @@ def write_label_map(path: str | os.PathLike, labels: np.ndarray, palette: np.nda
     _write(Path(path), _label_picture(labels, palette))
 
 
+def write_grey(path: str | os.PathLike, values: np.ndarray) -> None:
+    """Write (H, W) uint8 as an 8-bit grey PNG.
+
+    Raises:
+        DataError: the file cannot be written; nothing is then left under its name.
+    """
+    _write(Path(path), Image.fromarray(values))
+
+
 def write_overlay(
     path: str | os.PathLike, image: np.ndarray, labels: np.ndarray, palette: np.ndarray, *, opacity: float = 0.5
 ) -> None:
