@@ -12,11 +12,15 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unet_dist.errors import ConfigError, UnetDistError, suggest
+
+# As in distributed.py, which is too heavy to import here.
+GRACE_S = 3.0
 
 COMMANDS = {
     "train": "train a network; resumes by itself when its output folder holds an unfinished run",
@@ -243,9 +247,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         run(words)
     except UnetDistError as error:
-        # Words, files and options are the same on every process: one of them says it.
-        if os.environ.get("RANK", "0") == "0" or getattr(error, "is_of_one_rank", False):
-            print(f"unet-dist: error: {error}", file=sys.stderr)
+        # Words and files are the same on every process: the first one says it, and the others leave it the time to, as a
+        # launcher ends all processes when the first of them leaves.
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(GRACE_S)
+        print(f"unet-dist: error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)

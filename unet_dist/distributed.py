@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unet_dist.allocator import keep_freed_memory
 from unet_dist.config import Precision
 from unet_dist.errors import ConfigError, LaunchError, UnetDistError
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+# Time for the process that failed first to say why: a launcher ends all processes when the first of them leaves.
+GRACE_S = 3.0
 
 
 class Processes:
@@ -120,16 +125,20 @@ def open_processes(
         ConfigError: a precision that the device or the launcher contradicts.
     """
     _refuse_silent_single_process(os.environ)
+    keep_freed_memory()
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    device_type = "cuda" if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "True" else "cpu"
+    has_accelerator = torch.accelerator.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+    device_type = torch.accelerator.current_accelerator().type if has_accelerator else "cpu"
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
     accelerator = Accelerator(
         mixed_precision=precision,
+        # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
+        cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
         log_with=trackers or None,
         project_dir=project_dir,
         kwargs_handlers=[
@@ -138,6 +147,8 @@ def open_processes(
         ],
     )
     processes = Processes(accelerator, precision)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
     try:
         if expected_processes is not None and processes.world_size != expected_processes:
             raise LaunchError(
@@ -175,6 +186,8 @@ def _end_others(processes: Processes, error: BaseException) -> None:
         else:
             print(f"unet-dist: error on rank {processes.rank} of {processes.world_size}:", file=sys.stderr)
             traceback.print_exception(type(error), error, error.__traceback__)
+    else:
+        time.sleep(GRACE_S)
     sys.stderr.flush()
     sys.stdout.flush()
     # Leaving in order would wait for processes that may never come: their collectives end when this one's sockets close.
@@ -214,6 +227,8 @@ def has_fast_bf16(device_type: str) -> bool:
     """Whether the device computes bf16 in hardware: on others it is emulated (measured on an AVX2 CPU: 400 times slower)."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type != "cpu":
+        return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +70,5 @@ def evaluate_split(
     return Scores.of(processes.sum_(confusion), model.ignore_index)
 
 
-def _count(truth: object, labels: Tensor, num_classes: int) -> Tensor:
-    on_device = torch.as_tensor(truth).to(labels.device)
-    return count_confusion(on_device, labels, num_classes)
+def _count(truth: np.ndarray, labels: Tensor, num_classes: int) -> Tensor:
+    return count_confusion(torch.from_numpy(np.array(truth)).to(labels.device), labels, num_classes)

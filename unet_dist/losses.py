@@ -59,15 +59,16 @@ class CrossEntropy:
 
 
 def weigh_classes(
-    rule: Literal["inverse", "median"] | str | Sequence[float], histogram: Sequence[int], ignore_index: int | None
+    rule: Literal["inverse", "median", "sqrt"] | str | Sequence[float], histogram: Sequence[int], ignore_index: int | None
 ) -> Tensor:
     """Derive one weight a class from the pixels of the training split.
 
     inverse: the mean frequency over the class's frequency; median: the median frequency over it (Eigen and Fergus 2015,
-    section 4.3.2, with frequencies over the whole split). A class that does not occur weighs 0: it has no pixels to weigh.
+    section 4.3.2, with frequencies over the whole split); sqrt: the square root of median, which lifts rare classes without
+    drowning the others in them. A class that does not occur weighs 0: it has no pixels to weigh.
 
     Args:
-        rule: inverse, median, or the weights themselves.
+        rule: inverse, median, sqrt, or the weights themselves.
         histogram: pixels of each class, ignored pixels left out.
         ignore_index: the ignored class, if any.
 
@@ -88,7 +89,9 @@ def weigh_classes(
     if ignore_index is not None and ignore_index < len(counts):
         occurs[ignore_index] = False
     frequencies = counts[occurs] / counts[occurs].sum()
-    typical = frequencies.median() if rule == "median" else frequencies.mean()
+    typical = frequencies.mean() if rule == "inverse" else frequencies.median()
     weights = torch.zeros_like(counts)
     weights[occurs] = typical / frequencies
+    if rule == "sqrt":
+        weights = weights.sqrt()
     return weights
