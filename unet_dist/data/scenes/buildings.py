@@ -14,7 +14,7 @@ import numpy as np
 from unet_dist.data.scenes.camera import Point
 from unet_dist.data.scenes.canvas import Canvas
 from unet_dist.data.scenes.classes import Label
-from unet_dist.data.scenes.light import Colour
+from unet_dist.data.scenes.light import Colour, scaled
 from unet_dist.data.scenes.street import between, chance, pick
 from unet_dist.data.scenes.textures import Texture
 
@@ -130,7 +130,7 @@ def draw_house(
         canvas.polygon(corners, Label.BUILDING, style.wall, facing, style.texture)
     _windows(canvas, lambda u, y: (x, y, z0 + u), 0.0, z1 - z0, style, rng, facing=facing, has_door=True)
     _band(canvas, lambda u, y: (x, y, z0 + u), z1 - z0, height - 0.35, height, style.trim, facing)
-    _band(canvas, lambda u, y: (x, y, z0 + u), z1 - z0, 0.0, 0.45, _times(style.wall, 0.62), facing)
+    _band(canvas, lambda u, y: (x, y, z0 + u), z1 - z0, 0.0, 0.45, scaled(style.wall, 0.62), facing)
     if style.has_shop:
         _awning(canvas, x, outward, z0, z1, style)
 
@@ -151,7 +151,7 @@ def _awning(canvas: Canvas, x: float, outward: int, z0: float, z1: float, style:
         colour = style.awning if i % 2 else (226, 222, 214)
         edge = x - outward * reach
         corners = [(x, top, near), (x, top, far), (edge, low, far), (edge, low, near)]
-        canvas.polygon(corners, Label.BUILDING, _times(colour, 0.8), "front")
+        canvas.polygon(corners, Label.BUILDING, scaled(colour, 0.8), "front")
         hem = [(edge, low, near), (edge, low, far), (edge, low - 0.2, far), (edge, low - 0.2, near)]
         canvas.polygon(hem, Label.BUILDING, colour, "front")
 
@@ -213,12 +213,12 @@ def _window(
         corners = [wall(a0, b0), wall(a1, b0), wall(a1, b1), wall(a0, b1)]
         canvas.polygon(corners, Label.BUILDING, colour, facing)
 
-    if scale < 9:
+    if scale < 12:
         quad(u0, u1, y0, y1, glass)
         return
     quad(u0 - 0.1, u1 + 0.1, y0 - 0.12, y1 + 0.1, style.trim)
     quad(u0, u1, y0, y1, glass)
-    if scale < 22:
+    if scale < 36:
         return
     sky = light.horizon
     mirrored = (glass[0] * 0.6 + sky[0] * 0.3, glass[1] * 0.6 + sky[1] * 0.3, glass[2] * 0.6 + sky[2] * 0.3)
@@ -230,7 +230,7 @@ def _window(
     middle = (u0 + u1) / 2
     quad(middle - bar, middle + bar, y0, y1, style.trim)
     quad(u0, u1, y0 + 0.62 * (y1 - y0) - bar, y0 + 0.62 * (y1 - y0) + bar, style.trim)
-    quad(u0 - 0.16, u1 + 0.16, y0 - 0.2, y0 - 0.08, _times(style.trim, 0.8))
+    quad(u0 - 0.16, u1 + 0.16, y0 - 0.2, y0 - 0.08, scaled(style.trim, 0.8))
     if style.has_shutters:
         leaf = 0.42 * (u1 - u0)
         for a0, a1 in ((u0 - 0.1 - leaf, u0 - 0.1), (u1 + 0.1, u1 + 0.1 + leaf)):
@@ -248,8 +248,8 @@ def _door(canvas: Canvas, wall: Wall, middle: float, style: Style, facing: str, 
     quad(middle - width / 2, middle + width / 2, height, height + 0.36, Label.BUILDING, (66, 74, 84))
     quad(middle - width / 2, middle + width / 2, 0.08, height, Label.DOOR, style.door)
     if scale > 22:
-        quad(middle - 0.3, middle + 0.3, 1.3, 2.0, Label.DOOR, _times(style.door, 0.6))
-        quad(middle - 0.42, middle + 0.42, 0.3, 1.05, Label.DOOR, _times(style.door, 1.18))
+        quad(middle - 0.3, middle + 0.3, 1.3, 2.0, Label.DOOR, scaled(style.door, 0.6))
+        quad(middle - 0.42, middle + 0.42, 0.3, 1.05, Label.DOOR, scaled(style.door, 1.18))
         quad(middle + 0.38, middle + 0.46, 1.0, 1.22, Label.DOOR, (208, 190, 120))
     quad(middle - 0.75, middle + 0.75, 0, 0.1, Label.BUILDING, (150, 146, 140))
 
@@ -267,10 +267,10 @@ def draw_wall(
         else (pick(rng, _PLASTER), Texture.CONCRETE)
     )
     profile = [(z0, 0.0), (z1, 0.0), (z1, height), (z0, height)]
-    colours: list[Colour] = [colour, colour, _times(colour, 1.1), colour]
+    colours: list[Colour] = [colour, colour, scaled(colour, 1.1), colour]
     canvas.prism(lambda a, u, w: (x + outward * 0.15 - w, u, a), profile, 0.15, Label.WALL, colours, colour, texture)
     cap = [(z0 - 0.05, height), (z1, height), (z1, height + 0.1), (z0 - 0.05, height + 0.1)]
-    tone = _times(colour, 0.85)
+    tone = scaled(colour, 0.85)
     canvas.prism(
         lambda a, u, w: (x + outward * 0.15 - w, u, a), cap, 0.2, Label.WALL, [tone] * 4, tone, Texture.CONCRETE
     )
@@ -284,7 +284,7 @@ def draw_fence(canvas: Canvas, x: float, z0: float, z1: float, rng: np.random.Ge
 
     def board(a0: float, a1: float, y0: float, y1: float, tone: float, texture: Texture = Texture.FLAT) -> None:
         corners = [(x, y0, a0), (x, y0, a1), (x, y1, a1), (x, y1, a0)]
-        canvas.polygon(corners, Label.FENCE, _times(colour, tone), facing, texture)
+        canvas.polygon(corners, Label.FENCE, scaled(colour, tone), facing, texture)
 
     if kind == 0:  # boards, closed
         height = between(rng, 1.2, 1.9)
@@ -325,9 +325,9 @@ def draw_stairs(canvas: Canvas, x: float, outward: int, z: float, rng: np.random
         level = steps - i
         depth = (i + 1) * tread
         profile = [(0.0, 0.0), (depth, 0.0), (depth, level * rise), (0.0, level * rise)]
-        tones = [colour, _times(colour, 0.72), _times(colour, 1.12), colour]
+        tones = [colour, scaled(colour, 0.72), scaled(colour, 1.12), colour]
         canvas.prism(
-            lambda a, u, w: (x - outward * a, u, z - w), profile, half, Label.STAIRS, tones, _times(colour, 0.82)
+            lambda a, u, w: (x - outward * a, u, z - w), profile, half, Label.STAIRS, tones, scaled(colour, 0.82)
         )
         near, top = z - half, level * rise
         edge = [
@@ -336,7 +336,7 @@ def draw_stairs(canvas: Canvas, x: float, outward: int, z: float, rng: np.random
             (x - outward * depth, top - 0.035, near),
             (x, top - 0.035, near),
         ]
-        canvas.polygon(edge, Label.STAIRS, _times(colour, 1.15), "front")
+        canvas.polygon(edge, Label.STAIRS, scaled(colour, 1.15), "front")
 
 
 def draw_bridge(canvas: Canvas, left: float, right: float, z: float, rng: np.random.Generator) -> None:
@@ -346,17 +346,17 @@ def draw_bridge(canvas: Canvas, left: float, right: float, z: float, rng: np.ran
     low, high, width = between(rng, 4.4, 5.6), between(rng, 6.4, 7.8), between(rng, 4, 9)
     for x in (left + 0.4, right - 0.6, (left + right) / 2 + 2) if chance(rng, 0.4) else (left + 0.4, right - 0.6):
         profile = [(z, 0.0), (z + width, 0.0), (z + width, low), (z, low)]
-        canvas.prism(_along(x), profile, 0.6, Label.BRIDGE, [colour] * 4, _times(colour, 0.7), texture)
+        canvas.prism(_along(x), profile, 0.6, Label.BRIDGE, [colour] * 4, scaled(colour, 0.7), texture)
     profile = [(z, low), (z + width, low), (z + width, high), (z, high)]
-    tones = [_times(colour, 0.5), colour, colour, colour]
+    tones = [scaled(colour, 0.5), colour, colour, colour]
     canvas.prism(_along((left + right) / 2), profile, (right - left) / 2 + 14, Label.BRIDGE, tones, colour, texture)
     span = (left - 14, right + 14)
     for y0, y1, tone in ((high - 0.25, high, 1.16), (low, low + 0.18, 0.62), (high + 0.85, high + 0.95, 0.6)):
         corners = [(span[0], y0, z), (span[1], y0, z), (span[1], y1, z), (span[0], y1, z)]
-        canvas.polygon(corners, Label.BRIDGE, _times(colour, tone), "front")
+        canvas.polygon(corners, Label.BRIDGE, scaled(colour, tone), "front")
     x = span[0]
     while x < span[1]:
-        canvas.post(x, high, high + 0.9, z, 0.07, Label.BRIDGE, _times(colour, 0.6))
+        canvas.post(x, high, high + 0.9, z, 0.07, Label.BRIDGE, scaled(colour, 0.6))
         x += 0.9
 
 
@@ -375,7 +375,7 @@ def draw_tunnel(canvas: Canvas, left: float, right: float, z: float, rng: np.ran
             bend = 4 * t * (1 - t)
             arch.append((middle - half - grow + 2 * (half + grow) * t, rise * (0.45 + 0.55 * bend**0.7) + grow, z))
         arch += [(middle + half + grow, rise * 0.45, z), (middle + half + grow, 0.0, z)]
-        canvas.polygon(arch, label, _times(colour, tone) if tone else (34, 32, 32), "front")
+        canvas.polygon(arch, label, scaled(colour, tone) if tone else (34, 32, 32), "front")
     for i in range(-2, 3):  # lamps inside
         x = middle + i * half * 0.3
         lamp = [
@@ -412,7 +412,3 @@ def _front_wall(x: float, z: float) -> Wall:
 
 def _along(x: float) -> Callable[[float, float, float], Point]:
     return lambda a, u, w: (x + w, u, a)
-
-
-def _times(colour: Colour, gain: float) -> Colour:
-    return (colour[0] * gain, colour[1] * gain, colour[2] * gain)

@@ -35,8 +35,10 @@ class Camera:
 
     def project(self, points: Sequence[Point]) -> list[Pixel]:
         """Project a polygon (metres) to pixels (column, row); empty where it lies behind the near plane."""
-        if min(p[2] for p in points) < NEAR_M:
-            points = _clip_near(points)
+        for point in points:
+            if point[2] < NEAR_M:
+                points = _clip_near(points)
+                break
         fx, fy, cx, cy = self.fx * self.mirror, self.fy, self.cx + 0.5, self.cy + 0.5
         eye = self.eye
         return [(int(cx + fx * x / z), int(cy + fy * (eye - y) / z)) for x, y, z in points]

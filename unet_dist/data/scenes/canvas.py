@@ -91,7 +91,10 @@ class Canvas:
     def _is_seen(self, pixels: Sequence[Pixel]) -> bool:
         columns, rows = [p[0] for p in pixels], [p[1] for p in pixels]
         camera = self.camera
-        return max(columns) >= 0 and min(columns) < camera.width and max(rows) >= 0 and min(rows) < camera.height
+        left, right, top, bottom = min(columns), max(columns), min(rows), max(rows)
+        if left == right and top == bottom:  # a pixel at most: a detail of something larger
+            return False
+        return right >= 0 and left < camera.width and bottom >= 0 and top < camera.height
 
     def ground(
         self, x0: float, x1: float, z0: float, z1: float, label: Label, colour: Colour, texture: Texture = Texture.FLAT
@@ -126,7 +129,8 @@ class Canvas:
         right, bottom = min(column + size[0], camera.width), min(row + size[1], camera.height)
         if right <= left or bottom <= top or z < 0.8:
             return
-        template = crowns()[kind % len(crowns())]
+        sizes = crowns()[kind % len(crowns())]
+        template = next((t for t in reversed(sizes) if t.width >= size[0]), sizes[0])
         across, down = template.width / size[0], template.height / size[1]
         box = ((left - column) * across, (top - row) * down, (right - column) * across, (bottom - row) * down)
         tufts = template.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)

@@ -66,22 +66,25 @@ def develop(canvas: Canvas, rng: np.random.Generator) -> tuple[NDArray[np.uint8]
     return _expose(sharp, light.noise, rng), label
 
 
-def _expose(sharp: NDArray[np.uint8], noise: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(sharp: NDArray[np.uint8], noise: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Blur by a pixel, which also softens the outlines' steps, and add noise: (height, width, 3)."""
     height, width = sharp.shape[0] - 2, sharp.shape[1] - 2
-    grain = _grain(noise, rng, width)
+    is_small = height < 500  # as if shrunk from a large picture: sharper, and with less noise
+    centre, shift = (6, 6) if is_small else (2, 4)  # weights 1, centre, 1: they sum to 2 ** (shift / 2)
+    noise = noise // 2 if is_small else noise
+    grain = _grain(noise, rng, height, width)
     flat = sharp.reshape(height + 2, -1)
     picture = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, _BAND_ROWS):
         stop = min(top + _BAND_ROWS, height)
         part = flat[top : stop + 2].astype(np.uint16)
-        down = part[:-2] + part[2:]
-        down += part[1:-1]
-        down += part[1:-1]
-        both = down[:, :-8] + down[:, 8:]  # a pixel is four numbers
-        both += down[:, 4:-4]
-        both += down[:, 4:-4]
-        both >>= 4
+        down = part[1:-1] * np.uint16(centre)
+        down += part[:-2]
+        down += part[2:]
+        both = down[:, 4:-4] * np.uint16(centre)  # a pixel is four numbers
+        both += down[:, :-8]
+        both += down[:, 8:]
+        both >>= shift
         both += grain[np.arange(top, stop) % TILE]
         np.clip(both, 128, 383, out=both)
         both -= 128
@@ -207,10 +210,8 @@ def _sky(light: Light, height: int, width: int, horizon_row: float, rng: np.rand
     return colours
 
 
-def _grain(amount: float, rng: np.random.Generator, width: int) -> NDArray[np.uint8]:
-    """Sensor noise around 128, rows repeat after TILE: (TILE, 4 * width)."""
+def _grain(amount: int, rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Sensor noise around 128, shifted by chance: (height or TILE, whichever is less, 4 * width)."""
     row, column = rng.integers(0, TILE, 2)
-    noise = np.roll(sensor_noise(), (int(row), int(column)), axis=(0, 1))
-    gains = ((np.arange(256) - 128) * amount + 128).astype(np.uint8)
-    noise = np.take(gains, noise)
-    return np.tile(noise, (1, -(-width // TILE), 1))[:, :width].reshape(TILE, -1)
+    noise = np.roll(sensor_noise(amount), (int(row), int(column)), axis=(0, 1))[:height]
+    return np.tile(noise, (1, -(-width // TILE), 1))[:, :width].reshape(len(noise), -1)

@@ -239,28 +239,28 @@ def draw_bench(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> 
     wood: Colour = pick(rng, [(140, 100, 64), (112, 84, 60), (150, 128, 98)])
     label = Label.VOID_STATIC
     canvas.cast([(x + 0.9 * c, 0.0, z + 0.25 + 0.3 * s) for c, s in CIRCLE], 0.55)
-    for side in (-0.7, 0.7):
+    for side in (-0.55, 0.55):
         canvas.post(x + side, 0, 0.85, z + 0.3, 0.07, label, (60, 62, 62))
         canvas.post(x + side, 0, 0.45, z, 0.07, label, (60, 62, 62))
     for y in (0.55, 0.7, 0.84):
         canvas.polygon(
             [
-                (x - 0.85, y, z + 0.3),
-                (x + 0.85, y, z + 0.3),
-                (x + 0.85, y + 0.1, z + 0.3),
-                (x - 0.85, y + 0.1, z + 0.3),
+                (x - 0.7, y, z + 0.3),
+                (x + 0.7, y, z + 0.3),
+                (x + 0.7, y + 0.1, z + 0.3),
+                (x - 0.7, y + 0.1, z + 0.3),
             ],
             label,
             wood,
         )
-    seat = [(x - 0.85, 0.46, z), (x + 0.85, 0.46, z), (x + 0.85, 0.46, z + 0.4), (x - 0.85, 0.46, z + 0.4)]
+    seat = [(x - 0.7, 0.46, z), (x + 0.7, 0.46, z), (x + 0.7, 0.46, z + 0.4), (x - 0.7, 0.46, z + 0.4)]
     canvas.polygon(seat, label, wood, "up")
-    edge = [(x - 0.85, 0.39, z), (x + 0.85, 0.39, z), (x + 0.85, 0.46, z), (x - 0.85, 0.46, z)]
+    edge = [(x - 0.7, 0.39, z), (x + 0.7, 0.39, z), (x + 0.7, 0.46, z), (x - 0.7, 0.46, z)]
     canvas.polygon(edge, label, (wood[0] * 0.7, wood[1] * 0.7, wood[2] * 0.7))
 
 
 def draw_cart(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
-    """A pram, a wheelie bin or bags left for a moment (void-dynamic)."""
+    """A pram, a bin on wheels or a suitcase (void-dynamic)."""
     label = Label.VOID_DYNAMIC
     kind = int(rng.integers(3))
     canvas.cast([(x + 0.45 * c, 0.0, z + 0.25 * s) for c, s in CIRCLE], 0.5)
@@ -281,9 +281,15 @@ def draw_cart(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> N
         shape([(-0.24, 0.08), (0.24, 0.08), (0.29, 0.95), (-0.29, 0.95)], colour)
         shape([(-0.32, 0.95), (0.32, 0.95), (0.28, 1.06), (-0.28, 1.06)], pale)
         shape([(0.1 + 0.1 * c, 0.1 + 0.1 * s) for c, s in CIRCLE], (34, 34, 36))
-    else:
-        for shift in (-0.24, 0.18, 0.0):
-            shape([(shift + 0.26 * c, 0.24 + 0.25 * s) for c, s in CIRCLE], colour if shift else pale)
+    else:  # a suitcase
+        for a in (-0.17, 0.17):
+            shape([(a + 0.05 * c, 0.05 + 0.05 * s) for c, s in CIRCLE], (34, 34, 36))
+        shape([(-0.05, 0.7), (-0.02, 0.7), (-0.02, 1.02), (-0.05, 1.02)], (120, 120, 124))
+        shape([(0.02, 0.7), (0.05, 0.7), (0.05, 1.02), (0.02, 1.02)], (120, 120, 124))
+        shape([(-0.09, 1.0), (0.09, 1.0), (0.09, 1.05), (-0.09, 1.05)], (40, 40, 42))
+        shape([(-0.24, 0.07), (0.24, 0.07), (0.24, 0.72), (-0.24, 0.72)], colour)
+        for a in (-0.12, 0.0, 0.12):
+            shape([(a - 0.02, 0.12), (a + 0.02, 0.12), (a + 0.02, 0.68), (a - 0.02, 0.68)], pale)
 
 
 def _pole_shadow(canvas: Canvas, x: float, z: float, height: float) -> None:

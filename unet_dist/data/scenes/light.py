@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unet_dist.data.scenes.textures import NUM_NOISES
+
 Colour = tuple[float, float, float]  # red, green, blue, 0..255 before the light falls on it
 
 
@@ -28,7 +30,7 @@ class Light:
     sun_side: int  # -1 left, 1 right, 0 no shadows
     shadow: float  # gain of the ground in shadow
     is_dusk: bool
-    noise: float  # 0..1, how much of the sensor's noise shows
+    noise: int  # 0..NUM_NOISES - 1: how much of the sensor's noise shows
 
     def haze_weight(self, z: float) -> float:
         """Share of the air in what is seen at z metres."""
@@ -36,12 +38,17 @@ class Light:
 
     def shade(self, colour: Colour, facing: str, z: float) -> tuple[int, int, int]:
         """The colour of a matt surface at depth z."""
-        gain, weight = self.gains[facing], self.haze_weight(z)
-        red, green, blue = (
-            min(max(int(c * gain * t * (1 - weight) + h * weight), 0), 255)
-            for c, t, h in zip(colour, self.tint, self.haze, strict=True)
-        )
-        return red, green, blue
+        weight = self.haze_weight(z)
+        gain = self.gains[facing] * (1 - weight)
+        red = int(colour[0] * self.tint[0] * gain + self.haze[0] * weight)
+        green = int(colour[1] * self.tint[1] * gain + self.haze[1] * weight)
+        blue = int(colour[2] * self.tint[2] * gain + self.haze[2] * weight)
+        return (red if red < 255 else 255, green if green < 255 else 255, blue if blue < 255 else 255)
+
+
+def scaled(colour: Colour, gain: float) -> Colour:
+    """A lighter or darker shade of a colour."""
+    return (colour[0] * gain, colour[1] * gain, colour[2] * gain)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
@@ -49,7 +56,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     kind = rng.uniform()
     jitter = [float(v) for v in rng.uniform(0.96, 1.04, 3)]
     exposure = float(rng.uniform(0.94, 1.16))
-    noise = float(rng.uniform(0.25, 1.0))
+    noise = int(rng.integers(NUM_NOISES))
     if kind < 0.52:  # sun
         side = -1 if rng.uniform() < 0.5 else 1
         tint, haze, density = (1.06, 1.0, 0.92), (196.0, 208.0, 222.0), rng.uniform(0.003, 0.008)
@@ -67,7 +74,7 @@ def sample_light(rng: np.random.Generator) -> Light:
         cover, shadow, low, high, front = 0.5, 0.9, 0.86, 0.9, 0.88
     else:  # low sun
         side = -1 if rng.uniform() < 0.5 else 1
-        tint, haze, density = (1.02, 0.84, 0.74), (226.0, 176.0, 142.0), rng.uniform(0.004, 0.009)
+        tint, haze, density = (1.08, 0.9, 0.8), (232.0, 186.0, 154.0), rng.uniform(0.004, 0.009)
         zenith, horizon, cloud = (74.0, 88.0, 138.0), (250.0, 190.0, 132.0), (232.0, 160.0, 138.0)
         cover, shadow, low, high, front = rng.uniform(0.3, 0.7), 0.6, 0.56, 1.1, 0.7
     gains = {"up": 1.0, "down": 0.5, "front": float(front), "left": low, "right": low}

@@ -11,7 +11,7 @@ import numpy as np
 
 from unet_dist.data.scenes.canvas import Canvas
 from unet_dist.data.scenes.classes import Label
-from unet_dist.data.scenes.light import Colour
+from unet_dist.data.scenes.light import Colour, scaled
 from unet_dist.data.scenes.street import CIRCLE, between, chance, pick
 
 _CLOTHES: list[Colour] = [
@@ -97,12 +97,12 @@ def draw_person(canvas: Canvas, x: float, z: float, rng: np.random.Generator) ->
     _figure_shadow(canvas, x, z, 0.35)
     for foot, tone in ((-stride, 0.75), (stride * 0.8, 1.0)):
         knee = (foot * 0.55 + 0.05, 0.47)
-        figure.limb((foot * 0.12, 0.9), knee, 0.2, 0.14, label, _times(trousers, tone))
-        figure.limb(knee, (foot, 0.07), 0.14, 0.1, label, _times(trousers, tone))
+        figure.limb((foot * 0.12, 0.9), knee, 0.2, 0.14, label, scaled(trousers, tone))
+        figure.limb(knee, (foot, 0.07), 0.14, 0.1, label, scaled(trousers, tone))
         figure.shape(
             [(foot - 0.06, 0.0), (foot + 0.19, 0.0), (foot + 0.17, 0.06), (foot - 0.04, 0.11)], label, (36, 32, 32)
         )
-    figure.limb((-0.05, 1.4), (-swing, 0.95), 0.11, 0.08, label, _times(coat, 0.7))
+    figure.limb((-0.05, 1.4), (-swing, 0.95), 0.11, 0.08, label, scaled(coat, 0.7))
     if chance(rng, 0.3):
         pack = pick(rng, _CLOTHES)
         figure.shape([(-0.36, 0.98), (-0.1, 0.95), (-0.1, 1.42), (-0.32, 1.4)], label, pack)
@@ -111,11 +111,11 @@ def draw_person(canvas: Canvas, x: float, z: float, rng: np.random.Generator) ->
     torso += [(-0.08, 1.48), (-0.19 * wide, 1.4), (-0.2 * wide, 1.2)]
     figure.shape(torso, label, coat)
     figure.shape(
-        [(0.05, hem), (0.18 * wide, hem), (0.2 * wide, 1.2), (0.19 * wide, 1.4), (0.1, 1.42)], label, _times(coat, 1.14)
+        [(0.05, hem), (0.18 * wide, hem), (0.2 * wide, 1.2), (0.19 * wide, 1.4), (0.1, 1.42)], label, scaled(coat, 1.14)
     )
-    figure.limb((0.0, 1.47), (0.0, 1.56), 0.11, 0.1, label, _times(skin, 0.85))
-    figure.limb((0.03, 1.4), (swing * 0.6 + 0.02, 1.15), 0.12, 0.1, label, _times(coat, 0.88))
-    figure.limb((swing * 0.6 + 0.02, 1.16), (swing + 0.1, 0.94), 0.1, 0.08, label, _times(coat, 0.88))
+    figure.limb((0.0, 1.47), (0.0, 1.56), 0.11, 0.1, label, scaled(skin, 0.85))
+    figure.limb((0.03, 1.4), (swing * 0.6 + 0.02, 1.15), 0.12, 0.1, label, scaled(coat, 0.88))
+    figure.limb((swing * 0.6 + 0.02, 1.16), (swing + 0.1, 0.94), 0.1, 0.08, label, scaled(coat, 0.88))
     figure.disc(swing + 0.11, 0.9, 0.045, 0.06, label, skin)
     _head(figure, 0.02, 1.66, skin, hair, label, rng)
     if chance(rng, 0.2):
@@ -183,10 +183,10 @@ def draw_cyclist_along(canvas: Canvas, x: float, z: float, rng: np.random.Genera
     for side in (-1, 1):
         foot = 0.14 + (high if side > 0 else 0.2 - high)
         figure.limb(
-            (side * 0.1, 0.95), (side * 0.16, foot + 0.4), 0.19, 0.13, rider, _times(trousers, 0.8 + 0.1 * side)
+            (side * 0.1, 0.95), (side * 0.16, foot + 0.4), 0.19, 0.13, rider, scaled(trousers, 0.8 + 0.1 * side)
         )
         figure.limb(
-            (side * 0.16, foot + 0.4), (side * 0.13, foot), 0.13, 0.09, rider, _times(trousers, 0.8 + 0.1 * side)
+            (side * 0.16, foot + 0.4), (side * 0.13, foot), 0.13, 0.09, rider, scaled(trousers, 0.8 + 0.1 * side)
         )
         figure.limb((side * 0.09, foot), (side * 0.19, foot), 0.08, 0.08, rider, (34, 32, 32))
     figure.limb((0.0, 0.0), (0.0, 0.7), 0.055, 0.055, bike, (28, 28, 30))
@@ -197,9 +197,9 @@ def draw_cyclist_along(canvas: Canvas, x: float, z: float, rng: np.random.Genera
     figure.shape([(-0.13, 0.9), (0.13, 0.9), (0.15, 1.0), (-0.15, 1.0)], rider, trousers)
     figure.shape(torso, rider, coat)
     for side in (-1, 1):
-        figure.limb((side * 0.19, 1.4), (side * 0.31, 1.2), 0.12, 0.1, rider, _times(coat, 0.8))
-        figure.limb((side * 0.31, 1.2), (side * 0.28, 1.05), 0.1, 0.08, rider, _times(coat, 0.8))
-    figure.limb((0.0, 1.43), (0.0, 1.52), 0.11, 0.1, rider, _times(skin, 0.85))
+        figure.limb((side * 0.19, 1.4), (side * 0.31, 1.2), 0.12, 0.1, rider, scaled(coat, 0.8))
+        figure.limb((side * 0.31, 1.2), (side * 0.28, 1.05), 0.1, 0.08, rider, scaled(coat, 0.8))
+    figure.limb((0.0, 1.43), (0.0, 1.52), 0.11, 0.1, rider, scaled(skin, 0.85))
     _head(figure, 0.0, 1.62, skin, hair, rider, rng)
     if chance(rng, 0.5):
         helmet = pick(rng, _HELMETS)
@@ -219,7 +219,7 @@ def draw_motorcycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator
     figure.limb((0.68, 0.3), (0.42, 0.98), 0.09, 0.09, label, (130, 130, 134))
     figure.shape([(-0.4, 0.24), (0.3, 0.24), (0.36, 0.56), (-0.36, 0.56)], label, (72, 74, 78))
     figure.shape([(-0.1, 0.55), (0.44, 0.62), (0.46, 0.9), (0.1, 0.92)], label, paint)
-    figure.shape([(-0.92, 0.6), (-0.3, 0.5), (-0.1, 0.7), (-0.9, 0.82)], label, _times(paint, 0.85))
+    figure.shape([(-0.92, 0.6), (-0.3, 0.5), (-0.1, 0.7), (-0.9, 0.82)], label, scaled(paint, 0.85))
     figure.shape([(-0.86, 0.8), (-0.1, 0.72), (0.04, 0.84), (-0.84, 0.9)], label, (34, 32, 32))
     figure.limb((-0.9, 0.34), (-0.1, 0.3), 0.11, 0.09, label, (168, 168, 172))
     figure.limb((0.3, 1.02), (0.5, 1.0), 0.06, 0.06, label, (34, 34, 36))
@@ -243,9 +243,9 @@ def _rider(
     coat, trousers, skin = pick(rng, _CLOTHES), pick(rng, _TROUSERS), pick(rng, _SKIN)
     knee = (seat[0] + 0.4, seat[1] - 0.22)
     if leg_only:
-        figure.limb(seat, (knee[0] - 0.08, knee[1] - 0.1), 0.17, 0.12, label, _times(trousers, 0.7))
+        figure.limb(seat, (knee[0] - 0.08, knee[1] - 0.1), 0.17, 0.12, label, scaled(trousers, 0.7))
         figure.limb(
-            (knee[0] - 0.08, knee[1] - 0.1), (foot[0] + 0.1, foot[1] - 0.16), 0.12, 0.08, label, _times(trousers, 0.7)
+            (knee[0] - 0.08, knee[1] - 0.1), (foot[0] + 0.1, foot[1] - 0.16), 0.12, 0.08, label, scaled(trousers, 0.7)
         )
         return
     shoulder = (seat[0] + 0.26, seat[1] + 0.52)
@@ -255,8 +255,8 @@ def _rider(
     figure.limb(seat, shoulder, 0.3, 0.3, label, coat)
     figure.disc(*shoulder, 0.15, 0.13, label, coat)
     elbow = ((shoulder[0] + hand[0]) / 2, (shoulder[1] + hand[1]) / 2 - 0.08)
-    figure.limb(shoulder, elbow, 0.12, 0.1, label, _times(coat, 0.85))
-    figure.limb(elbow, hand, 0.1, 0.07, label, _times(coat, 0.85))
+    figure.limb(shoulder, elbow, 0.12, 0.1, label, scaled(coat, 0.85))
+    figure.limb(elbow, hand, 0.1, 0.07, label, scaled(coat, 0.85))
     head = (shoulder[0] + 0.1, shoulder[1] + 0.25)
     figure.disc(*head, 0.1, 0.13, label, skin)
     helmet = pick(rng, _HELMETS)
@@ -271,7 +271,7 @@ def draw_dog(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> No
     label = Label.VOID_DYNAMIC
     _figure_shadow(canvas, x, z, 0.35)
     for a in (-0.3, -0.2, 0.18, 0.27):
-        figure.limb((a, 0.35), (a + 0.02, 0.0), 0.09, 0.06, label, _times(coat, 0.8))
+        figure.limb((a, 0.35), (a + 0.02, 0.0), 0.09, 0.06, label, scaled(coat, 0.8))
     figure.disc(0.0, 0.42, 0.38, 0.14, label, coat)
     figure.limb((0.26, 0.46), (0.42, 0.64), 0.16, 0.13, label, coat)
     figure.disc(0.47, 0.66, 0.12, 0.09, label, coat)
@@ -291,7 +291,3 @@ def _figure_shadow(canvas: Canvas, x: float, z: float, half: float) -> None:
             ],
             0.66,
         )
-
-
-def _times(colour: Colour, gain: float) -> Colour:
-    return (colour[0] * gain, colour[1] * gain, colour[2] * gain)

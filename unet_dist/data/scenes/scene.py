@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet_dist.data.scenes import buildings, furniture, people, vehicles
+from unet_dist.data.scenes.bodywork import Pose
 from unet_dist.data.scenes.camera import Camera
 from unet_dist.data.scenes.canvas import Canvas
 from unet_dist.data.scenes.classes import Label
@@ -21,7 +22,6 @@ from unet_dist.data.scenes.develop import develop
 from unet_dist.data.scenes.light import sample_light
 from unet_dist.data.scenes.street import Street, Strip, between, chance, paint_ground, pick, sample_street
 from unet_dist.data.scenes.textures import Texture
-from unet_dist.data.scenes.vehicles import Pose
 
 _ASPECT = 16 / 9
 _FRONTAGE = 90.0  # the lane of what lies outside the pavement; its lots keep their own order, by their near end
@@ -261,7 +261,7 @@ class _Scene:
             (people.draw_dog, 0.14),
             (furniture.draw_bush, 0.2),
         ]
-        for edge in (near.x0 + 0.4, far.x1 - 0.5):
+        for edge in (near.x0 + 0.6, far.x1 - 0.6):
             for draw, probability in things:
                 if chance(rng, probability):
                     z = between(rng, 3.2, 26)

@@ -67,6 +67,8 @@ def _blocks(rng: np.random.Generator, height: int, width: int, *, joint: int, sh
 
 def _draw(texture: Texture, rng: np.random.Generator) -> Gray:
     """The brightness of one texture around zero (128 = one stop of gain): (TILE, TILE)."""
+    if texture is Texture.FLAT:
+        return np.zeros((TILE, TILE), dtype=np.float32)
     blotches = 0.6 * _noise(rng, 8) + 0.4 * _noise(rng, 24)
     fine = 0.5 * _noise(rng, TILE) + 0.7 * _noise(rng, 512) + 0.6 * _noise(rng, 192)
     if texture is Texture.ASPHALT:
@@ -101,9 +103,8 @@ def _draw(texture: Texture, rng: np.random.Generator) -> Gray:
         return 13 * tone + 8 * _noise(rng, 16, 256) - 46.0 * (np.arange(TILE) % 32 < 3)
     if texture is Texture.GRAVEL:
         return 26 * _noise(rng, 256) + 22 * _noise(rng, 100) + 10 * blotches
-    if texture is Texture.METAL:
-        return 6 * _noise(rng, 8, 256) + 5 * blotches
-    return np.zeros((TILE, TILE), dtype=np.float32)
+    assert texture is Texture.METAL, texture
+    return 6 * _noise(rng, 8, 256) + 5 * blotches
 
 
 @lru_cache(maxsize=1)
@@ -113,19 +114,23 @@ def atlas() -> NDArray[np.uint8]:
     for texture in Texture:
         rng = np.random.Generator(np.random.Philox(key=[0x7E57, int(texture)]))
         level = _draw(texture, rng)
-        for size in LEVEL_SIZE:
+        for _ in range(NUM_LEVELS):
             parts.append(np.clip(NEUTRAL + level, 30, 226).astype(np.uint8).reshape(-1))
-            half = int(size) // 2
-            level = level.reshape(half, 2, half, 2).mean(axis=(1, 3), dtype=np.float32)
+            level = level[::2] + level[1::2]
+            level = (level[:, ::2] + level[:, 1::2]) * np.float32(0.25)
     return np.concatenate(parts)
 
 
+NUM_NOISES = 4
 CROWN = 224  # pixels a side of a tree crown's template
 
 
 @lru_cache(maxsize=1)
-def crowns() -> list[Image.Image]:
-    """Templates of tree crowns: 0 outside, else how much light a tuft gets, 1..255; mode L, (CROWN, CROWN)."""
+def crowns() -> list[list[Image.Image]]:
+    """Templates of tree crowns: 0 outside, else how much light a tuft gets, 1..255; mode L.
+
+    Each in CROWN, CROWN / 2, CROWN / 4 and CROWN / 8 pixels a side: most trees are far, and shrinking costs time.
+    """
     rng = np.random.Generator(np.random.Philox(key=[0x7E57, 1000]))
     y, x = np.mgrid[0:CROWN, 0:CROWN].astype(np.float32) / CROWN - 0.5
     made = []
@@ -140,7 +145,8 @@ def crowns() -> list[Image.Image]:
             lit = 0.50 - 0.62 * centre_y - 0.8 * (y - centre_y) / radius * 0.28 + rng.uniform(-0.13, 0.13)
             light = np.where((ball > 0) & (rng.uniform() + ball > 0.25), np.clip(lit, 0.05, 1), light)
         image = Image.fromarray((255 * light).astype(np.uint8))
-        made.append(image.filter(ImageFilter.BoxBlur(2)))  # a soft rim, for the noise to fray
+        image = image.filter(ImageFilter.BoxBlur(2))  # a soft rim, for the noise to fray
+        made.append([image, image.reduce(2), image.reduce(4), image.reduce(8)])
     return made
 
 
@@ -158,10 +164,10 @@ def cloud_noise() -> Gray:
     return sum((_noise(rng, 6 << k) * 0.55**k for k in range(6)), np.zeros((TILE, TILE), np.float32)) / 1.7
 
 
-@lru_cache(maxsize=1)
-def sensor_noise() -> NDArray[np.uint8]:
-    """Noise of a sensor, luminance and a little colour, around 128, about 5 units of deviation: (TILE, TILE, 4)."""
+@lru_cache(maxsize=NUM_NOISES)
+def sensor_noise(amount: int) -> NDArray[np.uint8]:
+    """Noise of a sensor, luminance and a little colour, around 128, 1.5 to 6 units of deviation: (TILE, TILE, 4)."""
     rng = np.random.Generator(np.random.Philox(key=[0x7E57, 1003]))
     gray = rng.integers(-12, 13, (TILE, TILE, 1)) * 0.6
     colour = rng.integers(-12, 13, (TILE, TILE, 4)) * 0.5
-    return np.clip(128 + gray + colour, 0, 255).astype(np.uint8)
+    return (128.5 + (gray + colour) * (1 + amount) / NUM_NOISES).astype(np.uint8)

@@ -6,18 +6,27 @@ A vehicle is a profile (metres along, metres up) drawn out over its width, plus 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from unet_dist.data.scenes.bodywork import (
+    Outline,
+    Pose,
+    away,
+    cast_under,
+    ends,
+    lamps,
+    on_side,
+    place_of,
+    reflecting,
+    wheels,
+)
 from unet_dist.data.scenes.camera import Point
-from unet_dist.data.scenes.canvas import Canvas, Place
+from unet_dist.data.scenes.canvas import Canvas
 from unet_dist.data.scenes.classes import Label
-from unet_dist.data.scenes.light import Colour
-from unet_dist.data.scenes.street import CIRCLE, between, chance, pick
+from unet_dist.data.scenes.light import Colour, scaled
+from unet_dist.data.scenes.street import between, chance, pick
 from unet_dist.data.scenes.textures import Texture
-
-Outline = list[tuple[float, float]]
 
 PAINT: list[Colour] = [
     (196, 198, 202),
@@ -33,29 +42,7 @@ PAINT: list[Colour] = [
     (206, 160, 52),
 ]
 _GLASS: Colour = (52, 62, 72)
-_TYRE: Colour = (30, 30, 32)
 _BUS: list[Colour] = [(206, 52, 44), (240, 196, 60), (52, 108, 170), (226, 226, 222), (70, 140, 92)]
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where a vehicle stands: the middle of its near end, and the way it points."""
-
-    x: float
-    z: float
-    across: bool = False  # drives across the street instead of along it
-    is_facing: bool = False  # shows its front: along the street, comes towards us
-
-
-def place_of(pose: Pose, length: float) -> Place:
-    """Vehicle coordinates (0 at the tail, `length` at the nose) to the street."""
-    if pose.across:
-        sign = -1 if pose.is_facing else 1
-        start = pose.x + (length if pose.is_facing else 0)
-        return lambda a, u, w: (start + sign * a, u, pose.z - w * sign)
-    if pose.is_facing:
-        return lambda a, u, w: (pose.x + w, u, pose.z + length - a)
-    return lambda a, u, w: (pose.x + w, u, pose.z + a)
 
 
 def draw_car(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
@@ -83,19 +70,19 @@ def draw_car(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
         (0.0, 0.5),
     ]
     place = place_of(pose, length)
-    dark = _times(paint, 0.55)
-    _shadow(canvas, place, length, half)
+    dark = scaled(paint, 0.55)
+    cast_under(canvas, place, length, half)
     tones = [
         dark,
-        _times(paint, 0.8),
-        _times(paint, 0.95),
-        _times(paint, 1.1),
-        _times(paint, 1.05),
-        _times(paint, 1.05),
+        scaled(paint, 0.8),
+        scaled(paint, 0.95),
+        scaled(paint, 1.1),
+        scaled(paint, 1.05),
+        scaled(paint, 1.05),
         paint,
-        _times(paint, 0.75),
+        scaled(paint, 0.75),
     ]
-    canvas.prism(place, body, half, Label.CAR, tones, _times(paint, 0.92))
+    canvas.prism(place, body, half, Label.CAR, tones, scaled(paint, 0.92))
     cabin: Outline = [
         (back, belt),
         (hood, belt),
@@ -104,13 +91,13 @@ def draw_car(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
         (roof0, height - 0.03),
     ]
     inset = 0.1
-    glass = _reflecting(canvas, _GLASS)
+    glass = reflecting(canvas, _GLASS)
     canvas.prism(
         place,
         cabin,
         half - inset,
         Label.CAR,
-        [dark, glass, _times(paint, 1.15), _times(paint, 1.12), _times(glass, 0.9)],
+        [dark, glass, scaled(paint, 1.15), scaled(paint, 1.12), scaled(glass, 0.9)],
         paint,
     )
     for side in (-1, 1):
@@ -129,20 +116,20 @@ def draw_car(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
             (roof0 + 0.08, height - 0.12),
         ]
         for window in (rear, front):
-            _on_side(canvas, place, window, w, Label.CAR, glass)
+            on_side(canvas, place, window, w, Label.CAR, glass)
         belt_line: Outline = [
             (0.1, belt * 0.66),
             (length - 0.1, belt * 0.62),
             (length - 0.1, belt * 0.62 + 0.035),
             (0.1, belt * 0.66 + 0.035),
         ]
-        _on_side(canvas, place, belt_line, side * half, Label.CAR, _times(paint, 1.2))
+        on_side(canvas, place, belt_line, side * half, Label.CAR, scaled(paint, 1.2))
         sill: Outline = [(0.1, 0.28), (length - 0.1, 0.28), (length - 0.1, 0.38), (0.1, 0.38)]
-        _on_side(canvas, place, sill, side * half, Label.CAR, (38, 38, 40))
+        on_side(canvas, place, sill, side * half, Label.CAR, (38, 38, 40))
         door: Outline = [(pillar - 0.015, 0.42), (pillar + 0.015, 0.42), (pillar + 0.015, belt), (pillar - 0.015, belt)]
-        _on_side(canvas, place, door, side * half, Label.CAR, _times(paint, 0.6))
-        _wheels(canvas, place, (0.82, length - 0.85), 0.33, side * half, Label.CAR)
-    _ends(canvas, place, length, half, belt, Label.CAR)
+        on_side(canvas, place, door, side * half, Label.CAR, scaled(paint, 0.6))
+        wheels(canvas, place, (0.82, length - 0.85), 0.33, side * half, Label.CAR)
+    ends(canvas, place, length, half, belt, Label.CAR)
     return length
 
 
@@ -154,44 +141,44 @@ def draw_truck(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
     load = pick(rng, [(226, 226, 222), (198, 60, 48), (60, 96, 150), (210, 180, 70), (150, 152, 150)])
     length, half, top = between(rng, 6.5, 9.0), 1.2, between(rng, 2.9, 3.5)
     place = place_of(pose, length)
-    _shadow(canvas, place, length, half)
+    cast_under(canvas, place, length, half)
     cab: Outline = [(length - 1.9, 0.4), (length, 0.4), (length, 1.3), (length - 0.25, 2.45), (length - 1.9, 2.45)]
     box: Outline = [(0.0, 0.95), (length - 2.05, 0.95), (length - 2.05, top), (0.0, top)]
     frame: Outline = [(0.1, 0.5), (length - 1.8, 0.5), (length - 1.8, 0.95), (0.1, 0.95)]
-    glass = _reflecting(canvas, _GLASS)
+    glass = reflecting(canvas, _GLASS)
 
     def draw_cab() -> None:
-        tones = [_times(paint, 0.5), paint, glass, _times(paint, 1.1), paint]
-        canvas.prism(place, cab, half - 0.08, Label.TRUCK, tones, _times(paint, 0.95))
+        tones = [scaled(paint, 0.5), paint, glass, scaled(paint, 1.1), paint]
+        canvas.prism(place, cab, half - 0.08, Label.TRUCK, tones, scaled(paint, 0.95))
         window: Outline = [(length - 1.5, 1.4), (length - 0.25, 1.4), (length - 0.45, 2.2), (length - 1.5, 2.2)]
         for side in (-1, 1):
-            _on_side(canvas, place, window, side * (half - 0.08), Label.TRUCK, glass)
-        _ends(canvas, place, length, half, 1.1, Label.TRUCK, only_front=True)
+            on_side(canvas, place, window, side * (half - 0.08), Label.TRUCK, glass)
+        ends(canvas, place, length, half, 1.1, Label.TRUCK, only_front=True)
 
     def draw_box() -> None:
         canvas.prism(place, frame, half - 0.15, Label.TRUCK, [(40, 40, 42)] * 4, (46, 46, 48))
         canvas.prism(
-            place, box, half, Label.TRUCK, [_times(load, 0.5), load, load, _times(load, 0.95)], load, Texture.METAL
+            place, box, half, Label.TRUCK, [scaled(load, 0.5), load, load, scaled(load, 0.95)], load, Texture.METAL
         )
-        _ends(canvas, place, length, half, 1.0, Label.TRUCK, only_rear=True)
+        ends(canvas, place, length, half, 1.0, Label.TRUCK, only_rear=True)
         seam: Outline = [(0.0, 0.95), (0.0, top)]
         for w in (-0.04, half - 0.1, -half + 0.04):
             corners = [place(seam[0][0], 0.95, w), place(0, 0.95, w + 0.06), place(0, top, w + 0.06), place(0, top, w)]
-            canvas.face(corners, _away(place, -1), Label.TRUCK, _times(load, 0.7))
+            canvas.face(corners, away(place, -1), Label.TRUCK, scaled(load, 0.7))
 
     near_first = pose.is_facing and not pose.across
     for part in (draw_box, draw_cab) if near_first else (draw_cab, draw_box):
         part()
     for side in (-1, 1):
-        _wheels(canvas, place, (1.4, 2.4, length - 1.0), 0.48, side * half, Label.TRUCK)
+        wheels(canvas, place, (1.4, 2.4, length - 1.0), 0.48, side * half, Label.TRUCK)
     return length
 
 
 def _draw_van(canvas: Canvas, pose: Pose, paint: Colour) -> float:
     length, half, top = 5.4, 1.0, 2.35
     place = place_of(pose, length)
-    _shadow(canvas, place, length, half)
-    glass = _reflecting(canvas, _GLASS)
+    cast_under(canvas, place, length, half)
+    glass = reflecting(canvas, _GLASS)
     body: Outline = [
         (0.04, 0.35),
         (length - 0.02, 0.35),
@@ -202,15 +189,15 @@ def _draw_van(canvas: Canvas, pose: Pose, paint: Colour) -> float:
         (0.05, top),
     ]
     tones = [
-        _times(paint, 0.5),
-        _times(paint, 0.85),
-        _times(paint, 1.08),
+        scaled(paint, 0.5),
+        scaled(paint, 0.85),
+        scaled(paint, 1.08),
         glass,
         paint,
-        _times(paint, 1.1),
-        _times(paint, 0.95),
+        scaled(paint, 1.1),
+        scaled(paint, 0.95),
     ]
-    canvas.prism(place, body, half, Label.TRUCK, tones, _times(paint, 0.93), Texture.METAL)
+    canvas.prism(place, body, half, Label.TRUCK, tones, scaled(paint, 0.93), Texture.METAL)
     for side in (-1, 1):
         window: Outline = [
             (length - 2.1, 1.3),
@@ -218,15 +205,15 @@ def _draw_van(canvas: Canvas, pose: Pose, paint: Colour) -> float:
             (length - 1.6, top - 0.25),
             (length - 2.1, top - 0.25),
         ]
-        _on_side(canvas, place, window, side * half, Label.TRUCK, glass)
+        on_side(canvas, place, window, side * half, Label.TRUCK, glass)
         for a in (length - 2.25, 2.0):
             seam: Outline = [(a, 0.45), (a + 0.03, 0.45), (a + 0.03, top - 0.2), (a, top - 0.2)]
-            _on_side(canvas, place, seam, side * half, Label.TRUCK, _times(paint, 0.6))
-        _wheels(canvas, place, (1.0, length - 1.0), 0.36, side * half, Label.TRUCK)
-    _ends(canvas, place, length, half, 1.15, Label.TRUCK)
+            on_side(canvas, place, seam, side * half, Label.TRUCK, scaled(paint, 0.6))
+        wheels(canvas, place, (1.0, length - 1.0), 0.36, side * half, Label.TRUCK)
+    ends(canvas, place, length, half, 1.15, Label.TRUCK)
     for w0, w1 in ((-half + 0.2, -0.06), (0.06, half - 0.2)):
         pane = [place(0.05, 1.4, w0), place(0.05, 1.4, w1), place(0.05, 2.05, w1), place(0.05, 2.05, w0)]
-        canvas.face(pane, _away(place, -1), Label.TRUCK, glass)
+        canvas.face(pane, away(place, -1), Label.TRUCK, glass)
     return length
 
 
@@ -246,8 +233,8 @@ def _coach(
     paint = pick(rng, _BUS)
     second = pick(rng, [(236, 234, 228), (60, 62, 66), paint])
     place = place_of(pose, length)
-    _shadow(canvas, place, length, half)
-    glass = _reflecting(canvas, (46, 54, 62))
+    cast_under(canvas, place, length, half)
+    glass = reflecting(canvas, (46, 54, 62))
     slant = 0.5 if label is Label.TRAM else 0.12
     low = 0.22 if label is Label.TRAM else 0.34
     body: Outline = [
@@ -258,11 +245,11 @@ def _coach(
         (slant, top),
         (0.0, 1.15),
     ]
-    tones = [(30, 30, 32), paint, _times(paint, 1.05), second, _times(paint, 1.05), paint]
+    tones = [(30, 30, 32), paint, scaled(paint, 1.05), second, scaled(paint, 1.05), paint]
     canvas.prism(place, body, half, label, tones, paint)
     for side in (-1, 1):
         w = side * half
-        _on_side(
+        on_side(
             canvas,
             place,
             [(0.15, 1.2), (length - 0.15, 1.2), (length - 0.4, top - 0.45), (0.4, top - 0.45)],
@@ -270,7 +257,7 @@ def _coach(
             label,
             glass,
         )
-        _on_side(
+        on_side(
             canvas,
             place,
             [(0.3, low), (length - 0.3, low), (length - 0.2, low + 0.35), (0.2, low + 0.35)],
@@ -285,7 +272,7 @@ def _coach(
             wide = 0.3 if is_joint else 0.05
             colour: Colour = (44, 44, 48) if is_joint else paint
             bottom, up = (low + 0.1, top) if is_joint else (1.2, top - 0.45)
-            _on_side(
+            on_side(
                 canvas,
                 place,
                 [(a - wide, bottom), (a + wide, bottom), (a + wide, up), (a - wide, up)],
@@ -295,15 +282,15 @@ def _coach(
             )
         for share in (0.3, 0.62, 0.9):
             a = length * share
-            _on_side(
+            on_side(
                 canvas,
                 place,
                 [(a - 0.6, low + 0.1), (a + 0.6, low + 0.1), (a + 0.6, top - 0.5), (a - 0.6, top - 0.5)],
                 w,
                 label,
-                _times(glass, 0.8),
+                scaled(glass, 0.8),
             )
-            _on_side(
+            on_side(
                 canvas,
                 place,
                 [(a - 0.03, low + 0.1), (a + 0.03, low + 0.1), (a + 0.03, top - 0.5), (a - 0.03, top - 0.5)],
@@ -312,14 +299,14 @@ def _coach(
                 second,
             )
         if label is Label.BUS:
-            _wheels(canvas, place, (2.6, length - 2.4), 0.48, w, label)
+            wheels(canvas, place, (2.6, length - 2.4), 0.48, w, label)
     for end, a0, a1 in ((-1, 0.0, slant), (1, length, length - slant)):
         rise = top - 1.15
 
         def at(u: float, w: float, a0: float = a0, a1: float = a1, rise: float = rise, end: int = end) -> Point:
             return place(a0 + (a1 - a0) * (u - 1.15) / rise + 0.01 * end, u, w)
 
-        normal = _away(place, end)
+        normal = away(place, end)
         pane = [
             at(1.25, -half + 0.12),
             at(1.25, half - 0.12),
@@ -331,7 +318,7 @@ def _coach(
         canvas.face(sign, normal, label, (34, 32, 28))
         text = [at(top - 0.34, -0.5), at(top - 0.34, 0.4), at(top - 0.2, 0.4), at(top - 0.2, -0.5)]
         canvas.face(text, normal, label, (240, 170, 60))
-        _lamps(canvas, place, a0, half, 0.75, normal, label, is_front=end > 0)
+        lamps(canvas, place, a0, half, 0.75, normal, label, is_front=end > 0)
     return length
 
 
@@ -341,7 +328,7 @@ def draw_caravan(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
     paint: Colour = pick(rng, [(228, 224, 214), (216, 218, 218), (206, 196, 176)])
     stripe = pick(rng, [(150, 60, 50), (60, 90, 130), (120, 108, 90)])
     place = place_of(pose, length)
-    _shadow(canvas, place, length, half)
+    cast_under(canvas, place, length, half)
     body: Outline = [
         (0.15, 0.4),
         (length - 0.3, 0.4),
@@ -353,22 +340,22 @@ def draw_caravan(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
         (0.0, 0.8),
     ]
     tones = [
-        _times(paint, 0.5),
-        _times(paint, 0.85),
+        scaled(paint, 0.5),
+        scaled(paint, 0.85),
         paint,
-        _times(paint, 1.05),
-        _times(paint, 1.1),
-        _times(paint, 1.05),
+        scaled(paint, 1.05),
+        scaled(paint, 1.1),
+        scaled(paint, 1.05),
         paint,
-        _times(paint, 0.9),
+        scaled(paint, 0.9),
     ]
-    canvas.prism(place, body, half, Label.CARAVAN, tones, _times(paint, 0.95), Texture.METAL)
-    glass = _reflecting(canvas, _GLASS)
+    canvas.prism(place, body, half, Label.CARAVAN, tones, scaled(paint, 0.95), Texture.METAL)
+    glass = reflecting(canvas, _GLASS)
     for side in (-1, 1):
         w = side * half
         for a in (0.6, length - 1.9):
-            _on_side(canvas, place, [(a, 1.35), (a + 1.1, 1.35), (a + 1.1, 2.0), (a, 2.0)], w, Label.CARAVAN, glass)
-        _on_side(
+            on_side(canvas, place, [(a, 1.35), (a + 1.1, 1.35), (a + 1.1, 2.0), (a, 2.0)], w, Label.CARAVAN, glass)
+        on_side(
             canvas,
             place,
             [(0.1, 0.95), (length - 0.1, 0.95), (length - 0.05, 1.12), (0.1, 1.12)],
@@ -376,10 +363,10 @@ def draw_caravan(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
             Label.CARAVAN,
             stripe,
         )
-        _wheels(canvas, place, (length * 0.48,), 0.33, w, Label.CARAVAN)
+        wheels(canvas, place, (length * 0.48,), 0.33, w, Label.CARAVAN)
     pane = [place(0.02, 1.35, -0.7), place(0.02, 1.35, 0.7), place(0.05, 2.0, 0.7), place(0.05, 2.0, -0.7)]
-    canvas.face(pane, _away(place, -1), Label.CARAVAN, glass)
-    _lamps(canvas, place, 0.05, half, 0.75, _away(place, -1), Label.CARAVAN, is_front=False)
+    canvas.face(pane, away(place, -1), Label.CARAVAN, glass)
+    lamps(canvas, place, 0.05, half, 0.75, away(place, -1), Label.CARAVAN, is_front=False)
     return length
 
 
@@ -390,12 +377,12 @@ def draw_trailer(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
     paint: Colour = pick(rng, [(150, 152, 154), (112, 90, 66), (70, 82, 92)])
     cover = pick(rng, [(64, 84, 116), (88, 96, 84), (170, 172, 170)])
     place = place_of(pose, length)
-    _shadow(canvas, place, length, half)
+    cast_under(canvas, place, length, half)
     shaft: Outline = [(length, 0.42), (length + 1.1, 0.42), (length + 1.1, 0.5), (length, 0.5)]
     box: Outline = [(0.0, 0.45), (length, 0.45), (length, 0.95), (0.0, 0.95)]
     canvas.prism(place, shaft, 0.08, Label.TRAILER, [(60, 60, 62)] * 4, (60, 60, 62))
     canvas.prism(
-        place, box, half, Label.TRAILER, [_times(paint, 0.5), paint, (52, 48, 44), paint], paint, Texture.PLANKS
+        place, box, half, Label.TRAILER, [scaled(paint, 0.5), paint, (52, 48, 44), paint], paint, Texture.PLANKS
     )
     if top > 1:
         canvas.prism(
@@ -408,92 +395,9 @@ def draw_trailer(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> float:
             Texture.PLASTER,
         )
     for side in (-1, 1):
-        _wheels(canvas, place, (length * 0.45,), 0.3, side * half, Label.TRAILER)
-    _lamps(canvas, place, 0.0, half, 0.62, _away(place, -1), Label.TRAILER, is_front=False)
+        wheels(canvas, place, (length * 0.45,), 0.3, side * half, Label.TRAILER)
+    lamps(canvas, place, 0.0, half, 0.62, away(place, -1), Label.TRAILER, is_front=False)
     return length
-
-
-def _shadow(canvas: Canvas, place: Place, length: float, half: float) -> None:
-    for grow, gain in ((0.25, 0.62), (0.0, 0.34)):
-        ring = [place(-grow, 0, -half - grow), place(length + grow, 0, -half - grow)]
-        ring += [place(length + grow, 0, half + grow), place(-grow, 0, half + grow)]
-        canvas.cast(ring, gain)
-
-
-def _wheels(canvas: Canvas, place: Place, where: tuple[float, ...], radius: float, w: float, label: Label) -> None:
-    for a in where:
-        for grow, colour in (
-            (1.16, (24, 24, 26)),
-            (1.0, _TYRE),
-            (0.62, (150, 152, 156)),
-            (0.5, (112, 114, 118)),
-            (0.16, (60, 60, 62)),
-        ):
-            rim: Outline = [(a + radius * grow * c, radius + radius * grow * s) for c, s in CIRCLE]
-            if grow > 1:  # the wheel's arch ends at the sill
-                rim = [(p, max(q, 0.28)) for p, q in rim]
-            if not _on_side(canvas, place, rim, w, label, colour):
-                return
-
-
-def _on_side(canvas: Canvas, place: Place, outline: Outline, w: float, label: Label, colour: Colour) -> bool:
-    corners = [place(a, u, w) for a, u in outline]
-    x0, y0, z0 = place(0, 0, 0)
-    x1, y1, z1 = place(0, 0, w)
-    return canvas.face(corners, (x1 - x0, y1 - y0, z1 - z0), label, colour)
-
-
-def _away(place: Place, end: int) -> Point:
-    """The normal of the tail (-1) or the nose (1)."""
-    x0, y0, z0 = place(0, 0, 0)
-    x1, y1, z1 = place(float(end), 0, 0)
-    return (x1 - x0, y1 - y0, z1 - z0)
-
-
-def _ends(
-    canvas: Canvas,
-    place: Place,
-    length: float,
-    half: float,
-    belt: float,
-    label: Label,
-    *,
-    only_front: bool = False,
-    only_rear: bool = False,
-) -> None:
-    """Lamps, plates and bumpers at both ends."""
-    for end in (-1, 1):
-        if (only_front and end < 0) or (only_rear and end > 0):
-            continue
-        a, normal = (0.0, _away(place, -1)) if end < 0 else (length, _away(place, 1))
-        _lamps(canvas, place, a, half, belt * 0.72, normal, label, is_front=end > 0)
-        quad = _end_quad(place, a, -half + 0.03, half - 0.03, 0.3, 0.44)
-        canvas.face(quad, normal, label, (44, 44, 47))
-        canvas.face(_end_quad(place, a, -0.26, 0.26, 0.46, 0.57), normal, label, (222, 222, 214))
-        if end > 0:
-            canvas.face(_end_quad(place, a, -0.45, 0.45, 0.6, belt * 0.72), normal, label, (32, 32, 34))
-
-
-def _lamps(
-    canvas: Canvas, place: Place, a: float, half: float, up: float, normal: Point, label: Label, *, is_front: bool
-) -> None:
-    colour: Colour = (240, 238, 222) if is_front else (176, 28, 26)
-    for side in (-1, 1):
-        w0, w1 = side * (half - 0.34), side * (half - 0.05)
-        canvas.face(_end_quad(place, a, w0, w1, up - 0.09, up + 0.09), normal, label, colour)
-
-
-def _end_quad(place: Place, a: float, w0: float, w1: float, u0: float, u1: float) -> list[Point]:
-    return [place(a, u0, w0), place(a, u0, w1), place(a, u1, w1), place(a, u1, w0)]
-
-
-def _reflecting(canvas: Canvas, glass: Colour) -> Colour:
-    sky = canvas.light.horizon
-    return (glass[0] + 0.12 * sky[0], glass[1] + 0.12 * sky[1], glass[2] + 0.12 * sky[2])
-
-
-def _times(colour: Colour, gain: float) -> Colour:
-    return (colour[0] * gain, colour[1] * gain, colour[2] * gain)
 
 
 Vehicle = Callable[[Canvas, Pose, np.random.Generator], float]
