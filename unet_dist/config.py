@@ -306,9 +306,9 @@ def cut_batch(schedule: ScheduleConfig, world_size: int) -> BatchCut:
     share, rest = divmod(batch, world_size)
     if rest:
         divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        multiples = f"{share * world_size} or {(share + 1) * world_size}" if share else str(world_size)
         raise ConfigError(
-            f"batch_size: got {batch} for {world_size} processes, expected a multiple of {world_size}: "
-            f"{max(1, share) * world_size} or {(share + 1) * world_size}. "
+            f"batch_size: got {batch} for {world_size} processes, expected a multiple of {world_size}: {multiples}. "
             f"A batch of {batch} divides over {', '.join(map(str, divisors))} processes."
         )
     divisors = [n for n in range(1, share + 1) if share % n == 0]
