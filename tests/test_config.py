@@ -165,7 +165,7 @@ def test_config_survives_yaml_and_json() -> None:
     config = Config.from_flat(
         {
             "augmentation": [{"name": "ColorJitter", "brightness": [0.8, 1.2], "p": 0.5}],
-            "label_map": {"#804080": 0, "7": 1},
+            "label_map": {7: 1, 8: 0},  # as YAML reads them
             "class_weights": [0.5, 1.5],
             "learning_rate": 1e-5,
             "trackers": [],

@@ -53,6 +53,14 @@ class DataConfig:
     """A hub id, a local data-set directory (parquet or arrow), a folder of images/ and masks/, or synthetic."""
     cache_path: str | None = None
     """Folder of the decoded caches; by default unet_dist in the user's cache folder."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    image_column: str = "pixel_values"
+    """Column of the images in a hub or local data set."""
+    label_column: str = "label"
+    """Column of the masks in a hub or local data set."""
+    max_pixels: int = 67_108_864
+    """Refuse an image of more pixels, which is decoded whole for the cache."""
     ignore_index: int | None = None
     """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
     label_map: dict[str, int] | None = None
@@ -67,6 +75,10 @@ class DataConfig:
     """albumentations transforms in order, each {name: ColorJitter, ...its arguments}."""
     num_workers: int = 0
     """Processes a rank that read crops; 0 reads ahead in a thread."""
+
+    def __post_init__(self) -> None:
+        if self.label_map is not None:  # YAML reads ids as numbers, and a checkpoint's JSON gives them back as words
+            object.__setattr__(self, "label_map", {str(key): target for key, target in self.label_map.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +199,14 @@ KEYS: dict[str, str] = {f.name: name for name, section in SECTIONS.items() for f
 # A resumed run may differ in these: they cut, place or show the work, and leave its result alone.
 FREE_KEYS = frozenset(
     {
-        *("cache_path", "num_workers", "micro_batch_size", "gradient_accumulation_steps", "checkpoint_activations"),
+        *(
+            "cache_path",
+            "max_pixels",
+            "num_workers",
+            "micro_batch_size",
+            "gradient_accumulation_steps",
+            "checkpoint_activations",
+        ),
         *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "checkpoint_steps"),
         *("keep_checkpoints", "log_steps", "trackers", "window_batch", "tile_size", "expected_processes"),
         "collective_timeout_s",
@@ -214,7 +233,7 @@ def check(config: Config) -> None:
             if choices and all(isinstance(choice, str) for choice in choices):
                 _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
     at_least = {
-        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "num_workers": 0, "input_size": 1, "batch_size": 1,
+        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "input_size": 1, "batch_size": 1,
         "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
         "early_stopping_evals": 1, "checkpoint_steps": 1, "keep_checkpoints": 1, "log_steps": 1, "tile_size": 1,
         "window_batch": 1, "expected_processes": 1, "weight_decay": 0, "ignore_index": 0,
@@ -233,7 +252,7 @@ def check(config: Config) -> None:
     classes = config.model.num_classes
     _require(classes is None or 2 <= classes <= 255, "num_classes", classes, "2 to 255")
     ignore = config.data.ignore_index
-    _require(ignore is None or ignore <= 255, "ignore_index", ignore, "0 to 255")
+    _require(ignore is None or ignore <= 65535, "ignore_index", ignore, "0 to 65535, what a 16-bit mask holds")
     weights = config.schedule.class_weights
     if isinstance(weights, str):
         _require(
