@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unet_dist.allocator import keep_freed_memory
 from unet_dist.config import Precision
-from unet_dist.errors import ConfigError, LaunchError, UnetDistError
+from unet_dist.errors import ConfigError, ExtraError, LaunchError, UnetDistError, suggest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,7 +99,8 @@ class Processes:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Around a forward pass of a model that prepare has not wrapped: the run's mixed precision."""
-        return self.accelerator.autocast()  # type: ignore[no-any-return]
+        context: contextlib.AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
 
     def accumulate(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a backward pass: gradients stay local until the last micro-batch of a step."""
@@ -132,8 +133,10 @@ def open_processes(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    has_accelerator = torch.accelerator.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
-    device_type = torch.accelerator.current_accelerator().type if has_accelerator else "cpu"
+    _require_trackers(trackers or [])
+    accelerating = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    has_accelerator = accelerating is not None and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+    device_type = accelerating.type if accelerating is not None and has_accelerator else "cpu"
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
     accelerator = Accelerator(
         mixed_precision=precision,
@@ -221,6 +224,25 @@ def _refuse_silent_single_process(environment: Any) -> None:
             f"srun: got {tasks} tasks that know nothing of each other, expected one launcher a node. Start accelerate launch in "
             "each task with --num_machines, --machine_rank and --main_process_ip, as the scripts in launch/slurm do."
         )
+
+
+def _require_trackers(names: list[str]) -> None:
+    """Refuse trackers that accelerate does not know or whose package is missing: it would leave them out in silence.
+
+    Raises:
+        ConfigError: not a name of accelerate's.
+        ExtraError: the package is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    available = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(
+                f"trackers: got {name!r}, expected names of trackers. {suggest(name, LOGGER_TYPE_TO_CLASS)}"
+            )
+        if name not in available:
+            raise ExtraError(f"trackers: {name} is not installed. Run pip install {name}, or take it out of trackers.")
 
 
 def has_fast_bf16(device_type: str) -> bool:

@@ -18,11 +18,11 @@ from unet_dist.imaging.reader import ArrayReader
 from unet_dist.metrics import Scores, count_confusion
 from unet_dist.tiling.batches import plan_batches
 from unet_dist.tiling.geometry import assign, plan_tiles
-from unet_dist.tiling.inference import predict_batch, require_locality
+from unet_dist.tiling.inference import TiledModel, predict_batch, require_locality
 
 
 def evaluate_split(
-    model: torch.nn.Module,
+    model: TiledModel,
     samples: Samples,
     processes: Processes,
     *,

@@ -59,7 +59,9 @@ class CrossEntropy:
 
 
 def weigh_classes(
-    rule: Literal["inverse", "median", "sqrt"] | str | Sequence[float], histogram: Sequence[int], ignore_index: int | None
+    rule: Literal["inverse", "median", "sqrt"] | str | Sequence[float],
+    histogram: Sequence[int],
+    ignore_index: int | None,
 ) -> Tensor:
     """Derive one weight a class from the pixels of the training split.
 

@@ -42,7 +42,7 @@ class DivergedError(UnetDistError):
 class Evaluate(Protocol):
     """Scores of the model on the validation split, or None when it was stopped half-way."""
 
-    def __call__(self, model: nn.Module, is_stopped: Callable[[], bool]) -> Scores | None: ...
+    def __call__(self, model: Any, is_stopped: Callable[[], bool]) -> Scores | None: ...
 
 
 @dataclass
@@ -86,8 +86,8 @@ class Parts:
     config: Config
     cut: BatchCut
     processes: Processes
-    model: nn.Module
-    wrapped: nn.Module
+    model: Any
+    wrapped: Any
     trim: int
     optimizer: torch.optim.Optimizer
     loss: CrossEntropy
@@ -393,7 +393,7 @@ class Trainer:
     def _write_model(self, name: str) -> None:
         path = self.parts.folder / name
         with write_errors_named(path):
-            write_whole_folder(path, lambda beside: self.parts.model.save_pretrained(beside))  # type: ignore[operator]
+            write_whole_folder(path, lambda beside: self.parts.model.save_pretrained(beside))
 
     def _save(self) -> None:
         """Write a checkpoint of this step, behind the training, unless it has been written."""

@@ -42,12 +42,16 @@ def open_data(config: Config, teller: Teller) -> Cache:
     data = config.data
     source = open_source(
         data.data_path,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        revision=data.revision,
         synthetic_images=data.synthetic_images,
         synthetic_size=synthetic_size(data.synthetic_size),
         synthetic_seed=0,
         say=teller.say,
     )
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, data.label_map)
+    label_map: dict[str | int, int] = dict((data.label_map or {}).items())
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
     shown: dict[str, Any] = {}
 
     def progress(phase: str, done: int, total: int) -> None:

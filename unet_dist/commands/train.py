@@ -116,7 +116,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     )
     validation = cache.split("validation")
 
-    def evaluate(model: torch.nn.Module, is_stopped: Any) -> Scores | None:
+    def evaluate(model: Any, is_stopped: Any) -> Scores | None:
         return evaluate_split(
             model,
             validation,
@@ -150,7 +150,9 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     )
     if processes.is_main:
         _write_folder(folder, config, cache, progress)
-    processes.accelerator.init_trackers("tensorboard", config={k: str(v) for k, v in config.flat().items()})
+    # TensorBoard keeps a config as a run of its own beside the curves; the run's folder has it in config.yaml.
+    settings = None if config.run.trackers == ["tensorboard"] else {k: str(v) for k, v in config.flat().items()}
+    processes.accelerator.init_trackers("tensorboard", config=settings)
     _introduce(parts, cache, progress)
 
     trainer = Trainer(parts, progress)

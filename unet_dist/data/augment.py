@@ -58,12 +58,12 @@ def _build(transform: dict[str, Any]) -> Any:
     import inspect
     import warnings
 
-    parameters = inspect.signature(known[name].__init__).parameters
+    parameters = inspect.signature(known[name]).parameters
     unknown = set(arguments) - set(parameters)
     if unknown:
         raise ConfigError(
             f"augmentation: {name}: unknown argument {sorted(unknown)[0]!r}. "
-            f"{suggest(sorted(unknown)[0], set(parameters) - {'self'})}"
+            f"{suggest(sorted(unknown)[0], set(parameters))}"
         )
     if "fill_mask" in parameters:  # what moves in from beyond the image has no label
         arguments.setdefault("fill_mask", IGNORED)
