@@ -6,52 +6,17 @@ together.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.slurm.checkout import ROOT, SCRIPTS, STAND_IN, Job, make_root
 from tests.slurm.lab import Lab, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "launch/slurm"
 ONE_PROCESS = ("--gpus-per-node=0", "--cpus-per-task=1")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A submitted job: its id, and the folder that it was submitted from."""
-
-    id: str
-    root: Path
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        """How the stand-in was called, in order."""
-        return [json.loads(line) for line in (self.root / "calls.jsonl").read_text(encoding="utf-8").splitlines()]
-
-    @property
-    def log(self) -> str:
-        """What the job printed, over all its lives."""
-        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(self.root.glob("slurm-*.log")))
-
-
-def make_root(folder: Path) -> Path:
-    """A checkout to submit from, whose environment has the stand-in for accelerate."""
-    environment = folder / ".venv/bin"
-    environment.mkdir(parents=True)
-    for name in ("launch", "configs"):
-        (folder / name).symlink_to(ROOT / name)
-    for name, words in (("accelerate", f'"{Path(__file__).parent / "stand_in.py"}" "$@"'), ("python", '"$@"')):
-        program = environment / name
-        program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" {words}\n', encoding="utf-8")
-        program.chmod(0o755)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +26,13 @@ def jobs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     def submit(
         name: str, script: str, *words: str, options: tuple[str, ...] = ONE_PROCESS, behaviour: str = "finish"
     ) -> None:
-        root = make_root(tmp_path_factory.mktemp("root"))
+        root = make_root(tmp_path_factory.mktemp("root"), STAND_IN)
         environment = {"STAND_IN": behaviour, "UNET_DIST_FRUITLESS_REQUEUES": "1"}
         if script == "predict.sbatch":
-            for folder, names in (("a", ("1.png", "2.png", "3 with space.png")), ("b", ("4.png", "5.png"))):
+            for folder, names in (
+                ("a", ("1.png", "2.png", "3 with space.png", "notes.txt")),
+                ("b", ("4.png", "5.tif")),
+            ):
                 (root / folder).mkdir()
                 for image in names:
                     (root / folder / image).touch()
