@@ -29,7 +29,8 @@ REFUSED: dict[str, list[Any]] = {
     "padding": ["reflect"],
     "upsampling": ["nearest"],
     "dropout": [-0.1, 1.0, float("nan")],
-    "ignore_index": [-1, 256],
+    "max_pixels": [0],
+    "ignore_index": [-1, 65536],
     "synthetic_images": [2],
     "synthetic_size": ["1080", "0x5", "8x-8", "8x8x8", "8 by 8"],
     "num_workers": [-1],
@@ -62,6 +63,7 @@ REFUSED: dict[str, list[Any]] = {
 ANYTHING_GOES = {
     *("checkpoint_activations", "init_from", "data_path", "cache_path", "label_map", "horizontal_flip", "augmentation"),
     *("output_path", "resume", "allow_config_change", "trackers", "deterministic"),
+    *("revision", "image_column", "label_column"),
 }
 
 
