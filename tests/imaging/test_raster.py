@@ -82,6 +82,18 @@ def test_its_colours_are_those_of_the_palette(labels, tmp_path):
         assert reader.placement == Placement()
 
 
+def test_other_software_opens_it(labels, tmp_path):
+    path = tmp_path / "a.tif"
+    write_raster(path, labels, palette=PALETTE, placement=PLACEMENT)
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+    openslide = pytest.importorskip("openslide", reason="the extra slides is not installed")
+    with openslide.OpenSlide(path) as slide:
+        assert slide.level_dimensions == ((1301, 1100), (651, 550), (326, 275))
+        assert slide.read_region((0, 0), 1, (1, 1)).getpixel((0, 0))[:3] == tuple(PALETTE[labels[0, 0]])
+
+
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_probabilities_are_planes(tmp_path, suffix, dtype):

@@ -2,6 +2,7 @@
 tiles and strips it touches are decoded."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -272,6 +273,7 @@ def test_every_way_to_place_pixels_scales():
         ((5, 37, 53), {"photometric": "minisblack"}, r"stack of images \(axes . 5, Y 37, X 53\).*split it"),
         ((37, 53, 4), {"photometric": "separated"}, "colour space SEPARATED. Expected grey or RGB"),
         ((37, 53, 3), {"photometric": "cielab"}, "colour space CIELAB"),
+        ((37, 53), {"extratags": [(274, "H", 1, 6, True)]}, r"stored turned or mirrored \(TIFF orientation 6\)"),
     ],
 )
 def test_what_is_not_one_grey_or_rgb_image_is_refused(tmp_path, shape, options, words):
@@ -329,6 +331,23 @@ def test_damaged_bytes_give_pixels_or_a_sentence(tmp_path_factory, seed):
             reader.read(0, 1, 0, 1)
     except DataError as error:
         assert "a.tif" in str(error)  # noqa: PT017
+
+
+def test_threads_read_from_one_reader(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (512, 512), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, tile=(32, 32), compression="zlib")
+
+    def reads_right(seed):
+        random = np.random.default_rng(seed)
+        for row, col in random.integers(0, 480, (200, 2)):
+            window = reader.read(row, row + 32, col, col + 32)[:, :, 0]
+            if not np.array_equal(window, values[row : row + 32, col : col + 32]):
+                return False
+        return True
+
+    with open_image(tmp_path / "a.tif", cache_bytes=20 * 32 * 32) as reader, ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(reads_right, range(4)))
+        assert reader._held_bytes == sum(block.nbytes for block in reader._blocks.values()) <= 20 * 32 * 32
 
 
 def test_forked_readers_do_not_disturb_each_other(tmp_path):

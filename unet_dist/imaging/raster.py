@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.atomic import replacing
@@ -88,8 +89,6 @@ def _overviews(values: np.ndarray) -> list[np.ndarray]:
 def _write_tiff(
     path: Path, values: np.ndarray, palette: np.ndarray | None, placement: Placement, num_threads: int
 ) -> None:
-    import tifffile
-
     options: dict[str, Any] = {"photometric": "minisblack"}
     if palette is not None:
         table = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint16)

@@ -83,7 +83,8 @@ def _open_level(
     chosen = choose_level(shapes, placement.microns_per_px, level=level, mpp=mpp, name=str(path))
     height, width = shapes[chosen]
     page = levels[chosen].keyframe
-    channels = 3 if page.photometric == _PALETTE else page.samplesperpixel * sides[chosen].get("C", 1)
+    samples = page.samplesperpixel * sides[chosen].get("C", 1)
+    channels = 3 if page.photometric == _PALETTE else samples
     values_of, block_shape = _source(path, file, levels[chosen], max_pixels)
     to_colours = _colours(page, value_range, path)
 
@@ -91,8 +92,8 @@ def _open_level(
         values = values_of(block_row, block_col)
         rows = min(block_shape[0], height - block_row * block_shape[0])
         cols = min(block_shape[1], width - block_col * block_shape[1])
-        if values.ndim != 3 or values.shape[0] < rows or values.shape[1] < cols:
-            raise _damaged(path, f"a tile or strip holds {values.shape}, not {rows} x {cols} px")
+        if values.ndim != 3 or values.shape[0] < rows or values.shape[1] < cols or values.shape[2] != samples:
+            raise _damaged(path, f"a tile or strip holds {values.shape}, not {(rows, cols, samples)}")
         return to_colours(values)
 
     return BlockReader(
@@ -111,6 +112,12 @@ def _require_one_image(series: Any, path: Path) -> None:
         raise DataError(
             f"{path} is a stack of images (axes {sides}). Expected one image of height, width and channels: split it "
             "into one file each."
+        )
+    orientation = series.keyframe.tags.valueof(274, default=1)
+    if orientation != 1:
+        raise DataError(
+            f"{path} is stored turned or mirrored (TIFF orientation {orientation}). Expected orientation 1: save it "
+            "upright."
         )
 
 
