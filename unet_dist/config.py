@@ -233,7 +233,8 @@ def check(config: Config) -> None:
             if choices and all(isinstance(choice, str) for choice in choices):
                 _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
     at_least = {
-        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "input_size": 1, "batch_size": 1,
+        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "input_size": 1,
+        "batch_size": 1,
         "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
         "early_stopping_evals": 1, "checkpoint_steps": 1, "keep_checkpoints": 1, "log_steps": 1, "tile_size": 1,
         "window_batch": 1, "expected_processes": 1, "weight_decay": 0, "ignore_index": 0,
