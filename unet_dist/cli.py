@@ -48,7 +48,6 @@ class _Parser:
             usage=USAGE[command],
             description=COMMANDS[command].capitalize() + ".",
             exit_on_error=False,
-            default_meta=False,
             add_help=False,
         )
         self.sections = list(sections)
@@ -135,7 +134,8 @@ def _readable(hint: str) -> str:
     """Turn a type as Python prints it into words."""
     hint = re.sub(r"<class '(\w+)'>", r"\1", hint).replace("typing.", "")
     hint = re.sub(r"Literal\[(.*?)\]", lambda m: "one of " + m.group(1).replace("'", ""), hint)
-    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}.get(hint, hint)
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "NoneType": "null"}
+    return words.get(hint, hint)
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:

@@ -1,0 +1,215 @@
+"""Proves how words become a config: precedence, spelling, switches, and the sentence for each word that cannot be read.
+
+That --help answers at once is measured by hand; here only that parsing loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unet_dist.cli import COMMANDS, main, parse_config, parse_options, run
+from unet_dist.config import KEYS
+from unet_dist.errors import ConfigError
+
+
+def parsed(*words: str) -> dict[str, Any]:
+    """The flat config of `train` with these words."""
+    return dict(parse_config("train", words).flat())
+
+
+@pytest.fixture
+def write_yaml(tmp_path: Path) -> Any:
+    """Write a config file; returns its path as a word."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+# ------------------------------------------------------------------------------------------------------- what is read
+
+
+def test_defaults_then_file_then_words(write_yaml: Any) -> None:
+    file = write_yaml("seed: 7\nlearning_rate: 3e-4\nhorizontal_flip: no\n")
+    values = parsed(file, "--learning_rate", "1e-2")
+    assert (values["seed"], values["learning_rate"], values["horizontal_flip"]) == (7, 1e-2, False)
+    assert values["batch_size"] == 16
+    assert parsed("--learning_rate", "1e-2", file) == values  # wherever the file stands
+
+
+def test_the_command_of_the_reference_task() -> None:
+    values = parsed(
+        *("--data_path", "streets", "--input_size", "724", "--batch_size", "16", "--total_steps", "4000"),
+        *("--eval_steps", "100", "--learning_rate", "0.0005", "--output_path", "./output", "--seed", "1"),
+    )
+    expected = {
+        "data_path": "streets",
+        "input_size": 724,
+        "total_steps": 4000,
+        "eval_steps": 100,
+        "learning_rate": 5e-4,
+    }
+    assert {key: values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (["--learning-rate", "3e-4"], "learning_rate", 3e-4),
+        (["--learning_rate=3e-4"], "learning_rate", 3e-4),
+        (["--data-path=a=b"], "data_path", "a=b"),
+        (["--data_path", "123"], "data_path", "123"),
+        (["--deterministic"], "deterministic", True),
+        (["--deterministic", "--seed", "1"], "deterministic", True),
+        (["--horizontal-flip", "false"], "horizontal_flip", False),
+        (["--max_grad_norm", "null"], "max_grad_norm", None),
+        (["--trackers", "[]"], "trackers", []),
+        (["--trackers", "[wandb, tensorboard]"], "trackers", ["wandb", "tensorboard"]),
+        (["--class_weights", "[1, 0.5]"], "class_weights", [1.0, 0.5]),
+        (["--class_weights", "median"], "class_weights", "median"),
+        (["--label_map", '{"#804080": 1}'], "label_map", {"#804080": 1}),
+        (["--augmentation", "[{name: ColorJitter, p: 0.5}]"], "augmentation", [{"name": "ColorJitter", "p": 0.5}]),
+        (["--seed", "1", "--seed", "2"], "seed", 2),
+    ],
+)
+def test_words(words: list[str], key: str, value: Any) -> None:
+    assert parsed(*words)[key] == value
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("learning_rate: 3e-4", "learning_rate", 3e-4),  # a word to YAML 1.1
+        ("learning_rate: 1", "learning_rate", 1.0),
+        ("label_map: {7: 0, 8: 1}", "label_map", {"7": 0, "8": 1}),
+        ("class_weights: [1, 2]", "class_weights", [1.0, 2.0]),
+        ("max_grad_norm: null", "max_grad_norm", None),
+        ("", "seed", 0),
+    ],
+)
+def test_lines_of_a_file(write_yaml: Any, line: str, key: str, value: Any) -> None:
+    assert parsed(write_yaml(line))[key] == value
+
+
+def test_options_of_evaluate() -> None:
+    words, options = parse_options("evaluate", ["output", "--split", "validation", "--tile-size", "572"])
+    assert (words, options.split, options.tile_size, options.pictures) == (["output"], "validation", 572, 4)
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--learning-rat", "1"],
+            "Unknown key --learning_rat. Did you mean --learning_rate or --early_stopping_evals? --help lists all keys.",
+        ),
+        (["-s", "3"], "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them."),
+        (["--total_steps"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
+        (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
+        (["--total_steps", "1.5"], "total_steps: got '1.5', expected a whole number. (Optimizer steps of the run.)"),
+        (["--learning_rate", "x"], "learning_rate: got 'x', expected a number. (Peak learning rate, above 0.)"),
+        (
+            ["--padding", "full"],
+            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper) or with zeros.)",
+        ),
+        (["a.yaml", "b.yaml"], "train: got 2 words without a key (a.yaml b.yaml), expected one CONFIG.yaml at most."),
+        (
+            ["nowhere.yaml"],
+            "Config file: got 'nowhere.yaml', which is not a file; expected a YAML file. Keys start with --.",
+        ),
+    ],
+)
+def test_words_that_cannot_be_read(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parsed(*words)
+    assert str(refusal.value) == sentence
+
+
+def test_word_for_an_optional_number_is_told_what_none_is_called() -> None:
+    with pytest.raises(ConfigError, match=r"^in_channels: got 'None', expected a whole number or null\. "):
+        parsed("--in_channels", "None")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("batchsize: 3", "unknown key 'batchsize'. Did you mean --batch_size"),
+        ("1: 3", "unknown key 1. --help lists all keys."),
+        ("[1]", "got a list, expected lines of `key: value`."),
+        ("a: [", "not readable as YAML: "),
+    ],
+)
+def test_file_that_cannot_be_read(write_yaml: Any, text: str, sentence: str) -> None:
+    file = write_yaml(text)
+    with pytest.raises(ConfigError) as refusal:
+        parsed(file)
+    assert str(refusal.value).startswith(f"{file}: {sentence}")
+
+
+@pytest.mark.parametrize("line", ["seed: 1.5", "seed: true", "learning_rate: abc", "trackers: wandb", "norm: layer"])
+def test_value_in_a_file_is_judged_like_a_word(write_yaml: Any, line: str) -> None:
+    key, _, value = line.partition(": ")
+    with pytest.raises(
+        ConfigError, match=f"^{key}: got '{value.capitalize() if value == 'true' else value}', expected "
+    ):
+        parsed(write_yaml(line))
+
+
+def test_run_is_required() -> None:
+    with pytest.raises(ConfigError, match=r"^evaluate: got no RUN, .* Usage: unet-dist evaluate RUN"):
+        parse_options("evaluate", ["--split", "test"])
+
+
+def test_unknown_command_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^Unknown command 'trian'\. Did you mean \"train\"\? Valid: "):
+        run(["trian"])
+
+
+def test_main_prints_a_sentence_and_leaves_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["train", "--seed", "x"])
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("unet-dist: error: seed: got 'x', expected a whole number. ")
+    assert err.count("\n") == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- help
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        with pytest.raises(SystemExit) as leaving:
+            main(words)
+        assert leaving.value.code == 0
+        out = capsys.readouterr().out
+        assert [name for name in COMMANDS if f"\n  {name} " in out] == list(COMMANDS)
+
+
+def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert [key for key in KEYS if f"--{key} " not in text] == []
+    assert "Crops of one optimizer step over all processes. (type: int, default: 16)" in text
+
+
+def test_parsing_loads_nothing_heavy() -> None:
+    """What makes --help slow: torch alone takes seconds."""
+    code = (
+        "import sys; from unet_dist.cli import run; run(['train', '--help']); run(['evaluate', '--help'])\n"
+        "heavy = {'torch', 'numpy', 'accelerate', 'albumentations', 'datasets', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
