@@ -1,0 +1,79 @@
+"""Measure a training crop from the decoded cache against decoding the files and cropping, alternately in one process.
+
+    python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unet_dist.data.build import prepare
+from unet_dist.data.cache import CacheSettings
+from unet_dist.data.crops import CropReader
+from unet_dist.data.sampler import Draw, crop_generator
+from unet_dist.data.source import open_source
+from unet_dist.data.synthetic import SyntheticScenes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--input_size", type=int, default=572)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        scenes = SyntheticScenes(options.images, 1080, 1920)
+        for name in ("images", "masks"):
+            (root / "data" / name).mkdir(parents=True)
+        for i in range(options.images):
+            image, label = scenes.render(i)
+            Image.fromarray(image).save(root / "data/images" / f"{i}.jpg", quality=90)
+            Image.fromarray(label).save(root / "data/masks" / f"{i}.png")
+        cache = prepare(open_source(root / "data"), CacheSettings(num_classes=35), seed=0, cache_path=root / "cache")
+        samples = cache.split("all")
+        crops = CropReader(samples, seed=0, window_side=options.input_size, halo=92)
+        draws = [Draw(position, position % options.images) for position in range(4 * options.images)]
+
+        def from_cache() -> None:
+            for draw in draws:  # a crop inside the image is a view until it is stacked into a batch
+                for part in crops.read(draw):
+                    np.array(part)
+
+        def from_files() -> None:
+            side = options.input_size
+            for draw in draws:
+                name = samples.ids[draw.index]
+                image = np.asarray(Image.open(root / "data/images" / f"{name}.jpg"))
+                label = np.asarray(Image.open(root / "data/masks" / f"{name}.png"))
+                row, col = crop_generator(0, draw.position).integers(1080 - side), 300
+                np.ascontiguousarray(image[row : row + side, col : col + side])
+                np.ascontiguousarray(label[row + 92 : row + side - 92, col + 92 : col + side - 92])
+
+        ways = {"cache": from_cache, "files": from_files}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                seconds[name].append(_cpu_seconds(way) / len(draws))
+    ratios = [files / cached for files, cached in zip(seconds["files"], seconds["cache"], strict=True)]
+    for name, values in seconds.items():
+        print(f"{name}: {1e3 * statistics.median(values):.2f} ms of CPU a crop (median of {options.rounds} rounds)")
+    print(f"files / cache: {statistics.median(ratios):.1f} (from {min(ratios):.1f} to {max(ratios):.1f})")
+
+
+def _cpu_seconds(way: Callable[[], None]) -> float:
+    started = time.process_time()
+    way()
+    return time.process_time() - started
+
+
+if __name__ == "__main__":
+    main()
