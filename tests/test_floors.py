@@ -21,6 +21,7 @@ PACKAGE = ROOT / "unet_dist"
 # above its own, and on its own floor without a circle. A new module needs a place here.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("files", "allocator"),
     ("tiling.geometry",),
     ("config",),
     ("options",),
@@ -32,8 +33,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("losses", "metrics", "optim", "planner", "stopping"),
     # processes and artefacts
     ("distributed",),
-    ("checkpoint", "tracking", "report", "export"),
+    ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export"),
     ("trainer",),
+    ("debugging",),
     # composition roots
     ("commands",),
     ("cli",),
