@@ -145,7 +145,7 @@ class Lab:
         """How often the job came back."""
         return int(self.show(job)["Restarts"])
 
-    def wait_for_end(self, job: str, timeout_s: float = 120) -> str:
+    def wait_for_end(self, job: str, timeout_s: float = 300) -> str:
         """Wait until the job has ended for good, and return its state."""
         wait_until(lambda: self.state(job) in ENDED, timeout_s, lambda: f"the end of job {job}: {self.show(job)}")
         return self.state(job)

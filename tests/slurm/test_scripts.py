@@ -131,7 +131,7 @@ def test_predict_shares_every_image_once(lab: Lab, jobs: dict[str, Job]) -> None
         "2.png",
         "3 with space.png",
         "4.png",
-        "5.png",
+        "5.tif",
     ]
     assert sorted(len(share) for share in shares) == [1, 2, 2]
     assert sorted(value(call, "--output") for call in job.calls) == ["out/task-0", "out/task-1", "out/task-2"]

@@ -15,7 +15,7 @@ import pytest
 from tests.slurm.checkout import ACCELERATE, Job, make_root
 from tests.slurm.lab import Lab, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.processes, pytest.mark.timeout(900)]
 
 TOTAL_STEPS = 120
 TRAINING = {
@@ -72,7 +72,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 def undisturbed(lab: Lab, root: Path) -> dict[str, bytes]:
     """The weights of the run that nobody stopped."""
     job = submit(lab, root, "undisturbed")
-    assert lab.wait_for_end(job.id, timeout_s=200) == "COMPLETED", job.log
+    assert lab.wait_for_end(job.id) == "COMPLETED", job.log
     return weights(root / "undisturbed")
 
 
@@ -82,9 +82,9 @@ def test_preempted_three_times_ends_like_the_undisturbed(lab: Lab, root: Path, u
     for life in range(3):
         # A moment within the next steps of this life; the last life is left enough to do.
         moment = logged_step(root / "preempted") + rng.randint(1, TOTAL_STEPS // 5)
-        wait_until(partial(has_reached, root / "preempted", moment), 100, lambda: job.log)
+        wait_until(partial(has_reached, root / "preempted", moment), 400, lambda: job.log)
         lab.preempt(job.id)
-        wait_until(partial(has_come_back, lab, job, life + 1), 60, lambda: job.log)
+        wait_until(partial(has_come_back, lab, job, life + 1), 400, lambda: job.log)
     assert lab.wait_for_end(job.id) == "COMPLETED", job.log
     assert lab.starts(job.id) == 3
     assert weights(root / "preempted") == undisturbed
@@ -92,7 +92,7 @@ def test_preempted_three_times_ends_like_the_undisturbed(lab: Lab, root: Path, u
 
 def test_cancelled_stays_cancelled_and_resumes_when_asked(lab: Lab, root: Path, undisturbed: dict[str, bytes]) -> None:
     job = submit(lab, root, "cancelled")
-    wait_until(lambda: logged_step(root / "cancelled") >= 10, 100, lambda: job.log)
+    wait_until(lambda: logged_step(root / "cancelled") >= 10, 400, lambda: job.log)
     lab.run("scancel", job.id)
     assert lab.wait_for_end(job.id) == "CANCELLED", job.log
     assert not (root / "cancelled/requeue").exists()
