@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unet_dist.errors import CheckpointError
+from unet_dist.errors import CheckpointError, DataError
 from unet_dist.files import digest, recover_folder, write_whole, write_whole_folder
 
 VERSION = 1
@@ -90,10 +90,12 @@ def write_errors_named(path: Path) -> Iterator[None]:
     """Name the folder that could not be written: the disk is full, or the folder is not ours.
 
     Raises:
-        CheckpointError: an OSError, or safetensors' own error, inside.
+        CheckpointError: a refusal of the system, or safetensors' own error, inside.
     """
     try:
         yield
+    except DataError as error:
+        raise CheckpointError(f"{path}: {error} Earlier checkpoints are untouched.") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: cannot write it: {getattr(error, 'strerror', None) or error}. Earlier checkpoints are untouched. "

@@ -1,79 +1,89 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that are whole or not there.
 
-Owns the order of write, fsync and rename. Knows nothing of what is in them.
+Owns the temporary name, the flush to disk and the rename; and says so in a sentence when the disk refuses. Knows nothing of
+what is in them.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from unet_dist.errors import DataError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write a file or a folder under; on leaving, it becomes `path` in one step.
+
+    One process writes a `path` at a time.
+
+    When the body raises, what was written goes away and an older `path` stays as it was.
+
+    Raises:
+        DataError: the disk is full, the folder cannot be written to, or another refusal of the system.
+    """
+    # One name for all attempts: what a killed process left is swept by the next. The suffix stays: writers look at it.
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        yield temporary
+        _sync(temporary)
+        _replace(temporary, path)
+        _sync_entry(path.parent)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        with suppress(OSError):  # the reason that brought us here is the one to tell
+            _remove(temporary)
+
+
+def writing_failed(path: Path, error: OSError) -> DataError:
+    """Say why a file could not be written and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "Make room or choose another output folder, then start the same command again."
+    else:
+        remedy = "Check that the output folder exists and that you may write to it."
+    return DataError(f"{path} could not be written: {error.strerror or error}. {remedy}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in place of an older one: beside, fsynced, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Put a file in place of an older one.
+
+    Raises:
+        DataError: as `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_whole_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Put a folder in place of an older one: filled beside, fsynced, renamed; the old one goes after its successor stands.
+    """Put a folder in place of an older one, which goes after its successor stands.
 
-    A process that dies between the two renames leaves NAME.old, which recover_folder puts back.
+    A process that dies between the two renames leaves the older one aside; recover_folder puts it back.
+
+    Raises:
+        DataError: as `replacing`.
     """
-    beside, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        fill(beside)
-        for file in sorted(beside.rglob("*")):
-            if file.is_file():
-                sync_file(file)
-        sync_folder(beside)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    recover_folder(path)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(beside, path)
-    sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        fill(temporary)
 
 
 def recover_folder(path: Path) -> None:
     """Undo a replacement that a kill cut in two."""
-    old = path.with_name(f".{path.name}.old")
+    old = _stepped_aside(path)
     if old.exists():
         if path.exists():
-            shutil.rmtree(old)
+            _remove(old)
         else:
             os.rename(old, path)
-
-
-def sync_file(path: Path) -> None:
-    """Flush a file to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
-    sync_file(path)
 
 
 def digest(path: Path) -> str:
@@ -83,3 +93,49 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    _sync_entry(path)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or every file and folder below a folder, to disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync_entry(Path(folder, name))
+        _sync_entry(Path(folder))
+    if not path.is_dir():
+        _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    recover_folder(path)
+    if path.is_dir():  # a folder is not replaced in one step: the old one steps aside first
+        old = _stepped_aside(path)
+        os.replace(path, old)
+        os.replace(temporary, path)
+        _remove(old)
+    else:
+        os.replace(temporary, path)
+
+
+def _stepped_aside(path: Path) -> Path:
+    """Where an older folder waits while its successor takes its name."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unet_dist.imaging.atomic import replacing
+from unet_dist.files import replacing
 from unet_dist.imaging.palette import IGNORED_COLOUR
 
 
