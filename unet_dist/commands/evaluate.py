@@ -14,8 +14,9 @@ from unet_dist.data.crops import Samples
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import ConfigError
 from unet_dist.evaluation import evaluate_split
-from unet_dist.figures import draw_pair
+from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
+from unet_dist.imaging.reader import as_reader
 from unet_dist.options import EvaluateOptions
 from unet_dist.tiling.geometry import assign, default_tile_size
 from unet_dist.tiling.inference import predict_image
@@ -103,7 +104,8 @@ def _draw(
         index = chosen[number]
         with processes.autocast():
             prediction = predict_image(model, samples.image(index), tile_size, window_batch=options.window_batch)
+        image = as_reader(samples.image(index)).read(0, prediction.shape[0], 0, prediction.shape[1])
         path = folder / f"{options.split}-{samples.ids[index]}.png"
-        draw_pair(path, samples.image(index), samples.label(index), prediction, cache.class_names)
+        draw_samples(path, [Sample(image, samples.label(index), prediction)], cache.class_names)
     if count:
         teller.say(f"Pictures: {folder}/{options.split}-*.png")
