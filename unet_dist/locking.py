@@ -18,8 +18,11 @@ from unet_dist.errors import LaunchError
 
 
 @contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path, key: str = "output_path") -> Iterator[None]:
     """Hold a run's folder for this process.
+
+    Args:
+        key: the option that an error names.
 
     Raises:
         LaunchError: another run holds it (says which process on which host), or the folder cannot be written.
@@ -30,7 +33,7 @@ def lock_run(folder: Path) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise LaunchError(
-            f"output_path: cannot write to {folder}: {error.strerror}. Choose another --output_path, or mend the folder."
+            f"{key}: cannot write to {folder}: {error.strerror}. Choose another --{key}, or mend the folder."
         ) from None
     with file:
         try:
@@ -39,7 +42,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise LaunchError(
-                f"output_path: {folder} is held by another run: {holder}. Wait for it, stop it, or choose another --output_path."
+                f"{key}: {folder} is held by another run: {holder}. Wait for it, stop it, or choose another --{key}."
             ) from None
         file.seek(0)
         file.truncate()

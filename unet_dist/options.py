@@ -5,6 +5,7 @@ Owns the options of every command but train and prepare, whose keys are in confi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,6 @@ from unet_dist.errors import ConfigError
 class InferenceOptions:
     """How windows are computed"""
 
-    tile_size: int | None = None
-    """Side of the input window, px; the result does not depend on it. By default the run's."""
     window_batch: int = 4
     """Windows that a process computes at once."""
     mixed_precision: Precision = "auto"
@@ -29,8 +28,8 @@ class InferenceOptions:
 
     def __post_init__(self) -> None:
         for key in ("tile_size", "window_batch", "expected_processes"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
+            value = getattr(self, key, None)
+            if isinstance(value, int) and value < 1:
                 raise ConfigError(f"{key}: got {value}, expected 1 or more. Change --{key}.")
 
 
@@ -38,6 +37,8 @@ class InferenceOptions:
 class EvaluateOptions(InferenceOptions):
     """Evaluation of a run or a model folder"""
 
+    tile_size: int | None = None
+    """Side of the input window, px; the result does not depend on it. By default the run's."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Part of the data set to evaluate on."""
     data_path: str | None = None
@@ -60,9 +61,79 @@ class EvaluateOptions(InferenceOptions):
 class PredictOptions(InferenceOptions):
     """Prediction of images"""
 
+    tile_size: int | Literal["auto"] | None = None
+    """Side of the input window, px, or auto: the one of least predicted time that memory allows. The result does not depend on
+    it, unless blended. By default the run's."""
+    memory: str | None = None
+    """With tile_size auto: memory a process may use for it, such as 6GiB; by default 80 % of what is free."""
     output: str = "predictions"
     """Folder for NAME.png (label map) and NAME_overlay.png."""
+    format: Literal["auto", "png", "tiff", "zarr"] = "auto"
+    """Of the label maps; auto keeps TIFF and Zarr, and takes PNG for others up to 67 megapixels, TIFF beyond."""
     overlay: bool = True
-    """Write the overlays too."""
+    """Write overlays too, of images up to 67 megapixels."""
+    probabilities: Literal["none", "uint8", "float16"] = "none"
+    """Write NAME_probabilities, a plane a class; uint8 is round(255 p)."""
+    confidence: bool = False
+    """Write NAME_confidence: the winning class's probability, round(255 p)."""
+    flip: bool = False
+    """Average the probabilities of each image and of its mirror image; takes twice as long."""
+    blend: bool = False
+    """Overlapping windows, averaged with Gaussian weights: for networks without a finite halo. Not exact: the result depends on
+    the tile size."""
+    skip_background: bool = False
+    """Leave out the pixels from which the network sees nothing but bright background (235 or more in every channel): they become
+    255, no class."""
+    level: int | None = None
+    """Level of an image pyramid, 0 the finest (the default)."""
+    mpp: float | None = None
+    """Micrometres per pixel, instead of a level: takes the level of this size, within 10 %."""
+    value_range: str | None = None
+    """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095)."""
     max_pixels: int = 500_000_000
     """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels: it is decoded whole."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.memory is None or self.tile_size == "auto", "memory", self.memory, "--tile_size auto with it")
+        _require(self.mpp is None or self.level is None, "level", self.level, "level or mpp, not both")
+        _require(self.mpp is None or self.mpp > 0, "mpp", self.mpp, "more than 0")
+        _require(self.level is None or self.level >= 0, "level", self.level, "0 or more")
+        _require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        both = self.blend and self.skip_background
+        _require(not both, "skip_background", True, "no blend with it, as it takes a finite halo to tell what is seen")
+        self.value_limits()
+        self.memory_bytes()
+
+    def value_limits(self) -> tuple[float, float] | None:
+        """The two numbers of value_range."""
+        if self.value_range is None:
+            return None
+        numbers = _numbers(self.value_range)
+        valid = len(numbers) == 2 and numbers[0] < numbers[1]
+        _require(valid, "value_range", self.value_range, "two numbers, the smaller first, such as 0,4095")
+        return numbers[0], numbers[1]
+
+    def memory_bytes(self) -> int | None:
+        """The number of bytes of memory."""
+        if self.memory is None:
+            return None
+        match = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]i?B?|B?)\s*", self.memory)
+        numbers = _numbers(match[1]) if match else []
+        _require(bool(match and numbers), "memory", self.memory, "a number and a unit, such as 6GiB or 900MiB")
+        assert match is not None
+        unit = match[2]
+        base = 1024 if "i" in unit else 1000
+        return int(numbers[0] * base ** (" KMGT".index(unit[0]) if unit and unit != "B" else 0))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in re.split(r"[,:\s]+", text.strip("[]() "))]
+    except ValueError:
+        return []
+
+
+def _require(is_valid: bool, key: str, got: object, expected: str) -> None:
+    if not is_valid:
+        raise ConfigError(f"{key}: got {got}, expected {expected}. Change --{key}.")

@@ -2,48 +2,270 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from unet_dist.commands.parts import load_run, resolve_tile_size, teller_of
-from unet_dist.distributed import open_processes
-from unet_dist.errors import ConfigError, DataError
+from unet_dist.distributed import Processes, open_processes
+from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
+from unet_dist.locking import lock_run
 from unet_dist.options import PredictOptions
-from unet_dist.prediction import describe, find_jobs, predict_jobs
-from unet_dist.tiling.geometry import default_tile_size
-from unet_dist.tiling.inference import require_locality
+from unet_dist.prediction.blended import BlendedTiles
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.jobs import Job, OpenReader, describe, find_sources, make_jobs
+from unet_dist.prediction.journal import Done, Journal
+from unet_dist.prediction.progress import Progress, show_progress
+from unet_dist.prediction.run import (
+    Tiles,
+    Totals,
+    Work,
+    compute_share,
+    finish_shared,
+    input_records,
+    share_of,
+    wait_for_others,
+)
+from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
+from unet_dist.prediction.values import Recipe
+from unet_dist.stopping import NO_WISH, StopWish
+from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, default_tile_size, smallest_tile_size
+from unet_dist.tracking import Teller
+
+# Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
+_SHARE_OF_FREE = 0.8
 
 
 def run(words: Sequence[str], options: PredictOptions) -> None:
     """Predict INPUT... with RUN."""
     if len(words) < 2:
         raise ConfigError(f"predict: got RUN {words[0]} and no INPUT, expected image files, folders or globs after it.")
-    output = Path(options.output)
-    jobs = find_jobs(words[1:], output, overlay=options.overlay)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
     with open_processes(
         mixed_precision=options.mixed_precision,
         expected_processes=options.expected_processes,
         collective_timeout_s=options.collective_timeout_s,
+        deterministic=True,
     ) as processes:
-        teller = teller_of(processes)
-        model, _, _ = load_run(words[0], processes.device)
-        otherwise = default_tile_size(model.window_sizes, require_locality(model))
-        tile_size = resolve_tile_size(options.tile_size, model, otherwise)
-        with teller.progress("windows", 0) as bar:
-            predict_jobs(
-                model,
-                jobs,
-                processes,
-                open_reader=partial(open_image, max_pixels=options.max_pixels),
-                tile_size=tile_size,
-                window_batch=options.window_batch,
-                advance=bar.advance,
-            )
-        for line in describe(jobs):
+        output = Path(options.output)
+        with ExitStack() as stack:
+            if processes.is_main:
+                _make_folder(output)
+                stack.enter_context(lock_run(Journal(output).folder, "output"))
+            wish = stack.enter_context(StopWish(output, watches_file=True))
+            _predict(_Prediction(words, options, processes), processes, wish)
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """What the main process found, and all go by."""
+
+    jobs: list[Job]
+    tile_size: int
+    num_threads: int
+    done: Done
+
+
+class _Prediction:
+    """The parts of a prediction, as the user asked for it."""
+
+    def __init__(self, words: Sequence[str], options: PredictOptions, processes: Processes) -> None:
+        self.words = words
+        self.options = options
+        self.processes = processes
+        self.journal = Journal(Path(options.output))
+        self.model, config, _ = load_run(words[0], processes.device)
+        self.input_size = config.schedule.input_size if config else None
+        self.recipe = Recipe(options.probabilities, options.confidence, options.flip, options.skip_background)
+        self.tiles = _make_tiles(self.model, self.recipe, options, _warner(processes))
+        self.open_reader: OpenReader = partial(
+            open_image,
+            level=options.level,
+            mpp=options.mpp,
+            value_range=options.value_limits(),
+            max_pixels=options.max_pixels,
+        )
+
+    def work(self, jobs: Sequence[Job], tile_size: int) -> Work:
+        """Lay out the tiles of all images."""
+        return Work(
+            jobs,
+            self.journal,
+            self.tiles,
+            self.recipe,
+            num_classes=self.model.num_classes,
+            tile_size=tile_size,
+            # A blended tile is a batch of windows by itself.
+            window_batch=1 if self.options.blend else self.options.window_batch,
+            open_reader=self.open_reader,
+        )
+
+    def find(self, teller: Teller) -> _Agreed:
+        """Find the images and what an earlier launch has done; by the main process alone, so that all see the same.
+
+        Raises:
+            DataError: an input or output that cannot be.
+            ConfigError: other settings than those of the unfinished prediction.
+        """
+        options = self.options
+        sources = find_sources(self.words[1:])
+        jobs = make_jobs(
+            sources,
+            Path(options.output),
+            open_reader=self.open_reader,
+            in_channels=self.model.in_channels,
+            rasters=list(self.recipe.rasters(self.model.num_classes)),
+            format=options.format,
+            overlay=options.overlay,
+        )
+        before = self.journal.settings() or {}
+        goes_on = bool(before) and options.tile_size == "auto"
+        tile_size = int(before["tile_size"]) if goes_on else self._tile_size(jobs)
+        # A sum in another number of threads may differ in its last bits, and a launcher sets them by its own rules.
+        num_threads = int(before.get("num_threads", torch.get_num_threads()))
+        settings = self._settings(sources, tile_size, num_threads)
+        if before:
+            self.journal.require_same(settings)
+        else:
+            self.journal.begin(settings)
+        work = self.work(jobs, tile_size)
+        done = work.without_lost(self.journal.done())
+        self.journal.compact(done)
+        for line in _announcement(work, done, options, tile_size):
             teller.say(line)
+        return _Agreed(jobs, tile_size, num_threads, done)
+
+    def _tile_size(self, jobs: Sequence[Job]) -> int:
+        sizes, locality, options = self.model.window_sizes, self.model.locality, self.options
+        if options.tile_size == "auto":
+            return choose_tile_size(
+                self.model,
+                [job.shape for job in jobs],
+                plan=self.tiles.plan,
+                smallest=sizes.minimum if locality is None else smallest_tile_size(sizes, locality),
+                window_batch=options.window_batch,
+                recipe=self.recipe,
+                memory_bytes=options.memory_bytes() or _usable_bytes(self.processes.device),
+            )
+        if self.input_size is not None:
+            otherwise = sizes.round_up(self.input_size)
+        elif locality is not None:
+            otherwise = default_tile_size(sizes, locality)
+        else:
+            otherwise = sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
+        return resolve_tile_size(options.tile_size, self.model, otherwise)
+
+    def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
+        """What the bytes of the outputs depend on."""
+        options = self.options
+        keys = ("window_batch", "format", "overlay", "probabilities", "confidence", "flip", "blend", "skip_background")
+        return {
+            "version": 1,
+            "model": _digest(self.model),
+            "inputs": input_records(sources),
+            "tile_size": tile_size,
+            "num_threads": num_threads,
+            "device": self.processes.device.type,
+            "mixed_precision": self.processes.precision,
+            **{key: getattr(options, key) for key in (*keys, "level", "mpp", "value_range")},
+        }
+
+
+def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> None:
+    teller, rank, world_size = teller_of(processes), processes.rank, processes.world_size
+    agreed = processes.share(prediction.find(teller) if processes.is_main else None)
+    assert agreed is not None
+    if processes.device.type == "cpu":
+        torch.set_num_threads(agreed.num_threads)
+    work = prediction.work(agreed.jobs, agreed.tile_size)
+    share = share_of(work, agreed.done, rank, world_size)
+
+    def is_stopped() -> bool:
+        return wish.now() != NO_WISH
+
+    with _shown(work, agreed.done, teller):
+        compute_share(work, share, agreed.done, rank, is_stopped=is_stopped, around_forward=processes.autocast)
+        timeout_s = prediction.options.collective_timeout_s
+        wait_for_others(work.journal, world_size, timeout_s, is_stopped=is_stopped)
+        processes.barrier()
+        is_complete = finish_shared(work, share, rank, world_size)
+        processes.barrier()
+    if not processes.is_main:
+        return
+    if is_complete:
+        work.journal.remove()
+        for line in describe(work.jobs):
+            teller.say(line)
+    else:
+        num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
+        teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles: the same command goes on from there.")
+    wish.settle(NO_WISH if is_complete else wish.now(), step=0)
+
+
+@contextmanager
+def _shown(work: Work, before: Done, teller: Teller) -> Iterator[None]:
+    """Show the progress of all processes, on the one that speaks."""
+    if not teller.speaks:
+        yield
+        return
+    progress = Progress(work, before)
+    with teller.progress("tiles", progress.total.tiles, progress.now.tiles) as bar, show_progress(progress, bar):
+        yield
+
+
+def _announcement(work: Work, done: Done, options: PredictOptions, tile_size: int) -> Iterator[str]:
+    """Say what is ahead, and what is not as one might expect."""
+    total, jobs = Totals.of(work), work.jobs
+    images = f"{len(jobs)} image{'s' * (len(jobs) > 1)}"
+    kind = "blended windows" if options.blend else "windows"
+    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {total.tiles} tiles from {kind} of at most {tile_size} px"
+    if options.blend:
+        yield "Blended: the labels depend on the tile size."
+    if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
+        yield f"No overlay for {num_without} image{'s' * (num_without > 1)} too large to be made in memory."
+    if done.batches or done.images:
+        num_done = Totals.of(work, sorted(done.batches)).tiles
+        yield f"Going on: {num_done} tiles and {len(done.images)} of the images were finished before."
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
+
+
+def _warner(processes: Processes) -> Callable[[str], None]:
+    """Say what happens to one process, whichever it is."""
+    name = f"rank {processes.rank}: " if processes.world_size > 1 else ""
+    return lambda text: Teller(speaks=True).say(name + text)
+
+
+def _make_tiles(model: Any, recipe: Recipe, options: PredictOptions, say: Callable[[str], None]) -> Tiles:
+    if options.blend:
+        return BlendedTiles(model, recipe, options.window_batch, say)
+    try:
+        return ExactTiles(model, recipe, say)
+    except LocalityError as error:
+        raise LocalityError(f"{error} Or add --blend true: then the labels do depend on the tile size.") from None
+
+
+def _usable_bytes(device: torch.device) -> int:
+    return int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _digest(model: Any) -> str:
+    """A digest of all that the model computes with."""
+    sha = hashlib.sha256(repr(model).encode())
+    sha.update(repr((list(model.mean), list(model.std), model.ignore_index)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

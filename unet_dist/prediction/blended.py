@@ -1,0 +1,160 @@
+"""Blended tiles, for networks without a finite halo: overlapping windows whose probabilities are averaged.
+
+Owns where the windows lie and how much each counts. The values depend on the tile size: this is never called exact. They
+do not depend on the number of processes: every window and every sum is the same whoever computes it.
+
+The outputs of windows lie half a side apart, so that four of them share a pixel, weighed by a Gaussian around the middle
+of each (sigma an eighth of the side). Source: Isensee et al. 2021 (nnU-Net), sliding-window prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet_dist.errors import ConfigError, SizeError
+from unet_dist.imaging.reader import ImageReader, read_window
+from unet_dist.prediction.exact import Piece, Pixels, is_out_of_memory
+from unet_dist.prediction.values import Recipe, probabilities_of, values_of
+from unet_dist.tiling.geometry import Tile, TilePlan
+from unet_dist.tiling.inference import window_logits
+
+_CELLS = 4
+"""Cells (half windows) along a side of a tile: 25 windows for 16 cells, where single cells would take 64."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Window side, distance of windows (the side of a cell), and the margin of the network's output, px."""
+
+    window: int
+    step: int
+    margin: int
+
+
+class BlendedTiles:
+    """Reads and computes tiles of any network; the same methods as ExactTiles.
+
+    Memory: the probabilities of one tile, 2 x 2 windows large, and a batch of windows.
+
+    Args:
+        model: in evaluation mode, on its device.
+        window_batch: windows computed at once.
+        say: told that memory ran out and how it goes on.
+
+    Raises:
+        ConfigError: the recipe leaves out background, which takes a finite halo to tell.
+    """
+
+    def __init__(self, model: Any, recipe: Recipe, window_batch: int, say: Callable[[str], None]) -> None:
+        if recipe.skip_background:
+            raise ConfigError(
+                "skip_background: got true with blend, expected false, as without a halo every pixel sees all of its window. "
+                "Remove one of them."
+            )
+        self._model = model
+        self._recipe = recipe
+        self._window_batch = window_batch
+        self._say = say
+        self._grid: _Grid | None = None
+
+    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan:
+        """Plan an image's tiles: of 4 x 4 cells, each a unit of work of its own.
+
+        Raises:
+            SizeError: the network does not take the tile size, or its output is a single pixel.
+        """
+        sizes = self._model.window_sizes
+        output = sizes.output(sizes.require(tile_size, "tile_size"))
+        if output < 2:
+            raise SizeError(
+                f"tile_size: got {tile_size}, whose output is {output} px, expected 2 px. Use a larger one."
+            )
+        step = max(output // 2 // sizes.stride * sizes.stride, 1) if output >= 2 * sizes.stride else output // 2
+        self._grid = _Grid(tile_size, step, sizes.margin)
+        side = _CELLS * step
+        grid = (-(-image_shape[0] // side), -(-image_shape[1] // side))
+        windows = (_CELLS + 1) * tile_size
+        return TilePlan(image_shape, (windows, windows), (side, side), grid, sizes.margin)
+
+    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
+        """Read all windows of a tile in one piece: they overlap."""
+        assert self._grid is not None
+        grid = self._grid
+        height, width = (_num_cells(size, grid.step) * grid.step + grid.window for size in (tile.height, tile.width))
+        row, col = (origin - grid.step - grid.margin for origin in (tile.row, tile.col))
+        return Piece(image, tile, read_window(reader, row, col, height, width))
+
+    def compute(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
+        """Compute the values of tiles, as ExactTiles.compute does."""
+        return [self._blend(piece) for piece in pieces]
+
+    def _blend(self, piece: Piece) -> dict[str, Tensor]:
+        assert self._grid is not None
+        assert piece.straight is not None
+        step, side = self._grid.step, 2 * self._grid.step
+        _, _, height, width = piece.tile
+        rows, cols = (_num_cells(size, step) for size in (height, width))
+        weight = _gaussian(side)
+        total: Tensor | None = None
+        # In one order everywhere: the sum of a pixel is the same whichever tile holds it.
+        places = [(row, col) for row in range(rows + 1) for col in range(cols + 1)]
+        for start in range(0, len(places), self._window_batch):
+            batch = places[start : start + self._window_batch]
+            for (row, col), part in zip(batch, self._probabilities(piece.straight, batch), strict=True):
+                if total is None:
+                    shape = (part.shape[0], (rows + 2) * step, (cols + 2) * step)
+                    total = torch.zeros(shape, dtype=part.dtype, device=part.device)
+                weights = weight.to(part)
+                total[:, row * step : row * step + side, col * step : col * step + side] += part * weights
+        assert total is not None
+        # Every pixel has the four weights that its place in its cell gives it.
+        folded = weight.unflatten(0, (2, step)).unflatten(2, (2, step)).sum((0, 2))  # (step, step)
+        total = total[:, step : step + height, step : step + width]
+        total /= folded.repeat(rows, cols)[:height, :width].to(total)
+        values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=total[None])
+        return {kind: value[0] for kind, value in values.items()}
+
+    def _probabilities(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
+        """Compute the probabilities of windows: (N, K, side, side), one window after the other where memory runs out."""
+        try:
+            return self._at_once(pixels, places)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(places) == 1:
+                raise
+        if self._window_batch > 1:
+            self._say(f"Memory ran out with {self._window_batch} windows at once: going on with 1.")
+            self._window_batch = 1
+        return torch.cat([self._at_once(pixels, [place]) for place in places])
+
+    def _at_once(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
+        assert self._grid is not None
+        side, step = self._grid.window, self._grid.step
+        corners = [(row * step, col * step) for row, col in places]
+        windows = np.stack([pixels[row : row + side, col : col + side] for row, col in corners])
+        mean = self._forward(windows)
+        if self._recipe.flip:
+            mean = (mean + self._forward(windows[:, :, ::-1].copy()).flip(-1)) / 2
+        return mean[:, :, : 2 * step, : 2 * step]
+
+    def _forward(self, windows: Pixels) -> Tensor:
+        logits = window_logits(self._model, torch.from_numpy(windows), halo=self._model.window_sizes.margin)
+        return probabilities_of(logits, self._model.ignore_index)
+
+
+def _num_cells(size: int, step: int) -> int:
+    return -(-size // step)
+
+
+def _gaussian(side: int) -> Tensor:
+    """Weights of an output: (side, side) float64, the largest in the middle."""
+    at = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    line = torch.exp(-0.5 * (at / (side / 8)) ** 2)
+    assert math.isfinite(float(line.sum()))
+    return line[:, None] * line[None, :]

@@ -1,0 +1,158 @@
+"""Which images are predicted, and into which files.
+
+Owns the reading of INPUT words, the names and formats of the outputs, and that no output falls on another file of the
+prediction. Must not know how a label is computed.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from unet_dist.errors import DataError
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.reader import ImageReader
+from unet_dist.imaging.slide import SLIDE_SUFFIXES
+from unet_dist.imaging.zarr_store import is_zarr
+
+Format = Literal["auto", "png", "tiff", "zarr"]
+OpenReader = Callable[[Path], ImageReader]
+
+_TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *_TIFF_SUFFIXES, ".npy", ".zarr", *SLIDE_SUFFIXES)
+_SUFFIX = {"png": ".png", "tiff": ".tif", "zarr": ".zarr"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to predict.
+
+    Attributes:
+        source: the image.
+        shape: (height, width).
+        outputs: file of each raster asked for: labels, and perhaps probabilities and confidence.
+        overlay: file of the overlay, None where there is none.
+    """
+
+    source: Path
+    shape: tuple[int, int]
+    outputs: dict[str, Path] = field(default_factory=dict)
+    overlay: Path | None = None
+
+
+def find_sources(words: Sequence[str]) -> list[Path]:
+    """Expand files, folders and globs, each in the order of its names; an image named twice counts once.
+
+    Raises:
+        DataError: a word that gives no image.
+    """
+    sources: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr"):
+            names = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+            found = sorted(names)
+        elif path.exists():
+            found = [path]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
+        if not found:
+            raise DataError(
+                f"{word}: got no image, expected an image file, a folder of images or a glob that fits some. Check the path."
+            )
+        sources += found
+    return list(dict.fromkeys(sources))
+
+
+def make_jobs(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    open_reader: OpenReader,
+    in_channels: int,
+    rasters: Sequence[str],
+    format: Format,
+    overlay: bool,
+) -> list[Job]:
+    """Read each image's header and name its outputs.
+
+    Args:
+        output: folder of the outputs.
+        open_reader: opens an image.
+        in_channels: that the network takes.
+        rasters: labels, and perhaps probabilities and confidence.
+        format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, which
+            have a plane a class, are TIFF instead of PNG.
+        overlay: for images of at most DEFAULT_MAX_PIXELS, as an overlay is made in memory.
+
+    Raises:
+        DataError: an image that cannot be opened or has other channels, an output that would overwrite an input or
+            another output, or an image too large for the format.
+    """
+    jobs = []
+    for source in sources:
+        with open_reader(source) as reader:
+            height, width, channels = reader.shape
+        if channels != in_channels:
+            raise DataError(
+                f"{source}: got {channels} channel{'s' * (channels > 1)}, expected {in_channels} as the network was "
+                "trained on. Convert the image, or use a network trained on such images."
+            )
+        is_small = height * width <= DEFAULT_MAX_PIXELS
+        suffix = _suffix(source, format, is_small)
+        names = {"labels": source.stem} | {kind: f"{source.stem}_{kind}" for kind in rasters if kind != "labels"}
+        suffixes = {kind: ".tif" if kind == "probabilities" and suffix == ".png" else suffix for kind in names}
+        outputs = {kind: output / f"{name}{suffixes[kind]}" for kind, name in names.items()}
+        picture = output / f"{source.stem}_overlay.png" if overlay and is_small else None
+        jobs.append(Job(source, (height, width), outputs, picture))
+    _require_apart(jobs)
+    return jobs
+
+
+def _suffix(source: Path, format: Format, is_small: bool) -> str:
+    if format == "png" and not is_small:
+        raise DataError(
+            f"{source}: got format png for an image of more than {DEFAULT_MAX_PIXELS} px, expected tiff, zarr or auto. "
+            "Change --format."
+        )
+    if format != "auto":
+        return _SUFFIX[format]
+    if source.is_dir():
+        return ".zarr"
+    is_deep = source.suffix.lower() in (*_TIFF_SUFFIXES, *SLIDE_SUFFIXES)
+    return ".png" if is_small and not is_deep else ".tif"
+
+
+def files_of(job: Job) -> Iterator[Path]:
+    """Yield every file that a job makes."""
+    yield from job.outputs.values()
+    if job.overlay is not None:
+        yield job.overlay
+
+
+def _require_apart(jobs: Sequence[Job]) -> None:
+    """Refuse outputs that fall on an input or on each other."""
+    inputs = {job.source.resolve() for job in jobs}
+    makers: dict[Path, Path] = {}
+    for job in jobs:
+        for path in files_of(job):
+            whole = path.resolve()
+            if whole in inputs:
+                raise DataError(f"{path}: the output would overwrite an input. Choose another --output.")
+            if whole in makers:
+                raise DataError(
+                    f"{job.source} and {makers[whole]} would both become {path}. Predict them into two folders."
+                )
+            makers[whole] = job.source
+
+
+def describe(jobs: Sequence[Job]) -> Iterator[str]:
+    """A line a job for the few that fit on a screen."""
+    for job in jobs[:5]:
+        first, *others = files_of(job)
+        yield f"{job.source.name} -> {first}" + "".join(f", {path.name}" for path in others)
+    if len(jobs) > 5:
+        yield f"and {len(jobs) - 5} more"

@@ -1,0 +1,182 @@
+"""What of a prediction is done, so that one killed at any instant goes on where it was.
+
+Owns the folder beside the outputs: which settings the work belongs to, which batches and images are finished, and the
+rasters in the making. A batch stands in the journal only when its values are on the disk. Must not know how they are made.
+
+    .unet-dist-predict/settings.json     what the values depend on; the folder counts only with it
+                       done.txt          finished before this launch
+                       done-00000.txt    finished by process 0 since
+                       00000017.labels   raster of image 17 in the making (imaging/scratch.py)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.files import sync_folder, write_whole, writing_failed
+
+FOLDER = ".unet-dist-predict"
+_SETTINGS, _DONE, _END = "settings.json", "done.txt", "end"
+
+
+@dataclass
+class Done:
+    """What is finished.
+
+    Attributes:
+        batches: numbers of the batches whose values are in the rasters.
+        images: numbers of the images whose outputs stand.
+        num_ended: processes of this launch that have no more to compute.
+    """
+
+    batches: set[int] = field(default_factory=set)
+    images: set[int] = field(default_factory=set)
+    num_ended: int = 0
+
+
+class Journal:
+    """The journal of the prediction into one folder.
+
+    Args:
+        output: folder of the outputs.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.folder = output / FOLDER
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the unfinished prediction depends on; None where there is none.
+
+        Raises:
+            DataError: the journal is damaged.
+        """
+        path = self.folder / _SETTINGS
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(values, dict), type(values)
+            return values
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, AssertionError) as error:
+            raise DataError(
+                f"{path} cannot be read: {error}. Delete the folder {self.folder} to begin anew."
+            ) from error
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Start afresh, sweeping what an older prediction left.
+
+        Raises:
+            DataError: the folder cannot be written to.
+        """
+        try:
+            for path in self.folder.iterdir() if self.folder.exists() else ():
+                if path.name != ".lock":
+                    path.unlink()
+            self.folder.mkdir(exist_ok=True)
+            write_whole(self.folder / _SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
+        except OSError as error:
+            raise writing_failed(self.folder, error) from error
+
+    def require_same(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings than the unfinished prediction's.
+
+        Raises:
+            ConfigError: names the first that differs, old and new.
+        """
+        old = self.settings()
+        assert old is not None, self.folder
+        new = json.loads(json.dumps(settings))  # as they read after a round trip
+        for key in [*new, *(key for key in old if key not in new)]:
+            if old.get(key) != new.get(key):
+                raise ConfigError(
+                    f"{self.folder.parent} holds an unfinished prediction with {_change(key, old.get(key), new.get(key))}. "
+                    f"Give the same settings to go on, or delete {self.folder} to begin anew."
+                )
+
+    def done(self) -> Done:
+        """Read what all processes have finished; a last line that a kill cut short does not count."""
+        done = Done()
+        for path in sorted(self.folder.glob("done*.txt")):
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+            for line in lines:
+                kind, _, number = line.partition(" ")
+                if kind == _END:
+                    done.num_ended += 1
+                else:
+                    (done.batches if kind == "batch" else done.images).add(int(number))
+        return done
+
+    def compact(self, done: Done) -> None:
+        """Put one list in place of all processes', before any of them goes on: a line that was cut short goes with them.
+
+        Raises:
+            DataError: the folder cannot be written to.
+        """
+        try:
+            write_whole(self.folder / _DONE, "".join(_lines(done.batches, done.images)).encode())
+            for path in self.folder.glob("done-*.txt"):
+                path.unlink()
+        except OSError as error:
+            raise writing_failed(self.folder, error) from error
+
+    def scratch_path(self, image: int, kind: str) -> Path:
+        """Where a raster is made."""
+        return self.folder / f"{image:08d}.{kind}"
+
+    def remove(self) -> None:
+        """Forget a finished prediction: first the settings, without which the rest counts for nothing."""
+        (self.folder / _SETTINGS).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class DoneList:
+    """One process's list of what it finished."""
+
+    def __init__(self, journal: Journal, rank: int) -> None:
+        self.path = journal.folder / f"done-{rank:05d}.txt"
+
+    def append(self, *, batches: Iterable[int] = (), images: Iterable[int] = (), is_end: bool = False) -> None:
+        """Add lines and wait until they are on the disk.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        text = "".join([*_lines(batches, images), *([f"{_END}\n"] if is_end else [])])
+        is_new = not self.path.exists()
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self.path.parent)
+        except OSError as error:
+            raise writing_failed(self.path, error) from error
+
+
+def _lines(batches: Iterable[int], images: Iterable[int]) -> list[str]:
+    return [*(f"batch {number}\n" for number in sorted(batches)), *(f"image {number}\n" for number in sorted(images))]
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    if key == "inputs":
+        before, after = ({entry[0]: entry[1:] for entry in entries} for entries in (old or [], new or []))
+        for path in after:
+            if before.get(path) not in (None, after[path]):
+                return f"an older {path}, which has changed since"
+        apart = sorted(before.keys() ^ after.keys()) or ["another order of them"]
+        return f"other inputs ({apart[0]}{' and more' * (len(apart) > 1)})"
+    if key == "model":
+        return "another model"
+    return f"{key} {_said(old)} -> {_said(new)}"
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value).strip('"')

@@ -1,0 +1,123 @@
+"""Logits to what is written: labels, probabilities, the winning probability.
+
+Owns their types and scales, and which pixels of a background are asked about at all. Must not know windows or files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unet_dist.tiling.inference import classify
+
+NO_CLASS = 255
+"""Label of a pixel that the network was not asked about; no class has it."""
+
+BRIGHT = 235
+"""Least value of every channel of bright background. Assumption: scanners set empty glass to about 240 and more."""
+
+Probabilities = Literal["none", "uint8", "float16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is computed for each pixel.
+
+    Attributes:
+        probabilities: of every class: uint8 is round(255 p).
+        confidence: the winning class's probability, round(255 p).
+        flip: average the probabilities of the image and of its mirror image.
+        skip_background: leave out the pixels from which the network sees bright background only.
+    """
+
+    probabilities: Probabilities = "none"
+    confidence: bool = False
+    flip: bool = False
+    skip_background: bool = False
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether logits alone do not do."""
+        return self.flip or self.confidence or self.probabilities != "none"
+
+    def rasters(self, num_classes: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Return, for each raster, the shape in front of (H, W) and the type."""
+        byte = np.dtype(np.uint8)
+        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": ((), byte)}
+        if self.probabilities != "none":
+            rasters["probabilities"] = ((num_classes,), np.dtype(self.probabilities))
+        if self.confidence:
+            rasters["confidence"] = ((), byte)
+        return rasters
+
+
+def probabilities_of(logits: Tensor, ignore_index: int | None) -> Tensor:
+    """Softmax over classes without the ignored one, in float32 at least: (N, K, h, w) -> (N, K, h, w)."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if ignore_index is not None and 0 <= ignore_index < logits.shape[1]:
+        wide = wide.index_fill(1, torch.tensor([ignore_index], device=wide.device), -math.inf)
+    return wide.softmax(dim=1)
+
+
+def values_of(
+    recipe: Recipe, ignore_index: int | None, *, logits: Tensor | None, probabilities: Tensor | None
+) -> dict[str, Tensor]:
+    """Make the rasters' values.
+
+    Args:
+        logits: (N, K, h, w), from which labels are chosen; None where there are only (averaged) probabilities.
+        probabilities: (N, K, h, w), where the recipe needs them.
+
+    Returns:
+        For each raster (N, h, w) uint8 or (N, K, h, w) of its type.
+    """
+    scores = probabilities if logits is None else logits
+    assert scores is not None
+    values = {"labels": classify(scores, ignore_index)}
+    if probabilities is not None:
+        if recipe.probabilities == "uint8":
+            values["probabilities"] = _to_byte(probabilities)
+        elif recipe.probabilities == "float16":
+            values["probabilities"] = probabilities.half()
+        if recipe.confidence:
+            values["confidence"] = _to_byte(probabilities.amax(dim=1))
+    return values
+
+
+def _to_byte(probabilities: Tensor) -> Tensor:
+    return (probabilities * 255).round_().to(torch.uint8)
+
+
+def sees_something(window: npt.NDArray[np.uint8], halo: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Mark the pixels from which something else than bright background is seen.
+
+    A pixel sees the square of `halo` pixels each way around it: all that its logits depend on. So the answer is the same
+    for every window that holds this square, and the labels do not depend on the tile size.
+
+    Args:
+        window: (H, W, C); its pixel (halo, halo) is the first of the tile.
+        height, width: of the tile.
+
+    Returns:
+        (height, width).
+    """
+    dark = window.min(axis=2) < BRIGHT
+    counts = np.zeros((dark.shape[0] + 1, dark.shape[1] + 1), dtype=np.int32)
+    counts[1:, 1:] = dark.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
+    side = 2 * halo + 1
+    lower, upper = counts[side : side + height], counts[:height]
+    seen: npt.NDArray[np.bool_] = (
+        lower[:, side : side + width] - lower[:, :width] - upper[:, side : side + width] + upper[:, :width] > 0
+    )
+    return seen
+
+
+def blank(raster: str, values: np.ndarray, seen: npt.NDArray[np.bool_] | None) -> np.ndarray:
+    """Return values with NO_CLASS, or a probability of zero, where nothing is seen."""
+    return values if seen is None else np.where(seen, values, values.dtype.type(NO_CLASS if raster == "labels" else 0))
