@@ -23,7 +23,7 @@ stage() {
 
 run_tests() {
   local status=0
-  "$venv/bin/python" -m pytest "$@" || status=$?
+  "$venv/bin/python" -m pytest -rs "$@" || status=$?
   [ "$status" -ne 5 ] || echo "No test was run: the arguments chose none." >&2
   return "$status"
 }
