@@ -71,7 +71,7 @@ def test_folder_whose_filling_fails_leaves_the_older_one(tmp_path: Path) -> None
         (folder / "a").write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DataError, match="No space left.*Make room"):
+    with pytest.raises(DataError, match=r"No space left.*Make room"):
         write_whole_folder(tmp_path / "best", fail)
     assert content(tmp_path) == whole("old")
 

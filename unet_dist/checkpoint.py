@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, DataError
-from unet_dist.files import digest, recover_folder, write_whole, write_whole_folder
+from unet_dist.files import digest, recover_all, write_whole, write_whole_folder
 
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
-_NAME = re.compile(r"step-(\d{8})")
+_NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def write_errors_named(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise CheckpointError(f"{path}: {error} Earlier checkpoints are untouched.") from error
+        raise CheckpointError(f"{error} Earlier checkpoints are untouched.") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: cannot write it: {getattr(error, 'strerror', None) or error}. Earlier checkpoints are untouched. "
-            "Make room or mend the folder, then start the same command again."
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. Make room or mend the folder, then "
+            "start the same command again. Earlier checkpoints are untouched."
         ) from error
 
 
@@ -116,8 +116,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: got version {version}, expected {VERSION}. Resume it with the release that wrote it."
             )
-        for name, expected in state["sha256"].items():
-            if digest(path / name) != expected:
+        for name in (MODEL_FILE, OPTIMIZER_FILE):
+            if digest(path / name) != state["sha256"][name]:
                 raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one in {STATE_FILE}.")
         return Checkpoint(
             step=state["step"],
@@ -136,19 +136,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints below a run's checkpoints/, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    found = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir() if path.is_dir())
+    return [path for _, path in sorted((int(match[1]), path) for path, match in found if match)]
 
 
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole; a damaged one is named and the next older one taken.
 
-    A replacement that a kill cut in two is undone first.
+    What a kill cut in two is mended first.
 
     Raises:
         CheckpointError: there are some, and every one is damaged.
     """
-    for old in folder.glob(".step-*.old"):
-        recover_folder(folder / old.name[1 : -len(".old")])
+    recover_all(folder, "step-*")
     paths = list_checkpoints(folder)
     for path in reversed(paths):
         try:

@@ -86,6 +86,18 @@ def recover_folder(path: Path) -> None:
             os.rename(old, path)
 
 
+def recover_all(folder: Path, pattern: str) -> None:
+    """Undo the replacements in a folder that a kill cut in two, and remove what it left half written.
+
+    Args:
+        pattern: of the names, such as "step-*".
+    """
+    for old in folder.glob(f".{pattern}.old"):
+        recover_folder(folder / old.name.removeprefix(".").removesuffix(".old"))
+    for temporary in folder.glob(f".{pattern}.partial*"):
+        _remove(temporary)
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
