@@ -34,7 +34,7 @@ REFUSED: dict[str, list[Any]] = {
     "synthetic_images": [2],
     "synthetic_size": ["1080", "0x5", "8x-8", "8x8x8", "8 by 8"],
     "num_workers": [-1],
-    "input_size": [0],
+    "input_size": [0, "whole"],
     "batch_size": [0],
     "micro_batch_size": [0],
     "gradient_accumulation_steps": [0],
@@ -61,7 +61,16 @@ REFUSED: dict[str, list[Any]] = {
 }
 # Words, switches and what only another module can judge.
 ANYTHING_GOES = {
-    *("checkpoint_activations", "init_from", "data_path", "cache_path", "label_map", "horizontal_flip", "augmentation"),
+    *(
+        "checkpoint_activations",
+        "init_from",
+        "split_sample",
+        "data_path",
+        "cache_path",
+        "label_map",
+        "horizontal_flip",
+        "augmentation",
+    ),
     *("output_path", "resume", "allow_config_change", "trackers", "deterministic"),
     *("revision", "image_column", "label_column"),
 }
@@ -213,12 +222,13 @@ def test_cut_covers_the_batch(world_size: int, accum: int, micro: int, given_key
             {"batch_size": 16},
             3,
             "batch_size: got 16 for 3 processes, expected a multiple of 3: 15 or 18. A batch of 16 divides over 1, 2, 4, 8, 16 "
-            "processes.",
+            "processes. Or set --split_sample true: then processes share tiles (--tile_size), not crops.",
         ),
         (
             {"batch_size": 2},
             4,
-            "batch_size: got 2 for 4 processes, expected a multiple of 4: 4. A batch of 2 divides over 1, 2 processes.",
+            "batch_size: got 2 for 4 processes, expected a multiple of 4: 4. A batch of 2 divides over 1, 2 processes. Or set "
+            "--split_sample true: then processes share tiles (--tile_size), not crops.",
         ),
         (
             {"batch_size": 12, "micro_batch_size": 4},
@@ -244,3 +254,26 @@ def test_batch_that_does_not_divide_lists_what_does(schedule: dict[str, int], wo
     with pytest.raises(ConfigError) as refusal:
         cut_batch(ScheduleConfig(**schedule), world_size)
     assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("schedule", "has_tiles", "splits"),
+    [
+        ({"batch_size": 2, "split_sample": True}, False, True),
+        ({"batch_size": 2}, True, True),
+        ({"batch_size": 3}, True, False),
+        ({"batch_size": 3, "split_sample": True, "micro_batch_size": 4}, True, True),
+    ],
+)
+def test_samples_are_split_when_asked_and_when_crops_are_too_few(
+    schedule: dict[str, int], has_tiles: bool, splits: bool
+) -> None:
+    cut = cut_batch(ScheduleConfig(**schedule), 3, has_tiles=has_tiles)
+    assert cut == BatchCut(3, 1, schedule.get("micro_batch_size", 1), splits_samples=splits)
+
+
+def test_accumulation_has_no_meaning_where_samples_are_split() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^gradient_accumulation_steps: got 2, which has no effect .* --micro_batch_size"
+    ):
+        cut_batch(ScheduleConfig(split_sample=True, gradient_accumulation_steps=2), 3)

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "unet_dist"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "allocator"),
-    ("tiling.geometry",),
+    ("tiling.geometry", "tiling.crop_plan"),
     ("config",),
     ("options",),
     # one process: rank and world size are plain arguments

@@ -85,14 +85,19 @@ class DataConfig:
 class ScheduleConfig:
     """The schedule"""
 
-    input_size: int = 572
-    """Side of the training input window, px; an even side that the network cannot take is rounded up."""
+    input_size: int | Literal["full"] = 572
+    """Side of the training input window, px; an even side that the network cannot take is rounded up. full trains on whole
+    images, each with its own shape."""
     batch_size: int = 16
     """Crops of one optimizer step over all processes."""
     micro_batch_size: int | None = None
-    """Crops that one process takes at a time; by default its whole share of an accumulation step."""
+    """Crops (or tiles, one of each crop) that one process takes at a time; by default its whole share of an accumulation
+    step, and 1 where samples are split."""
     gradient_accumulation_steps: int | None = None
     """Micro-batches of one optimizer step on a process; by default what the batch size leaves."""
+    split_sample: bool | None = None
+    """Share out the tiles of the batch over the processes instead of whole crops, so that one sample trains on several; by
+    default where there are tiles, and fewer crops than processes."""
     total_steps: int = 6000
     """Optimizer steps of the run."""
     eval_steps: int = 100
@@ -143,7 +148,8 @@ class RunConfig:
     deterministic: bool = False
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
     tile_size: int | None = None
-    """Side of the window in a validation, px; by default the input size."""
+    """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
+    the whole and the memory of one tile. By default crops are undivided, and the validation takes the input size."""
     window_batch: int = 4
     """Windows that a process predicts at once in a validation."""
     expected_processes: int | None = None
@@ -205,6 +211,7 @@ FREE_KEYS = frozenset(
             "num_workers",
             "micro_batch_size",
             "gradient_accumulation_steps",
+            "split_sample",
             "checkpoint_activations",
         ),
         *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "checkpoint_steps"),
@@ -233,8 +240,7 @@ def check(config: Config) -> None:
             if choices and all(isinstance(choice, str) for choice in choices):
                 _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
     at_least = {
-        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "input_size": 1,
-        "batch_size": 1,
+        "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "batch_size": 1,
         "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
         "early_stopping_evals": 1, "checkpoint_steps": 1, "keep_checkpoints": 1, "log_steps": 1, "tile_size": 1,
         "window_batch": 1, "expected_processes": 1, "weight_decay": 0, "ignore_index": 0,
@@ -242,6 +248,8 @@ def check(config: Config) -> None:
     for key, least in at_least.items():
         value = values[key]
         _require(value is None or value >= least, key, value, f"{least} or more")
+    side = values["input_size"]
+    _require(side == "full" or (isinstance(side, int) and side >= 1), "input_size", side, "1 or more, or full")
     for key in ("learning_rate", "max_grad_norm", "time_limit_min", "collective_timeout_s"):
         value = values[key]
         _require(value is None or 0 < value < float("inf"), key, value, "a finite number above 0")
@@ -309,27 +317,43 @@ def synthetic_size(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class BatchCut:
-    """How a global batch is cut: batch_size = world_size * grad_accum_steps * micro_batch_size."""
+    """How a global batch is cut: batch_size = world_size * grad_accum_steps * micro_batch_size.
+
+    Where samples are split, the tiles of the whole batch are shared out instead, and micro_batch_size is a number of tiles.
+    """
 
     world_size: int
     grad_accum_steps: int
     micro_batch_size: int
+    splits_samples: bool = False
 
 
-def cut_batch(schedule: ScheduleConfig, world_size: int) -> BatchCut:
+def cut_batch(schedule: ScheduleConfig, world_size: int, *, has_tiles: bool = False) -> BatchCut:
     """Cut the global batch over processes, accumulation and micro-batches.
+
+    Args:
+        has_tiles: whether a crop is more than one tile.
 
     Raises:
         ConfigError: it does not divide; lists what does.
     """
     batch, micro, accum = schedule.batch_size, schedule.micro_batch_size, schedule.gradient_accumulation_steps
+    splits = schedule.split_sample
+    if splits or (splits is None and has_tiles and batch < world_size):
+        if accum is not None:
+            raise ConfigError(
+                f"gradient_accumulation_steps: got {accum}, which has no effect where samples are split (split_sample): each "
+                "process accumulates over its tiles. Remove it, and set --micro_batch_size for the tiles taken at a time."
+            )
+        return BatchCut(world_size, 1, micro or 1, splits_samples=True)
     share, rest = divmod(batch, world_size)
     if rest:
         divisors = [n for n in range(1, batch + 1) if batch % n == 0]
         multiples = f"{share * world_size} or {(share + 1) * world_size}" if share else str(world_size)
         raise ConfigError(
             f"batch_size: got {batch} for {world_size} processes, expected a multiple of {world_size}: {multiples}. "
-            f"A batch of {batch} divides over {', '.join(map(str, divisors))} processes."
+            f"A batch of {batch} divides over {', '.join(map(str, divisors))} processes. Or set --split_sample true: then "
+            "processes share tiles (--tile_size), not crops."
         )
     divisors = [n for n in range(1, share + 1) if share % n == 0]
     listed = ", ".join(map(str, divisors))

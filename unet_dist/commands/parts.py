@@ -6,7 +6,7 @@ Owns how a config becomes a data set and a network. The commands themselves read
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -18,7 +18,15 @@ from unet_dist.data.source import open_source
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import CheckpointError, ConfigError, SizeError
 from unet_dist.models.registry import build_model, load_model
-from unet_dist.tiling.geometry import WindowSizes, aligned_halo, smallest_tile_size
+from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.geometry import (
+    DEFAULT_TILE_SIZE_PX,
+    WindowSizes,
+    aligned_halo,
+    default_tile_size,
+    smallest_tile_size,
+)
+from unet_dist.tiling.training import require_separable
 from unet_dist.tracking import Teller
 
 CONFIG_FILE = "config.yaml"
@@ -50,7 +58,7 @@ def open_data(config: Config, teller: Teller) -> Cache:
         synthetic_seed=0,
         say=teller.say,
     )
-    label_map: dict[str | int, int] = dict((data.label_map or {}).items())
+    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
     settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
     shown: dict[str, Any] = {}
 
@@ -98,19 +106,64 @@ def build_network(config: Config, cache: Cache) -> torch.nn.Module:
     return model
 
 
+def build_skeleton(config: Config) -> Any:
+    """The network without weights, before any data is read: for what follows from its architecture alone."""
+    with torch.device("meta"):
+        return build_model(
+            config.model.model,
+            base_channels=config.model.base_channels,
+            depth=config.model.depth,
+            norm=config.model.norm,
+            padding=config.model.padding,
+            upsampling=config.model.upsampling,
+            dropout=config.model.dropout,
+        )
+
+
+def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:
+    """How training crops are cut into tiles.
+
+    Args:
+        side: of the crop's window, px; None for whole images.
+
+    Raises:
+        SizeError: the network does not take windows of tile_size.
+        LocalityError: tiles or split samples would change the gradient of this network; names the layer.
+    """
+    wanted = config.run.tile_size
+    if wanted is not None:
+        wanted = int(model.window_sizes.require(wanted, "tile_size"))
+    if wanted is not None and (side is None or wanted < side):
+        require_separable(model, f"tile_size {wanted} below input_size {side or 'full'}", by_pixels=True)
+        smallest = smallest_tile_size(model.window_sizes, model.locality)
+        if wanted < smallest:
+            raise SizeError(
+                f"tile_size: got {wanted}, expected {smallest} or more for this network. Set --tile_size {smallest}."
+            )
+    if config.schedule.split_sample:
+        require_separable(model, "split_sample true", by_pixels=False)
+    if side is None:
+        require_separable(model, "input_size full", by_pixels=False)
+    return CropPlanner(model.window_sizes, model.locality, training_halo(model), wanted)
+
+
 def training_halo(model: Any) -> int:
     """Pixels that a training output leaves out on each side of its window: the halo where there is one, else the margin."""
     sizes: WindowSizes = model.window_sizes
     return sizes.margin if model.locality is None else aligned_halo(sizes, model.locality)
 
 
-def resolve_input_size(wanted: int, model: Any, teller: Teller) -> int:
+def resolve_input_size(wanted: int | Literal["full"], model: Any, teller: Teller) -> int | None:
     """The window's side for an input size: itself where it is valid; an even one that is not is rounded up, and said.
+
+    None for full, where each image has its own.
 
     Raises:
         SizeError: an odd side that is not valid, or one that leaves no output.
     """
     sizes: WindowSizes = model.window_sizes
+    if wanted == "full":
+        return None
     if not sizes.is_valid(wanted) and wanted % 2:
         sizes.require(wanted, "input_size")
     side = sizes.round_up(wanted)
@@ -126,15 +179,22 @@ def resolve_input_size(wanted: int, model: Any, teller: Teller) -> int:
     return side
 
 
-def resolve_tile_size(wanted: int | None, model: Any, otherwise: int) -> int:
+def resolve_tile_size(wanted: int | None, model: Any, otherwise: int | Literal["full"] | None) -> int:
     """The largest side of a prediction window: as wanted (strict), else the given one where it leaves an exact interior.
+
+    Where the given one is no side (training on whole images), the usual one.
 
     Raises:
         SizeError: the wanted side is not valid.
     """
     if wanted is not None:
         return int(model.window_sizes.require(wanted, "tile_size"))
-    return max(otherwise, smallest_tile_size(model.window_sizes, model.locality)) if model.locality else otherwise
+    side = int(model.window_sizes.round_up(DEFAULT_TILE_SIZE_PX))
+    if isinstance(otherwise, int):
+        side = otherwise
+    elif model.locality:
+        side = default_tile_size(model.window_sizes, model.locality)
+    return max(side, smallest_tile_size(model.window_sizes, model.locality)) if model.locality else side
 
 
 def load_run(path: str, device: torch.device) -> tuple[Any, Config | None, Path | None]:

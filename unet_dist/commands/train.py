@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from unet_dist.checkpoint import (
 from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
+    build_skeleton,
     load_run,
     open_data,
     open_for,
+    plan_crops,
     resolve_input_size,
     resolve_tile_size,
     teller_of,
-    training_halo,
 )
 from unet_dist.config import FREE_KEYS, Config, cut_batch
 from unet_dist.data.cache import Cache
@@ -40,6 +42,7 @@ from unet_dist.losses import CrossEntropy, weigh_classes
 from unet_dist.metrics import Scores
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import StopWish
+from unet_dist.tiling.training import require_separable
 from unet_dist.tracking import MetricsLog, Teller, duration
 from unet_dist.trainer import Parts, Progress, Trainer
 
@@ -60,18 +63,23 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     schedule = config.schedule
     accumulation = launcher_accumulation(_environment(), schedule.gradient_accumulation_steps)
     config = config.replace(gradient_accumulation_steps=accumulation)
-    cut = cut_batch(config.schedule, processes.world_size)
+    skeleton = build_skeleton(config)  # sizes and obstacles are known before any data is read
+    side = resolve_input_size(schedule.input_size, skeleton, teller)
+    planner = plan_crops(config, skeleton, side)
+    has_tiles = planner.tile_size is not None and (side is None or planner.tile_size < side)
+    cut = cut_batch(config.schedule, processes.world_size, has_tiles=has_tiles)
+    if cut.splits_samples:
+        require_separable(skeleton, "split_sample", by_pixels=False)
     checkpoint = _find_checkpoint(config, processes, teller, folder)
 
     cache = open_data(config, teller)
     model: Any = build_network(config, cache)
-    side = resolve_input_size(schedule.input_size, model, teller)
-    halo = training_halo(model)
+    halo = planner.halo
     tile_size = resolve_tile_size(config.run.tile_size, model, otherwise=side)
     config = config.replace(
         num_classes=cache.num_classes,
         in_channels=cache.channels,
-        input_size=side,
+        input_size=side or "full",
         mixed_precision=processes.precision,
     )
     if checkpoint is not None:
@@ -137,10 +145,12 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         loss=CrossEntropy(class_weights),
         shares=RunShares(
             crops,
+            planner=planner,
             batch_size=schedule.batch_size,
             micro_batch_size=cut.micro_batch_size,
             rank=processes.rank,
             world_size=processes.world_size,
+            splits_samples=cut.splits_samples,
         ),
         evaluate=evaluate,
         folder=folder,
@@ -303,15 +313,40 @@ def _introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
     parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
     precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
-    parts.teller.say(
-        f"{type(model).__name__}: {parameters:,} parameters, input {schedule.input_size}, "
-        f"output {schedule.input_size - 2 * parts.shares.crops.halo}, {precision}"
-    )
-    parts.teller.say(
-        f"batch {schedule.batch_size} = {cut.world_size} processes x {cut.grad_accum_steps} accumulation x "
-        f"{cut.micro_batch_size} crops on {parts.processes.device.type}"
-    )
+    side, halo = parts.shares.crops.window_side, parts.shares.crops.halo
+    size = "whole images" if side is None else f"input {side}, output {side - 2 * halo}"
+    parts.teller.say(f"{type(model).__name__}: {parameters:,} parameters, {size}, {precision}")
+    device = parts.processes.device.type
+    if cut.splits_samples:
+        shared = f"batch {schedule.batch_size}: its tiles over {cut.world_size} processes"
+        parts.teller.say(f"{shared}, {cut.micro_batch_size} at a time, on {device}")
+    else:
+        parts.teller.say(
+            f"batch {schedule.batch_size} = {cut.world_size} process(es) x {cut.grad_accum_steps} accumulation x "
+            f"{cut.micro_batch_size} crops on {device}"
+        )
+    _introduce_tiles(parts)
     if progress.step:
         parts.teller.say(
             f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_miou:.4f})"
+        )
+
+
+def _introduce_tiles(parts: Parts) -> None:
+    """Say how crops are cut into tiles, and what that costs; of whole images the largest is described."""
+    crops, planner = parts.shares.crops, parts.shares.planner
+    shape = max((crops.output_shape(index) for index in range(len(crops.samples))), key=math.prod)
+    plan = planner.plan(shape)
+    if len(plan) == 1:
+        return
+    height, width = plan.window_shape
+    of = "" if crops.window_side else f" for an image of {shape[0]}x{shape[1]}"
+    parts.teller.say(
+        f"tiles: {plan.grid[0]}x{plan.grid[1]} windows of {height}{'' if height == width else f'x{width}'}{of}, "
+        f"recomputation {planner.recompute(shape):.1f}x"
+    )
+    idle = parts.cut.world_size - parts.config.schedule.batch_size * len(plan)
+    if parts.cut.splits_samples and idle > 0:
+        parts.teller.say(
+            f"{idle} of {parts.cut.world_size} processes have no tile to compute. Set a smaller --tile_size."
         )

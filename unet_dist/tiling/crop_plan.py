@@ -1,0 +1,108 @@
+"""The tiles of training crops: which windows make up the loss of a batch, and which process computes them.
+
+Integers only, as in geometry.py. A plan lies over a crop's *output*: (0, 0) is the output's upper left corner, where the
+grid of the undivided pass begins. So a tile's window begins at the tile's own (row, col) in the crop's window, and the
+loss of the crop is the sum over its tiles, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unet_dist.tiling.geometry import Locality, TilePlan, WindowSizes, plan_tiles, smallest_tile_size
+
+
+class TileRef(NamedTuple):
+    """One tile of a batch: the crop by its index in the batch, the tile by its index in the crop's plan."""
+
+    crop: int
+    tile: int
+
+
+@dataclass(frozen=True)
+class CropPlanner:
+    """Cuts the output of a crop into tiles; into one where it fits or nothing was said.
+
+    Attributes:
+        sizes: the sides that the network takes.
+        locality: its halo and stride, None where it has no finite halo.
+        halo: pixels of a window on each side that the training output leaves out.
+        tile_size: largest side of a window, px; None leaves every crop undivided.
+    """
+
+    sizes: WindowSizes
+    locality: Locality | None
+    halo: int
+    tile_size: int | None = None
+
+    def plan(self, output_shape: tuple[int, int]) -> TilePlan:
+        """Plan the tiles of an output (height, width).
+
+        Raises:
+            SizeError: the network does not take windows of tile_size.
+        """
+        height, width = (self.sizes.round_up(side + 2 * self.halo) for side in output_shape)
+        if self.tile_size is None or max(height, width) <= self.tile_size:
+            return TilePlan(output_shape, window_shape=(height, width), step=output_shape, grid=(1, 1), halo=self.halo)
+        assert self.locality is not None, "tiles of a network without a finite halo"
+        return plan_tiles(output_shape, self.tile_size, self.sizes, self.locality)
+
+    def recompute(self, output_shape: tuple[int, int]) -> float:
+        """Window pixels that the tiles compute for each one of the undivided pass."""
+        plan, undivided = self.plan(output_shape), CropPlanner(self.sizes, self.locality, self.halo).plan(output_shape)
+        return len(plan) * _work(plan) / _work(undivided)
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest window with an output."""
+        return self.sizes.minimum if self.locality is None else smallest_tile_size(self.sizes, self.locality)
+
+
+def order_tiles(plans: Sequence[TilePlan], crops_at_once: int) -> list[TileRef]:
+    """List all tiles of crops, so that those next to each other can be computed at once.
+
+    Of every `crops_at_once` crops first the first tile of each, then the second of each: crops of one size thus keep
+    their micro-batches.
+    """
+    refs = []
+    for start in range(0, len(plans), crops_at_once):
+        crops = range(start, min(start + crops_at_once, len(plans)))
+        most = max(len(plans[crop]) for crop in crops)
+        refs += [TileRef(crop, tile) for tile in range(most) for crop in crops if tile < len(plans[crop])]
+    return refs
+
+
+def share_tiles(refs: Sequence[TileRef], plans: Sequence[TilePlan], rank: int, world_size: int) -> Sequence[TileRef]:
+    """Give a rank its consecutive part of the tiles, balanced on the pixels of their windows.
+
+    A tile belongs to the rank in whose share of the work its middle lies. For windows of one shape the ranks' numbers of
+    tiles differ by at most one.
+    """
+    assert 0 <= rank < world_size, (rank, world_size)
+    total = sum(_work(plans[ref.crop]) for ref in refs)
+    mine, done = [], 0
+    for ref in refs:
+        work = _work(plans[ref.crop])
+        if (2 * done + work) * world_size // (2 * total) == rank:  # 0 <= middle / total < 1, in integers
+            mine.append(ref)
+        done += work
+    return mine
+
+
+def batch_tiles(refs: Sequence[TileRef], plans: Sequence[TilePlan], micro_batch_size: int) -> list[list[TileRef]]:
+    """Cut tiles, in their order, into micro-batches of windows of one shape."""
+    batches: list[list[TileRef]] = []
+    for ref in refs:
+        last = batches[-1] if batches else []
+        fits = 0 < len(last) < micro_batch_size
+        if fits and plans[last[0].crop].window_shape == plans[ref.crop].window_shape:
+            last.append(ref)
+        else:
+            batches.append([ref])
+    return batches
+
+
+def _work(plan: TilePlan) -> int:
+    return plan.window_shape[0] * plan.window_shape[1]
