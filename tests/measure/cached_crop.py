@@ -1,6 +1,6 @@
 """Measure a training crop from the decoded cache against decoding the files and cropping, alternately in one process.
 
-    python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
+python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
 """
 
 from __future__ import annotations
