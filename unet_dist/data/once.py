@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unet_dist.errors import DataError
+from unet_dist.files import sync_folder
 
 _ABANDONED_S = 3600.0  # assumption: a builder that lives writes a pair more often than this
 
@@ -47,13 +48,13 @@ def _write_beside(path: Path, write: Callable[[Path], None], is_whole: Callable[
     try:
         folder.chmod(0o755)  # mkdtemp makes it private; caches are shared
         write(folder)
-        _sync_folder(folder)
+        sync_folder(folder)
         try:
             os.rename(folder, path)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not is_whole(path):
                 raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -112,11 +113,3 @@ def _make_parent(folder: Path) -> None:
         raise DataError(f"{folder}: cannot be made ({error.strerror}). Set cache_path to a folder of yours.") from error
     if not writable:
         raise DataError(f"{folder}: is not writable. Set cache_path to a folder of yours.")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
