@@ -52,8 +52,9 @@ def _build(transform: dict[str, Any]) -> Any:
         if isinstance(value, type) and issubclass(value, albumentations.BasicTransform)
     }
     if name not in known:
-        near = suggest(str(name), known).partition(" Valid:")[0]
-        raise ConfigError(f"augmentation: got name {name!r}, expected the name of an albumentations transform. {near}")
+        near = suggest(str(name), known).partition("Valid:")[0]  # the whole list would fill the screen
+        expected = "expected the name of an albumentations transform"
+        raise ConfigError(f"augmentation: got name {name!r}, {expected}. {near}".rstrip())
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in transform.items()}
     import inspect
     import warnings
