@@ -128,6 +128,7 @@ def open_processes(
     _refuse_silent_single_process(os.environ)
     keep_freed_memory()
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate.utils import GradientAccumulationPlugin
 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -144,6 +145,8 @@ def open_processes(
         cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
         log_with=trackers or None,
         project_dir=project_dir,
+        # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
