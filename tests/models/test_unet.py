@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from tests.models.promises import ModelPromises
+from unet_dist.errors import ConfigError
 from unet_dist.models.unet import UNet
 
 # Ronneberger et al. 2015, figure 1: (channels, side) after each 3x3 convolution, up-convolution and the last 1x1 one.
@@ -107,8 +110,8 @@ def test_starts_with_the_papers_initialisation() -> None:
     }
     assert len(convolutions) == 2 * (3 + 1 + 3) + 3 + 1
     for name, module in convolutions.items():
-        # The paper: 3x3 convolution, 64 channels before it: N = 9 * 64 = 576. An up-convolution of stride 2 sums over the
-        # channels only.
+        # The paper: 3x3 convolution, 64 channels before it: N = 9 * 64 = 576. An up-convolution of stride 2 sums over
+        # the channels only.
         fan_in = module.in_channels * (9 if "conv1" in name or "conv2" in name else 1)
         weight = module.weight.detach()
         # The estimate of a deviation from n values errs by 1 / sqrt(2 n); five of those.
@@ -116,3 +119,92 @@ def test_starts_with_the_papers_initialisation() -> None:
         assert weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance), name
         assert module.bias is not None
         assert module.bias.abs().max() == 0, name
+
+
+class TestUNetKeepsItsPromises(ModelPromises):
+    model_type = "unet"
+    option_sets: ClassVar = [
+        {"base_channels": 4, "depth": 2},
+        {"base_channels": 4, "depth": 1, "norm": "weight"},
+        {"base_channels": 4, "depth": 1, "norm": "batch", "padding": "same"},
+        {"base_channels": 4, "depth": 1, "norm": "group", "upsampling": "bilinear"},
+        {"base_channels": 4, "depth": 1, "norm": "weight", "upsampling": "bilinear", "padding": "same"},
+        {"base_channels": 4, "depth": 1, "norm": "batch", "checkpoint_activations": True},
+    ]
+
+
+@pytest.mark.parametrize("norm", ["none", "weight", "batch", "group"])
+def test_checkpointed_activations_change_nothing_but_memory(norm: str) -> None:
+    torch.manual_seed(0)
+    plain = UNet(3, 5, base_channels=4, depth=2, norm=norm, dropout=0.5).double()
+    frugal = UNet(3, 5, base_channels=4, depth=2, norm=norm, dropout=0.5, checkpoint_activations=True).double()
+    frugal.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 48, 44, dtype=torch.float64)
+    saved: dict[str, int] = {}
+    for name, model in (("plain", plain), ("frugal", frugal)):
+        torch.manual_seed(1)  # for the dropout
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits = model(image)
+            saved[name] = sum(sizes.values())
+            logits.square().mean().backward()
+    for (name, first), second in zip(plain.named_parameters(), frugal.parameters(), strict=True):
+        assert torch.equal(first.grad, second.grad), name
+    # The second computation must not count into the running statistics of a batch norm again.
+    for (name, first), second in zip(plain.named_buffers(), frugal.buffers(), strict=True):
+        assert torch.equal(first, second), name
+    assert all(layer.track_running_stats for layer in frugal.modules() if isinstance(layer, nn.BatchNorm2d))
+    assert saved["frugal"] < 0.5 * saved["plain"], saved
+
+
+def test_batch_norm_made_synchronous_is_still_named() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(UNet(1, 2, base_channels=2, depth=1, norm="batch"))
+    assert model.couples_batch.startswith("encoder.0.norm1 (SyncBatchNorm): ")
+    assert model.locality is not None
+
+
+@pytest.mark.parametrize("base_channels", [1, 3, 12, 48])
+def test_group_norm_takes_every_width(base_channels: int) -> None:
+    model = UNet(1, 2, base_channels=base_channels, depth=1, norm="group")
+    assert model.locality_obstacle == (
+        "encoder.0.norm1 (GroupNorm): its mean and variance are taken over all pixels of the window"
+    )
+    for layer in model.modules():
+        if isinstance(layer, nn.GroupNorm):
+            assert layer.num_channels % layer.num_groups == 0
+
+
+def test_keys_on_disk_stay() -> None:
+    """A change here makes every model folder in the world unreadable: then format_version must change, too."""
+    with torch.device("meta"):
+        keys = set(UNet(3, 5, base_channels=1, depth=1, norm="weight").state_dict())
+    convolutions = [
+        f"{block}.{conv}" for block in ("encoder.0", "bottleneck", "decoder.0") for conv in ("conv1", "conv2")
+    ]
+    expected = {f"{name}.{kind}" for name in [*convolutions, "upsample.0.conv"] for kind in ("weight", "bias", "gain")}
+    assert keys == expected | {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "wieght"}, 'norm = "wieght". Did you mean "weight"? Valid: batch, group, none, weight. Change norm.'),
+        ({"padding": "full"}, 'padding = "full". Valid: same, valid.'),
+        ({"upsampling": "nearest"}, 'upsampling = "nearest". Valid: bilinear, transposed.'),
+        ({"depth": 0}, "depth = 0. Expected a whole number of at least 1."),
+        ({"base_channels": 1.5}, "base_channels = 1.5. Expected a whole number"),
+        ({"dropout": 1.0}, "dropout = 1.0. Expected a probability, 0 <= p < 1."),
+        ({"mean": [1.0]}, "mean = [1.0]. Expected 3 numbers, one an input channel."),
+        ({"std": [1.0, 1.0, 0.0]}, "std = [1.0, 1.0, 0.0]. Expected deviations above 0."),
+        ({"class_names": ["sky"]}, "class_names = ['sky']. Expected 35 names, one a class."),
+    ],
+)
+def test_refuses_options_with_a_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        UNet(**options)
+    assert message in str(caught.value)

@@ -212,15 +212,15 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             SizeError: a side that the network does not take; names the nearest that it does.
         """
         self._check_input(images)
-        features = self._run(self.encoder[0], images)
+        features = self._run(self.encoder[0], self.encoder[0], images)
         skips = [features]
         for block in self.encoder[1:]:
-            features = self._run(partial(_down, block), features)
+            features = self._run(block, partial(_down, block), features)
             skips.append(features)
-        features = self._run(partial(_down, self.bottleneck), features)
+        features = self._run(self.bottleneck, partial(_down, self.bottleneck), features)
         features = self.bottleneck_dropout(features, dropout_keys)
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
-            features = self._run(partial(_up, upsample, block), features, skips.pop())
+            features = self._run(block, partial(_up, upsample, block), features, skips.pop())
         return self.classifier(features)  # (N, K, h, w)
 
     def _check_input(self, images: Tensor) -> None:
@@ -232,12 +232,12 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.window_sizes.require(images.shape[2], "image height")
         self.window_sizes.require(images.shape[3], "image width")
 
-    def _run(self, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
-        """Run a stage, keeping only its inputs for the backward pass where activations are checkpointed."""
+    def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
+        """Run a stage around `block`, keeping only its inputs for the backward pass where activations are checkpointed."""
         if not (self.checkpoint_activations and torch.is_grad_enabled()):
             return stage(*features)
-        if self.norm == "batch":
-            contexts = partial(_recomputation_contexts, self)
+        if self.norm == "batch" and not torch.compiler.is_compiling():  # a compiler recomputes values, not side effects
+            contexts = partial(_recomputation_contexts, block)
             return checkpoint(stage, *features, use_reentrant=False, context_fn=contexts)
         return checkpoint(stage, *features, use_reentrant=False)
 
@@ -254,21 +254,24 @@ def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -
     return block(torch.cat([skip, features], dim=1))
 
 
-def _recomputation_contexts(model: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+def _recomputation_contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Contexts of the first computation and of the second, which must not count into the running statistics again."""
-    return nullcontext(), _frozen_statistics(model)
+    return nullcontext(), _spare_statistics(block)
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    tracking = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    for layer in tracking:
-        layer.track_running_stats = False
+def _spare_statistics(block: nn.Module) -> Iterator[None]:
+    """Let batch norms update copies of their statistics. (With none to update they would save less than the first time.)"""
+    kept = [(layer, dict(layer.named_buffers())) for layer in block.modules() if isinstance(layer, _BatchNorm)]
+    for layer, buffers in kept:
+        for name, buffer in buffers.items():
+            setattr(layer, name, buffer.clone())
     try:
         yield
     finally:
-        for layer in tracking:
-            layer.track_running_stats = True
+        for layer, buffers in kept:
+            for name, buffer in buffers.items():
+                setattr(layer, name, buffer)
 
 
 def _conv3x3(in_channels: int, out_channels: int, *, norm: str, padding: str) -> nn.Module:
