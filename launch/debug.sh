@@ -8,4 +8,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 prepare_environment ""
+if [ $# -eq 0 ] || [[ $1 == --* ]]; then set -- "$root/configs/debug.yaml" "$@"; fi
 exec "$venv/bin/python" -m unet_dist train --debug "$@"

@@ -71,7 +71,7 @@ ANYTHING_GOES = {
         "horizontal_flip",
         "augmentation",
     ),
-    *("output_path", "resume", "allow_config_change", "trackers", "deterministic"),
+    *("output_path", "debug", "resume", "allow_config_change", "trackers", "deterministic"),
     *("revision", "image_column", "label_column"),
 }
 

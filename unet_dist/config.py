@@ -128,6 +128,10 @@ class RunConfig:
 
     output_path: str = "output"
     """The run's folder; an unfinished run in it is resumed."""
+    debug: bool = False
+    """Debug mode: one process, no workers, deterministic; prints what every layer makes of the first step, writes the windows
+    and masks it was fed to figures/, tries to overfit 4 crops within total_steps (500 at most) and tries a resume. A run in
+    output_path is not touched; the default output_path becomes debug."""
     resume: str = "auto"
     """auto resumes what the folder holds, never starts anew in an empty folder only, a path names a checkpoint to branch
     off from into another folder."""
@@ -215,7 +219,7 @@ FREE_KEYS = frozenset(
             "checkpoint_activations",
         ),
         *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "checkpoint_steps"),
-        *("keep_checkpoints", "log_steps", "trackers", "window_batch", "tile_size", "expected_processes"),
+        *("keep_checkpoints", "log_steps", "trackers", "window_batch", "tile_size", "expected_processes", "debug"),
         "collective_timeout_s",
     }
 )

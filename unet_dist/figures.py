@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,20 +36,11 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
         path: of the PNG; its folder is made.
         class_names: one a class.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     samples = [_shrunk(sample) for sample in samples]
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(class_names)] = class_palette(len(class_names))
+    colours = _class_colours(class_names)
     occurring = np.unique(np.concatenate([part.ravel() for sample in samples for part in sample[1:]]))
-    present = [i for i in occurring if i != IGNORED]
     heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.2 for sample in samples]
-    legend_inches = 0.22 * -(-len(present) // LEGEND_COLUMNS)
-    figure = Figure(figsize=(3 * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    rows = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
+    figure, rows = _panels(heights, occurring, class_names)
     for row, sample in zip(rows, samples, strict=True):
         shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
         pictures = (shown, colours[sample.label], colours[sample.prediction])
@@ -58,8 +49,65 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
             axes.axis("off")
             if row is rows[0]:
                 axes.set_title(title, fontsize=9)
+    _write_figure(path, figure)
+
+
+def draw_fed(
+    path: Path, window: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw a window with a frame around its output, its labels, and the labels over that part of the window.
+
+    Args:
+        path: of the PNG; its folder is made.
+        window: (h, w, C) uint8, what the network sees.
+        labels: (h - 2 halo, w - 2 halo) uint8 of its output.
+        class_names: one a class.
+        title: such as the sample's id.
+    """
+    from matplotlib.patches import Rectangle
+
+    halo = (window.shape[0] - labels.shape[0]) // 2
+    height, width = labels.shape
+    colours = _class_colours(class_names)
+    picture = window[:, :, :3] if window.shape[2] >= 3 else np.repeat(window[:, :, :1], 3, axis=2)
+    seen = picture[halo : halo + height, halo : halo + width]
+    counted = (labels != IGNORED)[:, :, None]
+    mixed = np.where(counted, seen // 2 + colours[labels] // 2, seen // 4)
+    figure, rows = _panels([PANEL_INCHES * window.shape[0] / window.shape[1] + 0.2], np.unique(labels), class_names)
+    titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
+    for axes, text, shown in zip(rows[0], titles, (picture, colours[labels], mixed), strict=True):
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_title(text, fontsize=9)
+        axes.axis("off")
+    rows[0][0].add_patch(Rectangle((halo - 0.5, halo - 0.5), width, height, fill=False, edgecolor="red", linewidth=1))
+    _write_figure(path, figure)
+
+
+def _class_colours(class_names: Sequence[str]) -> np.ndarray:
+    """(256, 3) uint8: a colour for each class id, black for what is none."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(class_names)] = class_palette(len(class_names))
+    return colours
+
+
+def _panels(heights: Sequence[float], occurring: np.ndarray, class_names: Sequence[str]) -> tuple[Any, Any]:
+    """A figure of rows of three panels, each row's height in inches, above a legend of the classes that occur."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    colours = _class_colours(class_names)
+    present = [i for i in occurring if i != IGNORED]
+    legend_inches = 0.22 * -(-len(present) // LEGEND_COLUMNS)
+    figure = Figure(figsize=(3 * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
     patches = [Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=class_names[i]) for i in present]
     figure.legend(handles=patches, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=7, frameon=False)
+    return figure, figure.subplots(len(heights), 3, squeeze=False, height_ratios=heights)
+
+
+def _write_figure(path: Path, figure: Any) -> None:
+    """Write a figure as a PNG."""
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)

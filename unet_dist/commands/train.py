@@ -33,8 +33,9 @@ from unet_dist.commands.parts import (
 from unet_dist.config import FREE_KEYS, Config, cut_batch
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.debugging import debug, debugging_config
 from unet_dist.distributed import Processes, launcher_accumulation
-from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.errors import CheckpointError, ConfigError, LaunchError
 from unet_dist.evaluation import evaluate_split
 from unet_dist.files import recover_folder, write_whole
 from unet_dist.locking import lock_run
@@ -49,7 +50,13 @@ from unet_dist.trainer import Parts, Progress, Trainer
 
 def run(config: Config) -> None:
     """Train as a config says."""
+    if config.run.debug:
+        config = debugging_config(config)
     with open_for(config) as processes:
+        if config.run.debug and processes.world_size > 1:
+            raise LaunchError(
+                f"debug: got {processes.world_size} processes, expected one. Start it without a launcher: unet-dist train --debug."
+            )
         teller = teller_of(processes)
         folder = Path(config.run.output_path)
         if processes.is_main:
@@ -158,6 +165,10 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
     )
+    if config.run.debug:
+        _introduce(parts, cache, progress)
+        debug(parts, lambda checkpoint: _restore(checkpoint, model, optimizer, processes), progress)
+        return
     if processes.is_main:
         _write_folder(folder, config, cache, progress)
     # TensorBoard keeps a config as a run of its own beside the curves; the run's folder has it in config.yaml.

@@ -37,6 +37,17 @@ def write_grey(path: str | os.PathLike, values: np.ndarray) -> None:
     _write(Path(path), Image.fromarray(values))
 
 
+def write_picture(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write (H, W, C) uint8 as a grey or RGB PNG; of other channels the first or the first three are kept.
+
+    Raises:
+        DataError: the file cannot be written; nothing is then left under its name.
+    """
+    _write(
+        Path(path), Image.fromarray(np.ascontiguousarray(image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]))
+    )
+
+
 def write_overlay(
     path: str | os.PathLike, image: np.ndarray, labels: np.ndarray, palette: np.ndarray, *, opacity: float = 0.5
 ) -> None:
