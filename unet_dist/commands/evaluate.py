@@ -35,6 +35,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         teller = teller_of(processes)
         model, trained, folder = load_run(words[0], processes.device)
         cache = open_data(_data_config(options, trained, model), teller)
+        model.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
         samples = cache.split(options.split)
         output = Path(options.output_path) if options.output_path else folder
         if output is None:

@@ -5,6 +5,7 @@ Owns how a config becomes a data set and a network. The commands themselves read
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import yaml
 
 from unet_dist.config import Config, synthetic_size
 from unet_dist.data.build import prepare
-from unet_dist.data.cache import Cache, CacheSettings
+from unet_dist.data.cache import Cache, CacheSettings, is_whole, locate_cache
 from unet_dist.data.source import open_source
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import CheckpointError, ConfigError, SizeError
@@ -60,6 +61,10 @@ def open_data(config: Config, teller: Teller) -> Cache:
     )
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
     settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    # A resolved config names the classes that the first one left to the data: both mean the cache that is there.
+    counted = locate_cache(source, replace(settings, num_classes=None), data.cache_path)
+    if is_whole(counted) and Cache(counted, seed=config.schedule.seed).num_classes == settings.num_classes:
+        settings = replace(settings, num_classes=None)
     shown: dict[str, Any] = {}
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -68,7 +73,13 @@ def open_data(config: Config, teller: Teller) -> Cache:
             teller.say(f"{data.data_path}: {phase} {total} pairs")
 
     return prepare(
-        source, settings, seed=config.schedule.seed, cache_path=data.cache_path, progress=progress, say=teller.say
+        source,
+        settings,
+        seed=config.schedule.seed,
+        cache_path=data.cache_path,
+        max_pixels=data.max_pixels,
+        progress=progress,
+        say=teller.say,
     )
 
 
