@@ -52,13 +52,13 @@ def run(words: Sequence[str], options: PredictOptions) -> None:
         mixed_precision=options.mixed_precision,
         expected_processes=options.expected_processes,
         collective_timeout_s=options.collective_timeout_s,
-        deterministic=True,
     ) as processes:
-        output = Path(options.output)
+        output, journal = Path(options.output), Journal(Path(options.output))
         with ExitStack() as stack:
             if processes.is_main:
                 _make_folder(output)
-                stack.enter_context(lock_run(Journal(output).folder, "output"))
+                stack.enter_context(lock_run(journal.folder, "output"))
+                stack.callback(journal.leave)
             wish = stack.enter_context(StopWish(output, watches_file=True))
             _predict(_Prediction(words, options, processes), processes, wish)
 
@@ -130,12 +130,12 @@ class _Prediction:
         tile_size = int(before["tile_size"]) if goes_on else self._tile_size(jobs)
         # A sum in another number of threads may differ in its last bits, and a launcher sets them by its own rules.
         num_threads = int(before.get("num_threads", torch.get_num_threads()))
-        settings = self._settings(sources, tile_size, num_threads)
+        work = self.work(jobs, tile_size)
+        settings = {**self._settings(sources, tile_size, num_threads), "num_batches": len(work.batches)}
         if before:
             self.journal.require_same(settings)
         else:
             self.journal.begin(settings)
-        work = self.work(jobs, tile_size)
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
         for line in _announcement(work, done, options, tile_size):
@@ -182,6 +182,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
     teller, rank, world_size = teller_of(processes), processes.rank, processes.world_size
     agreed = processes.share(prediction.find(teller) if processes.is_main else None)
     assert agreed is not None
+    torch.backends.cudnn.deterministic = True  # the same bytes when it goes on; inference uses nothing else that varies
     if processes.device.type == "cpu":
         torch.set_num_threads(agreed.num_threads)
     work = prediction.work(agreed.jobs, agreed.tile_size)

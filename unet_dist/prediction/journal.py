@@ -130,6 +130,11 @@ class Journal:
         """Where a raster is made."""
         return self.folder / f"{image:08d}.{kind}"
 
+    def leave(self) -> None:
+        """Take the folder away where no prediction has begun in it: its lock made it."""
+        if not (self.folder / _SETTINGS).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def remove(self) -> None:
         """Forget a finished prediction: first the settings, without which the rest counts for nothing."""
         (self.folder / _SETTINGS).unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""Predict an image larger than memory on several processes, kill them on the way, go on, and compare with other tiles.
+
+    python tests/large_image.py --side 20000
+
+Makes a TIFF by streaming, predicts it under a limit on memory that the system enforces (RLIMIT_DATA), kills all processes
+once, starts the same command again, and predicts once more at another tile size, undisturbed. The files must be equal to
+the byte: the network computes in float64, where no rounding turns a label. Prints what it measured; leaves 1 where
+something is not as claimed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from unet_dist import UNet
+from unet_dist.files import digest
+from unet_dist.prediction.journal import Journal
+
+_TILE = 512
+_MIB = 2**20
+_BASELINE = "import torch, tifffile, accelerate, unet_dist.commands.predict; print(open('/proc/self/status').read())"
+
+
+def write_image(path: Path, side: int) -> None:
+    """Write a side x side RGB BigTIFF tile by tile: waves of many lengths, and noise."""
+
+    def tiles() -> Iterator[np.ndarray]:
+        generator = np.random.default_rng(0)
+        for row in range(0, side, _TILE):
+            for col in range(0, side, _TILE):
+                rows, cols = np.mgrid[row : row + _TILE, col : col + _TILE].astype(np.float32)
+                waves = np.sin(rows / 31) + np.sin(cols / 47) + np.sin((rows + cols) / 211)
+                noise = generator.integers(0, 40, (_TILE, _TILE, 3), dtype=np.uint8)
+                yield noise + (waves[:, :, None] * (20, 30, 35) + 107).astype(np.uint8)
+
+    tifffile.imwrite(
+        path, tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(_TILE, _TILE), photometric="rgb", bigtiff=True
+    )
+
+
+def write_model(path: Path, base_channels: int, depth: int, dtype: torch.dtype) -> None:
+    """Write a network with fixed weights."""
+    torch.manual_seed(0)
+    UNet(3, 5, base_channels=base_channels, depth=depth).to(dtype).save_pretrained(path)
+
+
+@dataclass
+class Launch:
+    """A prediction on several processes of this host.
+
+    Attributes:
+        peak_bytes: the most anonymous memory (RssAnon) seen of each process that computes.
+    """
+
+    command: list[str]
+    processes: int
+    limit_bytes: int | None
+    peak_bytes: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(self.processes), "--master_port", "0"]
+        module = ["-m", "unet_dist", *self.command]
+        words = [sys.executable, *(launcher if self.processes > 1 else []), *module]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.started_s = time.monotonic()
+        self.process = subprocess.Popen(words, env=environment, preexec_fn=self._limit, start_new_session=True)
+
+    def _limit(self) -> None:
+        if self.limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (self.limit_bytes, self.limit_bytes))
+
+    def is_running(self) -> bool:
+        """Say whether it runs, and look how much memory it takes."""
+        for pid in self._pids():
+            with contextlib.suppress(OSError, StopIteration):
+                status = Path(f"/proc/{pid}/status").read_text().splitlines()
+                anonymous = next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
+                self.peak_bytes[pid] = max(self.peak_bytes.get(pid, 0), anonymous)
+        return self.process.poll() is None
+
+    def wait(self) -> float:
+        """Wait for the end; returns the seconds since the start."""
+        while self.is_running():
+            time.sleep(0.05)
+        if self.process.returncode != 0:
+            raise SystemExit(f"the prediction ended with {self.process.returncode}")
+        return time.monotonic() - self.started_s
+
+    def kill(self) -> None:
+        """Kill every process of it at once, as a power cut would."""
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _pids(self) -> list[int]:
+        """The launcher and its descendants."""
+        parents = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        pids = [self.process.pid]
+        for pid in pids:  # grows on the way
+            pids += [child for child, parent in parents.items() if parent == pid]
+        return pids
+
+
+def baseline_bytes() -> dict[str, int]:
+    """Memory of a process that has imported everything and predicted nothing: VmData, and RssAnon."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    text = subprocess.run(
+        [sys.executable, "-c", _BASELINE], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    lines = [line.split() for line in text.splitlines()]
+    return {
+        words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words and words[0] in ("VmData:", "RssAnon:")
+    }
+
+
+def main() -> int:
+    """Make, kill, go on, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=20_000, help="of the image, px")
+    parser.add_argument("--base_channels", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--tile_size", default="572", help="px, or auto")
+    parser.add_argument("--other_tile_size", type=int, default=828)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--memory_mib", type=int, default=1024, help="that a process may take beyond its imports")
+    parser.add_argument("--kill_at", type=float, default=0.3, help="share of the batches after which all are killed")
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    parser.add_argument("--folder", type=Path, help="for the files; by default one that is deleted")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        return compare(options, folder)
+
+
+def compare(options: argparse.Namespace, folder: Path) -> int:
+    """Run all of it in a folder."""
+    image = folder / "large.tif"
+    if not image.exists():
+        write_image(image, options.side)
+    write_model(folder / "model", options.base_channels, options.depth, getattr(torch, options.dtype))
+    before = baseline_bytes()
+    limit = before["VmData"] + options.memory_mib * _MIB
+    print(
+        f"image {options.side} px a side, {image.stat().st_size / _MIB:.0f} MiB; limit {limit / _MIB:.0f} MiB",
+        flush=True,
+    )
+
+    def start(output: str, tile_size: object) -> Launch:
+        command = ["predict", str(folder / "model"), str(image), "--output", str(folder / output)]
+        command += ["--tile_size", str(tile_size), "--overlay", "false", "--mixed_precision", "no"]
+        return Launch(command, options.processes, limit)
+
+    killed_after = start_and_kill(start("killed", options.tile_size), Journal(folder / "killed"), options.kill_at)
+    again = start("killed", options.tile_size)
+    print(f"killed with {killed_after} batches done, finished {again.wait():.1f} s after the second start", flush=True)
+    other = start("other", options.other_tile_size)
+    print(f"undisturbed at tile size {options.other_tile_size}: {other.wait():.1f} s", flush=True)
+    peak = max(max(launch.peak_bytes.values()) for launch in (again, other)) - before["RssAnon"]
+    print(f"anonymous memory of a process: at most {peak / _MIB:.0f} MiB above its imports", flush=True)
+    files = [folder / name / "large.tif" for name in ("killed", "other")]
+    is_equal = digest(files[0]) == digest(files[1])
+    print(f"the files are {'equal' if is_equal else 'NOT equal'} ({files[0].stat().st_size} bytes)", flush=True)
+    return 0 if is_equal and peak <= options.memory_mib * _MIB else 1
+
+
+def start_and_kill(launch: Launch, journal: Journal, share: float) -> int:
+    """Kill a launch when a share of its batches is in the journal; returns how many are."""
+    target = 1
+    while launch.is_running():
+        num_done = len(journal.done().batches) if journal.folder.exists() else 0
+        total = (journal.settings() or {}).get("num_batches", 0)
+        target = max(int(total * share), 1)
+        if total and num_done >= target:
+            launch.kill()
+            return len(journal.done().batches)
+        time.sleep(0.05)
+    raise SystemExit(f"the prediction ended with {launch.process.returncode} before {target} batches were done")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Proves on real processes that a prediction survives being killed, and that its files stay the same to the byte."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import large_image
+from tests.prediction.parts import Prediction, build, contents, write_images
+from unet_dist.prediction import run
+from unet_dist.prediction.journal import FOLDER, Journal
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_twenty_kills_at_random_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_COMMIT_S", 0.02)  # or a prediction this small would never reach its journal
+    sources = write_images(tmp_path / "in", [(90, 130), (150, 210), (64, 64), (20, 33)])
+    started = time.monotonic()
+    assert Prediction(tmp_path / "undisturbed", sources, window_batch=1).launch()
+    whole_s = time.monotonic() - started
+    prediction = Prediction(tmp_path / "killed", sources, window_batch=1)
+    draw = random.Random(0)
+    context, done = multiprocessing.get_context("fork"), []  # a fork starts in no time: 20 imports would take minutes
+    for _ in range(20):
+        child = context.Process(target=prediction.launch)
+        child.start()
+        child.join(draw.uniform(0.02, 0.15) * whole_s)
+        child.kill()
+        child.join()
+        if not prediction.journal.folder.exists():
+            break
+        done.append(len(prediction.journal.done().batches))
+    assert len(done) >= 5, "it was killed on the way, not at the end"
+    assert done == sorted(done), "what was done stays done"
+    if prediction.journal.folder.exists():
+        assert prediction.launch()
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+def predict(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "unet_dist", "predict", *words],
+        env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_path: Path) -> None:
+    (source,) = write_images(tmp_path / "in", [(700, 1100)])
+    build().save_pretrained(tmp_path / "model")
+    output = tmp_path / "out"
+    words = [str(tmp_path / "model"), str(source), "--output", str(output), "--overlay", "false"]
+    slow = [*words, "--tile_size", "60", "--window_batch", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unet_dist", "predict", *slow], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    journal = Journal(output)
+    while process.poll() is None and not (journal.folder.exists() and journal.done().batches):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "tiles: the same command goes on from there." in said
+    assert json.loads((output / "requeue").read_text()) == {"step": 0}
+    num_done = len(journal.done().batches)
+    assert 0 < num_done < journal.settings()["num_batches"]  # type: ignore[index]
+
+    refused = predict(*words, "--tile_size", "76", "--window_batch", "1")
+    assert refused.returncode == 2
+    assert f"{output} holds an unfinished prediction with tile_size 60 -> 76. Give the same settings" in refused.stderr
+    assert len(journal.done().batches) == num_done
+
+    finished = predict(*words, "--tile_size", "auto", "--window_batch", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert f"Going on: {num_done} tiles" in finished.stdout
+    assert sorted(path.name for path in output.iterdir()) == ["image0.tif"], (FOLDER, "and the marker are gone")
+
+
+def test_the_large_image_in_small(tmp_path: Path) -> None:
+    """Two processes under RLIMIT_DATA, killed once, against another tile size: the script for 20,000 px, at 700."""
+    words = ["--side", "900", "--depth", "2", "--base_channels", "2", "--tile_size", "60", "--other_tile_size", "572"]
+    script = subprocess.run(
+        [sys.executable, large_image.__file__, *words, "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=590,
+        check=False,
+    )
+    assert script.returncode == 0, script.stdout + script.stderr
+    assert "the files are equal" in script.stdout
