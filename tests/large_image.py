@@ -73,7 +73,7 @@ class Launch:
     peak_bytes: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(self.processes), "--master_port", "0"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
         module = ["-m", "unet_dist", *self.command]
         words = [sys.executable, *(launcher if self.processes > 1 else []), *module]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -96,7 +96,7 @@ class Launch:
     def wait(self) -> float:
         """Wait for the end; returns the seconds since the start."""
         while self.is_running():
-            time.sleep(0.05)
+            time.sleep(0.2)
         if self.process.returncode != 0:
             raise SystemExit(f"the prediction ended with {self.process.returncode}")
         return time.monotonic() - self.started_s
@@ -193,7 +193,7 @@ def start_and_kill(launch: Launch, journal: Journal, share: float) -> int:
         if total and num_done >= target:
             launch.kill()
             return len(journal.done().batches)
-        time.sleep(0.05)
+        time.sleep(0.2)
     raise SystemExit(f"the prediction ended with {launch.process.returncode} before {target} batches were done")
 
 
