@@ -30,6 +30,8 @@ class ModelPromises:
     model_type: ClassVar[str]
     option_sets: ClassVar[list[dict[str, Any]]]
     """Constructor options, small ones: every test runs with each of them."""
+    compiled_sets: ClassVar[list[dict[str, Any]]]
+    """Those of them that are worth the seconds that a compilation takes."""
 
     @pytest.fixture
     def options(self, request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -37,8 +39,9 @@ class ModelPromises:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "options" in metafunc.fixturenames:
-            names = [" ".join(f"{key}={value}" for key, value in options.items()) for options in self.option_sets]
-            metafunc.parametrize("options", self.option_sets, ids=names, indirect=True)
+            sets = self.compiled_sets if "compiles" in metafunc.function.__name__ else self.option_sets
+            names = [" ".join(f"{key}={value}" for key, value in options.items()) for options in sets]
+            metafunc.parametrize("options", sets, ids=names, indirect=True)
 
     @pytest.fixture
     def model(self, options: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.models.hub_stand_in import running_hub
 from unet_dist.errors import CheckpointError
 from unet_dist.models.pretrained import find_model_folder
 from unet_dist.models.registry import load_model
@@ -164,11 +165,56 @@ def test_a_path_that_is_neither_here_nor_a_hub_id(name: str) -> None:
         find_model_folder(name)
 
 
+def run_with_hub(program: str, address: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own: the hub library reads its address when it is imported."""
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": "hf_not_a_token"}
+    environment.pop("HF_HUB_OFFLINE", None)
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(tmp_path: Path) -> None:
+    program = """
+import torch
+from unet_dist.models.registry import load_model
+from unet_dist.models.unet import UNet
+model = UNet(1, 2, base_channels=2, depth=1, class_names=["a", "b"]).eval()
+model.push_to_hub("someone/some-model")
+loaded = load_model("someone/some-model")
+image = torch.randn(1, 1, 18, 18)
+assert loaded.config() == model.config()
+assert torch.equal(loaded(image), model(image))
+try:
+    load_model("someone/some-modle")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    with running_hub() as hub:
+        done = run_with_hub(program, hub.address, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert sorted(hub.repositories["someone/some-model"]) == ["README.md", "config.json", "model.safetensors"]
+        assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
+        assert "(RepositoryNotFoundError: 404" in done.stdout
+        assert done.stdout.startswith('CheckpointError Got model "someone/some-modle": no such folder here')
+
+
+def test_a_pickle_on_the_hub_is_not_even_fetched(tmp_path: Path) -> None:
+    with running_hub() as hub:
+        hub.repositories["someone/old"] = {"config.json": b"{}", "pytorch_model.bin": pickle.dumps(Bomb())}
+        for load in (
+            "unet_dist.models.registry import load_model as load",
+            "unet_dist.models.unet import UNet as load",
+        ):
+            name = "load.from_pretrained" if "UNet" in load else "load"
+            done = run_with_hub(f"from {load}; {name}('someone/old')", hub.address, tmp_path)
+            last = done.stderr.strip().splitlines()[-1]
+            assert "CheckpointError: " in last
+            assert "a folder without model.safetensors" in last
+        assert set(hub.fetched) == {"config.json"}
+
+
 def test_a_hub_that_cannot_be_reached_is_said_and_a_typo_is_not_excluded(tmp_path: Path) -> None:
-    # A process of its own: the hub library reads its address when it is imported.
     program = "from unet_dist.models.registry import load_model; load_model('someone/some-model')"
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = run_with_hub(program, "http://127.0.0.1:9", tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert 'CheckpointError: Got model "someone/some-model": no such folder here' in last
     assert "the hub gives no such model (LocalEntryNotFoundError: Got: ConnectError: [Errno 111]" in last

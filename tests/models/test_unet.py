@@ -131,6 +131,10 @@ class TestUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 1, "norm": "weight", "upsampling": "bilinear", "padding": "same"},
         {"base_channels": 4, "depth": 1, "norm": "batch", "checkpoint_activations": True},
     ]
+    compiled_sets: ClassVar = [
+        {"base_channels": 2, "depth": 1, "norm": "weight"},
+        {"base_channels": 2, "depth": 1, "norm": "batch", "checkpoint_activations": True},
+    ]
 
 
 @pytest.mark.parametrize("norm", ["none", "weight", "batch", "group"])

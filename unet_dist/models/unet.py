@@ -161,7 +161,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         if self.class_names is not None:
             is_complete = len(self.class_names) == num_classes
             _require(is_complete, "class_names", self.class_names, f"{num_classes} names, one a class")
-        self.ignore_index = ignore_index
+        self.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
         self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding)
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
