@@ -27,13 +27,19 @@ COMMANDS = {
     "evaluate": "per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
     "predict": "label maps and overlays of images",
     "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
+    "plan": "sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
 }
 USAGE = {
     "train": "unet-dist train [CONFIG.yaml] [--key value ...]",
     "evaluate": "unet-dist evaluate RUN [--split test] [--key value ...]",
     "predict": "unet-dist predict RUN INPUT... --output DIR [--key value ...]",
     "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
+    "plan": "unet-dist plan [CONFIG.yaml] [--memory 24GiB] [--key value ...]",
 }
+
+
+# Those that take a config; the others work on a run.
+CONFIG_COMMANDS = ("train", "prepare", "plan")
 
 
 class _Parser:
@@ -173,16 +179,24 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
 
 def parse_config(command: str, words: Sequence[str]) -> Any:
     """Build the Config of `train` and `prepare` from [CONFIG.yaml] and --key value words."""
-    from unet_dist.config import SECTIONS, Config
+    return parse_plan(command, words)[0]
 
-    parser = _Parser(command, SECTIONS.values())
+
+def parse_plan(command: str, words: Sequence[str]) -> tuple[Any, Any]:
+    """Build the Config and the PlanOptions of `plan` from [CONFIG.yaml] and --key value words."""
+    from unet_dist.config import KEYS, Config
+    from unet_dist.options import PlanOptions
+
+    parser = _Parser(command, _sections(command))
     positional, options = parser.split(words)
     if len(positional) > 1:
         raise ConfigError(
             f"{command}: got {len(positional)} words without a key ({' '.join(positional)}), expected one CONFIG.yaml at most."
         )
-    values = read_yaml(positional[0], parser.keys) if positional else {}
-    return Config.from_flat(parser.parse(options, values))
+    values = read_yaml(positional[0], list(KEYS)) if positional else {}
+    parsed = parser.parse(options, values)
+    config = Config.from_flat({key: value for key, value in parsed.items() if key in KEYS})
+    return config, PlanOptions(**{key: value for key, value in parsed.items() if key not in KEYS})
 
 
 def parse_options(command: str, words: Sequence[str]) -> tuple[list[str], Any]:
@@ -211,10 +225,17 @@ def _help(command: str | None) -> str:
         lines += ["", "unet-dist COMMAND --help lists every key. On several processes:", ""]
         lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
         return "\n".join(lines)
-    from unet_dist.config import SECTIONS
+    return _Parser(command, _sections(command)).help()
 
-    sections = SECTIONS.values() if command in ("train", "prepare") else [options_of(command)]
-    return _Parser(command, sections).help()
+
+def _sections(command: str) -> list[Any]:
+    """The classes whose fields are the keys of a command."""
+    from unet_dist.config import SECTIONS
+    from unet_dist.options import PlanOptions
+
+    if command not in CONFIG_COMMANDS:
+        return [options_of(command)]
+    return [*SECTIONS.values(), *([PlanOptions] if command == "plan" else [])]
 
 
 def run(words: Sequence[str]) -> None:
@@ -237,7 +258,12 @@ def run(words: Sequence[str]) -> None:
     if "-h" in rest or "--help" in rest:
         print(_help(command))
         return
-    parsed = (parse_config(command, rest),) if command in ("train", "prepare") else parse_options(command, rest)
+    if command == "plan":
+        parsed: tuple[Any, ...] = parse_plan(command, rest)
+    elif command in CONFIG_COMMANDS:
+        parsed = (parse_config(command, rest),)
+    else:
+        parsed = parse_options(command, rest)
     importlib.import_module(f"unet_dist.commands.{command}").run(*parsed)
 
 

@@ -1,6 +1,7 @@
 """What the user may say to the commands that work on a finished run.
 
-Owns the options of every command but train and prepare, whose keys are in config.py. Knows nothing of torch or data.
+Owns the options of every command but train and prepare, whose keys are in config.py; plan takes those too. Knows nothing of
+torch or data.
 """
 
 from __future__ import annotations
@@ -116,15 +117,53 @@ class PredictOptions(InferenceOptions):
 
     def memory_bytes(self) -> int | None:
         """The number of bytes of memory."""
-        if self.memory is None:
+        return None if self.memory is None else parse_bytes("memory", self.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The plan; nothing is read and no device is needed"""
+
+    memory: str | None = None
+    """Memory of a device, such as 24GiB: says what fits into it, and what to change where the run does not."""
+    image_size: str | None = None
+    """Height x width of the images, px; by default that of the scenes or of the decoded cache, else 1080x1920."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Kind of device that the run is planned for."""
+
+    def __post_init__(self) -> None:
+        if self.memory is not None:
+            parse_bytes("memory", self.memory)
+        self.image_shape()
+
+    def memory_bytes(self) -> int | None:
+        """The number of bytes of memory."""
+        return None if self.memory is None else parse_bytes("memory", self.memory)
+
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width of the images."""
+        if self.image_size is None:
             return None
-        match = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]i?B?|B?)\s*", self.memory)
-        numbers = _numbers(match[1]) if match else []
-        _require(bool(match and numbers), "memory", self.memory, "a number and a unit, such as 6GiB or 900MiB")
+        match = re.fullmatch(r"(\d+)x(\d+)", self.image_size.strip().lower())
+        is_size = match is not None and int(match[1]) > 0 and int(match[2]) > 0
+        _require(is_size, "image_size", self.image_size, "height x width in px such as 1080x1920")
         assert match is not None
-        unit = match[2]
-        base = 1024 if "i" in unit else 1000
-        return int(numbers[0] * base ** (" KMGT".index(unit[0]) if unit and unit != "B" else 0))
+        return int(match[1]), int(match[2])
+
+
+def parse_bytes(key: str, text: str) -> int:
+    """Read an amount of memory such as 24GiB.
+
+    Raises:
+        ConfigError: not a number above 0 with a unit; names the key.
+    """
+    match = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]i?B?|B?)\s*", text)
+    numbers = _numbers(match[1]) if match else []
+    _require(bool(match and numbers and numbers[0] > 0), key, text, "a number and a unit, such as 6GiB or 900MiB")
+    assert match is not None
+    unit = match[2]
+    base = 1024 if "i" in unit else 1000
+    return int(numbers[0] * base ** (" KMGT".index(unit[0]) if unit and unit != "B" else 0))
 
 
 def _numbers(text: str) -> list[float]:

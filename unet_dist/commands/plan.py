@@ -1,0 +1,381 @@
+"""`unet-dist plan`: what a run will need, before anything is launched; reads no data and needs no device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from unet_dist.commands.parts import resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.config import BatchCut, Config, cut_batch, synthetic_size
+from unet_dist.data.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.source import open_source
+from unet_dist.distributed import has_fast_bf16
+from unet_dist.errors import DataError
+from unet_dist.models.registry import build_model
+from unet_dist.options import PlanOptions
+from unet_dist.planner.fitting import (
+    CUDA_CONTEXT_BYTES,
+    Remedy,
+    best_tile,
+    largest_micro_batch,
+    largest_side,
+    prediction_bytes,
+    remedies,
+    training_bytes,
+    usable_bytes,
+)
+from unet_dist.planner.memory import OPTIMIZER, PARTS, Peak
+from unet_dist.planner.simulation import Setting, prediction_flops, prediction_peak, training_flops, training_peak
+from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.geometry import TilePlan, WindowSizes, plan_abutting, plan_tiles
+from unet_dist.tiling.training import require_separable
+from unet_dist.tracking import Teller
+
+# Images of the reference task, where nobody said what there is.
+_REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3
+# The published experiment quotes this output for this input; the network gives 532 for 724.
+_PUBLISHED_OUTPUT = {724: 540}
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is known of the data: the usual image, channels and classes, and where it is known from."""
+
+    image_shape: tuple[int, int]
+    channels: int
+    num_classes: int
+    known_from: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run as planned.
+
+    Attributes:
+        input_shape: height and width of a crop's window, undivided.
+        crop: its tiles, one where it is undivided.
+        tiles: those of an image in prediction; None for a network without a finite halo.
+        share: windows that a process computes in a step.
+        setting: what decides the memory.
+    """
+
+    config: Config
+    data: _Data
+    setting: Setting
+    cut: BatchCut
+    input_shape: tuple[int, int]
+    crop: TilePlan
+    tile_size: int
+    tiles: TilePlan | None
+    share: int
+
+    @property
+    def window_batch(self) -> int:
+        """Windows predicted at once: no more than an image has."""
+        return min(self.config.run.window_batch, len(self.tiles)) if self.tiles else self.config.run.window_batch
+
+    @property
+    def prediction_window(self) -> tuple[int, int]:
+        """Height and width of a prediction window."""
+        return self.tiles.window_shape if self.tiles else (self.tile_size, self.tile_size)
+
+
+def run(config: Config, options: PlanOptions) -> None:
+    """Print the plan of a config."""
+    console = Console(highlight=False)
+    planned = _plan(config, options, Teller(speaks=True, console=console))
+    _introduce(planned, console)
+    _print_sizes(planned, console)
+    _print_tiles(planned, console)
+    _print_work(planned, console)
+    _print_memory(planned, options.memory_bytes(), console)
+
+
+# -------------------------------------------------------------------------------------------------- what is planned
+
+
+def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
+    data = _know_data(config, options)
+    setting = _setting(config, options, data)
+    model = setting.network
+    side = resolve_input_size(config.schedule.input_size, model, teller)
+    halo = training_halo(model)
+    tile_size = resolve_tile_size(config.run.tile_size, model, otherwise=side)
+    output = data.image_shape if side is None else (side - 2 * halo,) * 2
+    undivided = CropPlanner(model.window_sizes, model.locality, halo).plan(output)
+    has_tiles = config.run.tile_size is not None and max(undivided.window_shape) > config.run.tile_size
+    if has_tiles:
+        require_separable(model, f"tile_size {config.run.tile_size} below the input size", by_pixels=True)
+    crop = CropPlanner(model.window_sizes, model.locality, halo, config.run.tile_size).plan(output)
+    world_size = config.run.expected_processes or 1
+    cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
+    share = -(-config.schedule.batch_size * len(crop) // world_size)
+    height, width = crop.window_shape
+    crop_bytes = height * width * data.channels + (height - 2 * halo) * (width - 2 * halo)
+    setting = replace(
+        setting,
+        trim=halo - model.window_sizes.margin,
+        # A GPU holds one micro-batch; a host has the windows of this step and, read ahead, of the next.
+        held_bytes=0 if options.device == "cuda" else (2 * share - cut.micro_batch_size) * crop_bytes,
+        keeps_gradients=world_size > 1 or share > cut.micro_batch_size,
+    )
+    tiles = None
+    if model.locality is not None:
+        tiles = plan_tiles(data.image_shape, tile_size, model.window_sizes, model.locality)
+    return _Run(config, data, setting, cut, undivided.window_shape, crop, tile_size, tiles, share)
+
+
+def _setting(config: Config, options: PlanOptions, data: _Data) -> Setting:
+    model = config.model
+    names = ("base_channels", "depth", "norm", "padding", "upsampling", "dropout", "checkpoint_activations")
+    architecture = {name: getattr(model, name) for name in names}
+    precision = config.run.mixed_precision
+    if precision == "auto":
+        is_fast = options.device == "cuda" or has_fast_bf16(options.device)
+        precision = "bf16" if is_fast and config.run.dtype == "float32" else "no"
+    return Setting(
+        build=partial(build_model, model.model, in_channels=data.channels, num_classes=data.num_classes),
+        options=tuple(architecture.items()),
+        device_type=options.device,
+        precision=precision,
+        dtype=getattr(torch, config.run.dtype),
+    )
+
+
+def _know_data(config: Config, options: PlanOptions) -> _Data:
+    """Find out about the data without reading it: from what was said, else from a decoded cache that is there already."""
+    shape, known_from = options.image_shape(), "as image_size says"
+    channels, classes = config.model.in_channels, config.model.num_classes
+    cache = _find_cache(config)
+    if cache is not None:
+        heights, widths = cache.table["heights"], cache.table["widths"]
+        largest = int((heights * widths).argmax())
+        if shape is None:
+            shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
+        channels, classes = channels or cache.channels, classes or cache.num_classes
+    if shape is None and config.data.data_path == "synthetic":
+        shape, known_from = synthetic_size(config.data.synthetic_size), "as synthetic_size says"
+    if shape is None:
+        shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
+    return _Data(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from)
+
+
+def _find_cache(config: Config) -> Cache | None:
+    data = config.data
+    if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
+        return None
+    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    try:
+        source = open_source(data.data_path, image_column=data.image_column, label_column=data.label_column)
+        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path)
+    except DataError:
+        return None
+
+
+# -------------------------------------------------------------------------------------------------- what is printed
+
+
+def _introduce(planned: _Run, console: Console) -> None:
+    config, model = planned.config, planned.setting.network
+    parameters = sum(p.numel() for p in model.parameters())
+    precision = config.run.dtype if planned.setting.precision == "no" else planned.setting.precision
+    console.print(
+        f"{config.data.data_path}: {planned.data.num_classes} classes, images of {_shape(planned.data.image_shape)} px "
+        f"({planned.data.known_from})"
+    )
+    console.print(
+        f"{type(model).__name__}: {parameters:,} parameters, base_channels {config.model.base_channels}, depth "
+        f"{config.model.depth}, norm {config.model.norm}; {precision} on {planned.setting.device_type}"
+    )
+    cut = planned.cut
+    console.print(
+        f"batch {config.schedule.batch_size} on {cut.world_size} process{'es' * (cut.world_size > 1)}: micro-batches of "
+        f"{cut.micro_batch_size}, accumulation {-(-planned.share // cut.micro_batch_size)}"
+    )
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """A table whose first `left` columns are words."""
+    table = Table(show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right")
+    return table
+
+
+def _head(console: Console, text: str) -> None:
+    console.print(f"\n{text}", style="bold")
+
+
+def _print_sizes(planned: _Run, console: Console) -> None:
+    sizes: WindowSizes = planned.setting.network.window_sizes
+    asked = planned.config.schedule.input_size
+    side = max(planned.input_shape) if asked == "full" else asked
+    below, above = sizes.neighbours(side)
+    halo = training_halo(planned.setting.network)
+    _head(console, f"sides of the input that the network takes: remainder {sizes.remainder} by {sizes.stride}")
+    table = _table("side", "input", "output")
+    rows = [("below", below), ("asked", side if sizes.is_valid(side) else None), ("above", above)]
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, f"{value}", f"{value - 2 * halo}")
+    console.print(table)
+
+
+def _print_tiles(planned: _Run, console: Console) -> None:
+    model, shape = planned.setting.network, planned.data.image_shape
+    sizes: WindowSizes = model.window_sizes
+    _head(console, f"tiles of an image of {_shape(shape)}")
+    table = _table("plan", "grid", "windows", "window", "step", "computed / image px")
+    asked = planned.config.schedule.input_size
+    side = planned.tile_size if planned.config.run.tile_size or asked == "full" else asked
+    step = None
+    if side > 2 * sizes.margin:
+        abutting = plan_abutting(
+            shape, side, margin=sizes.margin, output=_PUBLISHED_OUTPUT.get(side) if sizes.margin == 92 else None
+        )
+        step, count = abutting.output, abutting.rows * abutting.cols
+        computed = count * side**2 / (shape[0] * shape[1])
+        table.add_row(
+            "abutting",
+            f"{abutting.rows}x{abutting.cols}",
+            f"{count}",
+            f"{side}x{side}",
+            f"{step}x{step}",
+            f"{computed:.2f}",
+        )
+    tiles = planned.tiles
+    if tiles is not None:
+        cells = (_shape(tiles.grid), f"{len(tiles)}", _shape(tiles.window_shape), _shape(tiles.step))
+        table.add_row("exact (ours)", *cells, f"{tiles.recompute:.2f}")
+    console.print(table)
+    if tiles is None:
+        console.print(f"No exact tiles: {model.locality_obstacle}.")
+        return
+    share = 1 - 1 / tiles.recompute
+    console.print(f"Recomputation: {share:.0%} of the pixels computed lie under a halo or past the border.")
+    if step is not None and step % sizes.stride:
+        console.print(
+            f"A step of {step} is no multiple of {sizes.stride}: abutting tiles shift the pooling grid and compute another "
+            "function than the whole image; the exact plan computes the same."
+        )
+
+
+def _print_work(planned: _Run, console: Console) -> None:
+    setting, crop = planned.setting, planned.crop
+    _head(console, "work")
+    table = _table("of", "windows", "TFLOP")
+    windows = len(crop) * planned.config.schedule.batch_size
+    step = windows * training_flops(setting, crop.window_shape)
+    name = f"training step (batch {planned.config.schedule.batch_size})"
+    table.add_row(name, f"{windows} of {_shape(crop.window_shape)}", f"{step / 1e12:,.3f}")
+    if planned.tiles is not None:
+        image = len(planned.tiles) * prediction_flops(setting, planned.tiles.window_shape)
+        cells = f"{len(planned.tiles)} of {_shape(planned.tiles.window_shape)}", f"{image / 1e12:,.3f}"
+        table.add_row("prediction of an image", *cells)
+    console.print(table)
+
+
+def _print_memory(planned: _Run, memory_bytes: int | None, console: Console) -> None:
+    setting, cut = planned.setting, planned.cut
+    training = training_peak(setting, cut.micro_batch_size, planned.crop.window_shape)
+    prediction = prediction_peak(setting, planned.window_batch, planned.prediction_window)
+    _head(console, "predicted peak memory of a process")
+    table = _table("part", "training", "prediction")
+    for part in PARTS:
+        name = f"{part} (assumption)" if part == "workspace" else part
+        table.add_row(name, _size(training.parts[part]), _size(prediction.parts[part]))
+    table.add_section()
+    table.add_row("peak of torch's record", _size(training.total_bytes), _size(prediction.total_bytes))
+    context = CUDA_CONTEXT_BYTES if setting.device_type == "cuda" else 0
+    if context:
+        table.add_row(
+            "with the CUDA context (assumption)",
+            _size(training.total_bytes + context),
+            _size(prediction.total_bytes + context),
+        )
+    console.print(table)
+    console.print(
+        f"Parts are those of the worst moment; gradients come as activations go. Training takes "
+        f"{_count(cut.micro_batch_size, 'window')} at a time, prediction {planned.window_batch}; a validation "
+        f"during training holds the optimizer's {_size(training.parts[OPTIMIZER])} as well."
+    )
+    if memory_bytes is not None:
+        _print_fitting(planned, training, prediction, memory_bytes, console)
+
+
+def _print_fitting(planned: _Run, training: Peak, prediction: Peak, memory_bytes: int, console: Console) -> None:
+    setting, cut = planned.setting, planned.cut
+    model, window = setting.network, planned.crop.window_shape
+    usable = usable_bytes(memory_bytes, setting.device_type)
+    table = _table("choice", "value", "needs", left=2)
+    batch = largest_micro_batch(replace(setting, keeps_gradients=True), memory_bytes, planned.share, window)
+    if batch is not None:
+        need = training_bytes(
+            replace(setting, keeps_gradients=batch < planned.share or cut.world_size > 1), batch, window
+        )
+        table.add_row(
+            "micro-batch x accumulation", f"{batch} x {-(-planned.share // batch)} at {_shape(window)}", _size(need)
+        )
+    alone = replace(setting, keeps_gradients=True, held_bytes=0)
+    side = largest_side(setting, memory_bytes, lambda side: training_bytes(alone, 1, (side, side)), start=max(window))
+    if side is not None:
+        table.add_row(
+            "largest input without tiles", f"{side} px, 1 at a time", _size(training_bytes(alone, 1, (side, side)))
+        )
+    if model.locality is not None:
+        tiles = best_tile(setting, memory_bytes, planned.data.image_shape, planned.config.run.window_batch)
+        if tiles is not None:
+            count = min(planned.config.run.window_batch, len(tiles))
+            value = f"{_shape(tiles.window_shape)}, {_count(len(tiles), 'tile')}, {count} at a time"
+            need = prediction_bytes(setting, count, tiles.window_shape)
+            table.add_row("best tile for prediction", value, _size(need))
+    if table.row_count:
+        _head(console, f"within {_size(memory_bytes)}")
+        console.print(table)
+    if max(training.total_bytes, prediction.total_bytes + training.parts[OPTIMIZER]) <= usable:
+        console.print(
+            f"The run fits: {_size(usable - training.total_bytes)} of {_size(memory_bytes)} stay free in training."
+        )
+        return
+    if training.total_bytes <= usable:
+        console.print("Training fits, its validation does not: set --window_batch lower, or --tile_size smaller.")
+        return
+    found = remedies(setting, memory_bytes, share=planned.share, micro_batch_size=cut.micro_batch_size, window=window)
+    console.print(
+        f"The run does not fit: training needs {_size(training.total_bytes)}, {_size(max(usable, 0))} are usable."
+    )
+    _print_remedies(found, console)
+
+
+def _print_remedies(found: list[Remedy], console: Console) -> None:
+    if not found:
+        console.print("Nothing makes it fit but a smaller network (--base_channels, --depth) or more memory.")
+        return
+    _head(console, "to fit, any of")
+    table = _table("set", "costs", "needs", left=2)
+    for remedy in found:
+        table.add_row(remedy.keys, remedy.cost, _size(remedy.peak_bytes))
+    console.print(table)
+
+
+def _shape(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _size(num_bytes: float) -> str:
+    """Bytes as people read them."""
+    if num_bytes == 0:
+        return "-"
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:,.2f} GiB"
+    return f"{num_bytes / 2**20:,.1f} MiB"

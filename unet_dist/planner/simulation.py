@@ -1,0 +1,167 @@
+"""Training steps and predictions on torch's fake tensors: their memory by part and their FLOPs.
+
+Owns what happens in a step, in order, as far as memory goes: it runs the product's own normalisation, network, loss, backward
+pass and optimizer. Must not know what to choose from the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from unet_dist.config import ScheduleConfig
+from unet_dist.losses import CrossEntropy
+from unet_dist.optim import build_optimizer
+from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
+from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.training import WindowGradient
+
+_AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides the memory of one process.
+
+    Attributes:
+        build: makes the network from `options`, its keyword arguments.
+        trim: pixels cut off each side of the logits in training, beyond the network's own margin.
+        device_type: cpu or cuda.
+        precision: no, bf16 or fp16 (mixed precision).
+        dtype: of the weights.
+        held_bytes: pixels and labels in the device's memory beside the micro-batch being computed.
+        keeps_gradients: whether gradients exist before the pass: several processes, or a second micro-batch.
+    """
+
+    build: Callable[..., Any]
+    options: tuple[tuple[str, Any], ...]
+    trim: int = 0
+    device_type: str = "cuda"
+    precision: str = "no"
+    dtype: torch.dtype = torch.float32
+    held_bytes: int = 0
+    keeps_gradients: bool = False
+
+    def with_option(self, name: str, value: Any) -> Setting:
+        """The same with another option of the network."""
+        return replace(self, options=tuple({**dict(self.options), name: value}.items()))
+
+    @cached_property
+    def network(self) -> Any:
+        """The network without memory, for its sizes and its number of parameters."""
+        with torch.device("meta"):
+            return self.build(**dict(self.options))
+
+
+def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, int]) -> Peak:
+    """Simulate the training step of one micro-batch, the optimizer's state made by an earlier one.
+
+    Args:
+        window: height and width of the input window.
+    """
+    with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
+        model = _build(setting, memory)
+        optimizer = build_optimizer(model, ScheduleConfig())
+        parameters = list(model.parameters())
+        with memory.making(OPTIMIZER):
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        if setting.keeps_gradients:
+            memory.count_as(GRADIENTS, [p.grad for p in parameters if p.grad is not None])
+        else:
+            optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(lambda p: memory.count_as(GRADIENTS, [p.grad]))
+        memory.forget_peak()
+        with memory.making(INPUT):
+            held = torch.empty(setting.held_bytes, dtype=torch.uint8)
+        _pass(setting, memory, model, micro_batch_size, window)
+        del held
+    return memory.peak
+
+
+def prediction_peak(setting: Setting, window_batch: int, window: tuple[int, int], halo: int | None = None) -> Peak:
+    """Simulate the prediction of a batch of windows.
+
+    Args:
+        window: height and width of the input window.
+        halo: of the plan; None takes the network's margin.
+    """
+    with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
+        model = _build(setting, memory).eval()
+        memory.forget_peak()
+        with memory.making(INPUT):
+            pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
+        margin = model.window_sizes.margin
+        with _autocast(setting):
+            logits = window_logits(model, pixels, halo=margin if halo is None else halo)
+            classify(logits, model.ignore_index)
+        del logits, pixels
+    return memory.peak
+
+
+def training_flops(setting: Setting, window: tuple[int, int]) -> int:
+    """Count the floating-point operations of one window's forward and backward pass (a product and a sum are two)."""
+    return _count_flops(setting, window, is_training=True)
+
+
+def prediction_flops(setting: Setting, window: tuple[int, int]) -> int:
+    """Count the floating-point operations of one window's forward pass."""
+    return _count_flops(setting, window, is_training=False)
+
+
+def _count_flops(setting: Setting, window: tuple[int, int], *, is_training: bool) -> int:
+    setting = replace(setting, precision="no")
+    with FakeTensorMode(), LiveMemory(setting.device_type) as memory, FlopCounterMode(display=False) as counter:
+        model = _build(setting, memory)
+        if is_training:
+            _pass(setting, memory, model, 1, window)
+        else:
+            pixels = torch.empty(1, *window, model.in_channels, dtype=torch.uint8)
+            window_logits(model, pixels, halo=model.window_sizes.margin)
+    return int(counter.get_total_flops())
+
+
+def _build(setting: Setting, memory: LiveMemory) -> Any:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(setting.dtype)
+    try:
+        with memory.making(WEIGHTS):
+            return setting.build(**dict(setting.options))
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _pass(setting: Setting, memory: LiveMemory, model: Any, count: int, window: tuple[int, int]) -> None:
+    """Run forward and backward pass of `count` windows."""
+
+    def wrapped(images: Tensor, keys: Tensor) -> Tensor:
+        memory.count_as(INPUT, [images])
+        if setting.device_type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        with _autocast(setting):
+            logits: Tensor = model(images, keys)
+        return logits if setting.precision == "no" else logits.float()  # accelerate gives back float32
+
+    margin = model.window_sizes.margin + setting.trim
+    with memory.making(INPUT):
+        windows = torch.empty(count, *window, model.in_channels, dtype=torch.uint8)
+        labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=torch.uint8)
+        keys = torch.zeros(count, 3, dtype=torch.int64)
+    gradient = WindowGradient(model, wrapped, CrossEntropy(), trim=setting.trim)
+    gradient.add(windows, labels, keys, scale=torch.ones(()))
+
+
+def _autocast(setting: Setting) -> AbstractContextManager[Any]:
+    dtype = _AUTOCAST[setting.precision]
+    # Fake tensors are of the CPU: for what a U-Net computes, its list of operations in low precision is the GPU's.
+    return nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)
