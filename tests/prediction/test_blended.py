@@ -52,10 +52,10 @@ def forward(model: Any, window: np.ndarray) -> np.ndarray:
     ("options", "side", "step"), [({"padding": "same"}, 32, 16), ({}, 60, 8)], ids=["same", "valid"]
 )
 def test_tiles_equal_the_blend_of_the_whole_image(options: dict[str, Any], side: int, step: int, flip: bool) -> None:
-    model, image = build(norm="group", **options), draw(70, 101)
+    model, image = build(norm="group", **options), draw(37, 70)
     recipe = Recipe(probabilities="float16", flip=flip)
     tiles = make_tiles(model, recipe, blend=True)
-    assert len(tiles.plan((70, 101), side)) > 1
+    assert len(tiles.plan((37, 70), side)) > 1
     expected = blend_whole(model, image, side, step, flip=flip)
     rasters = compute(model, image, recipe, side, tiles=tiles)
     np.testing.assert_allclose(rasters["probabilities"], expected, rtol=1e-3, atol=1e-7)

@@ -16,7 +16,7 @@ from unet_dist.errors import DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
-from unet_dist.imaging.zarr_store import is_zarr
+from unet_dist.imaging.zarr_store import is_zarr, require_zarr
 
 Format = Literal["auto", "png", "tiff", "zarr"]
 OpenReader = Callable[[Path], ImageReader]
@@ -91,6 +91,7 @@ def make_jobs(
     Raises:
         DataError: an image that cannot be opened or has other channels, an output that would overwrite an input or
             another output, or an image too large for the format.
+        ExtraError: zarr is not installed.
     """
     jobs = []
     for source in sources:
@@ -103,6 +104,8 @@ def make_jobs(
             )
         is_small = height * width <= DEFAULT_MAX_PIXELS
         suffix = _suffix(source, format, is_small)
+        if suffix == ".zarr":
+            require_zarr()  # now, and not when all is computed
         names = {"labels": source.stem} | {kind: f"{source.stem}_{kind}" for kind in rasters if kind != "labels"}
         suffixes = {kind: ".tif" if kind == "probabilities" and suffix == ".png" else suffix for kind in names}
         outputs = {kind: output / f"{name}{suffixes[kind]}" for kind, name in names.items()}
