@@ -1,0 +1,68 @@
+"""Proves that what is said of crops, tiles and split samples is judged before any data is read, each refusal a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unet_dist.commands.parts import build_skeleton, plan_crops, resolve_input_size, resolve_tile_size
+from unet_dist.config import Config
+from unet_dist.errors import LocalityError, SizeError
+from unet_dist.tracking import Teller
+
+
+def planned(**keys: Any) -> Any:
+    """The planner of a config, and the side of its windows."""
+    config = Config.from_flat({"base_channels": 1, **keys})
+    skeleton = build_skeleton(config)
+    side = resolve_input_size(config.schedule.input_size, skeleton, Teller(speaks=False))
+    return plan_crops(config, skeleton, side), side
+
+
+def test_a_crop_larger_than_the_tile_is_cut() -> None:
+    planner, side = planned(input_size=2108, tile_size=572)
+    assert (planner.tile_size, side) == (572, 2108)
+    assert planner.plan((1924, 1924)).grid == (5, 5)
+
+
+def test_without_tile_size_crops_are_undivided() -> None:
+    planner, _ = planned(input_size=1100)
+    assert len(planner.plan((916, 916))) == 1
+    planner, side = planned(input_size="full")
+    assert side is None
+    assert planner.plan((1080, 1920)).window_shape == (1276, 2108)
+
+
+def test_a_tile_larger_than_the_crop_serves_the_validation_only() -> None:
+    """So batch norm, which tiles in training would break, is no obstacle."""
+    planner, _ = planned(input_size=572, tile_size=1100, norm="batch")
+    assert len(planner.plan((388, 388))) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"norm": "batch", "input_size": 1100, "tile_size": 572}, "tile_size 572 below input_size 1100, .*BatchNorm2d"),
+        ({"norm": "group", "input_size": 1100, "tile_size": 572}, "tile_size 572 below input_size 1100, .*GroupNorm"),
+        ({"norm": "group", "input_size": "full", "tile_size": 572}, "tile_size 572 below input_size full, .*GroupNorm"),
+        ({"norm": "batch", "split_sample": True}, "split_sample true, .*BatchNorm2d"),
+        ({"norm": "batch", "input_size": "full"}, "input_size full, .*BatchNorm2d"),
+    ],
+)
+def test_what_couples_pixels_or_samples_is_refused(keys: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(LocalityError, match=f"^Got {sentence}.*Set --norm weight or none, or take the setting back"):
+        planned(**keys)
+
+
+def test_a_tile_size_is_strict() -> None:
+    with pytest.raises(SizeError, match=r"^Got tile_size = 570\. .* Set tile_size to 556 or 572\.$"):
+        planned(input_size=1100, tile_size=570)
+    with pytest.raises(SizeError, match=r"^tile_size: got 188, expected 204 or more .* Set --tile_size 204\.$"):
+        planned(input_size=1100, tile_size=188)
+
+
+def test_the_validation_of_whole_images_takes_the_usual_tile() -> None:
+    skeleton = build_skeleton(Config.from_flat({"base_channels": 1}))
+    assert resolve_tile_size(None, skeleton, "full") == 572
+    assert resolve_tile_size(204, skeleton, "full") == 204
