@@ -132,7 +132,7 @@ def test_plan_reads_well_and_says_what_to_change(capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80, printed
     words = " ".join(printed.split())
-    for expected in ("270x480", "abutting", "exact (ours)", "TFLOP", "workspace (assumption)", "does not fit"):
+    for expected in ("270x480", "abutting", "exact (ours)", "GFLOP", "workspace (assumption)", "does not fit"):
         assert expected in words, (expected, printed)
     assert "--micro_batch_size" in words
     run_command(["plan", *TINY, "--memory", "24GiB", "--synthetic_size", "270x480"])

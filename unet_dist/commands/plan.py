@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,8 @@ class _Run:
 
 def run(config: Config, options: PlanOptions) -> None:
     """Print the plan of a config."""
-    console = Console(highlight=False)
+    # Every process of a launcher plans the same; the first one says it.
+    console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
     planned = _plan(config, options, Teller(speaks=True, console=console))
     _introduce(planned, console)
     _print_sizes(planned, console)
@@ -269,14 +271,14 @@ def _print_tiles(planned: _Run, console: Console) -> None:
 def _print_work(planned: _Run, console: Console) -> None:
     setting, crop = planned.setting, planned.crop
     _head(console, "work")
-    table = _table("of", "windows", "TFLOP")
+    table = _table("of", "windows", "operations")
     windows = len(crop) * planned.config.schedule.batch_size
     step = windows * training_flops(setting, crop.window_shape)
     name = f"training step (batch {planned.config.schedule.batch_size})"
-    table.add_row(name, f"{windows} of {_shape(crop.window_shape)}", f"{step / 1e12:,.3f}")
+    table.add_row(name, f"{windows} of {_shape(crop.window_shape)}", _flops(step))
     if planned.tiles is not None:
         image = len(planned.tiles) * prediction_flops(setting, planned.tiles.window_shape)
-        cells = f"{len(planned.tiles)} of {_shape(planned.tiles.window_shape)}", f"{image / 1e12:,.3f}"
+        cells = f"{len(planned.tiles)} of {_shape(planned.tiles.window_shape)}", _flops(image)
         table.add_row("prediction of an image", *cells)
     console.print(table)
 
@@ -378,4 +380,11 @@ def _size(num_bytes: float) -> str:
         return "-"
     if num_bytes >= 2**30:
         return f"{num_bytes / 2**30:,.2f} GiB"
-    return f"{num_bytes / 2**20:,.1f} MiB"
+    if num_bytes >= 2**20:
+        return f"{num_bytes / 2**20:,.1f} MiB"
+    return f"{num_bytes / 2**10:,.1f} KiB"
+
+
+def _flops(count: int) -> str:
+    """Floating-point operations as people read them."""
+    return f"{count / 1e12:,.2f} TFLOP" if count >= 1e11 else f"{count / 1e9:,.2f} GFLOP"
