@@ -287,10 +287,9 @@ def check_resume(trainer: Trainer, restore: Callable[[Checkpoint], Progress]) ->
         _redo(trainer)
         again = trainer.checkpoint().on_host()
         trainer = Trainer(parts, restore(read_checkpoint(path)))
-    ends = [(*e.model.items(), *e.optimizer.items()) for e in (expected, again)]
-    differing = [
-        name for (name, was), (_, now) in zip(*ends, strict=True) if not torch.equal(was.nan_to_num(), now.nan_to_num())
-    ]
+    ends = [{**end.model, **end.optimizer} for end in (expected, again)]
+    assert ends[0].keys() == ends[1].keys(), "a resume that loses or adds tensors"
+    differing = [name for name, was in ends[0].items() if not torch.equal(was.nan_to_num(), ends[1][name].nan_to_num())]
     if not differing:
         return trainer, None
     return trainer, (
@@ -321,7 +320,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
             f"{', '.join(without_gradient[:4])} got no gradient at all: with --norm none a layer may be dead from the start "
             "(another --seed, --norm weight)"
         )
-    if not end < start:
+    if end > 1.01 * start or not math.isfinite(end):
         found.append(f"the loss rose: lower --learning_rate (now {rate:g}) or --max_grad_norm")
     elif end > 0.9 * start:
         found.append(f"the loss hardly moved: raise --learning_rate (now {rate:g}), or try --norm weight")
