@@ -94,8 +94,9 @@ class WindowSizes:
 class Locality:
     """What makes a network's tiles exact: a finite halo and a grid of shifts.
 
-    An output pixel depends only on input pixels at most `halo` pixels away (in rows and in columns), and the network is
-    shift-equivariant by multiples of `stride` pixels. So a window of side n determines n - 2 * halo pixels exactly.
+    The network is shift-equivariant by multiples of `stride` pixels, and a window of side n on that grid determines the pixels at
+    least `halo` away from its border exactly: n - 2 * halo. (A single pixel may depend on others up to halo + stride - 1 away,
+    as those of one stride share their poolings.)
     """
 
     halo: int
