@@ -19,6 +19,8 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "sinfo", "scancel")
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # daemons lie where a plain user's path may not look
+# What a job would take over from the tests' own surroundings, and act on.
+FOREIGN = ("SLURM_", "SBATCH_", "OMP_NUM_THREADS", "ACCELERATE_", "UNET_DIST_")
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"})
 
 CONFIGURATION = """\
@@ -102,7 +104,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))},
+            **{key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)},
             "PATH": SYSTEM_PATH,
             "SLURM_CONF": str(folder / "slurm.conf"),
             "GLOO_SOCKET_IFNAME": "lo",
