@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -233,28 +234,29 @@ class Trainer:
             pin = self._device.type == "cuda"
             shares = read_ahead(parts.shares, steps, num_workers=config.data.num_workers, pin_memory=pin)
             parts.model.train()
-            for share in self._clock.waits(shares):
-                if self._is_early_stop():
-                    parts.teller.say(
-                        f"No better mean IoU in {progress.evals_without_better} validations: the run ends here."
-                    )
-                    break
-                divisor, outcome = self._agree(share, wish)
-                if outcome != NO_WISH:
-                    return self._leave(outcome, wish)
-                self.step(share, divisor)
-                bar.advance(detail=self._clock.detail)
-                if progress.step % config.run.log_steps == 0 or progress.step == total:
-                    self._log(bar)
-                if self._is_evaluation_due():
-                    outcome = self._evaluate(wish, bar)
+            with closing(shares):
+                for share in self._clock.waits(shares):
+                    if self._is_early_stop():
+                        parts.teller.say(
+                            f"No better mean IoU in {progress.evals_without_better} validations: the run ends here."
+                        )
+                        break
+                    divisor, outcome = self._agree(share, wish)
                     if outcome != NO_WISH:
                         return self._leave(outcome, wish)
-                if (
-                    progress.step % (config.run.checkpoint_steps or config.schedule.eval_steps) == 0
-                    or progress.step == total
-                ):
-                    self._save()
+                    self.step(share, divisor)
+                    bar.advance(detail=self._clock.detail)
+                    if progress.step % config.run.log_steps == 0 or progress.step == total:
+                        self._log(bar)
+                    if self._is_evaluation_due():
+                        outcome = self._evaluate(wish, bar)
+                        if outcome != NO_WISH:
+                            return self._leave(outcome, wish)
+                    if (
+                        progress.step % (config.run.checkpoint_steps or config.schedule.eval_steps) == 0
+                        or progress.step == total
+                    ):
+                        self._save()
         self._save()
         return NO_WISH
 

@@ -7,7 +7,7 @@ code that reads a prediction's window, so that training and prediction see the s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -275,10 +275,15 @@ class RunShares(Dataset[StepShare]):
         )
 
 
-def read_ahead(shares: RunShares, steps: range, *, num_workers: int, pin_memory: bool) -> Iterator[StepShare]:
-    """Yield the shares of steps in order, read while the device computes: by worker processes, or by a thread for 0."""
+def read_ahead(
+    shares: RunShares, steps: range, *, num_workers: int, pin_memory: bool
+) -> Generator[StepShare, None, None]:
+    """Yield the shares of steps in order, read while the device computes: by worker processes, or by a thread for 0.
+
+    To be closed by whoever does not read to the end.
+    """
     if num_workers:
-        yield from DataLoader(
+        loader = DataLoader(
             shares,
             batch_size=None,
             sampler=steps,
@@ -286,6 +291,13 @@ def read_ahead(shares: RunShares, steps: range, *, num_workers: int, pin_memory:
             pin_memory=pin_memory,
             worker_init_fn=_ignore_signals,
         )
+        batches = iter(loader)
+        try:
+            yield from batches
+        finally:
+            # An error holds the iterator in its traceback, and at exit Python ends its children by the signal that these
+            # ignore, and waits: the process would hang. torch has no public name for this.
+            batches._shutdown_workers()  # type: ignore[attr-defined]
         return
 
     def read(step: int) -> StepShare:
