@@ -139,7 +139,8 @@ def main() -> int:
     parser.add_argument("--base_channels", type=int, default=4)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--tile_size", default="572", help="px, or auto")
-    parser.add_argument("--other_tile_size", type=int, default=828)
+    parser.add_argument("--other_tile_size", type=int, default=444)
+    parser.add_argument("--window_batch", type=int, default=1, help="float64 convolutions unfold a whole batch")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--memory_mib", type=int, default=1024, help="that a process may take beyond its imports")
     parser.add_argument("--kill_at", type=float, default=0.3, help="share of the batches after which all are killed")
@@ -168,6 +169,7 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     def start(output: str, tile_size: object) -> Launch:
         command = ["predict", str(folder / "model"), str(image), "--output", str(folder / output)]
         command += ["--tile_size", str(tile_size), "--overlay", "false", "--mixed_precision", "no"]
+        command += ["--window_batch", str(options.window_batch)]
         return Launch(command, options.processes, limit)
 
     killed_after = start_and_kill(start("killed", options.tile_size), Journal(folder / "killed"), options.kill_at)

@@ -201,6 +201,15 @@ def _fail(*_: object) -> None:
     raise RuntimeError("no such kernel")
 
 
+def test_no_memory_to_read_with_is_a_sentence(sources: list[Path], tmp_path: Path) -> None:
+    def open_nothing(path: Path) -> Any:
+        raise MemoryError
+
+    prediction = Prediction(tmp_path, sources, open_reader=open_nothing)
+    with pytest.raises(DataError, match="Memory ran out while pixels were read or written: .*lower --window_batch"):
+        prediction.launch()
+
+
 def test_few_files_are_open_at_once(tmp_path: Path) -> None:
     sources = write_images(tmp_path / "in", [(20, 20 + 4 * number) for number in range(12)])
     most = 0

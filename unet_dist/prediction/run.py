@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from unet_dist.errors import LaunchError
+from unet_dist.errors import DataError, LaunchError
 from unet_dist.files import sync_folder
 from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.palette import class_palette
@@ -116,6 +116,7 @@ def compute_share(
         DataError, ConfigError: the first failure of reading, computing or writing.
     """
     with ExitStack() as stack:
+        stack.enter_context(_short_of_memory())
         reader = stack.enter_context(_Reading(work))
         writer = stack.enter_context(_Writing(work, share, done, rank))
         # Left in reverse: first the threads stop, then what they use is closed.
@@ -149,6 +150,18 @@ def _compute(work: Work, number: int, pieces: Sequence[Piece]) -> list[Values | 
     return [None if piece.straight is None else next(values) for piece in pieces]
 
 
+@contextmanager
+def _short_of_memory() -> Iterator[None]:
+    """Say in a sentence that reading or writing found no memory; computing helps itself with smaller windows."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(
+            f"Memory ran out while pixels were read or written: {str(error) or 'no more to be had'}. Free memory, or lower "
+            "--window_batch or --tile_size."
+        ) from error
+
+
 class _Stopping(AbstractContextManager[ThreadPoolExecutor]):
     """A thread that drops what it was not asked in time, so that a failure elsewhere ends it."""
 
@@ -156,6 +169,7 @@ class _Stopping(AbstractContextManager[ThreadPoolExecutor]):
         self._pool = pool
 
     def __enter__(self) -> ThreadPoolExecutor:
+        self._pool.submit(int).result()  # the thread starts now: when memory is short it could not
         return self._pool
 
     def __exit__(self, *_: object) -> None:
