@@ -206,7 +206,7 @@ def test_no_memory_to_read_with_is_a_sentence(sources: list[Path], tmp_path: Pat
         raise MemoryError
 
     prediction = Prediction(tmp_path, sources, open_reader=open_nothing)
-    with pytest.raises(DataError, match="Memory ran out while pixels were read or written: .*lower --window_batch"):
+    with pytest.raises(DataError, match=r"Memory ran out while pixels were read or written: .*lower --window_batch"):
         prediction.launch()
 
 
