@@ -119,6 +119,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for name in (MODEL_FILE, OPTIMIZER_FILE):
             if digest(path / name) != state["sha256"][name]:
                 raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one in {STATE_FILE}.")
+        kinds = {"step": int, "config": dict, "progress": dict}
+        for key, kind in kinds.items():
+            if not isinstance(state[key], kind):
+                raise CheckpointError(
+                    f"{path / STATE_FILE}: damaged: {key}: got {state[key]!r}, expected a {kind.__name__}."
+                )
         return Checkpoint(
             step=state["step"],
             model=load_file(path / MODEL_FILE),
@@ -128,7 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 

@@ -167,7 +167,7 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"Config file: got {path!r}, which is not a file; expected a YAML file. Keys start with --.")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: got a {type(values).__name__}, expected lines of `key: value`.")

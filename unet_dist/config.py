@@ -8,6 +8,7 @@ nothing of torch, data or processes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -243,6 +244,15 @@ def check(config: Config) -> None:
             choices = get_args(hints[f.name])
             if choices and all(isinstance(choice, str) for choice in choices):
                 _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
+            if hints[f.name] in (str, str | None):
+                word = values[f.name]
+                is_word = isinstance(word, str) and word != "" and "\0" not in word
+                _require(
+                    is_word or (word is None and hints[f.name] is not str),
+                    f.name,
+                    word,
+                    "a word without null characters",
+                )
     at_least = {
         "in_channels": 1, "base_channels": 1, "synthetic_images": 3, "max_pixels": 1, "num_workers": 0, "batch_size": 1,
         "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
@@ -352,15 +362,14 @@ def cut_batch(schedule: ScheduleConfig, world_size: int, *, has_tiles: bool = Fa
         return BatchCut(world_size, 1, micro or 1, splits_samples=True)
     share, rest = divmod(batch, world_size)
     if rest:
-        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        divisors = _divisors(batch)
         multiples = f"{share * world_size} or {(share + 1) * world_size}" if share else str(world_size)
         raise ConfigError(
             f"batch_size: got {batch} for {world_size} processes, expected a multiple of {world_size}: {multiples}. "
             f"A batch of {batch} divides over {', '.join(map(str, divisors))} processes. Or set --split_sample true: then "
             "processes share tiles (--tile_size), not crops."
         )
-    divisors = [n for n in range(1, share + 1) if share % n == 0]
-    listed = ", ".join(map(str, divisors))
+    listed = ", ".join(map(str, _divisors(share)))
     if micro is None and accum is None:
         micro, accum = share, 1
     elif micro is None:
@@ -383,3 +392,9 @@ def cut_batch(schedule: ScheduleConfig, world_size: int, *, has_tiles: bool = Fa
             f"(batch_size over processes). Remove one of them, or choose from {listed}."
         )
     return BatchCut(world_size, accum, micro)
+
+
+def _divisors(number: int) -> list[int]:
+    """All divisors, ascending; by its square root, as a mistyped batch size may have ten digits."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return small + [number // n for n in reversed(small) if n * n != number]

@@ -139,19 +139,20 @@ def open_processes(
     has_accelerator = accelerating is not None and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
     device_type = accelerating.type if accelerating is not None and has_accelerator else "cpu"
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
-        cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
-        log_with=trackers or None,
-        project_dir=project_dir,
-        # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-        ],
-    )
+    with _rendezvous_named(os.environ):
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
+            cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
+            log_with=trackers or None,
+            project_dir=project_dir,
+            # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            ],
+        )
     processes = Processes(accelerator, precision)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
@@ -210,11 +211,30 @@ def _is_first_to_fail(rank: int) -> bool:
         return True
 
 
+@contextlib.contextmanager
+def _rendezvous_named(environment: Any) -> Iterator[None]:
+    """Say where the processes could not meet.
+
+    Raises:
+        LaunchError: the port is taken, the host cannot be reached, or another process did not come in time.
+    """
+    try:
+        yield
+    except dist.DistError as error:
+        place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0]
+        raise LaunchError(
+            f"MASTER_ADDR and MASTER_PORT: the processes could not meet at {place}: {reason}. Set another --main_process_port, and "
+            "check that every process was started and reaches that host."
+        ) from None
+
+
 def _refuse_silent_single_process(environment: Any) -> None:
     """Notice a launcher that was asked for several processes and started one.
 
     accelerate's simple launcher sets a rendezvous port for them but no rank; srun numbers tasks that never rendezvous.
     """
+    _refuse_broken_places(environment)
     has_ranks = "WORLD_SIZE" in environment or "RANK" in environment
     if "MASTER_PORT" in environment and "ACCELERATE_MIXED_PRECISION" in environment and not has_ranks:
         raise LaunchError(
@@ -226,6 +246,33 @@ def _refuse_silent_single_process(environment: Any) -> None:
         raise LaunchError(
             f"srun: got {tasks} tasks that know nothing of each other, expected one launcher a node. Start accelerate launch in "
             "each task with --num_machines, --machine_rank and --main_process_ip, as the scripts in launch/slurm do."
+        )
+
+
+def _refuse_broken_places(environment: Any) -> None:
+    """Judge what a launcher exports about ranks and the rendezvous, before torch ends on it in a traceback.
+
+    Raises:
+        LaunchError: not a whole number, a rank beyond the world, or no port.
+    """
+    numbers = {}
+    for key in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
+        word = environment.get(key)
+        if word is not None:
+            if not word.isascii() or not word.isdigit():
+                raise LaunchError(
+                    f"{key}: got {word!r} from the launcher, expected a whole number. Look at the launch command."
+                )
+            numbers[key] = int(word)
+    port, size = numbers.get("MASTER_PORT", 1), numbers.get("WORLD_SIZE", 1)
+    if port > 65535:
+        raise LaunchError(
+            f"MASTER_PORT: got {port}, expected 0 to 65535. Set --main_process_port (torchrun: --master_port)."
+        )
+    if size < 1 or numbers.get("RANK", 0) >= size:
+        raise LaunchError(
+            f"RANK: got {numbers.get('RANK', 0)} of {size} processes from the launcher, expected 0 to WORLD_SIZE - 1. Look at "
+            "--machine_rank and --num_processes."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from unet_dist.commands.parts import (
     resolve_tile_size,
     teller_of,
 )
-from unet_dist.config import FREE_KEYS, Config, cut_batch
+from unet_dist.config import FREE_KEYS, BatchCut, Config, cut_batch
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import CropReader, RunShares
 from unet_dist.debugging import debug, debugging_config
@@ -77,6 +78,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     cut = cut_batch(config.schedule, processes.world_size, has_tiles=has_tiles)
     if cut.splits_samples:
         require_separable(skeleton, "split_sample", by_pixels=False)
+    _refuse_beyond_memory(skeleton, cut, side)
     checkpoint = _find_checkpoint(config, processes, teller, folder)
 
     cache = open_data(config, teller)
@@ -197,6 +199,27 @@ def _environment() -> Any:
 # -------------------------------------------------------------------------------------------------- starting and resuming
 
 
+def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None) -> None:
+    """Refuse what cannot fit by any account: weights, gradient and two moments, or the pixels of one micro-batch.
+
+    Raises:
+        ConfigError: more than this machine's memory.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    parameters = sum(p.numel() for p in skeleton.parameters())
+    if 16 * parameters > memory:
+        raise ConfigError(
+            f"base_channels, depth: got a network of {parameters:,} parameters, which with gradient and moments takes "
+            f"{16 * parameters / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --base_channels."
+        )
+    pixels = cut.micro_batch_size * (side or 0) ** 2
+    if not cut.splits_samples and pixels > memory:
+        raise ConfigError(
+            f"batch_size, input_size: got {cut.micro_batch_size} windows of {side}x{side} at a time, whose pixels alone take "
+            f"{pixels / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --micro_batch_size."
+        )
+
+
 def _find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
     """The checkpoint to go on from, read by the main process and given to all.
 
@@ -284,7 +307,13 @@ def _restore(
     processes.copy_from_main(model.state_dict().values())
     for parameter in model.parameters():
         processes.copy_from_main(optimizer.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq", "step"))
-    return Progress(**checkpoint.progress)
+    try:
+        return Progress(**checkpoint.progress)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The checkpoint of step {checkpoint.step} holds another kind of progress: {error}. It is of another release, or "
+            "damaged: remove its folder to take the one before."
+        ) from None
 
 
 def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
