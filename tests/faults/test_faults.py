@@ -1,0 +1,322 @@
+"""Proves that a fault of the user, the disk or the launcher is one sentence and exit code 2, in time, and that the last good
+state stays. faults.md lists all faults and the tests of each; here are those that no module's own test can show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unet_dist.checkpoint import list_checkpoints
+from unet_dist.cli import main
+from unet_dist.files import digest
+from unet_dist.tracking import MetricsLog, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    *(
+        "--synthetic_images",
+        "4",
+        "--synthetic_size",
+        "48x80",
+        "--depth",
+        "1",
+        "--base_channels",
+        "2",
+        "--input_size",
+        "40",
+    ),
+    *("--batch_size", "2", "--total_steps", "4", "--eval_steps", "2", "--trackers", "[]", "--mixed_precision", "no"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _processes() -> Iterator[None]:
+    """Leave no process group and no accelerate state behind: these runs share the test's process."""
+    from accelerate.state import AcceleratorState
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The decoded scenes of all runs here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A run that has ended, with checkpoints at steps 2 and 4; tests copy it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.raises(SystemExit) as leaving:
+        main(["train", *TINY, "--cache_path", str(cache), "--output_path", str(folder)])
+    assert leaving.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, finished: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def train(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Run `train`; the exit code and what was printed. A traceback anywhere fails the test."""
+    with pytest.raises(SystemExit) as leaving:
+        main(["train", *words])
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    assert isinstance(leaving.value.code, int)
+    return leaving.value.code, out, err
+
+
+def sentence_of(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """The sentence that `train` ends with."""
+    code, _, err = train(capfd, *words)
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("unet-dist: error: ")]
+    assert len(lines) == 1, err
+    return lines[0].removeprefix("unet-dist: error: ")
+
+
+def model_of(folder: Path) -> bytes:
+    return (folder / "last/model.safetensors").read_bytes()
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("!!python/object/apply:os.mkdir [executed]", "not readable as YAML"),
+        ("[" * 3000, "not readable as YAML"),
+        ("seed: {a: 1}", "seed: got "),
+        ("output_path: null", "output_path: got None, expected a word without null characters"),
+        ("output_path: ''", "output_path: got '', expected a word"),
+        ('data_path: "a\\0b"', "data_path: got 'a\\x00b', expected a word without null characters"),
+        ("total_steps: .inf", "total_steps: got "),
+    ],
+)
+def test_hostile_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    text: str,
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text, encoding="utf-8")
+    assert complaint in sentence_of(capfd, "run.yaml")
+    assert os.listdir(tmp_path) == ["run.yaml"]
+
+
+def test_aliases_that_multiply_do_not_fill_the_memory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ten lists of nine lists each: 3.5 billion entries, were they copied."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join(['*' + old] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    file = tmp_path / "run.yaml"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert "unknown key 'a'" in sentence_of(capfd, str(file))
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300, "/proc/unet_dist"])
+def test_output_folder_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    sentence = sentence_of(capfd, *TINY, "--output_path", str(tmp_path / place))
+    assert sentence.startswith("output_path: cannot write to ")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--data_path", "/dev/zero"], "data_path: /dev/zero is a file."),
+        (["--resume", "/etc"], "/etc: not a whole checkpoint: state.json is missing."),
+        (["--class_weights", "[1, 2]"], "class_weights: got 2 numbers, expected 35"),
+        (["--augmentation", "[{name: os.system}]"], "augmentation: got name 'os.system', expected the name of an"),
+        (["--base_channels", "1000000"], "base_channels, depth: got a network of "),
+        (["--batch_size", "1000000000"], "batch_size, input_size: got 1000000000 windows of 40x40 at a time"),
+        (["--expected_processes", "3"], "expected_processes: got 1 process, expected 3."),
+    ],
+)
+def test_word_that_asks_too_much(
+    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    size = words[0] == "--data_path" and ("--synthetic_images", "100", "--synthetic_size", "1080x1920")
+    where = ("--cache_path", str(cache), "--output_path", str(tmp_path / "run"))
+    assert sentence_of(capfd, *TINY, *(size or ()), *where, *words).startswith(complaint)
+
+
+# -------------------------------------------------------------------------------------------------------------- state
+
+
+def damage_tensor(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def set_state(folder: Path, **changes: object) -> None:
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    (folder / "state.json").write_text(json.dumps({**state, **changes}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["tensor", "half JSON", "deep JSON", "step of words", "config of numbers"])
+def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    run_folder: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """And ends with the bytes it had."""
+    newest = list_checkpoints(run_folder / "checkpoints")[-1]
+    if kind == "tensor":
+        damage_tensor(newest)
+    elif kind == "half JSON":
+        os.truncate(newest / "state.json", 50)
+    elif kind == "deep JSON":
+        (newest / "state.json").write_text("[" * 100_000, encoding="utf-8")
+    else:
+        set_state(newest, **({"step": "four"} if kind == "step of words" else {"config": 4}))
+    shutil.rmtree(run_folder / "last")
+    code, out, _ = train(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert code == 0
+    assert "Taking the next older one." in out
+    assert "Going on from step 2 of 4" in out
+    assert model_of(run_folder) == model_of(finished)
+
+
+def test_foreign_tensors_with_a_right_digest_are_refused(
+    run_folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    newest = list_checkpoints(run_folder / "checkpoints")[-1]
+    save_file({"weight": torch.zeros(3)}, newest / "model.safetensors")
+    names = ("model.safetensors", "optimizer.safetensors")
+    set_state(newest, sha256={name: digest(newest / name) for name in names})
+    before = model_of(run_folder)
+    sentence = sentence_of(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert sentence.startswith("The checkpoint of step 4 is of another network: ")
+    assert model_of(run_folder) == before
+
+
+def test_progress_of_another_release_is_refused(
+    run_folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_state(list_checkpoints(run_folder / "checkpoints")[-1], progress={"epoch": 3})
+    sentence = sentence_of(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert sentence.startswith("The checkpoint of step 4 holds another kind of progress: ")
+
+
+def test_changed_setting_is_listed_and_refused(
+    run_folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (*TINY, "--cache_path", str(cache), "--output_path", str(run_folder), "--learning_rate", "0.1")
+    before = {path: path.read_bytes() for path in run_folder.rglob("*.safetensors")}
+    assert "with other settings: learning_rate: 0.0005 -> 0.1." in sentence_of(capfd, *words)
+    assert {path: path.read_bytes() for path in run_folder.rglob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"split": "train"}', '{"step": "two"}', "\x00\x01", "[" * 100_000])
+def test_damaged_log_costs_its_damaged_lines_only(tmp_path: Path, line: str) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        log.append({"step": step, "split": "train"})
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    log.rewind(2)
+    assert [record["step"] for record in read_metrics(log.path)] == [1, 2]
+
+
+def test_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        words = (*TINY, "--cache_path", str(cache), "--output_path", str(disk / "run"))
+        filler = disk / "filler"
+        filler.write_bytes(b"x" * (256 * 1024 - 9 * 4096))
+        sentence = sentence_of(capfd, *words)
+        assert "No space left on device" in sentence
+        assert "Make room" in sentence
+        filler.unlink()
+        code, _, _ = train(capfd, *words)
+        assert code == 0
+        assert model_of(disk / "run") == model_of(finished)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"MASTER_PORT": "http"}, "MASTER_PORT: got 'http' from the launcher, expected a whole number."),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT: got 99999, expected 0 to 65535."),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE: got 'two' from the launcher, expected a whole number."),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK: got 0 of 0 processes from the launcher"),
+    ],
+)
+def test_broken_launch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    complaint: str,
+) -> None:
+    good = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for key, value in {**good, **environment}.items():
+        monkeypatch.setenv(key, value)
+    assert sentence_of(capfd, *TINY, "--output_path", str(tmp_path / "run")).startswith(complaint)
+
+
+def test_port_that_another_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("0.0.0.0", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for key, value in place.items():
+            monkeypatch.setenv(key, value)
+        sentence = sentence_of(capfd, *TINY, "--output_path", str(tmp_path / "run"), "--collective_timeout_s", "5")
+    assert sentence.startswith(f"MASTER_ADDR and MASTER_PORT: the processes could not meet at 127.0.0.1:{port}: ")
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def test_every_row_of_the_table_names_a_test_that_exists() -> None:
+    rows = [line for line in (ROOT / "tests/faults/faults.md").read_text(encoding="utf-8").splitlines() if "::" in line]
+    assert len(rows) >= 30
+    for row in rows:
+        for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", row):
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), row
+
+
+def test_foreign_tensors_are_not_the_networks_own(finished: Path) -> None:
+    """The model of a run is what its last checkpoint holds: what the tests above compare."""
+    newest = list_checkpoints(finished / "checkpoints")[-1]
+    saved, last = load_file(newest / "model.safetensors"), load_file(finished / "last/model.safetensors")
+    assert saved.keys() == last.keys()
+    assert all(torch.equal(saved[name], last[name]) for name in saved)
