@@ -190,6 +190,12 @@ def _end_others(processes: Processes, error: BaseException) -> None:
             print(f"unet-dist: error: {error}", file=sys.stderr)
         elif isinstance(error, KeyboardInterrupt):
             print("unet-dist: interrupted", file=sys.stderr)
+        elif is_lost_peer(error):
+            print(
+                f"unet-dist: error: rank {processes.rank} of {processes.world_size} lost another process: it was killed, or its "
+                "node is gone; its own lines, if any, say why. The same command goes on from the last checkpoint.",
+                file=sys.stderr,
+            )
         else:
             print(f"unet-dist: error on rank {processes.rank} of {processes.world_size}:", file=sys.stderr)
             traceback.print_exception(type(error), error, error.__traceback__)
@@ -199,6 +205,12 @@ def _end_others(processes: Processes, error: BaseException) -> None:
     sys.stdout.flush()
     # Leaving in order would wait for processes that may never come: their collectives end when this one's sockets close.
     os._exit(2 if isinstance(error, UnetDistError) else 1)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another process is gone. (gloo has no type of its own for it, only words.)"""
+    words = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _is_first_to_fail(rank: int) -> bool:

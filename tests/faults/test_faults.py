@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from unet_dist.checkpoint import list_checkpoints
 from unet_dist.cli import main
+from unet_dist.distributed import is_lost_peer
 from unet_dist.files import digest
 from unet_dist.tracking import MetricsLog, read_metrics
 
@@ -301,6 +302,13 @@ def test_port_that_another_holds(
             monkeypatch.setenv(key, value)
         sentence = sentence_of(capfd, *TINY, "--output_path", str(tmp_path / "run"), "--collective_timeout_s", "5")
     assert sentence.startswith(f"MASTER_ADDR and MASTER_PORT: the processes could not meet at 127.0.0.1:{port}: ")
+
+
+def test_lost_process_is_told_from_an_error_of_our_own() -> None:
+    text = "[/pytorch/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:9355: Connection reset by peer."
+    assert is_lost_peer(RuntimeError(text))
+    assert not is_lost_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_lost_peer(ValueError(text))
 
 
 # -------------------------------------------------------------------------------------------------------------- table
