@@ -41,13 +41,13 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
     occurring = np.unique(np.concatenate([part.ravel() for sample in samples for part in sample[1:]]))
     heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.2 for sample in samples]
     figure, rows = _panels(heights, occurring, class_names)
-    for row, sample in zip(rows, samples, strict=True):
+    for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
         shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
         pictures = (shown, colours[sample.label], colours[sample.prediction])
         for axes, title, picture in zip(row, ("image", "label", "prediction"), pictures, strict=True):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.axis("off")
-            if row is rows[0]:
+            if number == 0:
                 axes.set_title(title, fontsize=9)
     _write_figure(path, figure)
 
