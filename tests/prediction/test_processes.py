@@ -38,7 +38,8 @@ def test_twenty_kills_at_random_change_no_byte(tmp_path: Path, monkeypatch: pyte
         child.join(draw.uniform(0.02, 0.15) * whole_s)
         child.kill()
         child.join()
-        if not prediction.journal.folder.exists():
+        is_finished = not prediction.journal.folder.exists() or (done and prediction.journal.settings() is None)
+        if is_finished:  # also where the kill came while the journal of a finished prediction was being forgotten
             break
         done.append(len(prediction.journal.done().batches))
     assert len(done) >= 5, "it was killed on the way, not at the end"
