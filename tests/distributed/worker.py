@@ -1,0 +1,33 @@
+"""One rank of a test's processes: runs commands one after the other, each in a process group of its own.
+
+Started by processes.py as `python -m tests.distributed.worker JOBS`. Starting Python and torch takes seconds, a command of a
+tiny run takes less: so a process runs several.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def run_jobs(path: Path) -> None:
+    """Run the jobs of a file, each {port, words}; notes the exit code of each beside it."""
+    from accelerate.state import AcceleratorState
+
+    from unet_dist.cli import main
+
+    codes = []
+    for job in json.loads(path.read_text(encoding="utf-8")):
+        os.environ["MASTER_PORT"] = str(job["port"])
+        try:
+            main(job["words"])
+        except SystemExit as leaving:
+            codes.append(leaving.code)
+        path.with_suffix(f".{os.environ['RANK']}").write_text(json.dumps(codes), encoding="utf-8")
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+if __name__ == "__main__":
+    run_jobs(Path(sys.argv[1]))
