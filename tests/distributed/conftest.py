@@ -18,24 +18,11 @@ IGNORED_CLASS = SIDEWALK_CLASSES.index("nature-vegetation")
 """A tenth of the pixels, and very uneven among crops: a mean of the ranks' means would be another loss."""
 
 TINY: dict[str, Any] = {
-    "synthetic_images": 20,
-    "synthetic_size": "48x80",
-    "ignore_index": IGNORED_CLASS,
-    "class_weights": "median",
-    "base_channels": 2,
-    "depth": 2,
-    "dropout": 0.2,
-    "input_size": 60,
-    "batch_size": 12,
-    "max_grad_norm": 1.0,
-    "total_steps": 20,
-    "eval_steps": 10,
-    "log_steps": 1,
-    "learning_rate": 1e-2,
-    "seed": 20261123,
-    "trackers": "[]",
-    "mixed_precision": "no",
-}
+    "synthetic_images": 20, "synthetic_size": "48x80", "ignore_index": IGNORED_CLASS, "class_weights": "median",
+    "base_channels": 2, "depth": 2, "dropout": 0.2, "input_size": 60, "batch_size": 12, "max_grad_norm": 1.0,
+    "total_steps": 20, "eval_steps": 10, "log_steps": 1, "learning_rate": 1e-2, "seed": 20261123,
+    "trackers": "[]", "mixed_precision": "no",
+}  # fmt: skip
 STEPS_OF_LONG = 100
 LONG: dict[str, Any] = {"total_steps": STEPS_OF_LONG, "eval_steps": 10, "checkpoint_steps": 7}
 """A run that is worth killing: a validation, a checkpoint or both are never far."""
@@ -50,7 +37,7 @@ class Laboratory:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._launched: dict[int, dict[str, int]] = {}
+        self._launched: set[int] = set()
 
     def train(self, name: str, **keys: Any) -> list[str]:
         """The words that train a tiny run into folder/name."""
@@ -87,7 +74,7 @@ class Laboratory:
                 assert codes == [0] * world_size, group.said
                 assert [group.codes(rank) for rank in range(world_size)] == [[0] * len(jobs)] * world_size, group.said
                 assert not any(group.said[1:]), "only the first process speaks"
-            self._launched[world_size] = {}
+            self._launched.add(world_size)
         return self.folder
 
     def _jobs(self, world_size: int) -> list[list[str]]:
