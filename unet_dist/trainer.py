@@ -197,7 +197,9 @@ class Trainer:
         windows, keys = blank.windows.to(self._device), blank.keys.to(self._device)
         for _ in range(2):
             (self._gradient.logits(windows, keys).sum() * 0).backward()
-        self.parts.optimizer.zero_grad()
+        # The gradients stay views of the buckets: into a bucket that holds none yet DDP multiplies by 1 / 3 where it else divides
+        # by 3, which rounds otherwise.
+        self.parts.optimizer.zero_grad(set_to_none=False)
         model.train(was_training)
 
     # ---------------------------------------------------------------------------------------------- the run
