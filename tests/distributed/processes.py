@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,28 +44,45 @@ class Group:
         ranks: one process a rank.
     """
 
-    def __init__(self, jobs: Path, ranks: list[subprocess.Popen[str]]) -> None:
+    def __init__(self, jobs: Path, ranks: list[subprocess.Popen[bytes]]) -> None:
         self._jobs = jobs
         self.ranks = ranks
         self.said: list[str] = []
+        self._released = 0
 
     def wait(self) -> list[int]:
         """Wait for all ranks; returns their exit codes and keeps what each said."""
-        self.said = [process.communicate(timeout=PATIENCE_S)[0] for process in self.ranks]
-        return [process.returncode for process in self.ranks]
+        codes = [process.wait(timeout=PATIENCE_S) for process in self.ranks]
+        # From files: a pipe that nobody reads would hold its writer up.
+        self.said = [_said(self._jobs, rank).read_text(encoding="utf-8") for rank in range(len(self.ranks))]
+        return codes
 
     def codes(self, rank: int) -> list[int]:
         """The exit code of each command that a rank came to the end of."""
-        return list(json.loads(self._jobs.with_suffix(f".{rank}").read_text(encoding="utf-8")))
+        path = self._jobs.with_suffix(f".{rank}")
+        return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+    def wait_for_codes(self, count: int) -> None:
+        """Return once every rank has come to the end of so many commands."""
+        for rank in range(len(self.ranks)):
+            self._wait_until(lambda rank=rank: len(self.codes(rank)) >= count, f"the end of command {count}")  # type: ignore[misc]
+
+    def go_on(self) -> None:
+        """Let the ranks begin the command they hold before."""
+        self._released += 1
+        _release(self._jobs, self._released).touch()
 
     def wait_for_step(self, folder: Path, step: int) -> None:
         """Return once the run in a folder has recorded a step."""
+        self._wait_until(lambda: last_step(folder) >= step, f"step {step}")
+
+    def _wait_until(self, has_come: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while last_step(folder) < step:
-            assert all(process.poll() is None for process in self.ranks), (
-                f"ended before step {step}: {self.wait()} {self.said}"
-            )
-            assert time.monotonic() < deadline, f"step {step} did not come"
+        while not has_come():
+            has_ended = any(process.poll() is not None for process in self.ranks)
+            if has_ended and not has_come():
+                raise AssertionError(f"ended before {what}: {self.wait()} {self.said}")
+            assert time.monotonic() < deadline, f"{what} did not come"
             time.sleep(0.005)
 
 
@@ -74,36 +91,45 @@ def last_step(folder: Path) -> int:
     return max((record["step"] for record in read_metrics(folder / "metrics.jsonl")), default=0)
 
 
+def _said(jobs: Path, rank: int) -> Path:
+    """The file of what a rank printed."""
+    return jobs.with_suffix(f".{rank}.txt")
+
+
+def _release(jobs: Path, number: int) -> Path:
+    """The file that lets the ranks begin a command, the first being 0."""
+    return jobs.with_suffix(f".go-{number}")
+
+
 @contextmanager
-def launch(world_size: int, commands: Sequence[Sequence[str]], folder: Path) -> Iterator[Group]:
+def launch(world_size: int, commands: Sequence[Sequence[str]], folder: Path, *, holds: bool = False) -> Iterator[Group]:
     """Start `world_size` processes that run commands one after the other; none outlives the block.
 
     Args:
         commands: the words of each, as after `unet-dist`.
         folder: for the list of jobs.
+        holds: whether the ranks wait before each command but the first, until `Group.go_on`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     jobs = folder / "jobs.json"
     ports = free_ports(len(commands))
-    content: list[dict[str, Any]] = [{"port": p, "words": list(w)} for p, w in zip(ports, commands, strict=True)]
+    content: list[dict[str, Any]] = [
+        {"port": port, "words": list(words), "after": str(_release(jobs, number)) if holds and number else None}
+        for number, (port, words) in enumerate(zip(ports, commands, strict=True))
+    ]
     jobs.write_text(json.dumps(content), encoding="utf-8")
     ranks = []
     try:
         for rank in range(world_size):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
             environment = {**quiet_environment(), **{k: str(v) for k, v in place.items()}, "MASTER_ADDR": "127.0.0.1"}
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.distributed.worker", str(jobs)],
-                    cwd=ROOT,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
+            command = [sys.executable, "-m", "tests.distributed.worker", str(jobs)]
+            with _said(jobs, rank).open("w", encoding="utf-8") as said:
+                ranks.append(
+                    subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
                 )
-            )
         yield Group(jobs, ranks)
     finally:
         for process in ranks:
             process.kill()
-            process.communicate()
+            process.wait()
