@@ -49,6 +49,26 @@ def test_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
             pass
 
 
+def test_child_that_outlives_its_process_holds_nothing(tmp_path: Path) -> None:
+    """As a crop worker does for seconds after its rank was killed: the same command must start again at once."""
+    code = (
+        "import os, signal, sys, pathlib; from unet_dist.locking import lock_run\n"
+        "with lock_run(pathlib.Path(sys.argv[1])):\n"
+        "    if not os.fork(): print(os.getpid(), flush=True)\n"
+        "    signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        child = int(owner.stdout.readline())
+        with pytest.raises(LaunchError), lock_run(tmp_path):
+            pass
+        owner.kill()
+        owner.wait()
+        os.kill(child, 0)  # it is there still
+        with lock_run(tmp_path):
+            os.kill(child, signal.SIGKILL)
+
+
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LaunchError) as refusal, lock_run(tmp_path / "file/run"):

@@ -30,23 +30,36 @@ def lock_run(folder: Path, key: str = "output_path") -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise LaunchError(
             f"{key}: cannot write to {folder}: {error.strerror}. Choose another --{key}, or mend the folder."
         ) from None
-    with file:
+    _held.add(held)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = os.read(held, 1000).decode(errors="replace").strip() or "another process"
             raise LaunchError(
                 f"{key}: {folder} is held by another run: {holder}. Wait for it, stop it, or choose another --{key}."
             ) from None
-        file.seek(0)
-        file.truncate()
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}))
-        file.flush()
+        os.ftruncate(held, 0)
+        os.write(held, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}).encode())
         yield
+    finally:
+        _held.remove(held)
+        os.close(held)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close a forked child's copies: a crop worker outlives a killed process by seconds, and would hold its folder."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
