@@ -49,15 +49,15 @@ class Laboratory:
         keys = {"split": "all", "mixed_precision": "no", "pictures": 3, "output_path": self.folder / into}
         return ["evaluate", str(self.folder / name), *(f"--{key}={value}" for key, value in keys.items())]
 
-    def alone(self, words: list[str]) -> None:
-        """Run a command in this process, as the only one of its run."""
+    def alone(self, words: list[str], *, code: int = 0) -> None:
+        """Run a command in this process, as the only one of its run; it must leave with a code."""
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
         with pytest.raises(SystemExit) as leaving:
             main(words)
         AcceleratorState._reset_state(reset_partial_state=True)
-        assert leaving.value.code == 0
+        assert leaving.value.code == code
 
     def alone_once(self, name: str, **keys: Any) -> Path:
         """The folder of a run made in this process, made when it is first asked for."""

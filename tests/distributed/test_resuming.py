@@ -1,0 +1,158 @@
+"""Proves from where a started run goes on: nowhere when it is finished, from its own newest checkpoint, or off a named one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.conftest import TINY, Laboratory
+from tests.distributed.processes import last_step
+from unet_dist.checkpoint import list_checkpoints, read_checkpoint
+from unet_dist.tracking import read_metrics
+
+SHORT: dict[str, Any] = {"total_steps": 6, "eval_steps": 2, "keep_checkpoints": 9, "schedule": "constant"}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What a run leaves that others read."""
+    names = ["best/model.safetensors", "last/model.safetensors", "metrics.jsonl", "splits.json"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def finished(lab: Laboratory) -> Path:
+    """A run of 6 steps with checkpoints at 2, 4 and 6."""
+    return lab.alone_once("short", **SHORT)
+
+
+def error_of(lab: Laboratory, capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """The one sentence on which a command ends."""
+    capsys.readouterr()
+    lab.alone(words, code=2)
+    error = capsys.readouterr().err
+    assert error.startswith("unet-dist: error: ")
+    assert error.count("\n") == 1
+    return error.removeprefix("unet-dist: error: ").rstrip()
+
+
+def test_finished_run_started_again_changes_nothing(lab: Laboratory, finished: Path) -> None:
+    before = content(finished)
+    lab.alone(lab.train("short", **SHORT))
+    assert content(finished) == before
+    assert [path.name for path in list_checkpoints(finished / "checkpoints")] == [f"step-0000000{n}" for n in (2, 4, 6)]
+
+
+def test_more_steps_are_another_run_unless_told_otherwise(
+    lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, lab.folder / "longer")
+    words = lab.train("longer", **{**SHORT, "total_steps": 8})
+    assert "with other settings: total_steps: 6 -> 8. Take them back, set" in error_of(lab, capsys, words)
+    lab.alone([*words, "--allow_config_change"])
+    assert last_step(lab.folder / "longer") == 8
+    assert [r["step"] for r in read_metrics(lab.folder / "longer/metrics.jsonl") if r["split"] == "train"] == [
+        *range(1, 9)
+    ]
+
+
+def test_never_refuses_a_folder_with_a_run(lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(finished)
+    assert error_of(lab, capsys, lab.train("short", **SHORT, resume="never")) == (
+        f"resume: got never, but {finished} holds a run with 3 checkpoint(s). Choose another --output_path, or remove the folder."
+    )
+    assert content(finished) == before
+
+
+def test_named_checkpoint_is_branched_off_into_another_folder(lab: Laboratory, finished: Path) -> None:
+    """From step 2 of another folder, with the same settings: the same end. Started again, it goes on from its own."""
+    named = finished / "checkpoints/step-00000002"
+    words = lab.train("branch", **SHORT, resume=named)
+    lab.alone(words)
+    branch = lab.folder / "branch"
+    assert content(branch)["last/model.safetensors"] == content(finished)["last/model.safetensors"]
+    assert [path.name for path in list_checkpoints(branch / "checkpoints")] == ["step-00000004", "step-00000006"]
+    assert (branch / "best").is_dir(), "the best of the other folder stays there: this one has its own"
+
+    shutil.rmtree(branch / "checkpoints/step-00000006")
+    shutil.rmtree(branch / "last")
+    lab.alone(words)
+    records = [r["step"] for r in read_metrics(branch / "metrics.jsonl") if r["split"] == "train"]
+    assert records == [3, 4, 5, 6]
+    assert content(branch)["last/model.safetensors"] == content(finished)["last/model.safetensors"]
+
+
+def test_older_checkpoint_of_the_same_folder_is_refused(
+    lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps after it would be removed as the oldest, and the next start would go on from the abandoned ones."""
+    named = finished / "checkpoints/step-00000002"
+    assert error_of(lab, capsys, lab.train("short", **SHORT, resume=named)) == (
+        f"resume: got {named}, but {finished} holds a run of its own at step 6. Choose another --output_path to branch off, or "
+        "set --resume auto to go on with what the folder holds."
+    )
+    lab.alone(lab.train("short", **SHORT, resume=finished / "checkpoints/step-00000006"))
+
+
+def test_run_without_progress_ends_early_and_stays_ended(lab: Laboratory) -> None:
+    keys = {**SHORT, "total_steps": 40, "learning_rate": 1e-60, "early_stopping_evals": 2}
+    lab.alone(lab.train("early", **keys))
+    folder = lab.folder / "early"
+    assert last_step(folder) == 6, "the first validation is the best, and two more are not"
+    before = content(folder)
+    lab.alone(lab.train("early", **keys))
+    assert content(folder) == before
+
+
+def test_time_limit_saves_and_asks_to_come_back(lab: Laboratory) -> None:
+    """The limit is over at the first boundary of each start: nothing is done, nothing is lost, and each asks for a requeue."""
+    folder = lab.folder / "limited"
+    lab.alone(lab.train("limited", **SHORT, time_limit_min=1e-9))
+    assert json.loads((folder / "requeue").read_text(encoding="utf-8")) == {"step": 0}
+    assert not (folder / "last").exists()
+    lab.alone(lab.train("limited", **SHORT))
+    assert not (folder / "requeue").exists()
+    assert (folder / "last").is_dir()
+
+
+def test_diverged_run_names_the_step_and_goes_on_with_a_lower_rate(
+    lab: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first update with an absurd rate makes the second step's loss infinite: weights and moments stay those before it."""
+    folder = lab.folder / "diverged"
+    sentence = error_of(lab, capsys, lab.train("diverged", **{**SHORT, "learning_rate": 1e18}))
+    assert sentence.startswith("Step 2 is not finite: the loss of scene-")
+    assert sentence.endswith("or look at those samples; go on with --allow_config_change true.")
+    assert "The state before it is saved." in sentence
+    saved = read_checkpoint(folder / "checkpoints/step-00000001")
+    assert all(torch.isfinite(tensor).all() for tensor in (*saved.model.values(), *saved.optimizer.values()))
+    assert not (folder / "last").exists()
+    lost = [record for record in read_metrics(folder / "metrics.jsonl") if record["loss"] is None]
+    assert [record["step"] for record in lost] == [2]
+
+    assert "Step 2 is not finite" in error_of(lab, capsys, lab.train("diverged", **{**SHORT, "learning_rate": 1e18}))
+    keys = {**SHORT, "learning_rate": 1e-30, "allow_config_change": True, "seed": TINY["seed"] + 1}
+    assert "Step 2 is not finite" in error_of(lab, capsys, lab.train("diverged", **keys)), (
+        "the weights are still absurd"
+    )
+
+
+def test_step_one_that_is_not_finite_leaves_nothing_to_go_on_from(
+    lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that are not finite from the start, as a damaged model folder gives them."""
+    from safetensors.torch import load_file, save_file
+
+    poisoned = lab.folder / "poisoned"
+    shutil.copytree(finished / "last", poisoned)
+    weights = load_file(poisoned / "model.safetensors")
+    weights["classifier.bias"][3] = float("nan")
+    save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
+    sentence = error_of(lab, capsys, lab.train("from-poisoned", **SHORT, init_from=poisoned))
+    assert sentence.startswith("Step 1 is not finite: the loss of scene-")
+    assert "The state before it is saved" not in sentence
+    assert not list_checkpoints(lab.folder / "from-poisoned/checkpoints")
