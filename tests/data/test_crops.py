@@ -221,11 +221,14 @@ def test_error_of_a_reader_arrives(num_workers: int) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_reading_ends_early_without_a_trace(num_workers: int) -> None:
     """A run that stops half-way leaves neither thread nor worker behind."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     shares = read_ahead(run_shares(), range(1, 1000), num_workers=num_workers, pin_memory=False)
     assert next(shares).step == 1
     shares.close()
-    assert threading.active_count() <= before
+    left = set(threading.enumerate()) - before
+    for thread in left:  # the feeders of the workers' queues were told to end, and do so in their own time
+        thread.join(timeout=60)
+    assert not [thread for thread in left if thread.is_alive()]
     assert not torch.multiprocessing.active_children()
 
 
