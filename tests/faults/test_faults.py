@@ -231,6 +231,22 @@ def test_changed_setting_is_listed_and_refused(
     assert {path: path.read_bytes() for path in run_folder.rglob("*.safetensors")} == before
 
 
+@pytest.mark.parametrize("key", ["warmup_fraction", "norm"])
+def test_key_that_an_older_checkpoint_lacks_was_at_its_default(
+    run_folder: Path, cache: Path, capfd: pytest.CaptureFixture[str], key: str
+) -> None:
+    """A release that adds a key resumes the runs of the one before; what the old one never did is a change."""
+    newest = list_checkpoints(run_folder / "checkpoints")[-1]
+    config = json.loads((newest / "state.json").read_text(encoding="utf-8"))["config"]
+    del config[key]
+    set_state(newest, config=config)
+    words = (*TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert train(capfd, *words)[0] == 0
+    other = {"warmup_fraction": ("0.3", "0.1"), "norm": ("'none'", "weight")}[key]
+    sentence = sentence_of(capfd, *words, f"--{key}", other[1])
+    assert f"with other settings: {key}: {other[0]} -> " in sentence
+
+
 @pytest.mark.parametrize("line", ["[1]", '{"split": "train"}', '{"step": "two"}', "\x00\x01", "[" * 100_000])
 def test_damaged_log_costs_its_damaged_lines_only(tmp_path: Path, line: str) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")

@@ -272,10 +272,9 @@ def _refuse_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> N
     Raises:
         ConfigError: there are some, and allow_config_change is not set.
     """
-    old, new = checkpoint.config, config.flat()
-    changes = [
-        f"{key}: {old.get(key)!r} -> {new[key]!r}" for key in new if key not in FREE_KEYS and old.get(key) != new[key]
-    ]
+    old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
+    new = config.flat()
+    changes = [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if key not in FREE_KEYS and old[key] != new[key]]
     if not changes:
         return
     listed = "; ".join(changes)
