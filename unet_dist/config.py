@@ -154,7 +154,8 @@ class RunConfig:
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
     tile_size: int | None = None
     """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
-    the whole and the memory of one tile. By default crops are undivided, and the validation takes the input size."""
+    the whole and the memory of one tile. By default crops are undivided, and a validation takes 572 or the input size,
+    whichever is more."""
     window_batch: int = 4
     """Windows that a process predicts at once in a validation."""
     expected_processes: int | None = None

@@ -39,7 +39,8 @@ class EvaluateOptions(InferenceOptions):
     """Evaluation of a run or a model folder"""
 
     tile_size: int | None = None
-    """Side of the input window, px; the result does not depend on it. By default the run's."""
+    """Side of the input window, px; the result does not depend on it. By default the run's, else 572 or its input size, whichever is
+    more."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Part of the data set to evaluate on."""
     data_path: str | None = None
@@ -64,7 +65,7 @@ class PredictOptions(InferenceOptions):
 
     tile_size: int | Literal["auto"] | None = None
     """Side of the input window, px, or auto: the one of least predicted time that memory allows. The result does not depend on
-    it, unless blended. By default the run's."""
+    it, unless blended. By default the run's, else 572 or its input size, whichever is more."""
     memory: str | None = None
     """With tile_size auto: memory a process may use for it, such as 6GiB; by default 80 % of what is free."""
     output: str = "predictions"

@@ -62,7 +62,20 @@ def test_a_tile_size_is_strict() -> None:
         planned(input_size=1100, tile_size=188)
 
 
-def test_the_validation_of_whole_images_takes_the_usual_tile() -> None:
-    skeleton = build_skeleton(Config.from_flat({"base_channels": 1}))
-    assert resolve_tile_size(None, skeleton, "full") == 572
-    assert resolve_tile_size(204, skeleton, "full") == 204
+@pytest.mark.parametrize(
+    ("keys", "side"),
+    [
+        ({"input_size": "full"}, 572),
+        ({"input_size": 252}, 572),  # 572 computes a third of the pixels that 252 does
+        ({"input_size": 1100}, 1100),
+        ({"input_size": 2108, "tile_size": 556}, 556),
+        ({"input_size": 250, "norm": "group"}, 252),
+        ({"input_size": "full", "norm": "group"}, 572),
+    ],
+)
+def test_window_of_a_validation_and_a_prediction(keys: dict[str, Any], side: int) -> None:
+    config = Config.from_flat({"base_channels": 1, **keys})
+    skeleton = build_skeleton(config)
+    assert resolve_tile_size(None, skeleton, config) == side
+    assert resolve_tile_size(204, skeleton, config) == 204
+    assert resolve_tile_size(None, skeleton, None) == 572

@@ -18,7 +18,7 @@ from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
 from unet_dist.imaging.reader import as_reader
 from unet_dist.options import EvaluateOptions
-from unet_dist.tiling.geometry import assign, default_tile_size
+from unet_dist.tiling.geometry import assign
 from unet_dist.tiling.inference import predict_image
 from unet_dist.tracking import Teller, scores_table
 
@@ -40,8 +40,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         output = Path(options.output_path) if options.output_path else folder
         if output is None:
             raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
-        otherwise = trained.schedule.input_size if trained else default_tile_size(model.window_sizes, model.locality)
-        tile_size = resolve_tile_size(options.tile_size, model, otherwise)
+        tile_size = resolve_tile_size(options.tile_size, model, trained)
         with teller.progress("window", 0) as bar, processes.autocast():
             scores = evaluate_split(
                 model,

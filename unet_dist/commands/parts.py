@@ -190,22 +190,28 @@ def resolve_input_size(wanted: int | Literal["full"], model: Any, teller: Teller
     return side
 
 
-def resolve_tile_size(wanted: int | None, model: Any, otherwise: int | Literal["full"] | None) -> int:
-    """The largest side of a prediction window: as wanted (strict), else the given one where it leaves an exact interior.
+def resolve_tile_size(wanted: int | None, model: Any, trained: Config | None) -> int:
+    """The largest side of a prediction window, px.
 
-    Where the given one is no side (training on whole images), the usual one.
+    Args:
+        wanted: by the user, strict.
+        model: the network.
+        trained: the run it is of, if any. Its tile_size bounds memory, so it is kept; else windows are of the usual side, or of the
+            input size where that is larger: the labels are the same, and small windows compute many pixels more than once.
 
     Raises:
         SizeError: the wanted side is not valid.
     """
+    sizes: WindowSizes = model.window_sizes
+    if wanted is None and trained is not None:
+        wanted = trained.run.tile_size
     if wanted is not None:
-        return int(model.window_sizes.require(wanted, "tile_size"))
-    side = int(model.window_sizes.round_up(DEFAULT_TILE_SIZE_PX))
-    if isinstance(otherwise, int):
-        side = otherwise
-    elif model.locality:
-        side = default_tile_size(model.window_sizes, model.locality)
-    return max(side, smallest_tile_size(model.window_sizes, model.locality)) if model.locality else side
+        return int(sizes.require(wanted, "tile_size"))
+    input_size = trained.schedule.input_size if trained is not None else None
+    side = sizes.round_up(input_size) if isinstance(input_size, int) else None
+    if model.locality is None:  # what it sees of an image depends on the window: as in training
+        return side or sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
+    return max(side or 0, default_tile_size(sizes, model.locality))
 
 
 def load_run(path: str, device: torch.device) -> tuple[Any, Config | None, Path | None]:

@@ -107,7 +107,7 @@ def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
     model = setting.network
     side = resolve_input_size(config.schedule.input_size, model, teller)
     halo = training_halo(model)
-    tile_size = resolve_tile_size(config.run.tile_size, model, otherwise=side)
+    tile_size = resolve_tile_size(None, model, config)
     output = data.image_shape if side is None else (side - 2 * halo,) * 2
     undivided = CropPlanner(model.window_sizes, model.locality, halo).plan(output)
     has_tiles = config.run.tile_size is not None and max(undivided.window_shape) > config.run.tile_size

@@ -37,7 +37,7 @@ from unet_dist.prediction.run import (
 from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
 from unet_dist.prediction.values import Recipe
 from unet_dist.stopping import NO_WISH, StopWish
-from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, default_tile_size, smallest_tile_size
+from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.tracking import Teller
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
@@ -81,8 +81,7 @@ class _Prediction:
         self.options = options
         self.processes = processes
         self.journal = Journal(Path(options.output))
-        self.model, config, _ = load_run(words[0], processes.device)
-        self.input_size = config.schedule.input_size if config else None
+        self.model, self.trained, _ = load_run(words[0], processes.device)
         self.recipe = Recipe(options.probabilities, options.confidence, options.flip, options.skip_background)
         self.tiles = _make_tiles(self.model, self.recipe, options, _warner(processes))
         self.open_reader: OpenReader = partial(
@@ -154,13 +153,7 @@ class _Prediction:
                 recipe=self.recipe,
                 memory_bytes=options.memory_bytes() or _usable_bytes(self.processes.device),
             )
-        if self.input_size is not None:
-            otherwise = sizes.round_up(self.input_size)
-        elif locality is not None:
-            otherwise = default_tile_size(sizes, locality)
-        else:
-            otherwise = sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
-        return resolve_tile_size(options.tile_size, self.model, otherwise)
+        return resolve_tile_size(options.tile_size, self.model, self.trained)
 
     def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
         """What the bytes of the outputs depend on."""

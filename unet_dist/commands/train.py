@@ -84,7 +84,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     cache = open_data(config, teller)
     model: Any = build_network(config, cache)
     halo = planner.halo
-    tile_size = resolve_tile_size(config.run.tile_size, model, otherwise=side)
+    tile_size = resolve_tile_size(None, model, config)
     config = config.replace(
         num_classes=cache.num_classes,
         in_channels=cache.channels,
