@@ -39,8 +39,8 @@ class EvaluateOptions(InferenceOptions):
     """Evaluation of a run or a model folder"""
 
     tile_size: int | None = None
-    """Side of the input window, px; the result does not depend on it. By default the run's, else 572 or its input size, whichever is
-    more."""
+    """Side of the input window, px; the result does not depend on it. By default the run's, else 572 or its input size,
+    whichever is more."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Part of the data set to evaluate on."""
     data_path: str | None = None
