@@ -137,9 +137,10 @@ def _open(content: bytes | Path, max_pixels: int) -> Iterator[Image.Image]:
                     f"has {picture.height} x {picture.width} = {pixels:,} pixels, and max_pixels is {max_pixels:,}",
                     "If the file is what it should be, raise max_pixels, or cut it into smaller images.",
                 )
-            if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # MPO: a phone's JPEG with a preview
+            num_frames = getattr(picture, "n_frames", 1)
+            if num_frames > 1 and picture.format != "MPO":  # MPO: a phone's JPEG with a preview
                 raise RefusedError(
-                    f"holds {picture.n_frames} frames",
+                    f"holds {num_frames} frames",
                     "Write each frame as a file of its own.",
                 )
             yield picture
