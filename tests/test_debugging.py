@@ -30,7 +30,7 @@ from unet_dist.debugging import (
     layer_table,
     write_fed,
 )
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.training import WindowGradient
 
@@ -97,7 +97,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def inspect(model: UNet, share: StepShare) -> FirstStep:
     gradient = WindowGradient(model, model, CrossEntropy())
-    return inspect_step(model, gradient, share, divisor=2.0 * 8 * 8, device=CPU)
+    return inspect_step(model, gradient, share, divisor=torch.tensor(2.0 * 8 * 8), device=CPU)
 
 
 # ------------------------------------------------------------------------------------------------------- a sound run

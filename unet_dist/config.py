@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 from unet_dist.errors import ConfigError, suggest
+from unet_dist.loss_terms import check_loss_settings, parse_loss, spell_loss
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
 
@@ -72,8 +73,9 @@ class DataConfig:
     """Height x width of a procedural scene, px (data_path synthetic only)."""
     horizontal_flip: bool = True
     """Mirror half of the training crops left to right."""
-    augmentation: list[dict[str, Any]] | None = None
-    """albumentations transforms in order, each {name: ColorJitter, ...its arguments}."""
+    augmentation: str | list[dict[str, Any]] | None = None
+    """paper (rotation, elastic deformation, grey values) or street (scale, colour, blur), or albumentations transforms in order,
+    each {name: ColorJitter, ...its arguments}."""
     num_workers: int = 0
     """Processes a rank that read crops; 0 reads ahead in a thread."""
 
@@ -113,6 +115,20 @@ class ScheduleConfig:
     """Decoupled weight decay of AdamW, 0 or more."""
     max_grad_norm: float | None = None
     """Clip the gradient of the whole model to this norm, above 0; by default not."""
+    loss: str | dict[str, float] = "cross_entropy"
+    """cross_entropy, focal, dice (over the whole batch) or lovasz (per image, without tiles), or a weighted sum such as
+    cross_entropy+0.5*dice."""
+    label_smoothing: float = 0.0
+    """Share of the cross-entropy that all classes but the ignored one get evenly, 0 to below 1."""
+    focal_gamma: float = 2.0
+    """Exponent of the focal loss, 0 or more."""
+    border_class: int | None = None
+    """Class between objects: its pixels weigh more in cross-entropy and focal loss the nearer two objects are (the paper's
+    equation 2); by default none does."""
+    border_weight: float = 10.0
+    """What a border pixel weighs at most beyond its class (w0), above 0."""
+    border_sigma_px: float = 5.0
+    """Reach of the border weights (sigma), px, above 0."""
     class_weights: str | list[float] | None = None
     """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list of one number a class."""
     seed: int = 0
@@ -121,6 +137,9 @@ class ScheduleConfig:
     """End the run after so many validations without a better mean IoU; by default never."""
     time_limit_min: float | None = None
     """Save and leave after so many minutes of wall time, to go on when started again; by default never."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", spell_loss(parse_loss(self.loss)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,19 +278,31 @@ def check(config: Config) -> None:
         "micro_batch_size": 1, "gradient_accumulation_steps": 1, "total_steps": 1, "eval_steps": 1, "seed": 0,
         "early_stopping_evals": 1, "checkpoint_steps": 1, "keep_checkpoints": 1, "log_steps": 1, "tile_size": 1,
         "window_batch": 1, "expected_processes": 1, "weight_decay": 0, "ignore_index": 0,
+        "focal_gamma": 0, "border_class": 0,
     }  # fmt: skip
     for key, least in at_least.items():
         value = values[key]
         _require(value is None or value >= least, key, value, f"{least} or more")
     side = values["input_size"]
     _require(side == "full" or (isinstance(side, int) and side >= 1), "input_size", side, "1 or more, or full")
-    for key in ("learning_rate", "max_grad_norm", "time_limit_min", "collective_timeout_s"):
+    above_0 = (
+        "learning_rate",
+        "max_grad_norm",
+        "time_limit_min",
+        "collective_timeout_s",
+        "border_weight",
+        "border_sigma_px",
+    )
+    for key in above_0:
         value = values[key]
         _require(value is None or 0 < value < float("inf"), key, value, "a finite number above 0")
-    for key in ("dropout", "warmup_fraction"):
+    for key in ("dropout", "warmup_fraction", "label_smoothing"):
         _require(0 <= values[key] < 1, key, values[key], "0 or more and less than 1")
     _require(values["seed"] < 2**63, "seed", values["seed"], "less than 2^63")
-    _require(values["weight_decay"] < float("inf"), "weight_decay", values["weight_decay"], "a finite number")
+    for key in ("weight_decay", "focal_gamma"):
+        _require(values[key] < float("inf"), key, values[key], "a finite number")
+    border = values["border_class"]
+    _require(border is None or border < 255, "border_class", border, "a class id, 0 to 254")
     _require(1 <= config.model.depth <= 8, "depth", config.model.depth, "1 to 8")
     classes = config.model.num_classes
     _require(classes is None or 2 <= classes <= 255, "num_classes", classes, "2 to 255")
@@ -292,6 +323,7 @@ def check(config: Config) -> None:
             weights,
             "finite numbers of 0 or more, not all 0",
         )
+    check_loss_settings(values, {f.name: f.default for f in dataclasses.fields(ScheduleConfig)})
     _check_effects(config)
     synthetic_size(config.data.synthetic_size)
 

@@ -155,27 +155,30 @@ class FirstStep:
 
 
 def inspect_step(
-    model: nn.Module, gradient: WindowGradient, share: StepShare, divisor: float, device: torch.device
+    model: nn.Module, gradient: WindowGradient, share: StepShare, divisor: Tensor, device: torch.device
 ) -> FirstStep:
     """Make a forward and a backward pass under autograd's anomaly detection, and note what every layer gives.
 
     The gradient stays in the parameters; nothing is updated.
     """
     found = FirstStep()
-    scale = torch.tensor(1 / divisor, dtype=torch.float64, device=device)
+    scale = 1 / torch.where(divisor > 0, divisor, 1.0)
     sums = []
     with _watched(model, found), warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("ignore")  # where the operation stands in our own code says less than the layer's name
+        totals = gradient.count(share.batches, device) if gradient.loss.has_statistics else None
         for batch in share.batches:
             tensors = [t.to(device) for t in (batch.windows, batch.labels, batch.keys)]
+            borders = None if batch.borders is None else batch.borders.to(device)
             try:
-                sums.append(gradient.add(*tensors, scale=scale).sum().item())
+                added = gradient.add(*tensors, scale=scale, borders=borders, totals=totals)
+                sums.append((added.sum(0) * scale).sum().item())
             except RuntimeError as error:
                 if "returned nan values" not in str(error):
                     raise
                 found.bad_operation = str(error).split("'")[1]
                 sums.append(math.nan)
-    found.loss = sum(sums) / divisor
+    found.loss = sum(sums)
     modules = dict(model.named_modules())
     for layer in reversed(found.layers):
         grads = [p.grad for p in modules[layer.name].parameters() if p.grad is not None] if layer.name else []
@@ -307,8 +310,8 @@ def _redo(trainer: Trainer) -> None:
 
 
 def _divisor(parts: Parts, share: StepShare) -> Tensor:
-    """Valid pixels, or their summed weights, of a step: a float64 scalar on the device."""
-    return torch.stack([parts.loss.divisor(batch.labels) for batch in share.batches]).sum().to(parts.processes.device)
+    """Valid pixels, or their summed weights, of a step: float64 on the device, one number a term."""
+    return share.divisor(parts.loss).to(parts.processes.device)
 
 
 def advice(losses: Sequence[float], share: StepShare, config: Config, without_gradient: Sequence[str]) -> list[str]:
@@ -370,14 +373,14 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
     paths = write_fed(parts.folder / "figures", share, parts.class_names)
     say(f"debug: what the network is fed: {', '.join(map(str, paths))}; exact pixels in ...-input.png and ...-mask.png")
     divisor = _divisor(parts, share)
-    if not divisor > 0:
+    if not (divisor > 0).any():
         raise DebugFinding(
             f"Every label of the crops {', '.join(share.ids)} is ignored, or of a class that weighs nothing: there is nothing to "
             "learn. Look at --ignore_index, --label_map, --class_weights and the pictures."
         )
     parts.model.train()
     gradient = WindowGradient(parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed)
-    first = inspect_step(parts.model, gradient, share, divisor.item(), device)
+    first = inspect_step(parts.model, gradient, share, divisor, device)
     _tell_first(parts, first)
     parts.optimizer.zero_grad(set_to_none=True)
 
@@ -390,7 +393,7 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
             losses.append(trainer.step(share, divisor).item())
             bar.advance(detail=f"loss {losses[-1]:.4f}")
             if not math.isfinite(losses[-1]):
-                _name_culprit(parts, gradient, share, divisor.item(), len(losses))
+                _name_culprit(parts, gradient, share, divisor, len(losses))
             if len(losses) % max(1, limit // 10) == 0:
                 bar.tell(f"loss {losses[-1]:.4f}")
             if len(losses) == min(SAVE_AT, limit):
@@ -432,7 +435,7 @@ def _tell_first(parts: Parts, first: FirstStep) -> None:
         raise DebugFinding(f"The first step is not finite. {complaint}")
 
 
-def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divisor: float, step: int) -> None:
+def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divisor: Tensor, step: int) -> None:
     """Look at the layers with the weights that a bad step left as they were.
 
     Raises:

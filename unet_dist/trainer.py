@@ -23,7 +23,7 @@ from unet_dist.data.crops import RunShares, StepShare, read_ahead
 from unet_dist.distributed import Processes
 from unet_dist.errors import UnetDistError
 from unet_dist.files import write_whole_folder
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.mixture import Loss
 from unet_dist.metrics import Scores
 from unet_dist.optim import set_step
 from unet_dist.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
@@ -89,7 +89,7 @@ class Parts:
     wrapped: Any
     trim: int
     optimizer: torch.optim.Optimizer
-    loss: CrossEntropy
+    loss: Loss
     shares: RunShares
     evaluate: Evaluate
     folder: Path
@@ -135,7 +135,7 @@ class Trainer:
 
         Args:
             share: windows and labels, micro-batch after micro-batch.
-            divisor: float64 scalar on the device: valid pixels (or summed weights) of the whole global batch.
+            divisor: float64 on the device: valid pixels (or summed weights) of the whole global batch, one number a term.
 
         Returns:
             What this share adds to the loss of the global batch: a scalar on the device.
@@ -146,14 +146,21 @@ class Trainer:
         # the backward pass: summed gradients overflow fp16.
         scale = processes.world_size / torch.where(divisor > 0, divisor, 1.0)
         set_step(parts.optimizer, parts.config.schedule, step)
+        totals: Any = processes.sum_
+        if parts.loss.has_statistics and len(share.batches) > 1:
+            totals = processes.sum_(self._gradient.count(share.batches, self._device))
         sums: list[Tensor] = []
         for number, batch in enumerate(share.batches, start=1):
             tensors = [t.to(self._device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)]
+            borders = None if batch.borders is None else batch.borders.to(self._device, non_blocking=True)
             with processes.accumulate(parts.wrapped, is_last=number == len(share.batches)):
-                sums.append(self._gradient.add(*tensors, scale=scale, backward=processes.accelerator.backward))
-        losses = torch.cat(sums)  # (n,), one a window
-        self._recent.append((step, share.ids, losses))
-        loss = losses.sum() * scale / processes.world_size
+                backward = processes.accelerator.backward
+                sums.append(
+                    self._gradient.add(*tensors, scale=scale, borders=borders, totals=totals, backward=backward)
+                )
+        losses = torch.cat(sums)  # (n,) or (n, T), a row a window
+        self._recent.append((step, share.ids, losses.view(len(losses), -1).sum(1)))
+        loss = (losses.sum(0) * scale).sum() / processes.world_size
         self._loss_sum += loss
         self._update(step)
         self.progress.step = step
@@ -270,20 +277,20 @@ class Trainer:
         asked = wish.now()
         if self._is_over_time():
             asked = max(asked, STOP_AND_REQUEUE)
-        divisor = torch.stack([self.parts.loss.divisor(batch.labels) for batch in share.batches]).sum()
-        vector = torch.stack(
-            [divisor, torch.tensor(float(asked == STOP)), torch.tensor(float(asked == STOP_AND_REQUEUE))]
-        )
+        divisor = share.divisor(self.parts.loss)
+        asks = torch.tensor([asked == STOP, asked == STOP_AND_REQUEUE], dtype=divisor.dtype)
+        vector = torch.cat([asks, divisor.flatten()])
         if self._device.type == "cuda":
             vector = vector.pin_memory().to(self._device, non_blocking=True)
         self.parts.processes.sum_(vector)
-        self._flags.append(_read_later(torch.cat([vector[1:], self._bad_step[None]])))
+        divisor = vector[2:].view(divisor.shape)
+        self._flags.append(_read_later(torch.cat([vector[:2], self._bad_step[None]])))
         if self._device.type == "cuda" and len(self._flags) < 2:
-            return vector[0], NO_WISH
+            return divisor, NO_WISH
         stops, requeues, bad_step = self._flags.popleft()()
         if bad_step:
             self._diverged(int(bad_step))
-        return vector[0], STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH
+        return divisor, STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH
 
     def _is_over_time(self) -> bool:
         limit = self.parts.config.schedule.time_limit_min

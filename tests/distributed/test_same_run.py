@@ -19,7 +19,8 @@ from torch import Tensor
 from tests.distributed.conftest import TINY, Laboratory
 from unet_dist.commands.parts import build_network, open_data, plan_crops, read_run_config
 from unet_dist.data.crops import CropReader, RunShares
-from unet_dist.losses import CrossEntropy, weigh_classes
+from unet_dist.losses.class_weights import weigh_classes
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.tiling.training import WindowGradient
 from unet_dist.tracking import Teller, read_metrics
 

@@ -19,7 +19,7 @@ import torch
 from tests.tiling.scenes import CLASS_WEIGHTS, Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.config import BatchCut, Config
 from unet_dist.distributed import open_processes
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import NO_WISH
 from unet_dist.tracking import Teller

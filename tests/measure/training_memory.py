@@ -32,7 +32,7 @@ from tests.tiling.scenes import (
     gradient_of,
     relative_differences,
 )
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.tiling.training import WindowGradient
 
 MIB = 2**20

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unet_dist.data.crops import CropReader, RunShares
 from unet_dist.data.labels import IGNORED
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import aligned_halo

@@ -19,6 +19,7 @@ from unet_dist.checkpoint import (
     read_checkpoint,
     restore_optimizer,
 )
+from unet_dist.commands.objective import border_weights_of, loss_of, refuse_whole_images
 from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
@@ -40,7 +41,6 @@ from unet_dist.errors import CheckpointError, ConfigError, LaunchError
 from unet_dist.evaluation import evaluate_split
 from unet_dist.files import recover_folder, write_whole
 from unet_dist.locking import lock_run
-from unet_dist.losses import CrossEntropy, weigh_classes
 from unet_dist.metrics import Scores
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import StopWish
@@ -78,6 +78,8 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     cut = cut_batch(config.schedule, processes.world_size, has_tiles=has_tiles)
     if cut.splits_samples:
         require_separable(skeleton, "split_sample", by_pixels=False)
+    if has_tiles or cut.splits_samples:
+        refuse_whole_images(schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
     _refuse_beyond_memory(skeleton, cut, side)
     checkpoint = _find_checkpoint(config, processes, teller, folder)
 
@@ -114,10 +116,6 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     wrapped = processes.prepare(model)
 
     train = cache.split("train")
-    class_weights = None
-    if schedule.class_weights is not None:
-        histogram = train.class_counts.tolist()
-        class_weights = weigh_classes(schedule.class_weights, histogram, cache.ignore_index).to(processes.device)
     augmentation = None
     if config.data.augmentation:
         from unet_dist.data.augment import Augmentation  # slow to import, and most runs name none
@@ -130,6 +128,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         halo=halo,
         horizontal_flip=config.data.horizontal_flip,
         augmentation=augmentation,
+        borders=border_weights_of(config.schedule, cache),
     )
     validation = cache.split("validation")
 
@@ -151,7 +150,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         wrapped=wrapped,
         trim=halo - model.window_sizes.margin,
         optimizer=optimizer,
-        loss=CrossEntropy(class_weights),
+        loss=loss_of(schedule, cache, processes.device),
         shares=RunShares(
             crops,
             planner=planner,

@@ -25,6 +25,7 @@ from unet_dist.tiling.geometry import Tile, TilePlan, crop_origin_range
 
 if TYPE_CHECKING:
     from unet_dist.data.augment import Augmentation
+    from unet_dist.data.borders import BorderWeights
 
 
 class WindowedSamples(Protocol):
@@ -62,6 +63,7 @@ class Crop:
         output_shape: (height, width) of the output.
         halo: pixels of the window on each side of the output.
         is_flipped: whether left is right.
+        border: what pixels weigh beyond their class (H, W), placed as the label; None where nothing was said.
     """
 
     reader: ImageReader
@@ -71,9 +73,10 @@ class Crop:
     output_shape: tuple[int, int]
     halo: int
     is_flipped: bool
+    border: np.ndarray | None = None
 
-    def read(self, plan: TilePlan, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """Read a tile's window (h, w, C) uint8, and the labels of its output (h - 2 halo, w - 2 halo) uint8.
+    def read(self, plan: TilePlan, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Read a tile's window (h, w, C) uint8, the labels of its output (h - 2 halo, w - 2 halo) uint8 and their border weights.
 
         Labels outside the tile are IGNORED: another tile counts them, or none does.
         """
@@ -82,13 +85,17 @@ class Crop:
         if self.is_flipped:
             col = self.output_shape[1] + 2 * self.halo - tile.col - width
         window = read_window(self.reader, row, col + self.window_origin[1], height, width)
-        labels = np.full((height - 2 * self.halo, width - 2 * self.halo), IGNORED, dtype=np.uint8)
         col = self.output_shape[1] - tile.col - tile.width if self.is_flipped else tile.col
-        counted = _read_labels(
-            self.label, self.output_origin[0] + tile.row, self.output_origin[1] + col, tile.height, tile.width
-        )
-        labels[: tile.height, : tile.width] = counted[:, ::-1] if self.is_flipped else counted
-        return window[:, ::-1] if self.is_flipped else window, labels
+        origin = self.output_origin[0] + tile.row, self.output_origin[1] + col
+
+        def cut(plane: np.ndarray, beyond: int, dtype: type) -> np.ndarray:
+            cut_out: np.ndarray = np.full((height - 2 * self.halo, width - 2 * self.halo), beyond, dtype)
+            counted = _read_plane(plane, *origin, tile.height, tile.width, beyond=beyond, dtype=dtype)
+            cut_out[: tile.height, : tile.width] = counted[:, ::-1] if self.is_flipped else counted
+            return cut_out
+
+        border = None if self.border is None else cut(self.border, 0, np.float32)
+        return window[:, ::-1] if self.is_flipped else window, cut(self.label, IGNORED, np.uint8), border
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class CropReader:
         halo: pixels of the window on each side that the output leaves out.
         horizontal_flip: whether half of the crops are mirrored.
         augmentation: what else happens to a window and its labels.
+        borders: what pixels between objects weigh beyond their class.
     """
 
     samples: WindowedSamples
@@ -110,6 +118,7 @@ class CropReader:
     halo: int
     horizontal_flip: bool = True
     augmentation: Augmentation | None = None
+    borders: BorderWeights | None = None
 
     def output_shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the output of a sample's crops."""
@@ -133,31 +142,47 @@ class CropReader:
             int(random.integers(crop_origin_range(size, side))) for size, side in zip(label.shape, shape, strict=True)
         )
         is_flipped = bool(random.integers(2)) and self.horizontal_flip
-        crop = Crop(reader, label, (row - halo, col - halo), (row, col), shape, halo, is_flipped)
+        border = None if self.borders is None else self.borders.of(draw.index, label)
+        crop = Crop(reader, label, (row - halo, col - halo), (row, col), shape, halo, is_flipped, border)
         if self.augmentation is None:
             return crop
         height, width = (side + 2 * halo for side in shape)
         window = read_window(reader, row - halo, col - halo, height, width)
-        labels = _read_labels(label, row - halo, col - halo, height, width)  # a geometric transform moves them inwards
-        window, labels = self.augmentation(window, labels, seed=int(random.integers(2**32)))
-        return replace(crop, reader=ArrayReader(window), label=labels, window_origin=(0, 0), output_origin=(halo, halo))
+        # A geometric transform moves labels inwards, so those of the halo are read too.
+        place = row - halo, col - halo, height, width
+        planes = [_read_plane(label, *place, beyond=IGNORED)]
+        if border is not None:
+            planes.append(_read_plane(border, *place, beyond=0, dtype=np.float32))
+        window, labels, *moved = self.augmentation(window, *planes, seed=int(random.integers(2**32)))
+        return replace(
+            crop,
+            reader=ArrayReader(window),
+            label=labels,
+            window_origin=(0, 0),
+            output_origin=(halo, halo),
+            border=moved[0] if moved else None,
+        )
 
     def read(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Read a crop undivided: its window (h, w, C) uint8 and its labels (h - 2 halo, w - 2 halo) uint8."""
         crop = self.open(draw)
         shape = crop.output_shape
         window_shape = shape[0] + 2 * self.halo, shape[1] + 2 * self.halo
-        return crop.read(TilePlan(shape, window_shape, step=shape, grid=(1, 1), halo=self.halo), Tile(0, 0, *shape))
+        plan = TilePlan(shape, window_shape, step=shape, grid=(1, 1), halo=self.halo)
+        window, labels, _ = crop.read(plan, Tile(0, 0, *shape))
+        return window, labels
 
 
-def _read_labels(label: np.ndarray, row: int, col: int, height: int, width: int) -> np.ndarray:
-    """Cut (height, width) labels at (row, col); what lies beyond the image is IGNORED."""
-    labels = np.full((height, width), IGNORED, dtype=np.uint8)
-    top, bottom = max(row, 0), min(row + height, label.shape[0])
-    left, right = max(col, 0), min(col + width, label.shape[1])
+def _read_plane(
+    plane: np.ndarray, row: int, col: int, height: int, width: int, *, beyond: int, dtype: type = np.uint8
+) -> np.ndarray:
+    """Cut (height, width) values at (row, col) out of a plane such as labels; what lies beyond it gets a value."""
+    values: np.ndarray = np.full((height, width), beyond, dtype)
+    top, bottom = max(row, 0), min(row + height, plane.shape[0])
+    left, right = max(col, 0), min(col + width, plane.shape[1])
     if top < bottom and left < right:
-        labels[top - row : bottom - row, left - col : right - col] = label[top:bottom, left:right]
-    return labels
+        values[top - row : bottom - row, left - col : right - col] = plane[top:bottom, left:right]
+    return values
 
 
 @dataclass(frozen=True)
@@ -169,16 +194,27 @@ class WindowBatch:
         labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
+        borders: (n, h', w') float32, what a pixel weighs beyond its class; None where nothing was said.
     """
 
     windows: Tensor
     labels: Tensor
     keys: Tensor
     ids: list[str]
+    borders: Tensor | None = None
 
     def pin_memory(self) -> WindowBatch:
         """The same in page-locked memory, from which a copy to a GPU does not wait."""
-        return WindowBatch(self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids)
+        borders = None if self.borders is None else self.borders.pin_memory()
+        return WindowBatch(
+            self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders
+        )
+
+
+class Divisible(Protocol):
+    """A loss that is divided by something of the labels."""
+
+    def divisor(self, labels: Tensor, borders: Tensor | None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -197,6 +233,10 @@ class StepShare:
     def ids(self) -> list[str]:
         """The sample of each window."""
         return [name for batch in self.batches for name in batch.ids]
+
+    def divisor(self, loss: Divisible) -> Tensor:
+        """What the share adds to the divisor of a loss: float64, one number a term."""
+        return torch.stack([loss.divisor(batch.labels, batch.borders) for batch in self.batches]).sum(0)
 
     def pin_memory(self) -> StepShare:
         """The same in page-locked memory. Called by torch's DataLoader."""
@@ -262,16 +302,18 @@ class RunShares(Dataset[StepShare]):
         self, refs: list[TileRef], draws: Sequence[Draw], plans: Sequence[TilePlan], open_crop: Callable[[int], Crop]
     ) -> WindowBatch:
         stride = self.planner.sizes.stride
-        pairs, keys = [], []
+        read, keys = [], []
         for ref in refs:
             tile = plans[ref.crop][ref.tile]
-            pairs.append(open_crop(ref.crop).read(plans[ref.crop], tile))
+            read.append(open_crop(ref.crop).read(plans[ref.crop], tile))
             keys.append((draws[ref.crop].position, tile.row // stride, tile.col // stride))
+        windows, labels, borders = zip(*read, strict=True)
         return WindowBatch(
-            windows=torch.from_numpy(np.stack([window for window, _ in pairs])),
-            labels=torch.from_numpy(np.stack([labels for _, labels in pairs])),
+            windows=torch.from_numpy(np.stack(windows)),
+            labels=torch.from_numpy(np.stack(labels)),
             keys=torch.tensor(keys, dtype=torch.int64),
             ids=[self.crops.samples.ids[draws[ref.crop].index] for ref in refs],
+            borders=None if borders[0] is None else torch.from_numpy(np.stack(borders)),
         )
 
 

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet_dist.config import ScheduleConfig
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.tiling.inference import classify, window_logits

@@ -2,12 +2,13 @@
 
 Owns the forward and the backward pass of windows, whole crops or tiles of them. With valid convolutions and nothing that
 couples pixels or samples, the loss of a crop is a sum over its tiles, so its gradient is the sum of theirs: no exchange of
-halos, no second pass. Must not know processes, optimizers or where windows come from.
+halos. A loss that is a ratio of such sums takes two passes: the first counts them, the second is again a sum over tiles. Must
+not know processes, optimizers or where windows come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,10 +22,39 @@ _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Comp
 
 
 class SummedLoss(Protocol):
-    """A loss that is a sum over pixels."""
+    """A loss that is a sum over pixels, in its second pass at least.
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(N, K, h, w) logits and (N, h, w) labels -> (N,) sums."""
+    Attributes:
+        has_statistics: whether it takes a first pass.
+    """
+
+    has_statistics: bool
+
+    def statistics(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the first pass counts: (N, K, h, w) logits and (N, h, w) labels -> (S,) float64, summed over the samples."""
+
+    def sums(
+        self, logits: Tensor, labels: Tensor, *, borders: Tensor | None = None, totals: Tensor | None = None
+    ) -> Tensor:
+        """(N, K, h, w) logits and (N, h, w) labels -> (N,) sums, or (N, T) of T terms with divisors of their own.
+
+        Args:
+            borders: (N, h, w), what pixels weigh beyond their classes.
+            totals: (S,) the statistics of the global batch.
+        """
+
+
+class WindowsAndLabels(Protocol):
+    """Windows that are computed at once."""
+
+    @property
+    def windows(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def keys(self) -> Tensor: ...
 
 
 def require_separable(model: Any, setting: str, *, by_pixels: bool) -> None:
@@ -71,6 +101,8 @@ class WindowGradient:
         keys: Tensor,
         *,
         scale: Tensor,
+        borders: Tensor | None = None,
+        totals: Tensor | Callable[[Tensor], Tensor] | None = None,
         backward: Callable[[Tensor], object] = torch.Tensor.backward,
     ) -> Tensor:
         """Add the gradient of scale * loss.
@@ -80,15 +112,40 @@ class WindowGradient:
             labels: (n, h - 2 halo, w - 2 halo) uint8, IGNORED where another tile counts the pixel, or none does.
             keys: (n, 3) int64: the key of the sample, and the row and the column of the window in the sample's grid, in
                 strides.
-            scale: scalar. The division comes before the backward pass: summed gradients overflow fp16.
+            scale: scalar, or (T,) for a loss of T terms. The division comes before the backward pass: summed gradients
+                overflow fp16.
+            borders: what pixels weigh beyond their classes, shaped as the labels.
+            totals: what the first pass counted over the global batch, where the loss takes one. A function sums over the
+                other processes what these windows count, where they are all that this one has: they are then computed once.
             backward: runs the backward pass of a loss.
 
         Returns:
-            (n,) the windows' summed losses, without scale and without a graph.
+            The windows' summed losses, (n,) or (n, T), without scale and without a graph.
         """
-        sums = self.loss.sums(self.logits(windows, keys), labels)
-        backward(sums.sum() * scale.to(sums.dtype))
+        logits = self.logits(windows, keys)
+        if callable(totals):
+            totals = totals(self.loss.statistics(logits.detach(), labels)) if self.loss.has_statistics else None
+        sums = self.loss.sums(logits, labels, borders=borders, totals=totals)
+        backward((sums.sum(0) * scale.to(sums.dtype)).sum())
         return sums.detach()
+
+    @torch.no_grad()
+    def count(self, batches: Iterable[WindowsAndLabels], device: torch.device) -> Tensor:
+        """Make the first pass over batches: (S,) statistics, summed over them.
+
+        It leaves no trace: running statistics and random numbers are put back, so that the second pass sees the same function.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        counts = []
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for batch in batches:
+                windows, labels, keys = (
+                    t.to(device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)
+                )
+                counts.append(self.loss.statistics(self.logits(windows, keys), labels))
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        return torch.stack(counts).sum(0)
 
     def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""

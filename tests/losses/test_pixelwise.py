@@ -7,24 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.losses.batches import WEIGHTS, draw_batch
 from unet_dist.data.labels import IGNORED
 from unet_dist.errors import ConfigError
-from unet_dist.losses import CrossEntropy, weigh_classes
-
-NUM_CLASSES = 5
-
-
-def draw_batch(seed: int = 0, *, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Logits (4, K, 6, 7) that require a gradient, and labels (4, 6, 7) of which a different share is ignored each."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(4, NUM_CLASSES, 6, 7, generator=generator, dtype=dtype).requires_grad_()
-    labels = torch.randint(NUM_CLASSES, (4, 6, 7), generator=generator, dtype=torch.uint8)
-    for sample, share in enumerate((0.0, 0.2, 0.9, 0.5)):
-        labels[sample][torch.rand(6, 7, generator=generator) < share] = IGNORED
-    return logits, labels
-
-
-WEIGHTS = torch.tensor([0.5, 0.0, 3.0, 1.0, 0.1], dtype=torch.float64)
+from unet_dist.losses.class_weights import weigh_classes
+from unet_dist.losses.pixelwise import CrossEntropy
 
 
 @pytest.mark.parametrize("class_weights", [None, WEIGHTS])

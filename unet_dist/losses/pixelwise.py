@@ -1,0 +1,118 @@
+"""Losses that add one number a pixel: cross-entropy and focal.
+
+Owns what a crop adds to the loss and to its divisor. A loss here is never a mean: the trainer divides the sum over the
+whole global batch once, so that how the batch is cut into ranks, micro-batches or tiles leaves the gradient alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unet_dist.data.labels import IGNORED
+from unet_dist.losses.one_pass import OnePass
+
+
+class CrossEntropy(OnePass):
+    """Softmax cross-entropy, where pixels may weigh more or less.
+
+    Source: Ronneberger et al. 2015, equation 1: the sum of w(x) times the loss at x, w(x) = w_c(x) + border(x). The divisor
+    is the summed weight of the valid pixels of the global batch (torch's own definition of the weighted mean). With smoothing
+    s the loss at a pixel is (1 - s) times that of its label and s times the mean over the classes (Szegedy et al. 2016,
+    section 7), the ignored class not among them: it is no answer.
+
+    Args:
+        class_weights: (K,) weights of 0 or more, or None for 1 each.
+        label_smoothing: s, 0 to below 1.
+        ignore_index: the ignored class, if any.
+    """
+
+    def __init__(
+        self,
+        class_weights: Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+    ) -> None:
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        # The divisor is counted where the labels are, which is the host in training: no copy in the step.
+        self._weights = self._host_weights = None
+        if class_weights is not None:
+            self._weights = F.pad(class_weights, (0, IGNORED + 1 - len(class_weights)))  # (256,): IGNORED weighs 0
+            self._host_weights = class_weights.to("cpu", torch.float64)
+
+    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
+        """What labels add to the divisor: the summed weights of the valid pixels.
+
+        Args:
+            labels: (N, H, W) uint8 on the host.
+            borders: (N, H, W) float32 on the host, what each pixel weighs beyond its class.
+
+        Returns:
+            float64 scalar.
+        """
+        extra = 0.0 if borders is None else (borders.double() * (labels != IGNORED)).sum()
+        if self._host_weights is None:
+            return (labels != IGNORED).sum().double() + extra
+        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(self._host_weights)]
+        return (counts.double() * self._host_weights).sum() + extra
+
+    def sums(
+        self, logits: Tensor, labels: Tensor, *, borders: Tensor | None = None, totals: Tensor | None = None
+    ) -> Tensor:
+        """Sum the loss over the valid pixels of each sample.
+
+        Args:
+            logits: (N, K, H, W), any floating type; computed in float32 at least.
+            labels: (N, H, W) uint8, IGNORED where a pixel counts nowhere.
+            borders: (N, H, W), as in divisor.
+            totals: not needed.
+
+        Returns:
+            (N,) sums, float32 or float64.
+        """
+        assert totals is None
+        num_samples, num_classes = logits.shape[:2]
+        # Rows of pixels: the deterministic CUDA kernel exists for (pixels, K) only, and channels_last makes this a view.
+        rows = logits.permute(0, 2, 3, 1).reshape(-1, num_classes)  # (N * H * W, K)
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        targets = labels.flatten().long()
+        losses = self.losses(rows, targets)  # (N * H * W,)
+        if self._weights is not None or borders is not None:
+            weights = 1.0 if self._weights is None else self._weights.to(rows)[targets]
+            losses = losses * (weights if borders is None else weights + borders.flatten().to(rows))
+        return losses.view(num_samples, -1).sum(1)  # (N,)
+
+    def losses(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """Compute the unweighted loss of each pixel: (P, K) logits and (P,) labels -> (P,), 0 where a pixel is ignored."""
+        if not self.label_smoothing:
+            return F.cross_entropy(rows, targets, ignore_index=IGNORED, reduction="none")
+        logs = F.log_softmax(rows, dim=1)
+        hits = F.nll_loss(logs, targets, ignore_index=IGNORED, reduction="none")
+        answers = torch.ones(rows.shape[1], device=rows.device, dtype=rows.dtype)
+        if self.ignore_index is not None and self.ignore_index < len(answers):
+            answers[self.ignore_index] = 0
+        spread = -(logs * (answers / answers.sum())).sum(1) * (targets != IGNORED)
+        return (1 - self.label_smoothing) * hits + self.label_smoothing * spread
+
+
+class Focal(CrossEntropy):
+    """Cross-entropy times (1 - p)^gamma, p being the probability of the label: what is learnt counts less.
+
+    Source: Lin et al. 2017 (arXiv 1708.02002), equation 5; the class weights are its alpha. It divides as cross-entropy does.
+
+    Args:
+        gamma: 0 or more; 0 is cross-entropy.
+    """
+
+    def __init__(self, class_weights: Tensor | None = None, *, gamma: float = 2.0) -> None:
+        super().__init__(class_weights)
+        self.gamma = gamma
+
+    def losses(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """As in cross-entropy."""
+        losses = super().losses(rows, targets)
+        # 1 - p = -expm1(-loss), without cancellation. Kept off 0, where the slope of a power below 1 is infinite.
+        return (-torch.expm1(-losses)).clamp_min(torch.finfo(rows.dtype).tiny) ** self.gamma * losses
