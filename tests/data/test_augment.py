@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unet_dist.data.augment import Augmentation
+from unet_dist.data.augment import PIPELINES, Augmentation, Deform
 from unet_dist.data.labels import IGNORED
 from unet_dist.errors import ConfigError
 
@@ -65,9 +65,61 @@ def test_what_moves_in_from_outside_is_ignored() -> None:
     assert (moved[:, 5:] == 4).all()
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_named_pipeline_moves_all_planes_together_by_the_seed(name: str, channels: int) -> None:
+    """Of any shape; what is not IGNORED comes from the window itself."""
+    rows, cols = np.mgrid[:70, :94]
+    labels = ((rows // 10 + cols // 10) % 5).astype(np.uint8)
+    image = np.repeat((labels * 40 + 40)[:, :, None], channels, axis=2)
+    augmentation = Augmentation([t for t in PIPELINES[name] if t["name"] == "Deform"])
+    moves = 0
+    for seed in range(8):
+        moved, moved_labels, border = augmentation(image, labels, labels.astype(np.float32), seed=seed)
+        assert (moved.shape, moved_labels.shape, border.dtype) == (image.shape, labels.shape, np.float32)
+        counts = moved_labels != IGNORED
+        np.testing.assert_array_equal(border[counts], moved_labels[counts])
+        # The image is interpolated and the labels are not: they agree but at edges.
+        agrees = np.abs(moved[:, :, 0].astype(int) - (moved_labels * 40 + 40))[counts] <= 20
+        assert agrees.mean() > 0.9
+        moves += not np.array_equal(moved_labels, labels)
+    assert moves > 4
+    whole = Augmentation(name)
+    outputs = [whole(image, labels, seed=seed) for seed in (1, 2, 1)]
+    for first, again in zip(outputs[0], outputs[2], strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(outputs[0][0], outputs[1][0])
+
+
+def test_deformation_is_what_it_says() -> None:
+    """A rotation by 90 degrees and a magnification by 2 about the middle, to the pixel; displacements of the given size."""
+    labels = np.random.default_rng(0).integers(0, 5, (31, 31), dtype=np.uint8)
+    image = np.repeat(labels[:, :, None] * 40, 3, axis=2)
+    _, turned = Augmentation([{"name": "Deform", "rotation_deg": [90, 90], "p": 1.0}])(image, labels, seed=0)
+    np.testing.assert_array_equal(turned, np.rot90(labels))
+    _, doubled = Augmentation([{"name": "Deform", "scale": [2, 2], "p": 1.0}])(image, labels, seed=0)
+    np.testing.assert_array_equal(doubled[1::2, 1::2], labels[8:23, 8:23])
+    halved, halved_labels = Augmentation([{"name": "Deform", "scale": [0.5, 0.5], "p": 1.0}])(image, labels, seed=0)
+    assert (halved_labels[:7] == IGNORED).all()
+    assert (halved_labels[8:23, 8:23] == labels[1:30:2, 1:30:2]).all()
+    np.testing.assert_array_equal(halved[7, 8:23], image[1, 1:30:2])  # mirrored at the window's border
+    draws = []
+    for seed in range(200):
+        bent = Deform(displacement_px=10.0, p=1.0)
+        bent.set_random_seed(seed)
+        maps = bent.get_params_dependent_on_data({"shape": (90, 90, 3)}, {})
+        draws += [maps["map_x"][15, 15] - 15, maps["map_y"][45, 75] - 45]
+    assert np.std(draws) == pytest.approx(10.0, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("transforms", "sentence"),
     [
+        ("papr", "augmentation: got 'papr'. Did you mean \"paper\"? Valid: paper, street."),
+        (
+            [{"name": "Deform", "scale": [0, 1]}],
+            "augmentation: Deform: scale: got [0, 1], expected [low, high], above 0",
+        ),
         (
             [{"name": "ColorJiter"}],
             "augmentation: got name 'ColorJiter', expected the name of an albumentations transform. "

@@ -19,6 +19,8 @@ import torch
 from tests.tiling.scenes import CLASS_WEIGHTS, Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.config import BatchCut, Config
 from unet_dist.distributed import open_processes
+from unet_dist.losses.dice import Dice
+from unet_dist.losses.mixture import Mixture
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import NO_WISH
@@ -30,12 +32,19 @@ ROOT = Path(__file__).resolve().parents[2]
 # Of crops: 2 x 9 tiles. Of whole images: one of 2 tiles, so that of 3 processes one has none.
 CASES: dict[str, dict[str, Any]] = {
     "crops": {"shapes": [(70, 95), (31, 120), (64, 64)], "input_size": 92, "batch_size": 2, "micro_batch_size": 4},
+    "crops, a loss of two passes": {
+        "shapes": [(70, 95), (31, 120), (64, 64)], "input_size": 92, "batch_size": 2, "micro_batch_size": 4,
+        "loss": Mixture([(1.0, CrossEntropy(CLASS_WEIGHTS)), (0.5, Dice())]),
+    },
+    "two passes at once": {
+        "shapes": [(20, 38)], "input_size": None, "batch_size": 1, "micro_batch_size": 2, "loss": Dice(),
+    },
     "fewer tiles than processes": {"shapes": [(20, 38)], "input_size": None, "batch_size": 1},
-}
+}  # fmt: skip
 
 
 def shares_of(case: dict[str, Any], model: Any, **options: Any) -> Any:
-    given = {key: value for key, value in case.items() if key != "shapes"}
+    given = {key: value for key, value in case.items() if key not in ("shapes", "loss")}
     return build_shares(model, Scenes(case["shapes"]), **given, **options)
 
 
@@ -55,7 +64,7 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
         wrapped=wrapped,
         trim=0,
         optimizer=optimizer,
-        loss=CrossEntropy(CLASS_WEIGHTS),
+        loss=case.get("loss", CrossEntropy(CLASS_WEIGHTS)),
         shares=shares,
         evaluate=lambda *_: None,
         folder=folder,
@@ -119,13 +128,13 @@ def test_tiles_of_a_sample_on_processes_give_its_gradient(tmp_path: Path) -> Non
         assert [process.returncode for process in processes] == [0] * world_size, "\n".join(printed)
     for name, case in CASES.items():
         model = build_model(dropout=0.3)
-        whole, _ = gradient_of(model, shares_of(case, model, tile_size=None))
+        whole, _ = gradient_of(model, shares_of(case, model, tile_size=None), loss=case.get("loss"))
         for world_size in (1, 2, 3):
             for rank in range(world_size):
                 got = torch.load(tmp_path / f"{name}-{world_size}-{rank}.pt", weights_only=True)
                 windows = got.pop("windows").tolist()
                 assert len(windows) == world_size
-                assert sum(windows) == (18 if name == "crops" else 2)
+                assert sum(windows) == (18 if name.startswith("crops") else 2)
                 assert max(windows) - min(windows) <= 1
                 assert max(relative_differences(got, whole).values()) < 1e-10, (name, world_size, rank)
 

@@ -76,17 +76,22 @@ def build_shares(
     )
 
 
-def gradient_of(model: UNet, shares: RunShares, step: int = 1, wrapped: Any = None) -> tuple[dict[str, Tensor], float]:
+def gradient_of(
+    model: UNet, shares: RunShares, step: int = 1, wrapped: Any = None, loss: Any = None
+) -> tuple[dict[str, Tensor], float]:
     """The gradient of each parameter and the loss of one step, from all windows of a share."""
-    loss = CrossEntropy(CLASS_WEIGHTS)
+    loss = loss or CrossEntropy(CLASS_WEIGHTS)
     share = shares[step]
-    divisor = torch.stack([loss.divisor(batch.labels) for batch in share.batches]).sum()
+    scale = 1 / share.divisor(loss)
     trim = shares.planner.halo - model.window_sizes.margin
     gradient = WindowGradient(model, wrapped or model, loss, trim=trim, seed=7)
-    sums = [gradient.add(b.windows, b.labels, b.keys, scale=1 / divisor) for b in share.batches]
+    totals = gradient.count(share.batches, torch.device("cpu")) if loss.has_statistics else None
+    sums = [
+        gradient.add(b.windows, b.labels, b.keys, scale=scale, borders=b.borders, totals=totals) for b in share.batches
+    ]
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return gradients, float(torch.cat(sums).sum() / divisor)
+    return gradients, float((torch.cat(sums).sum(0) * scale).sum())
 
 
 def relative_differences(got: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
