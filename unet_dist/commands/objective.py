@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unet_dist.data.borders import BorderWeights
 
 
-def refuse_whole_images(loss: str, setting: str) -> None:
+def refuse_whole_images(loss: str | dict[str, float], setting: str) -> None:
     """Refuse to cut an image that a term of the loss sees as a whole.
 
     Raises:
