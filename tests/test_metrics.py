@@ -1,4 +1,7 @@
-"""Proves the scores against a slow count, pixel by pixel: cut anywhere, ignored pixels and the ignored class nowhere."""
+"""Proves the scores against a slow count, pixel by pixel: cut anywhere, ignored pixels and the ignored class nowhere.
+
+The calibration error is compared with the mean distance of confidence and accuracy, bin by bin, from the pixels themselves.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_dist.data.labels import IGNORED
-from unet_dist.metrics import Scores, count_confusion
+from unet_dist.metrics import (
+    CALIBRATION_BINS,
+    CONFIDENCE_LEVELS,
+    Calibration,
+    Scores,
+    count_confidence,
+    count_confusion,
+    image_scores,
+)
 
 
 @st.composite
@@ -85,3 +96,50 @@ def test_ignored_class_is_in_no_mean_and_no_table() -> None:
     assert record["iou"] == {"road": 3 / 5, "sky": None}
     assert record["miou"] == 3 / 5
     assert record["confusion"] == confusion.tolist()
+
+
+# -------------------------------------------------------------------------------------------------- confidence and images
+
+
+@given(labelled(), st.integers(0, 60))
+def test_calibration_equals_a_slow_count(case: tuple[np.ndarray, np.ndarray, int], cut: int) -> None:
+    labels, predictions, _ = case
+    rng = np.random.default_rng(len(labels) + cut)
+    levels = rng.integers(CONFIDENCE_LEVELS + 1, size=len(labels))
+    confidence = levels / CONFIDENCE_LEVELS
+    counts = sum(
+        count_confidence(*(torch.from_numpy(values[part]) for values in (labels, predictions, confidence)))
+        for part in (slice(None, cut), slice(cut, None))
+    )
+    assert isinstance(counts, torch.Tensor)
+    calibration = Calibration.of(counts)
+    valid = labels != IGNORED
+    expected = 0.0
+    for index in range(CALIBRATION_BINS):
+        lower, upper = index * CONFIDENCE_LEVELS, (index + 1) * CONFIDENCE_LEVELS
+        scaled = levels * CALIBRATION_BINS
+        inside = valid & (scaled <= upper) & ((scaled > lower) | (index == 0))
+        assert calibration.pixels[index] == inside.sum()
+        assert calibration.right[index] == (inside & (labels == predictions)).sum()
+        if inside.any():
+            assert calibration.confidence[index] == pytest.approx(confidence[inside].mean(), abs=1e-9)
+            expected += abs((labels == predictions)[inside].mean() - confidence[inside].mean()) * inside.sum()
+        else:
+            assert calibration.confidence[index] is None
+    assert calibration.error == pytest.approx(expected / max(1, valid.sum()), abs=1e-9)
+
+
+def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not() -> None:
+    labels, sure = torch.zeros(10, dtype=torch.uint8), torch.ones(10)
+    assert Calibration.of(count_confidence(labels, labels, sure)).error == 0
+    assert Calibration.of(count_confidence(labels, labels + 1, sure)).error == 1
+    damaged = count_confidence(labels, labels, sure * float("nan"))
+    assert Calibration.of(damaged).pixels == [10] + [0] * (CALIBRATION_BINS - 1)
+
+
+def test_an_image_without_a_valid_pixel_has_no_score() -> None:
+    confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    counts = torch.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
+    scores = image_scores(torch.stack([counts, torch.zeros_like(counts)]), None)
+    whole = Scores.of(confusion)
+    assert scores == [(whole.miou, whole.pixel_accuracy), (None, None)]

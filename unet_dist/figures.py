@@ -49,7 +49,7 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
             axes.axis("off")
             if number == 0:
                 axes.set_title(title, fontsize=9)
-    _write_figure(path, figure)
+    write_figure(path, figure)
 
 
 def draw_fed(
@@ -80,7 +80,7 @@ def draw_fed(
         axes.set_title(text, fontsize=9)
         axes.axis("off")
     rows[0][0].add_patch(Rectangle((halo - 0.5, halo - 0.5), width, height, fill=False, edgecolor="red", linewidth=1))
-    _write_figure(path, figure)
+    write_figure(path, figure)
 
 
 def _class_colours(class_names: Sequence[str]) -> np.ndarray:
@@ -106,7 +106,7 @@ def _panels(heights: Sequence[float], occurring: np.ndarray, class_names: Sequen
     return figure, figure.subplots(len(heights), 3, squeeze=False, height_ratios=heights)
 
 
-def _write_figure(path: Path, figure: Any) -> None:
+def write_figure(path: Path, figure: Any) -> None:
     """Write a figure as a PNG."""
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png")

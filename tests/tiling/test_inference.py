@@ -29,6 +29,7 @@ from unet_dist.tiling.inference import (
     classify,
     normalise,
     predict_batch,
+    predict_batch_confidence,
     predict_logits,
     predict_tiles,
     require_locality,
@@ -430,6 +431,22 @@ def test_ignored_class_is_masked_in_prediction() -> None:
     assert usual not in labels
     logits[usual] = -torch.inf
     np.testing.assert_array_equal(labels, logits.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("ignore_index", [None, 3])
+def test_confidence_is_the_softmax_of_the_label(ignore_index: int | None) -> None:
+    model = build(ignore_index=ignore_index)
+    image = draw_image(70, 90)
+    plan = plan_tiles(image.shape[:2], 92, model.window_sizes, model.locality)
+    windows = [Window(ArrayReader(image), plan, plan[index]) for index in (0, len(plan) - 1)]
+    logits = whole_image_logits(model, image)
+    if ignore_index is not None:
+        logits[ignore_index] = -torch.inf
+    probability, labels = logits.softmax(dim=0).max(dim=0)
+    for (_, _, tile), (found, confidence) in zip(windows, predict_batch_confidence(model, windows), strict=True):
+        rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
+        assert torch.equal(found.long(), labels[rows, cols])
+        assert difference(confidence, probability[rows, cols]) < 1e-12
 
 
 def test_covering_tile_size_takes_one_window() -> None:

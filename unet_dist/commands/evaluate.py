@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from unet_dist.commands.parts import load_run, open_data, resolve_tile_size, teller_of
 from unet_dist.config import Config
@@ -13,14 +16,24 @@ from unet_dist.data.cache import Cache
 from unet_dist.data.crops import Samples
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import ConfigError
-from unet_dist.evaluation import evaluate_split
+from unet_dist.evaluation import Details, evaluate_split
 from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
 from unet_dist.imaging.reader import as_reader
+from unet_dist.machine import describe_machine, record_evaluation
+from unet_dist.metrics import Calibration, image_scores
 from unet_dist.options import EvaluateOptions
+from unet_dist.report.pictures import (
+    PICTURES_FOLDER,
+    Choice,
+    choose_pictures,
+    picture_name,
+    remove_pictures,
+    write_picture,
+)
 from unet_dist.tiling.geometry import assign
 from unet_dist.tiling.inference import predict_image
-from unet_dist.tracking import Teller, scores_table
+from unet_dist.tracking import read_metrics, scores_table
 
 
 def run(words: Sequence[str], options: EvaluateOptions) -> None:
@@ -41,6 +54,8 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         if output is None:
             raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
         tile_size = resolve_tile_size(options.tile_size, model, trained)
+        details = Details.none_yet(len(samples), model.num_classes, processes.device)
+        started = time.perf_counter()
         with teller.progress("window", 0) as bar, processes.autocast():
             scores = evaluate_split(
                 model,
@@ -48,25 +63,62 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
                 processes,
                 tile_size=tile_size,
                 window_batch=options.window_batch,
+                details=details,
                 advance=bar.advance,
             )
         assert scores is not None
+        by_image = image_scores(details.by_image, model.ignore_index)
+        seconds = time.perf_counter() - started
+        chosen = choose_pictures([miou for miou, _ in by_image], options.pictures)
         if processes.is_main:
             output.mkdir(parents=True, exist_ok=True)
             record = scores.record(cache.class_names, cache.ignore_index)
             path = output / f"evaluation-{options.split}.json"
             about = {
                 "model": words[0],
+                "step": _step_of(folder),
                 "data": cache.name,
                 "split": options.split,
                 "images": len(samples),
                 "tile_size": tile_size,
+                "class_names": cache.class_names,
+                "ignore_index": cache.ignore_index,
+                "calibration": Calibration.of(details.confidence).record(),
+                "by_image": [
+                    {"id": name, "miou": miou, "pixel_accuracy": accuracy}
+                    for name, (miou, accuracy) in zip(samples.ids, by_image, strict=True)
+                ],
+                "pictures": [
+                    {
+                        "name": picture_name(options.split, choice.index),
+                        "id": samples.ids[choice.index],
+                        "reason": choice.reason,
+                        "miou": by_image[choice.index][0],
+                    }
+                    for choice in chosen
+                ],
             }
             write_whole(path, json.dumps({**record, **about}, indent=1).encode())
+            described = describe_machine(processes.device, processes.world_size)
+            record_evaluation(output, options.split, described, seconds)
             title = f"{options.split} of {cache.name}, {len(samples)} images"
             teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index))
             teller.say(f"Written: {path}")
-        _draw(model, samples, cache, processes, output / "figures", options, tile_size, teller)
+            kept = [picture_name(options.split, choice.index) for choice in chosen]
+            remove_pictures(output / PICTURES_FOLDER, options.split, kept)
+        _draw(model, samples, cache, processes, output, options, tile_size, chosen)
+        if chosen:
+            teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
+        if folder is not None and output == folder:
+            teller.say(f"Next: unet-dist report {folder}")
+
+
+def _step_of(folder: Path | None) -> int | None:
+    """The training step of a run's best model, None where RUN is no run's folder or has only its last."""
+    if folder is None or not (folder / "best").is_dir():
+        return None
+    validations = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("split") == "validation"]
+    return max(validations, key=lambda r: (r.get("miou") or 0.0, -r["step"]))["step"] if validations else None
 
 
 def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -> Config:
@@ -95,17 +147,16 @@ def _draw(
     folder: Path,
     options: EvaluateOptions,
     tile_size: int,
-    teller: Teller,
+    chosen: Sequence[Choice],
 ) -> None:
-    """Draw image, label and prediction of some images spread over the split, shared over the processes."""
-    count = min(options.pictures, len(samples))
-    chosen = [round(i * (len(samples) - 1) / max(1, count - 1)) for i in range(count)]
-    for number in assign(count, processes.rank, processes.world_size):
-        index = chosen[number]
+    """Keep image, label and prediction of the chosen images, shared over the processes."""
+    for number in assign(len(chosen), processes.rank, processes.world_size):
+        index, reason = chosen[number].index, chosen[number].reason
         with processes.autocast():
             prediction = predict_image(model, samples.image(index), tile_size, window_batch=options.window_batch)
         image = as_reader(samples.image(index)).read(0, prediction.shape[0], 0, prediction.shape[1])
-        path = folder / f"{options.split}-{samples.ids[index]}.png"
-        draw_samples(path, [Sample(image, samples.label(index), prediction)], cache.class_names)
-    if count:
-        teller.say(f"Pictures: {folder}/{options.split}-*.png")
+        sample = Sample(image, np.asarray(samples.label(index)), prediction)
+        write_picture(folder / PICTURES_FOLDER, picture_name(options.split, index), sample, cache.num_classes)
+        if reason == "spread":
+            path = folder / "figures" / f"{options.split}-{samples.ids[index]}.png"
+            draw_samples(path, [sample], cache.class_names)

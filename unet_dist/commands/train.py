@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ from unet_dist.commands.parts import (
 from unet_dist.config import FREE_KEYS, BatchCut, Config, cut_batch
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.statistics import summarise
 from unet_dist.debugging import debug, debugging_config
 from unet_dist.distributed import Processes, launcher_accumulation
 from unet_dist.errors import CheckpointError, ConfigError, LaunchError
 from unet_dist.evaluation import evaluate_split
 from unet_dist.files import recover_folder, write_whole
 from unet_dist.locking import lock_run
+from unet_dist.machine import describe_machine, record_start
 from unet_dist.metrics import Scores
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import StopWish
@@ -172,6 +175,8 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         return
     if processes.is_main:
         _write_folder(folder, config, cache, progress)
+        described = describe_machine(processes.device, processes.world_size)
+        record_start(folder, progress.step, described, time.strftime("%Y-%m-%d %H:%M:%S"))
     # TensorBoard keeps a config as a run of its own beside the curves; the run's folder has it in config.yaml.
     settings = None if config.run.trackers == ["tensorboard"] else {k: str(v) for k, v in config.flat().items()}
     processes.accelerator.init_trackers("tensorboard", config=settings)
@@ -336,11 +341,13 @@ def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
 
 
 def _write_folder(folder: Path, config: Config, cache: Cache, progress: Progress) -> None:
-    """Write what describes the run: its resolved config and the ids of each split."""
+    """Write what describes the run: its resolved config, the ids of each split, and its data in numbers."""
     keys = {key: value for key, value in config.flat().items() if key not in ("resume", "allow_config_change")}
     write_whole(folder / CONFIG_FILE, yaml.safe_dump(keys, sort_keys=False).encode())
     ids = {name: cache.split(name).ids for name in cache.splits}
     write_whole(folder / "splits.json", json.dumps(ids, indent=1).encode())
+    data = {key: value for key, value in summarise(cache).to_json().items() if key != "cache_path"}
+    write_whole(folder / "data.json", json.dumps(data, indent=1).encode())
     MetricsLog(folder / "metrics.jsonl").rewind(progress.step)
 
 

@@ -114,12 +114,17 @@ def normalise(windows: Tensor, mean: Sequence[float], std: Sequence[float], dtyp
 
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
     """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8."""
+    assert logits.shape[1] <= 256, logits.shape
+    return _without_ignored(logits, ignore_index).argmax(dim=1).to(torch.uint8)
+
+
+def _without_ignored(logits: Tensor, ignore_index: int | None) -> Tensor:
+    """Take the ignored class out of the choice."""
     num_classes = logits.shape[1]
-    assert num_classes <= 256, num_classes
-    if ignore_index is not None and 0 <= ignore_index < num_classes:
-        is_ignored = torch.arange(num_classes, device=logits.device) == ignore_index
-        logits = logits.masked_fill(is_ignored[:, None, None], -torch.inf)
-    return logits.argmax(dim=1).to(torch.uint8)
+    if ignore_index is None or not 0 <= ignore_index < num_classes:
+        return logits
+    is_ignored = torch.arange(num_classes, device=logits.device) == ignore_index
+    return logits.masked_fill(is_ignored[:, None, None], -torch.inf)
 
 
 @torch.inference_mode()
@@ -162,6 +167,24 @@ def predict_batch(
     """
     named = [Window(*window) for window in windows]
     return _label_tiles(model, _read(model, named), named, autocast)
+
+
+def predict_batch_confidence(
+    model: TiledModel, windows: Sequence[Window | tuple[ImageReader, TilePlan, Tile]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Predict as predict_batch does, and say how sure the network is.
+
+    Returns:
+        For each window the labels of its tile, (height, width) uint8, and the probability of each, (height, width) in float32
+        at least; the ignored class has none of it.
+    """
+    named = [Window(*window) for window in windows]
+    logits = window_logits(model, _read(model, named), halo=named[0].plan.halo)
+    labels = classify(logits, model.ignore_index)  # (N, h, w)
+    # exp(best - logsumexp) is the softmax of the best class without the softmax of all the others.
+    wide = _without_ignored(logits.to(torch.promote_types(logits.dtype, torch.float32)), model.ignore_index)
+    confidence = (wide.amax(dim=1) - wide.logsumexp(dim=1)).exp_()
+    return list(zip(_trim(labels, named), _trim(confidence, named), strict=True))
 
 
 def predict_tiles(
@@ -298,9 +321,12 @@ def _label_tiles(
     model: TiledModel, pixels: Tensor, windows: Sequence[Window], autocast: torch.dtype | None
 ) -> list[Tensor]:
     logits = window_logits(model, pixels, halo=windows[0].plan.halo, autocast=autocast)
-    labels = classify(logits, model.ignore_index)  # (N, h, w)
-    # A tile at the border is smaller than what its window determines.
-    return [part[: tile.height, : tile.width] for part, (_, _, tile) in zip(labels, windows, strict=True)]
+    return _trim(classify(logits, model.ignore_index), windows)
+
+
+def _trim(values: Tensor, windows: Sequence[Window]) -> list[Tensor]:
+    """Cut (N, h, w) to the windows' tiles: one at the border is smaller than what its window determines."""
+    return [part[: tile.height, : tile.width] for part, (_, _, tile) in zip(values, windows, strict=True)]
 
 
 def _fetch(windows: Sequence[Window], labels: Sequence[Tensor]) -> list[tuple[Tile, Labels]]:

@@ -1,0 +1,131 @@
+"""The pictures that an evaluation keeps for the page: an image, its label and its prediction.
+
+Owns which are kept, the files' form, and how they travel inside a page. Each is stored once: labels as class ids, so that the
+page colours them and switches classes on and off by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unet_dist.data.labels import IGNORED
+from unet_dist.figures import Sample
+from unet_dist.files import write_whole
+from unet_dist.imaging.palette import class_palette
+
+PICTURES_FOLDER = "pictures"
+MAX_SIDE_PX = 960
+"""Of a kept picture: what a page shows at most."""
+
+_IMAGE, _LABEL, _PREDICTION = ".webp", "-label.png", "-prediction.png"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A picture to be kept: the image's number in its split, and why it is."""
+
+    index: int
+    reason: str
+    """spread (over the split) or worst."""
+
+
+def choose_pictures(mious: Sequence[float | None], count: int) -> list[Choice]:
+    """Choose images spread evenly over a split, and as many of the lowest mean IoU; none twice.
+
+    Args:
+        mious: of each image; None where it has no valid pixel.
+    """
+    count = min(count, len(mious))
+    spread = [round(i * (len(mious) - 1) / max(1, count - 1)) for i in range(count)]
+    known = sorted((miou, index) for index, miou in enumerate(mious) if miou is not None and index not in spread)
+    return [Choice(i, "spread") for i in spread] + [Choice(i, "worst") for _, i in known[:count]]
+
+
+def picture_name(split: str, index: int) -> str:
+    """The stem of a picture's files: an id may hold what no file name does."""
+    return f"{split}-{index:05d}"
+
+
+def write_picture(folder: Path, name: str, sample: Sample, num_classes: int) -> None:
+    """Write an image as WebP, label and prediction as palette PNGs of class ids, all of them at most MAX_SIDE_PX wide and high.
+
+    Raises:
+        DataError: the disk refuses.
+    """
+    height, width = sample.label.shape
+    shrink = min(1.0, MAX_SIDE_PX / max(height, width))
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
+    image = Image.fromarray(np.ascontiguousarray(shown)).resize(size, Image.Resampling.LANCZOS)
+    _write(folder / f"{name}{_IMAGE}", image, "WEBP", quality=80, method=4)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[:num_classes] = class_palette(num_classes)
+    for suffix, ids in ((_LABEL, sample.label), (_PREDICTION, sample.prediction)):
+        picture = Image.fromarray(np.ascontiguousarray(ids)).resize(size, Image.Resampling.NEAREST)
+        picture.putpalette(palette.tobytes())
+        _write(folder / f"{name}{suffix}", picture, "PNG", optimize=True)
+
+
+def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:
+    """Remove the pictures of a split that an earlier evaluation kept and this one does not."""
+    for path in folder.glob(f"{split}-*"):
+        if not any(path.name in (name + _IMAGE, name + _LABEL, name + _PREDICTION) for name in kept):
+            path.unlink()
+
+
+def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
+    """Read a kept picture as data URIs: image, label, prediction, width, height and the class ids that occur.
+
+    Class ids travel as grey values: what a browser reads back from a palette are colours.
+
+    Returns:
+        None where a file is missing or damaged: an evaluation may be at work.
+    """
+    try:
+        image = (folder / f"{name}{_IMAGE}").read_bytes()
+        with Image.open(io.BytesIO(image)) as picture:
+            width, height = picture.size
+        ids = [np.asarray(_open_ids(folder / f"{name}{suffix}")) for suffix in (_LABEL, _PREDICTION)]
+    except (OSError, ValueError):
+        return None
+    if any(part.shape != (height, width) for part in ids):
+        return None
+    label, prediction = (_data_uri(_encode(Image.fromarray(part), "PNG", optimize=True), "png") for part in ids)
+    return {
+        "image": _data_uri(image, "webp"),
+        "label": label,
+        "prediction": prediction,
+        "width": width,
+        "height": height,
+        "classes": sorted({int(value) for part in ids for value in np.unique(part)} - {IGNORED}),
+    }
+
+
+def _open_ids(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+    if picture.mode not in ("P", "L"):
+        raise ValueError(f"{path}: got mode {picture.mode}, expected class ids")
+    return picture
+
+
+def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    encoded = io.BytesIO()
+    picture.save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+def _write(path: Path, picture: Image.Image, kind: str, **options: Any) -> None:
+    write_whole(path, _encode(picture, kind, **options))
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
