@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "label maps and overlays of images",
     "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
     "plan": "sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
+    "report": "one self-contained HTML page of a run, or a comparison of several",
 }
 USAGE = {
     "train": "unet-dist train [CONFIG.yaml] [--key value ...]",
@@ -35,6 +36,7 @@ USAGE = {
     "predict": "unet-dist predict RUN INPUT... --output DIR [--key value ...]",
     "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
     "plan": "unet-dist plan [CONFIG.yaml] [--memory 24GiB] [--key value ...]",
+    "report": "unet-dist report RUN [RUN ...] [--output FILE.html] [--key value ...]",
 }
 
 
@@ -215,7 +217,11 @@ def options_of(command: str) -> Any:
     """The options class of a command that works on a run."""
     from unet_dist import options
 
-    return {"evaluate": options.EvaluateOptions, "predict": options.PredictOptions}[command]
+    return {
+        "evaluate": options.EvaluateOptions,
+        "predict": options.PredictOptions,
+        "report": options.ReportOptions,
+    }[command]
 
 
 def _help(command: str | None) -> str:

@@ -56,7 +56,12 @@ class EvaluateOptions(InferenceOptions):
     seed: int | None = None
     """Seed of the split of another data set; by default the run's."""
     pictures: int = 4
-    """Images whose label and prediction are drawn side by side, 0 or more."""
+    """Images spread over the split whose label and prediction are drawn side by side, and as many of the worst for the report;
+    0 or more."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.pictures >= 0, "pictures", self.pictures, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +124,23 @@ class PredictOptions(InferenceOptions):
     def memory_bytes(self) -> int | None:
         """The number of bytes of memory."""
         return None if self.memory is None else parse_bytes("memory", self.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """The report; works on what is in the folders, also of a run that is still going on, and computes nothing anew"""
+
+    split: Literal["train", "validation", "test", "all"] | None = None
+    """Whose evaluation is shown; by default test, else validation, all or train, whichever is there first."""
+    output: str | None = None
+    """File to write; by default report.html in the run's folder, of several runs in the current one."""
+    figures: bool = True
+    """Draw the charts for papers too, as PNG files in figures/ beside the page."""
+    pictures: int = 12
+    """Images shown at most, of those that evaluate kept; 0 or more."""
+
+    def __post_init__(self) -> None:
+        _require(self.pictures >= 0, "pictures", self.pictures, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,88 @@
+"""`unet-dist report`: a page of a run, or a comparison of several."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from unet_dist.errors import ConfigError
+from unet_dist.files import write_whole
+from unet_dist.options import ReportOptions
+from unet_dist.report.comparison import Column, compare
+from unet_dist.report.contents import RunContents, read_run
+from unet_dist.report.page import comparison_page, run_page
+from unet_dist.report.plots import draw_plots
+from unet_dist.report.summary import missing
+from unet_dist.tracking import Teller
+
+
+def run(words: Sequence[str], options: ReportOptions) -> None:
+    """Report on RUN, or compare RUN RUN ..."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # nothing to share out: the first process writes the page
+    started = time.perf_counter()
+    teller = Teller(speaks=True)
+    runs = _named_apart([read_run(word) for word in words])
+    page = Path(options.output) if options.output else _default_output(runs)
+    if page.is_dir():
+        raise ConfigError(f"output: got the folder {page}, expected a file. Set --output {page / 'report.html'}.")
+    splits = [found.shown_split(options.split) for found in runs]
+    if len(runs) == 1:
+        html = run_page(runs[0], split=options.split, max_pictures=options.pictures)
+        for text, command in missing(runs[0], splits[0], options.split):
+            teller.say(text if command is None else f"{text} {command}")
+        if options.figures:
+            for path in draw_plots(runs[0], splits[0], page.parent / "figures"):
+                teller.say(f"Written: {path}")
+    else:
+        html = comparison_page(runs, split=options.split, max_pictures=options.pictures)
+        teller.table(_comparison_table(runs, splits))
+    content = html.encode()
+    write_whole(page, content)
+    seconds = time.perf_counter() - started
+    teller.say(
+        f"Written: {page} ({len(content) / 1e6:.1f} MB, {seconds:.1f} s). Open it in a browser; it needs no network."
+    )
+
+
+def _default_output(runs: Sequence[RunContents]) -> Path:
+    return runs[0].folder / "report.html" if len(runs) == 1 else Path("report.html")
+
+
+def _named_apart(runs: list[RunContents]) -> list[RunContents]:
+    """Give runs whose folders have one name their parents' names too."""
+    import dataclasses
+
+    names = [found.name for found in runs]
+    if len({found.folder.resolve() for found in runs}) < len(runs):
+        raise ConfigError("report: got the same run twice, expected different ones. Name each once.")
+    return [
+        dataclasses.replace(found, name="/".join(found.folder.resolve().parts[-2:]))
+        if names.count(found.name) > 1
+        else found
+        for found in runs
+    ]
+
+
+def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None]) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    shown = (
+        Column.RUN,
+        Column.MODEL,
+        Column.INPUT,
+        Column.STEPS,
+        Column.MIOU,
+        Column.PUBLISHED,
+        Column.TIME,
+        Column.MEMORY,
+    )
+    columns = list(Column)
+    for column in shown:
+        table.add_column(column.value, justify="right" if column.is_number else "left")
+    for row in compare(runs, splits):
+        table.add_row(*(row[columns.index(column)].text for column in shown))
+    return table

@@ -1,0 +1,133 @@
+"""Several runs as a table: a row a run, the published figure beside ours.
+
+Owns the columns, their order and what each sorts by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from unet_dist.report.contents import RunContents
+from unet_dist.report.published import is_same_data, published_for
+from unet_dist.report.summary import (
+    gibibytes,
+    images_per_second,
+    number,
+    peak_memory_bytes,
+    training_seconds,
+)
+from unet_dist.tracking import duration
+
+FREE_OF_INTEREST = frozenset({"output_path", "cache_path", "trackers"})
+"""Keys in which runs differ always, or without effect on what is compared."""
+
+
+class Column(Enum):
+    """The columns in their order, with their headings."""
+
+    RUN = "run"
+    MODEL = "model"
+    INPUT = "input, px"
+    STEPS = "steps"
+    MIOU = "mean IoU"
+    PUBLISHED = "published mean IoU"
+    VALIDATION = "best validation mean IoU"
+    ACCURACY = "pixel accuracy"
+    CALIBRATION = "calibration error"
+    TIME = "training time"
+    PACE = "crops/s"
+    MEMORY = "peak memory"
+    PROCESSES = "processes"
+    DEVICE = "device"
+
+    @property
+    def is_number(self) -> bool:
+        """Whether larger and smaller mean something."""
+        return self not in (Column.RUN, Column.MODEL, Column.DEVICE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, what it sorts by (None last), and a remark."""
+
+    text: str
+    key: float | str | None
+    note: str = ""
+    is_best: bool = False
+
+
+def compare(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[list[Cell]]:
+    """The rows of the table, in the order of the runs.
+
+    Args:
+        splits: whose evaluation of each run is compared, None where there is none.
+    """
+    rows = [_row(run, split) for run, split in zip(runs, splits, strict=True)]
+    columns = list(Column)
+    for column, largest in ((Column.MIOU, True), (Column.VALIDATION, True), (Column.CALIBRATION, False)):
+        at = columns.index(column)
+        keys = [row[at].key for row in rows if isinstance(row[at].key, (int, float))]
+        if len(keys) > 1:
+            best = max(keys) if largest else min(keys)  # type: ignore[type-var]
+            for row in rows:
+                cell = row[at]
+                row[at] = Cell(cell.text, cell.key, cell.note, is_best=cell.key == best)
+    return rows
+
+
+def _row(run: RunContents, split: str | None) -> list[Cell]:
+    evaluation = {} if split is None else run.evaluations[split]
+    starts = run.environment.get("starts") or [{}]
+    published = published_for(run.config)
+    mark = "" if published is None or is_same_data(run.config) else " †"
+    error = (evaluation.get("calibration") or {}).get("error")
+    seconds, pace, memory = training_seconds(run), images_per_second(run), peak_memory_bytes(run)
+    side = run.config.get("input_size")
+    cells = {
+        Column.RUN: Cell(run.name, run.name),
+        Column.MODEL: Cell(_model(run), _model(run)),
+        Column.INPUT: Cell(str(side), float(side) if isinstance(side, int) else None),
+        Column.STEPS: Cell(f"{run.step:,}", run.step, "" if run.step == run.total_steps else f"of {run.total_steps:,}"),
+        Column.MIOU: Cell(
+            number(evaluation.get("miou"), 4), evaluation.get("miou"), f"{split} split" if split else "not evaluated"
+        ),
+        Column.PUBLISHED: Cell(
+            "–" if published is None else f"{published.miou:.4f}{mark}",
+            None if published is None else published.miou,
+            "" if published is None else published.label,
+        ),
+        Column.VALIDATION: Cell(
+            number(run.best["miou"] if run.best else None, 4),
+            run.best["miou"] if run.best else None,
+            f"at step {run.best['step']:,}" if run.best else "",
+        ),
+        Column.ACCURACY: Cell(number(evaluation.get("pixel_accuracy"), 4), evaluation.get("pixel_accuracy")),
+        Column.CALIBRATION: Cell(number(error, 4), error),
+        Column.TIME: Cell(duration(seconds) if run.train else "–", seconds if run.train else None),
+        Column.PACE: Cell(number(pace, 2), pace),
+        Column.MEMORY: Cell("–" if memory is None else gibibytes(memory), memory),
+        Column.PROCESSES: Cell(str(starts[-1].get("processes", "–")), starts[-1].get("processes")),
+        Column.DEVICE: Cell(str(starts[-1].get("device", "–")), starts[-1].get("device")),
+    }
+    return [cells[column] for column in Column]
+
+
+def _model(run: RunContents) -> str:
+    config = run.config
+    name = str(config.get("model", "unet"))
+    if name != "unet":
+        return name
+    norm = config.get("norm", "none")
+    return f"U-Net {config.get('base_channels')} wide, depth {config.get('depth')}" + (
+        f", {norm} norm" * (norm != "none")
+    )
+
+
+def differing_keys(runs: Sequence[RunContents]) -> list[tuple[str, list[Any]]]:
+    """The keys whose values are not the same in all runs, with the values."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.config))
+    values = {key: [run.config.get(key) for run in runs] for key in keys if key not in FREE_OF_INTEREST}
+    return [(key, found) for key, found in values.items() if any(value != found[0] for value in found)]

@@ -1,0 +1,151 @@
+"""What a run's folder says, read for the page.
+
+Owns which files are read and what each missing or half-written one means: a run that is still going on, or was never evaluated,
+is read like any other. Loads no model and no data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unet_dist.errors import CheckpointError
+from unet_dist.machine import read_environment
+from unet_dist.tracking import read_metrics
+
+SPLITS = ("test", "validation", "all", "train")
+"""In the order in which their evaluation is shown."""
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run's folder, read.
+
+    Attributes:
+        folder: of the run.
+        name: of the folder.
+        config: the resolved keys.
+        data: data.json, the data set in numbers; empty where an older run has none.
+        environment: environment.json: starts, and evaluations by split.
+        train: records of training, one every log_steps, each with step, loss, learning_rate.
+        validations: records of the validations, each with step, miou, iou by class name.
+        evaluations: evaluation-SPLIT.json by split.
+        has_model: whether best/ or last/ is there to be evaluated.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    train: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+    evaluations: Mapping[str, dict[str, Any]]
+    has_model: bool
+
+    @cached_property
+    def step(self) -> int:
+        """The last step that is recorded."""
+        return max((record["step"] for record in (*self.train, *self.validations)), default=0)
+
+    @cached_property
+    def total_steps(self) -> int:
+        return int(self.config["total_steps"])
+
+    @cached_property
+    def is_finished(self) -> bool:
+        """Whether the run has ended: last/ is written at its end only."""
+        return (self.folder / "last" / "config.json").is_file()
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """The validation with the best mean IoU, the first of equals, as training keeps it."""
+        scored = [record for record in self.validations if record.get("miou") is not None]
+        return max(scored, key=lambda record: (record["miou"], -record["step"])) if scored else None
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Of every class id, the ignored one included."""
+        for source in (*self.evaluations.values(), self.data):
+            if source.get("class_names"):
+                return list(source["class_names"])
+        return list(self.validations[-1].get("iou") or {}) if self.validations else []
+
+    @cached_property
+    def ignore_index(self) -> int | None:
+        for source in (*self.evaluations.values(), self.data, self.config):
+            if source.get("ignore_index") is not None:
+                return int(source["ignore_index"])
+        return None
+
+    def shown_split(self, wanted: str | None = None) -> str | None:
+        """The split whose evaluation is shown, None where there is none."""
+        splits = SPLITS if wanted is None else (wanted,)
+        return next((split for split in splits if split in self.evaluations), None)
+
+    def class_shares(self, split: str) -> dict[str, float]:
+        """The share of each class in the valid pixels of a split, by name; empty where it is not known."""
+        for summary in self.data.get("splits", []):
+            if summary["name"] == split:
+                counts = summary["class_counts"]
+                total = sum(counts)
+                return {name: n / total for name, n in zip(self.class_names, counts, strict=False)} if total else {}
+        return {}
+
+
+def read_run(path: str | Path) -> RunContents:
+    """Read a run's folder.
+
+    Raises:
+        CheckpointError: it is no run's folder, or its config cannot be read.
+    """
+    folder = Path(path)
+    config_file = folder / "config.yaml"
+    if not config_file.is_file():
+        nested = sorted(str(found.parent) for found in folder.glob("*/config.yaml"))[:3]
+        hint = f" Did you mean {' or '.join(nested)}?" if nested else ""
+        raise CheckpointError(
+            f"{folder}: got no config.yaml there, expected the folder of a run, as train --output_path names it.{hint}"
+        )
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{config_file}: not readable: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("total_steps"), int):
+        raise CheckpointError(f"{config_file}: expected the keys of a run, total_steps among them. It is damaged.")
+    records = read_metrics(folder / "metrics.jsonl")
+    evaluations = {split: read_json(folder / f"evaluation-{split}.json") for split in SPLITS}
+    return RunContents(
+        folder=folder,
+        name=folder.resolve().name,
+        config=config,
+        data=read_json(folder / "data.json"),
+        environment=read_environment(folder),
+        train=[record for record in records if record.get("split") == "train"],
+        validations=[record for record in records if record.get("split") == "validation"],
+        evaluations={split: found for split, found in evaluations.items() if found.get("confusion")},
+        has_model=any((folder / name / "config.json").is_file() for name in ("best", "last")),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON; empty where the file is missing.
+
+    Raises:
+        CheckpointError: it is there and is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable: {error}. Remove it, and run evaluate again.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: got a {type(content).__name__}, expected an object. Remove it.")
+    return content

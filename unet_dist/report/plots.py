@@ -1,0 +1,132 @@
+"""The charts for papers: PNG files in figures/, drawn by matplotlib.
+
+Owns curves.png, iou.png, confusion.png and calibration.png; of the same numbers as the page's charts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_dist.figures import write_figure
+from unet_dist.report.charts import column, smooth
+from unet_dist.report.contents import RunContents
+from unet_dist.report.summary import ClassScore, class_scores
+
+# Source: Okabe and Ito 2008, "Color Universal Design".
+_BLUE, _VERMILION, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#9aa0a8"
+
+
+def draw_plots(run: RunContents, split: str | None, folder: Path) -> list[Path]:
+    """Draw what the run has the numbers for.
+
+    Args:
+        split: whose evaluation is drawn, None where there is none.
+
+    Returns:
+        The files that were written.
+    """
+    figures: dict[str, Any] = {}
+    if run.train or run.validations:
+        figures["curves.png"] = _curves(run)
+    scores = class_scores(run, split)
+    if scores:
+        figures["iou.png"] = _iou(scores)
+    if split is not None:
+        figures["confusion.png"] = _confusion(run, split)
+        if run.evaluations[split].get("calibration"):
+            figures["calibration.png"] = _calibration(run.evaluations[split]["calibration"])
+    for name, figure in figures.items():
+        write_figure(folder / name, figure)
+    return [folder / name for name in figures]
+
+
+def _new(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _curves(run: RunContents) -> Any:
+    figure = _new(11, 3)
+    loss, rate, miou = figure.subplots(1, 3)
+    steps, values = column(run.train, "loss")
+    if len(steps):
+        loss.plot(steps, values, color=_BLUE, alpha=0.35, linewidth=0.8)
+        loss.plot(steps, smooth(values), color=_BLUE)
+    rate.plot(*column(run.train, "learning_rate"), color=_BLUE)
+    miou.plot(*column(run.validations, "miou"), color=_BLUE, label="mean IoU")
+    miou.plot(*column(run.validations, "pixel_accuracy"), color=_VERMILION, linestyle=":", label="pixel accuracy")
+    if run.best is not None:
+        miou.plot([run.best["step"]], [run.best["miou"]], "*", color=_GREEN, markersize=11, label="best")
+        miou.legend(frameon=False, fontsize=8)
+    for axes, title in ((loss, "training loss"), (rate, "learning rate"), (miou, "validation")):
+        axes.set_xlabel("step")
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _iou(scores: Sequence[ClassScore]) -> Any:
+    ordered = sorted(scores, key=lambda s: s.train_share if s.train_share is not None else s.split_share or 0.0)
+    rows = np.arange(len(ordered))
+    figure = _new(8, 1 + 0.2 * len(ordered))
+    iou, share = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    iou.barh(rows, [score.iou or 0.0 for score in ordered], color=_BLUE)
+    for row, score in zip(rows, ordered, strict=True):
+        text = "absent" if score.iou is None else f"{score.iou:.3f}"
+        iou.text((score.iou or 0.0) + 0.01, row, text, va="center", fontsize=7)
+    iou.set(yticks=rows, xlim=(0, 1.08), ylim=(-0.6, len(rows) - 0.4), xlabel="IoU")
+    iou.set_yticklabels([score.name for score in ordered], fontsize=8)
+    for attribute, colour, marker, title in (
+        ("train_share", _VERMILION, "o", "training"),
+        ("split_share", _GREEN, "d", "split"),
+    ):
+        values = [(row, getattr(score, attribute)) for row, score in zip(rows, ordered, strict=True)]
+        known = [(row, value) for row, value in values if value]
+        if known:
+            share.plot([v for _, v in known], [r for r, _ in known], marker, color=colour, markersize=4, label=title)
+            share.set_xscale("log")
+    if share.get_legend_handles_labels()[0]:
+        share.legend(frameon=False, fontsize=7)
+    share.set_xlabel("share of the pixels")
+    for axes in (iou, share):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _confusion(run: RunContents, split: str) -> Any:
+    counts = np.asarray(run.evaluations[split]["confusion"], dtype=np.float64)  # (K, K), rows are labels
+    shown = [i for i in range(len(counts)) if counts[i].sum() + counts[:, i].sum() > 0 and i != run.ignore_index]
+    counts = counts[np.ix_(shown, shown)]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    names = [run.class_names[index] for index in shown]
+    side = 2.2 + 0.22 * len(names)
+    figure = _new(side + 0.8, side)
+    axes = figure.subplots()
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="predicted", ylabel="label")
+    axes.set_xticklabels(names, rotation=90, fontsize=7)
+    axes.set_yticklabels(names, fontsize=7)
+    figure.colorbar(drawn, label="share of the label's pixels", shrink=0.6)
+    return figure
+
+
+def _calibration(calibration: Mapping[str, Any]) -> Any:
+    pixels, right = (np.asarray(calibration[key], dtype=np.float64) for key in ("pixels", "right"))
+    middles = (np.arange(len(pixels)) + 0.5) / len(pixels)
+    figure = _new(4, 4.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(middles, right / np.maximum(pixels, 1), width=0.92 / len(pixels), color=_BLUE)
+    upper.plot([0, 1], [0, 1], "--", color=_VERMILION)
+    upper.set(ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    upper.set_title(f"expected calibration error {calibration['error']:.1%}", fontsize=10)
+    lower.bar(middles, pixels / max(1.0, pixels.sum()), width=0.92 / len(pixels), color=_GREY)
+    lower.set(xlabel="confidence", ylabel="pixels")
+    return figure
