@@ -86,7 +86,7 @@ def _figure(height: int = 300, **layout: Any) -> go.Figure:
         layout={
             "template": {},
             "height": height,
-            "margin": {"l": 12, "r": 16, "t": 12, "b": 52},
+            "margin": {"l": 12, "r": 24, "t": 12, "b": 56},
             "hovermode": "x unified",
             "xaxis": {"title": {"standoff": 8}},
             "yaxis": {"automargin": True, "title": {"standoff": 8}},
@@ -158,7 +158,7 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
     figure = make_subplots(1, 2, shared_yaxes=True, column_widths=[0.62, 0.38], horizontal_spacing=0.03)
     figure.add_bar(
         y=names,
-        x=[score.iou for score in ordered],
+        x=[score.iou or 0.0 for score in ordered],
         orientation="h",
         name="IoU",
         meta={"colour": 0},
@@ -183,10 +183,15 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
                 yaxis="y2",
             )
     figure.update_layout(_figure(height=110 + ROW_PX * len(names)).layout)
-    figure.update_layout(hovermode="closest", bargap=0.25, margin={"l": 8, "r": 12, "t": 12, "b": 52})
+    figure.update_layout(hovermode="closest", bargap=0.25, margin={"l": 8, "r": 16, "t": 12, "b": 56})
     figure.update_layout(
         xaxis={"title": {"text": "IoU"}, "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
-        xaxis2={"title": {"text": "share of the pixels (log)"}, "type": "log", "tickformat": "~%", "nticks": 4},
+        xaxis2={
+            "title": {"text": "share of the pixels (log)", "standoff": 8},
+            "type": "log",
+            "tickformat": "~%",
+            "nticks": 4,
+        },
         yaxis={"dtick": 1, "range": [-0.7, len(names) - 0.3]},
         yaxis2={"range": [-0.7, len(names) - 0.3]},
     )
@@ -221,7 +226,7 @@ def _confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str], i
     )
     figure.update_layout(
         hovermode="closest",
-        margin={"l": 8, "r": 8, "t": 8, "b": 16},
+        margin={"l": 8, "r": 8, "t": 8, "b": 28},
         xaxis={"title": {"text": "predicted"}, "tickangle": -60, "automargin": True, "dtick": 1, "showgrid": False},
         yaxis={"title": {"text": "label"}, "autorange": "reversed", "automargin": True, "dtick": 1, "showgrid": False},
     )
@@ -268,7 +273,7 @@ def _calibration_chart(calibration: Mapping[str, Any]) -> go.Figure:
     figure.update_layout(
         hovermode="closest",
         xaxis={"range": [0, 1], "showticklabels": False},
-        xaxis2={"range": [0, 1], "title": {"text": "confidence"}, "tickformat": ".0%"},
+        xaxis2={"range": [0, 1], "title": {"text": "confidence", "standoff": 8}, "tickformat": ".0%"},
         yaxis={"range": [0, 1.02], "title": {"text": "right"}, "tickformat": ".0%"},
         yaxis2={"title": {"text": "pixels"}, "tickformat": ".0%", "nticks": 3},
     )
