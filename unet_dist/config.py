@@ -62,7 +62,8 @@ class DataConfig:
     label_column: str = "label"
     """Column of the masks in a hub or local data set."""
     max_pixels: int = 67_108_864
-    """Refuse an image of more pixels, which is decoded whole for the cache."""
+    """An image of more pixels is not decoded for the cache: TIFF is read by windows from its file, as Zarr always is, and
+    anything else refused."""
     ignore_index: int | None = None
     """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
     label_map: dict[str, int] | None = None

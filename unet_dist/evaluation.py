@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.crops import Samples
+from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes
-from unet_dist.imaging.reader import ArrayReader
+from unet_dist.imaging.reader import as_reader
 from unet_dist.metrics import CONFIDENCE_LEVELS, Scores, count_confidence, count_confusion
 from unet_dist.tiling.batches import plan_batches
 from unet_dist.tiling.geometry import assign, plan_tiles
@@ -50,7 +50,7 @@ class Details:
 
 def evaluate_split(
     model: TiledModel,
-    samples: Samples,
+    samples: WindowedSamples,
     processes: Processes,
     *,
     tile_size: int,
@@ -88,7 +88,7 @@ def evaluate_split(
         if number < len(mine):
             refs = batches[mine[number]]
             windows = [
-                (ArrayReader(samples.image(ref.image)), plans[ref.image], plans[ref.image][ref.tile]) for ref in refs
+                (as_reader(samples.image(ref.image)), plans[ref.image], plans[ref.image][ref.tile]) for ref in refs
             ]
             predicted: Sequence[tuple[Tensor, Tensor | None]]
             if details is None:

@@ -13,13 +13,13 @@ import numpy as np
 from unet_dist.commands.parts import load_run, open_data, resolve_tile_size, teller_of
 from unet_dist.config import Config
 from unet_dist.data.cache import Cache
-from unet_dist.data.crops import Samples
+from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import ConfigError
 from unet_dist.evaluation import Details, evaluate_split
 from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
-from unet_dist.imaging.reader import as_reader
+from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.machine import describe_machine, record_evaluation
 from unet_dist.metrics import Calibration, image_scores
 from unet_dist.options import EvaluateOptions
@@ -31,9 +31,12 @@ from unet_dist.report.pictures import (
     remove_pictures,
     write_picture,
 )
-from unet_dist.tiling.geometry import assign
+from unet_dist.tiling.geometry import Locality, assign
 from unet_dist.tiling.inference import predict_image
 from unet_dist.tracking import read_metrics, scores_table
+
+MAX_DRAWN_PX = 2048
+"""Side of what is drawn of an image; matplotlib shrinks even that."""
 
 
 def run(words: Sequence[str], options: EvaluateOptions) -> None:
@@ -141,7 +144,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -
 
 def _draw(
     model: Any,
-    samples: Samples,
+    samples: WindowedSamples,
     cache: Cache,
     processes: Processes,
     folder: Path,
@@ -152,11 +155,31 @@ def _draw(
     """Keep image, label and prediction of the chosen images, shared over the processes."""
     for number in assign(len(chosen), processes.rank, processes.world_size):
         index, reason = chosen[number].index, chosen[number].reason
+        image, cut, inner = _cut_out(as_reader(samples.image(index)), model.locality)
         with processes.autocast():
-            prediction = predict_image(model, samples.image(index), tile_size, window_batch=options.window_batch)
-        image = as_reader(samples.image(index)).read(0, prediction.shape[0], 0, prediction.shape[1])
-        sample = Sample(image, np.asarray(samples.label(index)), prediction)
+            prediction = predict_image(model, image, tile_size, window_batch=options.window_batch)
+        sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
         write_picture(folder / PICTURES_FOLDER, picture_name(options.split, index), sample, cache.num_classes)
         if reason == "spread":
             path = folder / "figures" / f"{options.split}-{samples.ids[index]}.png"
             draw_samples(path, [sample], cache.class_names)
+
+
+def _cut_out(
+    reader: ImageReader, locality: Locality | None
+) -> tuple[np.ndarray, tuple[slice, slice], tuple[slice, slice]]:
+    """Read what is drawn of an image: all, or the middle of one too large to be looked at.
+
+    Returns:
+        Pixels (h, w, C) with the halo around what is drawn; what is drawn, in the image; and the same in the pixels.
+    """
+    halo, stride = (locality.halo, locality.stride) if locality else (0, 1)
+    spans, cut, inner = [], [], []
+    for side in reader.shape[:2]:
+        start = max(side - MAX_DRAWN_PX, 0) // 2 // stride * stride
+        stop = min(start + MAX_DRAWN_PX, side)
+        outer = max(start - -(-halo // stride) * stride, 0)  # on the network's grid, as the labels depend on it
+        spans += [outer, min(stop + halo + stride, side)]
+        cut.append(slice(start, stop))
+        inner.append(slice(start - outer, stop - outer))
+    return reader.read(*spans), (cut[0], cut[1]), (inner[0], inner[1])

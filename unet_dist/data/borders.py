@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.labels import IGNORED, Label
+from unet_dist.errors import ConfigError
 
 # Maps kept in memory by each process that reads crops. Making one anew takes 0.1 s for 512x512 px with 150 objects.
 KEPT_BYTES = 256 * 2**20
@@ -41,11 +42,20 @@ class BorderWeights:
     def __reduce__(self) -> tuple[object, ...]:
         return BorderWeights, (self.border_class, self.weight, self.sigma_px)  # a worker makes its own maps
 
-    def of(self, index: int, label: np.ndarray) -> np.ndarray:
-        """The map of a sample: (H, W) float32. Kept by its index."""
+    def of(self, index: int, label: Label) -> np.ndarray:
+        """The map of a sample: (H, W) float32. Kept by its index.
+
+        Raises:
+            ConfigError: the label is read by windows, and the map follows from the whole.
+        """
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
+        if not isinstance(label, np.ndarray):
+            raise ConfigError(
+                f"loss: got border weights, which follow from the whole label, and that of an image of {label.shape[0]} x "
+                f"{label.shape[1]} px is read by windows. Leave them out, or raise --max_pixels so that TIFF is decoded."
+            )
         made = border_map(label, self.border_class, weight=self.weight, sigma_px=self.sigma_px)
         self._kept[index] = made
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:

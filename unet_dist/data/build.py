@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,8 @@ from unet_dist.data.cache import (
 from unet_dist.data.decode import DecodedPair, decode_pair, lift_pillow_limit, read_shape
 from unet_dist.data.labels import IGNORED, LabelRules
 from unet_dist.data.once import make_once
-from unet_dist.data.pairs import RefusedError, Source
+from unet_dist.data.pairs import RawPair, RefusedError, Source
+from unet_dist.data.windowed import needs_windows, read_windowed_shape, scan_pair
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 
@@ -61,7 +62,7 @@ def prepare(
     Args:
         seed: decides the splits where the source has none; the cache itself does not depend on it.
         num_threads: threads that decode, None for one per core this process may use, at most 16.
-        max_pixels: an image with more is refused by its header.
+        max_pixels: an image with more is read by windows from its file (TIFF, Zarr), or refused by its header.
         progress: called from the calling thread.
         say: takes a line for the user.
 
@@ -76,7 +77,7 @@ def prepare(
         _Builder(source, settings, max_pixels, num_threads or _num_cores(), progress or _no_progress).write(folder)
 
     make_once(path, write, is_whole=is_whole, say=say)
-    return Cache(path, seed=seed)
+    return Cache(path, seed=seed, root=source.files_root)
 
 
 @dataclass
@@ -98,7 +99,7 @@ class _Problems:
         lines += [f"  {problem.got}" for problem in self.first]
         if self.total > len(self.first):
             lines.append(f"  and {self.total - len(self.first)} more")
-        lines += list(dict.fromkeys(problem.remedy for problem in self.first))
+        lines += [remedy for remedy in dict.fromkeys(problem.remedy for problem in self.first) if remedy]
         raise DataError("\n".join(lines))
 
 
@@ -125,6 +126,7 @@ class _Builder:
             num_classes=self.num_classes, ignore_index=settings.ignore_index, label_map=settings.label_map
         )
         self.problems = _Problems()
+        self.windowed: dict[int, tuple[str, str]] = {}  # paths of what stays in its files
 
     def write(self, folder: Path) -> None:
         """Write all files of the cache into `folder`."""
@@ -134,7 +136,7 @@ class _Builder:
             self._check_channels(shapes)
             writer = None
             if not self.problems.total:
-                writer = _PixelWriter(folder, [shape for shape in shapes if shape is not None])
+                writer = _PixelWriter(folder, [shape for shape in shapes if shape is not None], self.windowed)
             try:
                 records = self._decode_all(pool, shapes, writer)
             finally:
@@ -148,14 +150,19 @@ class _Builder:
         if self.source.fixed_shape is not None:
             return [self.source.fixed_shape] * len(self.positions)
 
-        def read(position: tuple[str, int]) -> tuple[int, int, int] | RefusedError:
+        def read(number: int) -> tuple[int, int, int] | RefusedError:
             try:
-                return read_shape(self.source.read_pair(*position), self.max_pixels)
+                pair = self.source.read_pair(*self.positions[number])
+                if self.source.files_root is not None and needs_windows(pair, self.max_pixels):
+                    self.windowed[number] = _paths_below(self.source.files_root, pair)
+                    return read_windowed_shape(pair, self.rules)
+                return read_shape(pair, self.max_pixels)
             except RefusedError as error:
                 return error
 
         shapes: list[tuple[int, int, int] | None] = []
-        for shape in self._watched("sizes", _map_bounded(pool, read, self.positions, self.num_threads)):
+        numbers = range(len(self.positions))
+        for shape in self._watched("sizes", _map_bounded(pool, read, numbers, self.num_threads)):
             if isinstance(shape, RefusedError):
                 self.problems.add(shape)
             shapes.append(None if isinstance(shape, RefusedError) else shape)
@@ -168,11 +175,11 @@ class _Builder:
         few = min(counts, key=lambda channels: counts[channels])
         for i, shape in enumerate(shapes):
             if shape is not None and shape[2] == few:
-                kind, other = ("grey", "in colour") if few == 1 else ("in colour", "grey")
+                most = max(counts, key=lambda channels: counts[channels])
                 name = self.source.read_pair(*self.positions[i]).image_name
                 self.problems.add(
                     RefusedError(
-                        f"image {name} is {kind}, and {max(counts.values())} others are {other}",
+                        f"image {name} is {_colour(few)}, and {counts[most]} others are {_colour(most)}",
                         "Write all images as grey, or all as RGB.",
                     )
                 )
@@ -184,6 +191,8 @@ class _Builder:
         def decode(number: int) -> tuple[str, DecodedPair] | RefusedError:
             try:
                 pair = self.source.read_pair(*self.positions[number])
+                if number in self.windowed:
+                    return pair.id, scan_pair(pair, self.rules)
                 decoded = decode_pair(pair, self.rules, self.max_pixels)
             except RefusedError as error:
                 return error
@@ -230,6 +239,13 @@ class _Builder:
             "splits": self.splits,
             "ids": _make_unique([name for name, _ in records]),
         }
+        if self.windowed:
+            label_map = {str(key): target for key, target in (self.settings.label_map or {}).items()}
+            index["windowed"] = {
+                "paths": self.windowed,
+                "num_classes": self.num_classes,
+                "label_map": label_map or None,
+            }
         with (folder / INDEX).open("w", encoding="utf-8") as file:
             json.dump(index, file)
             file.flush()
@@ -244,9 +260,10 @@ class _Builder:
 class _PixelWriter:
     """The two files of pixels, of which every sample's place is known before the first is written."""
 
-    def __init__(self, folder: Path, shapes: list[tuple[int, int, int]]) -> None:
+    def __init__(self, folder: Path, shapes: list[tuple[int, int, int]], windowed: Collection[int]) -> None:
         self.shapes = shapes
-        sizes = np.array([height * width for height, width, _ in shapes], dtype=np.int64)
+        pixels = [0 if i in windowed else height * width for i, (height, width, _) in enumerate(shapes)]
+        sizes = np.array(pixels, dtype=np.int64)
         channels = shapes[0][2]
         self.label_offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.image_offsets = self.label_offsets * channels
@@ -288,6 +305,17 @@ def _resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | Non
             "Leave num_classes out, or correct the names."
         )
     return len(ids)
+
+
+def _paths_below(root: Path, pair: RawPair) -> tuple[str, str]:
+    """Give the paths of image and mask below the root, by which they are found again where the folder has moved."""
+    assert isinstance(pair.image, Path), pair
+    assert isinstance(pair.mask, Path), pair
+    return pair.image.relative_to(root).as_posix(), pair.mask.relative_to(root).as_posix()
+
+
+def _colour(channels: int) -> str:
+    return {1: "grey", 3: "in colour"}.get(channels, f"of {channels} channels")
 
 
 def _map_bounded(

@@ -1,4 +1,5 @@
-"""The decoded data set on disk: memory-mapped uint8, so that a crop reads the crop and not the image.
+"""The decoded data set on disk: memory-mapped uint8, so that a crop reads the crop and not the image. Of pairs that are read
+by windows from their own files it holds the sums and the paths.
 
 Owns the files' layout, where they lie, and reading them. `build.py` writes them. A cache holds what the source gives,
 in the source's order; which sample is in which split is decided when it is opened, so that a new seed costs nothing.
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from unet_dist.data.fingerprint import digest_text
+from unet_dist.data.labels import LabelRules
 from unet_dist.data.pairs import Source
 from unet_dist.data.splits import assign_splits, canonical_split
+from unet_dist.data.windowed import WindowedFiles, WindowedImage, WindowedLabel
 from unet_dist.errors import DataError
 
 FORMAT_VERSION = 1
@@ -77,19 +80,25 @@ def open_cache(source: Source, settings: CacheSettings, *, seed: int, cache_path
             f"{path}: the decoded cache of {source.name} is not there. Run `unet-dist prepare` with the same settings "
             "first, or set cache_path to the folder that holds it."
         )
-    return Cache(path, seed=seed)
+    return Cache(path, seed=seed, root=source.files_root)
 
 
 class Cache:
     """A data set, decoded. Opening is cheap, the files are mapped at first use; may be pickled and forked.
 
+    Args:
+        path: of the cache.
+        seed: decides the splits where the source has none.
+        root: folder of the source's files, where images may be read from them.
+
     Raises:
         DataError: the files are of another version, or incomplete.
     """
 
-    def __init__(self, path: str | Path, *, seed: int) -> None:
+    def __init__(self, path: str | Path, *, seed: int, root: Path | None = None) -> None:
         self.path = Path(path)
         self.seed = seed
+        self.root = root
         index = self._read_index()
         self.name: str = index["name"]
         self.num_classes: int = index["num_classes"]
@@ -98,12 +107,15 @@ class Cache:
         self.channels: int = index["channels"]
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
+        self._in_files: dict[str, Any] = index.get("windowed", {"paths": {}})
+        self.windowed = {int(number): tuple(paths) for number, paths in self._in_files["paths"].items()}
+        """Paths of the image and the mask below the root, of the samples that are read from their files."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.seed)
+        return _reopen, (self.path, self.seed, self.root)
 
     @cached_property
     def splits(self) -> dict[str, list[int]]:
@@ -158,6 +170,26 @@ class Cache:
         return self._map(LABELS, 1)
 
     @cached_property
+    def files(self) -> WindowedFiles:
+        """The samples that are read from their files."""
+        assert self.root is not None, (
+            f"{self.path} holds samples that stay in files, and was opened without their folder"
+        )
+        rules = LabelRules(
+            num_classes=self._in_files["num_classes"],
+            ignore_index=self.ignore_index,
+            label_map=self._in_files["label_map"],
+        )
+        return WindowedFiles(self.root, self.windowed, rules)
+
+    @cached_property
+    def num_pixels(self) -> int:
+        """Pixels of all decoded samples."""
+        sizes = self.table["heights"] * self.table["widths"]
+        sizes[list(self.windowed)] = 0
+        return int(sizes.sum())
+
+    @cached_property
     def _train_sums(self) -> list[tuple[int, int, int]]:
         positions = self.split("train").positions
         count = int((self.table["heights"][positions] * self.table["widths"][positions]).sum())
@@ -178,7 +210,7 @@ class Cache:
         return dict(index)
 
     def _map(self, name: str, channels: int) -> np.ndarray:
-        expected = int((self.table["heights"] * self.table["widths"]).sum()) * channels
+        expected = self.num_pixels * channels
         path = self.path / name
         actual = path.stat().st_size if path.is_file() else 0
         if actual != expected:
@@ -193,7 +225,8 @@ class Cache:
 class CachedSplit:
     """The samples of one split, by their number in it.
 
-    Arrays are read-only views of mapped memory: slice first, then copy what is changed or kept.
+    Arrays are read-only views of mapped memory: slice first, then copy what is changed or kept. A sample that stays in its
+    files is given as a reader, and its label as what can be sliced.
     """
 
     cache: Cache
@@ -213,15 +246,19 @@ class CachedSplit:
         table, position = self.cache.table, self.positions[index]
         return int(table["heights"][position]), int(table["widths"][position]), self.cache.channels
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray | WindowedImage:
         """Give the image of a sample: (H, W, C) uint8; C is 1 for grey."""
+        if self.positions[index] in self.cache.windowed:
+            return WindowedImage(self.cache.files, self.positions[index], self.shape(index))
         height, width, channels = self.shape(index)
         start = int(self.cache.table["image_offsets"][self.positions[index]])
         return self.cache.image_bytes[start : start + height * width * channels].reshape(height, width, channels)
 
-    def label(self, index: int) -> np.ndarray:
+    def label(self, index: int) -> np.ndarray | WindowedLabel:
         """Give the class ids of a sample: (H, W) uint8, IGNORED (255) where nothing counts."""
         height, width, _ = self.shape(index)
+        if self.positions[index] in self.cache.windowed:
+            return WindowedLabel(self.cache.files, self.positions[index], (height, width))
         start = int(self.cache.table["label_offsets"][self.positions[index]])
         return self.cache.label_bytes[start : start + height * width].reshape(height, width)
 
@@ -240,5 +277,5 @@ class CachedSplit:
         return self.cache.table["class_counts"][list(self.positions)].sum(axis=0)  # (K + 1,)
 
 
-def _reopen(path: Path, seed: int) -> Cache:
-    return Cache(path, seed=seed)
+def _reopen(path: Path, seed: int, root: Path | None) -> Cache:
+    return Cache(path, seed=seed, root=root)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.labels import IGNORED, Label
 from unet_dist.data.sampler import Draw, crop_generator, draw_batch, share_of_rank
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
 
 class WindowedSamples(Protocol):
-    """A split whose images are read by windows and whose labels by slices: files of any size need no decoded copy.
-
-    A label may be anything with a shape (H, W) whose slices are uint8 arrays, such as a memory map.
-    """
+    """A split whose images are read by windows and whose labels by slices: files of any size need no decoded copy."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -41,7 +38,7 @@ class WindowedSamples(Protocol):
 
     def image(self, index: int) -> np.ndarray | ImageReader: ...  # (H, W, C) uint8
 
-    def label(self, index: int) -> np.ndarray: ...  # (H, W) uint8
+    def label(self, index: int) -> Label: ...  # (H, W) uint8
 
 
 class Samples(WindowedSamples, Protocol):
@@ -67,7 +64,7 @@ class Crop:
     """
 
     reader: ImageReader
-    label: np.ndarray
+    label: Label
     window_origin: tuple[int, int]
     output_origin: tuple[int, int]
     output_shape: tuple[int, int]
@@ -88,7 +85,7 @@ class Crop:
         col = self.output_shape[1] - tile.col - tile.width if self.is_flipped else tile.col
         origin = self.output_origin[0] + tile.row, self.output_origin[1] + col
 
-        def cut(plane: np.ndarray, beyond: int, dtype: type) -> np.ndarray:
+        def cut(plane: Label, beyond: int, dtype: type) -> np.ndarray:
             cut_out: np.ndarray = np.full((height - 2 * self.halo, width - 2 * self.halo), beyond, dtype)
             counted = _read_plane(plane, *origin, tile.height, tile.width, beyond=beyond, dtype=dtype)
             cut_out[: tile.height, : tile.width] = counted[:, ::-1] if self.is_flipped else counted
@@ -174,7 +171,7 @@ class CropReader:
 
 
 def _read_plane(
-    plane: np.ndarray, row: int, col: int, height: int, width: int, *, beyond: int, dtype: type = np.uint8
+    plane: Label, row: int, col: int, height: int, width: int, *, beyond: int, dtype: type = np.uint8
 ) -> np.ndarray:
     """Cut (height, width) values at (row, col) out of a plane such as labels; what lies beyond it gets a value."""
     values: np.ndarray = np.full((height, width), beyond, dtype)

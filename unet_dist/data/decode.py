@@ -23,6 +23,7 @@ from unet_dist.data.pairs import Content, RawPair, RefusedError
 
 # What Pillow was seen to raise, or says it raises, on damaged files (SyntaxError: "broken PNG file").
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+TOO_DEEP = "Scale it to 8 bits yourself (which range becomes 0 to 255 is a choice about your data)."
 _ORIENTATION_TAG = 0x0112  # Exif: 1 is upright, 5 to 8 exchange height and width
 
 
@@ -65,14 +66,14 @@ def read_shape(pair: RawPair, max_pixels: int) -> tuple[int, int, int]:
     if isinstance(pair.image, np.ndarray):
         height, width, channels = pair.image.shape
         return height, width, channels
-    with _naming(f"image {pair.image_name}"), _open(pair.image, max_pixels) as picture:
+    with naming(f"image {pair.image_name}"), _open(pair.image, max_pixels) as picture:
         channels = _check_image_form(picture)
         height, width = _upright_size(picture)
     if not isinstance(pair.mask, np.ndarray):
-        with _naming(f"mask {pair.mask_name}"), _open(pair.mask, max_pixels) as picture:
+        with naming(f"mask {pair.mask_name}"), _open(pair.mask, max_pixels) as picture:
             _check_mask_format(picture)
             mask_size = _upright_size(picture)
-        _check_sizes(pair, (height, width), mask_size)
+        check_sizes(pair, (height, width), mask_size)
     return height, width, channels
 
 
@@ -82,11 +83,11 @@ def decode_pair(pair: RawPair, rules: LabelRules, max_pixels: int) -> DecodedPai
     Raises:
         RefusedError: either cannot be used; the message names the file and the reason.
     """
-    with _naming(f"image {pair.image_name}"):
+    with naming(f"image {pair.image_name}"):
         image = _decode_image(pair.image, max_pixels)
-    with _naming(f"mask {pair.mask_name}"):
+    with naming(f"mask {pair.mask_name}"):
         label = _decode_mask(pair.mask, rules, max_pixels)
-    _check_sizes(pair, image.shape[:2], label.shape)
+    check_sizes(pair, image.shape[:2], label.shape)
     pixels = image[..., 0] if image.shape[2] == 1 else image
     histograms = np.array(Image.fromarray(pixels).histogram(), dtype=np.int64).reshape(-1, 256)  # (C, 256)
     levels = np.arange(256, dtype=np.int64)
@@ -135,7 +136,8 @@ def _open(content: bytes | Path, max_pixels: int) -> Iterator[Image.Image]:
             if pixels > max_pixels:
                 raise RefusedError(
                     f"has {picture.height} x {picture.width} = {pixels:,} pixels, and max_pixels is {max_pixels:,}",
-                    "If the file is what it should be, raise max_pixels, or cut it into smaller images.",
+                    "If the file is what it should be, raise max_pixels, or write image and mask as tiled TIFF or Zarr, which are "
+                    "read by windows.",
                 )
             num_frames = getattr(picture, "n_frames", 1)
             if num_frames > 1 and picture.format != "MPO":  # MPO: a phone's JPEG with a preview
@@ -157,7 +159,8 @@ def _open(content: bytes | Path, max_pixels: int) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a file before what is wrong with it."""
     try:
         yield
     except RefusedError as error:
@@ -170,7 +173,7 @@ def _check_image_form(picture: Image.Image) -> int:
     if "16" in raw_mode or picture.mode.startswith(("I", "F")):
         raise RefusedError(
             f'has more than 8 bits a channel (mode "{picture.mode}"{f", {raw_mode}" if raw_mode else ""})',
-            "Scale it to 8 bits yourself (which range becomes 0 to 255 is a choice about your data).",
+            TOO_DEEP,
         )
     if picture.mode in ("L", "LA", "1"):
         return 1
@@ -201,7 +204,8 @@ def _check_mask_format(picture: Image.Image) -> None:
         )
 
 
-def _check_sizes(pair: RawPair, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+def check_sizes(pair: RawPair, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+    """Refuse a mask of another (height, width) than its image's. Raises: RefusedError."""
     if tuple(image_size) != tuple(mask_size):
         raise RefusedError(
             f"image {pair.image_name} is {image_size[0]} x {image_size[1]} and its mask {pair.mask_name} is "

@@ -1,12 +1,13 @@
 """A folder of `images/` and `masks/`.
 
-Owns the matching of files by name. Reads no pixels.
+Owns the matching of files by name; the folder of a Zarr array or group counts as a file. Reads no pixels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from unet_dist.data.fingerprint import digest_files, digest_text
 from unet_dist.data.pairs import RawPair
 from unet_dist.data.splits import canonical_split, is_split_name
 from unet_dist.errors import DataError
+from unet_dist.imaging.zarr_store import is_zarr
 
 IMAGES, MASKS = "images", "masks"
 _MAX_LISTED = 10
@@ -32,6 +34,7 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.files_root: Path | None = root
         self.name = root.resolve().name
 
     @property
@@ -52,7 +55,8 @@ class FolderSource:
         )
 
     def signature(self, memo_path: Path) -> str:
-        files = [path for pairs in self._pairs.values() for _, image, mask in pairs for path in (image, mask)]
+        paths = [path for pairs in self._pairs.values() for _, image, mask in pairs for path in (image, mask)]
+        files = [file for path in paths for file in (_files_below(path) if path.is_dir() else [path])]
         names = self.root / "id2label.json"
         return digest_text(
             "folder", digest_files(self.root, [*files, *([names] if names.is_file() else [])], memo_path)
@@ -62,15 +66,16 @@ class FolderSource:
     def _pairs(self) -> dict[str, list[tuple[str, Path, Path]]]:
         """(stem, image, mask) by split. Raises: DataError: files without a partner, or two of one name."""
         images, masks = self.root / IMAGES, self.root / MASKS
-        folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(path for path in images.iterdir() if path.is_dir() and not _is_hidden_or_zarr(path))
         if folders and all(is_split_name(folder.name) for folder in folders):
-            loose = [path for path in images.iterdir() if path.is_file() and _is_picture(path)]
+            loose = [path for path in images.iterdir() if path not in folders and _is_picture(path)]
             if loose:
                 raise DataError(
                     f"{images}: it has folders of splits ({', '.join(folder.name for folder in folders)}) and "
                     f"{len(loose)} images beside them, such as {loose[0].name}. Put every image into a split, or none."
                 )
-            stray = [path for path in masks.iterdir() if path.is_dir() and not (images / path.name).is_dir()]
+            there = [path for path in masks.iterdir() if path.is_dir() and not _is_hidden_or_zarr(path)]
+            stray = [path for path in there if not (images / path.name).is_dir()]
             if stray:
                 raise DataError(f"{stray[0]}: there is no {IMAGES}/{stray[0].name} for these masks. Name both alike.")
             pairs = {canonical_split(folder.name): _match(folder, masks / folder.name) for folder in folders}
@@ -115,9 +120,7 @@ def _match(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or not _is_picture(path):
-            continue
+    for path in sorted(_pictures_below(folder)):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
             raise DataError(f"{path}: {found[stem].name} beside it has the same name. Keep one of the two.")
@@ -125,8 +128,29 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _pictures_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of pictures and the folders of Zarr, without a look into the latter."""
+    for path in folder.iterdir():
+        if _is_picture(path):
+            yield path
+        elif path.is_dir() and not is_zarr(path):
+            yield from _pictures_below(path)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+
+
 def _is_picture(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in Image.registered_extensions()
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return path.suffix == ".zarr"
+    return path.suffix.lower() in Image.registered_extensions()
+
+
+def _is_hidden_or_zarr(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix == ".zarr"
 
 
 def _shorten(names: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ class _TableSource:
     """What the hub and a local directory share: pairs from the rows of tables, one table a split."""
 
     fixed_shape: tuple[int, int, int] | None = None
+    files_root: Path | None = None
     name: str
 
     def __init__(self, *, image_column: str, label_column: str) -> None:

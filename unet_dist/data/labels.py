@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,15 @@ MAX_ID = 65535  # the largest id that a 16-bit mask holds
 _ID_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _UNMAPPED, _OUT_OF_RANGE = -1, -2
 _MAX_LISTED = 8
+
+
+class Label(Protocol):
+    """Class ids of an image, (H, W) uint8: an array, or anything that is cut like one."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -109,11 +119,33 @@ class LabelRules:
                 ids = ids // (85 if raw_mode == "L;2" else 17)
             return self.map_ids(ids)
         if mask.mode == "P":
-            return self._read_palette(mask)
+            # The palette's indices; convert("L") would give the brightness of their colours.
+            return self._map_palette(np.asarray(mask), np.asarray(mask.getpalette("RGB")).reshape(-1, 3))
         if mask.mode in ("RGB", "RGBA"):
-            return self._read_colours(mask)
+            return self._map_pixels(np.asarray(mask))
         raise RefusedError(
             f'is a mask of mode "{mask.mode}"', "Write masks as PNG with 8 or 16 bits grey (ids), palette or RGB."
+        )
+
+    def map_values(self, values: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
+        """Turn a part of a mask as its file stores it, (H, W, C), into (H, W) uint8 class ids.
+
+        Args:
+            palette: (entries, 3) uint8, the colours that the values stand for.
+
+        Raises:
+            RefusedError: as `read`.
+        """
+        if values.dtype.kind not in "bui":
+            raise RefusedError(f"holds {values.dtype} values", f"Write ids from 0 to {MAX_ID}.")
+        if palette is not None:
+            return self._map_palette(values[..., 0], palette)
+        if values.shape[2] == 1:
+            return self.map_ids(values[..., 0])
+        if values.shape[2] in (3, 4) and values.dtype == np.uint8:
+            return self._map_pixels(values)
+        raise RefusedError(
+            f"holds {values.shape[2]} {values.dtype} values a pixel", "Write masks with one id a pixel, palette or RGB."
         )
 
     def map_ids(self, ids: np.ndarray) -> np.ndarray:
@@ -164,8 +196,7 @@ class LabelRules:
                 table[key] = self._class_of(target)
         return table
 
-    def _read_palette(self, mask: Image.Image) -> np.ndarray:
-        indices = np.asarray(mask)  # palette indices; convert("L") would give the brightness of their colours
+    def _map_palette(self, indices: np.ndarray, entries: np.ndarray) -> np.ndarray:
         if self.label_map is None:
             found = np.unique(indices)
             same = ", ".join(f"{i}: {i}" for i in found[:_MAX_LISTED])
@@ -177,18 +208,17 @@ class LabelRules:
         if self.label_map.by_id:
             return self.map_ids(indices)
         palette = np.zeros((256, 3), dtype=np.uint32)
-        entries = np.asarray(mask.getpalette("RGB"), dtype=np.uint32).reshape(-1, 3)
         palette[: len(entries)] = entries
         return self._map_colours(_pack(palette)[indices])
 
-    def _read_colours(self, mask: Image.Image) -> np.ndarray:
-        pixels = np.asarray(mask)  # (H, W, 3 or 4)
+    def _map_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn colours, (H, W, 3 or 4) uint8, into (H, W) uint8 class ids."""
         if self.label_map is None or not self.label_map.by_colour:
             colours, counts = np.unique(_pack(pixels.astype(np.uint32)), return_counts=True)
             first = ", ".join(f'"#{colour:06x}"' for colour in colours[np.argsort(-counts)][:_MAX_LISTED])
             lack = "there is no label_map" if self.label_map is None else "label_map has ids as keys"
             raise RefusedError(
-                f"is a mask in colours ({mask.mode}) and {lack}",
+                f"is a mask in colours ({'RGBA' if pixels.shape[2] == 4 else 'RGB'}) and {lack}",
                 f'Say what each colour means, as label_map: {{"#rrggbb": id, ...}}. Found here: {first}'
                 f"{f' and {len(colours) - _MAX_LISTED} more' if len(colours) > _MAX_LISTED else ''}.",
             )

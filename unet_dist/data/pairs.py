@@ -35,6 +35,8 @@ class Source(Protocol):
     name: str
     fixed_shape: tuple[int, int, int] | None
     """(H, W, C) of every image where it is known before reading, so that the sizes need no pass of their own."""
+    files_root: Path | None
+    """Folder of the files, where there is one that lasts: images too large for the cache are read in it."""
 
     @property
     def splits(self) -> dict[str, int]:

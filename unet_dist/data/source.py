@@ -65,6 +65,7 @@ class SyntheticSource:
     """The procedural street scenes, as pixels: a function of (number of images, size, seed) and the drawing's code."""
 
     name = SYNTHETIC
+    files_root: Path | None = None
 
     def __init__(self, num_images: int, size: tuple[int, int], seed: int) -> None:
         from unet_dist.data.synthetic import SyntheticScenes

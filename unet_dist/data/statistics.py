@@ -65,12 +65,10 @@ class DataSummary:
 
 def summarise(cache: Cache) -> DataSummary:
     """Summarise a data set by its splits. Raises: DataError: it has no training split."""
-    table = cache.table
-    num_pixels = int((table["heights"] * table["widths"]).sum())
     return DataSummary(
         name=cache.name,
         cache_path=str(cache.path),
-        num_bytes=num_pixels * (cache.channels + 1),
+        num_bytes=cache.num_pixels * (cache.channels + 1),
         channels=cache.channels,
         num_classes=cache.num_classes,
         class_names=cache.class_names,

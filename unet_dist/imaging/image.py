@@ -67,6 +67,31 @@ class Placement:
         return Placement(x_y, self.resolution_unit, tags)
 
 
+class ValueRangeError(DataError):
+    """Values of more than 8 bits, and nobody said which are black and white."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a file stores its values: what the ids of a mask are read by, and pixels do not need.
+
+    Attributes:
+        dtype: of a value.
+        channels: values of a pixel.
+        palette: (entries, 3) uint8, the colours that the values stand for; None where they stand for themselves.
+        obstacle: why the values may not be those once written, in words; None where they are.
+    """
+
+    dtype: np.dtype
+    channels: int
+    palette: np.ndarray | None = None
+    obstacle: str | None = None
+
+
+Interpret = Callable[[Stored], Callable[[np.ndarray], np.ndarray]]
+"""How a file stores its values -> the way from them, (rows, cols, channels), to (rows, cols, any) uint8."""
+
+
 @runtime_checkable
 class ImageReader(Protocol):
     """An image that is read by windows."""
@@ -227,13 +252,14 @@ def require_mappable(dtype: np.dtype, value_range: ValueRange | None, name: str)
     """Refuse values that have no stated way to uint8.
 
     Raises:
-        DataError: not uint8 (or one bit) and no range, not a number type, or an empty or infinite range.
+        ValueRangeError: not uint8 (or one bit) and no range.
+        DataError: not a number type, or an empty or infinite range.
     """
     if dtype.kind not in "buif":
         raise DataError(f"{name} holds {dtype} values. Expected real numbers: convert it first.")
     if value_range is None:
         if dtype not in (np.uint8, np.bool_):
-            raise DataError(
+            raise ValueRangeError(
                 f"{name} holds {dtype} values, and uint8 was expected. Say which values are black and white with "
                 "value_range (12-bit data: 0 4095); they are mapped linearly to 0 and 255."
             )

@@ -19,6 +19,7 @@ from unet_dist.imaging.image import (
     DEFAULT_MAX_PIXELS,
     ArrayReader,
     ImageReader,
+    Interpret,
     ValueRange,
 )
 from unet_dist.imaging.picture import open_picture, picture_pixels
@@ -81,6 +82,36 @@ def open_image(
         reader = open_picture(path, value_range=value_range, max_pixels=max_pixels)
     choose_level([reader.shape[:2]], reader.placement.microns_per_px, level=level, mpp=mpp, name=str(path))
     return reader
+
+
+def reads_by_windows(path: Path) -> bool:
+    """Tell whether a file is TIFF or Zarr, which are read by windows whatever their size."""
+    return is_zarr(path) if path.is_dir() else _is_tiff(path)
+
+
+def open_values(path: Path, interpret: Interpret, *, max_pixels: int, cache_bytes: int) -> ImageReader:
+    """Open the values of a TIFF or Zarr as they are stored, such as the ids of a mask.
+
+    Args:
+        interpret: turns them into uint8.
+        max_pixels, cache_bytes: as `open_image`.
+
+    Returns:
+        (height, width, 1).
+
+    Raises:
+        DataError, ExtraError: as `open_image`; and what interpret raises.
+    """
+    opener = open_zarr if path.is_dir() else open_tiff
+    return opener(
+        path,
+        level=None,
+        mpp=None,
+        value_range=None,
+        max_pixels=max_pixels,
+        cache_bytes=cache_bytes,
+        interpret=interpret,
+    )
 
 
 def open_npy(path: Path, *, value_range: ValueRange | None = None) -> ArrayReader:

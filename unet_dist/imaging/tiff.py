@@ -19,8 +19,11 @@ from unet_dist.errors import DataError, UnetDistError
 from unet_dist.imaging.image import (
     GEO_TAGS,
     BlockReader,
+    Interpret,
     Placement,
+    Stored,
     ValueRange,
+    ValueRangeError,
     require_decodable,
     require_mappable,
     to_uint8,
@@ -30,7 +33,7 @@ from unet_dist.imaging.pyramid import choose_level
 Decode = Callable[[int, int], np.ndarray]
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_DECODED_TO_RGB = (6, 7, 34892, 33007)  # the JPEG compressions
+_JPEG = (6, 7, 34892, 33007)
 _MAPPED_BLOCK = (512, 512)
 _OME_MICRONS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 
@@ -43,8 +46,9 @@ def open_tiff(
     value_range: ValueRange | None,
     max_pixels: int,
     cache_bytes: int,
+    interpret: Interpret | None = None,
 ) -> BlockReader:
-    """Open one level of a TIFF, BigTIFF, GeoTIFF or OME-TIFF.
+    """Open one level of a TIFF, BigTIFF, GeoTIFF or OME-TIFF, as colours unless `interpret` says otherwise.
 
     Raises:
         DataError: damaged or truncated, a stack instead of one image, a colour space that is not grey or RGB, more than
@@ -54,13 +58,27 @@ def open_tiff(
     file = None
     try:
         file = tifffile.TiffFile(path)
-        return _open_level(path, file, level, mpp, value_range, max_pixels, cache_bytes)
+        return _open_level(path, file, level, mpp, value_range, max_pixels, cache_bytes, interpret)
     except Exception as error:
         if file is not None:
             file.close()
         if isinstance(error, UnetDistError):
             raise
         # tifffile answers damaged bytes with whatever they lead to, ZeroDivisionError too.
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def count_pixels(path: Path) -> int:
+    """Count the pixels of the finest level by the header.
+
+    Raises:
+        DataError: damaged.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            return int(page.imagelength) * int(page.imagewidth)
+    except Exception as error:  # as above
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -72,6 +90,7 @@ def _open_level(
     value_range: ValueRange | None,
     max_pixels: int,
     cache_bytes: int,
+    interpret: Interpret | None,
 ) -> BlockReader:
     levels = file.series[0].levels
     _require_one_image(levels[0], path)
@@ -86,7 +105,10 @@ def _open_level(
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     channels = 3 if page.photometric == _PALETTE else samples
     values_of, block_shape = _source(path, file, levels[chosen], max_pixels)
-    to_colours = _colours(page, value_range, path)
+    if interpret is None:
+        to_pixels = _colours(page, value_range, path)
+    else:
+        to_pixels, channels = interpret(_stored(page, samples)), 1
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         values = values_of(block_row, block_col)
@@ -94,7 +116,7 @@ def _open_level(
         cols = min(block_shape[1], width - block_col * block_shape[1])
         if values.ndim != 3 or values.shape[0] < rows or values.shape[1] < cols or values.shape[2] != samples:
             raise _damaged(path, f"a tile or strip holds {values.shape}, not {(rows, cols, samples)}")
-        return to_colours(values)
+        return to_pixels(values)
 
     return BlockReader(
         (height, width, channels),
@@ -189,18 +211,15 @@ def _segments(path: Path, file: Any, series: Any, segment_shape: tuple[int, int]
 def _colours(page: Any, value_range: ValueRange | None, path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return how stored values become grey or RGB uint8."""
     if page.photometric == _PALETTE:
-        table = page.colormap.T  # (entries, 3) uint16
-        table = (table >> 8 if table.max() > 255 else table).astype(
-            np.uint8
-        )  # some writers leave the colours at 8 bits
+        table = _palette(page)
         return lambda values: to_uint8(table[values[:, :, 0]], value_range)
-    decoded = page.photometric == _YCBCR and page.compression in _DECODED_TO_RGB
+    decoded = page.photometric == _YCBCR and page.compression in _JPEG
     if page.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) and not decoded:
         space = getattr(page.photometric, "name", page.photometric)
         raise DataError(f"{path} is in the colour space {space}. Expected grey or RGB: save it as RGB.")
     if value_range is None and page.bitspersample not in (1, 8):
         # Also fewer than 8 bits, which arrive as uint8 and would all look black.
-        raise DataError(
+        raise ValueRangeError(
             f"{path} holds {page.bitspersample}-bit values ({page.dtype}), and uint8 was expected. Say which values are "
             "black and white with value_range (12-bit data: 0 4095); they are mapped linearly to 0 and 255."
         )
@@ -208,6 +227,21 @@ def _colours(page: Any, value_range: ValueRange | None, path: Path) -> Callable[
     if page.photometric == _MIN_IS_WHITE:
         return lambda values: 255 - to_uint8(values, value_range)
     return lambda values: to_uint8(values, value_range)
+
+
+def _palette(page: Any) -> np.ndarray:
+    """Read the colours of a palette: (entries, 3) uint8."""
+    table = page.colormap.T  # (entries, 3) uint16
+    return (table >> 8 if table.max() > 255 else table).astype(np.uint8)  # some writers leave the colours at 8 bits
+
+
+def _stored(page: Any, samples: int) -> Stored:
+    obstacle = None
+    if page.compression in _JPEG:
+        obstacle = "is compressed as JPEG, which changes ids"
+    elif page.photometric == _MIN_IS_WHITE:
+        obstacle = "stores white as 0, so that its ids are upside down"
+    return Stored(page.dtype, samples, _palette(page) if page.photometric == _PALETTE else None, obstacle)
 
 
 def _placement(file: Any) -> Placement:

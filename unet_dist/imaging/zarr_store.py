@@ -5,6 +5,8 @@ Owns which axes of an array are height, width and channels, and which arrays of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 from unet_dist.errors import DataError, ExtraError
 from unet_dist.imaging.image import (
     BlockReader,
+    Interpret,
     Placement,
+    Stored,
     ValueRange,
     require_decodable,
     require_mappable,
@@ -41,8 +45,11 @@ def open_zarr(
     value_range: ValueRange | None,
     max_pixels: int,
     cache_bytes: int,
+    interpret: Interpret | None = None,
 ) -> BlockReader:
     """Open an array, or a level of a group: of an OME-Zarr image, or of a group of arrays that are named 0, 1, 2 ...
+
+    Its values are pixels unless `interpret` says otherwise.
 
     An array's axes are read from its names (y, x and, if there is one, c; others of length 1); without names it is
     (height, width) or (height, width, channels).
@@ -61,7 +68,12 @@ def open_zarr(
     placement = _placement(image)
     chosen = choose_level(shapes, placement.microns_per_px, level=level, mpp=mpp, name=str(path))
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
-    require_mappable(np.dtype(array.dtype), value_range, str(path))
+    channels = array.shape[at["c"]] if "c" in at else 1
+    to_pixels: Callable[[np.ndarray], np.ndarray] = partial(to_uint8, value_range=value_range)
+    if interpret is None:
+        require_mappable(np.dtype(array.dtype), value_range, str(path))
+    else:
+        to_pixels, channels = interpret(Stored(np.dtype(array.dtype), channels)), 1
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
     require_decodable(min(block_height, height), min(block_width, width), max_pixels, str(path))
 
@@ -79,9 +91,8 @@ def open_zarr(
         kept = sorted(at.values())
         order = [kept.index(at[name]) for name in ("y", "x", "c") if name in at]
         values = values.transpose(order)
-        return to_uint8(values if values.ndim == 3 else values[:, :, None], value_range)
+        return to_pixels(values if values.ndim == 3 else values[:, :, None])
 
-    channels = array.shape[at["c"]] if "c" in at else 1
     return BlockReader(
         (height, width, channels),
         (block_height, block_width),
