@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -25,6 +26,7 @@ from unet_dist.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
     restore_optimizer,
+    state_digest,
     write_checkpoint,
 )
 from unet_dist.config import ScheduleConfig
@@ -136,8 +138,18 @@ def flip_a_bit(path: Path, position: int) -> None:
 
 
 def edit_state(folder: Path, **changes: Any) -> None:
-    state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps({**state, **changes}))
+    """Change what a state says, as its writer would: with the digest of what it says then."""
+    state = {**json.loads((folder / "state.json").read_text()), **changes}
+    if "state.json" in state["sha256"]:
+        state["sha256"]["state.json"] = state_digest(state)
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def change_a_digit(folder: Path, key: str) -> None:
+    text = (folder / "state.json").read_text()
+    changed = re.sub(rf'("{key}": )\d', r"\g<1>7", text, count=1)
+    assert changed != text
+    (folder / "state.json").write_text(changed)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -153,6 +165,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other JSON": (lambda f: (f / "state.json").write_text("[1]"), "damaged: TypeError: "),
     "lacks a key": (lambda f: (f / "state.json").write_text('{"version": 1}'), "damaged: KeyError: "),
     "other version": (lambda f: edit_state(f, version=2), "got version 2, expected 1. Resume it with the release that wrote it."),
+    "a digit of a setting": (lambda f: change_a_digit(f, "seed"), "state.json: damaged: its SHA-256 is not the one it names."),
+    "a digit of the step": (lambda f: change_a_digit(f, "step"), "state.json: damaged: its SHA-256 is not the one it names."),
     "no digests": (lambda f: edit_state(f, sha256={}), "damaged: KeyError: "),
 }  # fmt: skip
 
@@ -201,6 +215,14 @@ def test_nothing_is_unpickled(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="damaged: SafetensorError"):
         read_checkpoint(path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_state_of_the_first_checkpoints_is_read_without_its_own_digest(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = write_checkpoint(tmp_path, checkpoint)
+    digests = json.loads((path / "state.json").read_text())["sha256"]
+    del digests["state.json"]
+    edit_state(path, sha256=digests)
+    assert_same(read_checkpoint(path).model, checkpoint.model)
 
 
 # ------------------------------------------------------------------------------------------------- writing and keeping

@@ -62,6 +62,7 @@ REFUSED: dict[str, list[Any]] = {
     "tile_size": [0],
     "window_batch": [0],
     "expected_processes": [0],
+    "extend_schedule": ["stretch"],
     "collective_timeout_s": [0.0, float("inf")],
 }
 # Words, switches and what only another module can judge.

@@ -220,12 +220,12 @@ def test_network_that_cannot_learn_is_a_finding_that_says_where_to_look(
 def test_resume_that_is_not_exact_is_a_finding(
     tmp_path: Path, fresh_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore = train._restore
+    restore = train.restore
 
     def forgetful(checkpoint: Any, model: Any, *rest: Any) -> Any:
         return restore(replace(checkpoint, optimizer=_halved(checkpoint.optimizer)), model, *rest)
 
-    monkeypatch.setattr(train, "_restore", forgetful)
+    monkeypatch.setattr(train, "restore", forgetful)
     with pytest.raises(
         DebugFinding, match=r"^The resume is not exact: saved at step 3 and made again, 2 steps end with"
     ):

@@ -5,11 +5,12 @@ is made or what it means: it sees names, tensors and JSON.
 
     checkpoints/step-00000100/model.safetensors      the parameters and buffers
                               optimizer.safetensors  its moments, by parameter name
-                              state.json             version, step, config, progress, a digest of each file
+                              state.json             version, step, config, progress, a digest of each file and of itself
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -71,13 +72,14 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     def fill(beside: Path) -> None:
         save_file(checkpoint.model, beside / MODEL_FILE)
         save_file(checkpoint.optimizer, beside / OPTIMIZER_FILE)
-        state = {
+        state: dict[str, Any] = {
             "version": VERSION,
             "step": checkpoint.step,
             "config": checkpoint.config,
             "progress": checkpoint.progress,
             "sha256": {name: digest(beside / name) for name in (MODEL_FILE, OPTIMIZER_FILE)},
         }
+        state["sha256"][STATE_FILE] = state_digest(state)
         write_whole(beside / STATE_FILE, json.dumps(state, indent=1).encode())
 
     with write_errors_named(path):
@@ -116,8 +118,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: got version {version}, expected {VERSION}. Resume it with the release that wrote it."
             )
+        digests = state["sha256"]
+        if len(digests) > 2 and digests[STATE_FILE] != state_digest(state):  # the first checkpoints had none of it
+            raise CheckpointError(f"{path / STATE_FILE}: damaged: its SHA-256 is not the one it names.")
         for name in (MODEL_FILE, OPTIMIZER_FILE):
-            if digest(path / name) != state["sha256"][name]:
+            if digest(path / name) != digests[name]:
                 raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one in {STATE_FILE}.")
         kinds = {"step": int, "config": dict, "progress": dict}
         for key, kind in kinds.items():
@@ -136,6 +141,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from None
+
+
+def state_digest(state: dict[str, Any]) -> str:
+    """The SHA-256 of all that state.json says but this."""
+    said = {**state, "sha256": {name: value for name, value in state["sha256"].items() if name != STATE_FILE}}
+    read_back = json.loads(json.dumps(said))  # keys are words, as they are when read
+    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

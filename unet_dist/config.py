@@ -158,6 +158,9 @@ class RunConfig:
     off from into another folder."""
     allow_config_change: bool = False
     """Resume although settings that change the result differ from the interrupted run's."""
+    extend_schedule: Literal["continue", "restart"] | None = None
+    """How the learning rate goes on where total_steps was raised on a run under way: continue enters the course of the new
+    length at the step reached, restart begins a new course over the steps left; by default such a run is refused."""
     checkpoint_steps: int | None = None
     """Optimizer steps between two checkpoints; by default eval_steps."""
     keep_checkpoints: int = 2
@@ -240,8 +243,17 @@ FREE_KEYS = frozenset(
             "split_sample",
             "checkpoint_activations",
         ),
-        *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "checkpoint_steps"),
-        *("keep_checkpoints", "log_steps", "trackers", "window_batch", "tile_size", "expected_processes", "debug"),
+        *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "extend_schedule"),
+        *(
+            "checkpoint_steps",
+            "keep_checkpoints",
+            "log_steps",
+            "trackers",
+            "window_batch",
+            "tile_size",
+            "expected_processes",
+            "debug",
+        ),
         "collective_timeout_s",
     }
 )
@@ -263,6 +275,8 @@ def check(config: Config) -> None:
         hints = get_type_hints(section)
         for f in dataclasses.fields(section):
             choices = get_args(hints[f.name])
+            if choices[1:] == (type(None),) and values[f.name] is not None:
+                choices = get_args(choices[0])
             if choices and all(isinstance(choice, str) for choice in choices):
                 _require(values[f.name] in choices, f.name, values[f.name], "one of " + ", ".join(choices))
             if hints[f.name] in (str, str | None):

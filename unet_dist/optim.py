@@ -34,28 +34,32 @@ def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.A
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
 
 
-def set_step(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int) -> float:
-    """Set learning rate and beta1 for the update that makes step `step` (1 to total_steps); returns the learning rate."""
-    rate, momentum = course(schedule)(step)
+def set_step(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int, start: int = 0) -> float:
+    """Set learning rate and beta1 for the update that makes step `step` (start + 1 to total_steps); returns the learning rate.
+
+    Args:
+        start: the step after which the course began, above 0 where a run was extended by a new one.
+    """
+    rate, momentum = course(schedule, start)(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
         group["betas"] = (momentum, group["betas"][1])
     return rate
 
 
-def course(schedule: ScheduleConfig) -> Callable[[int], tuple[float, float]]:
-    """The schedule as a function: step (1 to total_steps) -> (learning rate, beta1)."""
-    peak, total, rise = schedule.learning_rate, schedule.total_steps, schedule.warmup_fraction
+def course(schedule: ScheduleConfig, start: int = 0) -> Callable[[int], tuple[float, float]]:
+    """The schedule as a function: step (start + 1 to total_steps) -> (learning rate, beta1)."""
+    peak, total, rise = schedule.learning_rate, schedule.total_steps - start, schedule.warmup_fraction
 
     def onecycle(step: int) -> tuple[float, float]:
         """Smith and Topin 2018 (arXiv 1708.07120), with cosine phases as torch.optim.lr_scheduler.OneCycleLR."""
-        start = peak / START_DIVISOR
+        low = peak / START_DIVISOR
         turn, last = rise * total - 1, total - 1
         at = step - 1
         if at <= turn and turn > 0:
-            return _cosine(start, peak, at / turn), _cosine(HIGH_MOMENTUM, LOW_MOMENTUM, at / turn)
+            return _cosine(low, peak, at / turn), _cosine(HIGH_MOMENTUM, LOW_MOMENTUM, at / turn)
         share = (at - turn) / (last - turn) if last > turn else 1.0
-        return _cosine(peak, start / END_DIVISOR, share), _cosine(LOW_MOMENTUM, HIGH_MOMENTUM, share)
+        return _cosine(peak, low / END_DIVISOR, share), _cosine(LOW_MOMENTUM, HIGH_MOMENTUM, share)
 
     def warmed(step: int) -> tuple[float, float]:
         warmup = round(rise * total)
@@ -65,7 +69,8 @@ def course(schedule: ScheduleConfig) -> Callable[[int], tuple[float, float]]:
         decay = {"constant": 1.0, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "poly": left**POLY_POWER}
         return peak * decay[schedule.schedule], BETAS[0]
 
-    return onecycle if schedule.schedule == "onecycle" else warmed
+    chosen = onecycle if schedule.schedule == "onecycle" else warmed
+    return lambda step: chosen(step - start)
 
 
 def _cosine(start: float, end: float, share: float) -> float:

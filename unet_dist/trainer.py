@@ -56,6 +56,7 @@ class Progress:
         overflows: fp16 steps that the loss scaler skipped.
         seconds: wall time of training so far.
         scaler: the state of the fp16 loss scaler.
+        schedule_start: the step after which the course of the learning rate began.
     """
 
     step: int = 0
@@ -66,6 +67,7 @@ class Progress:
     overflows: int = 0
     seconds: float = 0.0
     scaler: dict[str, Any] | None = None
+    schedule_start: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Trainer:
         # Gradients are averaged over the processes, so each one's share counts world_size times. The division comes before
         # the backward pass: summed gradients overflow fp16.
         scale = processes.world_size / torch.where(divisor > 0, divisor, 1.0)
-        set_step(parts.optimizer, parts.config.schedule, step)
+        set_step(parts.optimizer, parts.config.schedule, step, self.progress.schedule_start)
         totals: Any = processes.sum_
         if parts.loss.has_statistics and len(share.batches) > 1:
             totals = processes.sum_(self._gradient.count(share.batches, self._device))

@@ -12,7 +12,9 @@ import torch
 
 from tests.distributed.conftest import TINY, Laboratory
 from tests.distributed.processes import last_step
-from unet_dist.checkpoint import list_checkpoints, read_checkpoint
+from unet_dist.checkpoint import list_checkpoints, read_checkpoint, state_digest
+from unet_dist.config import ScheduleConfig
+from unet_dist.optim import course
 from unet_dist.tracking import read_metrics
 
 SHORT: dict[str, Any] = {"total_steps": 6, "eval_steps": 2, "keep_checkpoints": 9, "schedule": "constant"}
@@ -40,6 +42,14 @@ def error_of(lab: Laboratory, capsys: pytest.CaptureFixture[str], words: list[st
     return error.removeprefix("unet-dist: error: ").rstrip()
 
 
+def edit_config(checkpoint: Path, **changes: Any) -> None:
+    """Change the settings that a checkpoint remembers."""
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    state["config"] |= changes
+    state["sha256"]["state.json"] = state_digest(state)
+    (checkpoint / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+
 def test_finished_run_started_again_changes_nothing(lab: Laboratory, finished: Path) -> None:
     before = content(finished)
     lab.alone(lab.train("short", **SHORT))
@@ -47,17 +57,40 @@ def test_finished_run_started_again_changes_nothing(lab: Laboratory, finished: P
     assert [path.name for path in list_checkpoints(finished / "checkpoints")] == [f"step-0000000{n}" for n in (2, 4, 6)]
 
 
-def test_more_steps_are_another_run_unless_told_otherwise(
+def test_more_steps_ask_how_the_learning_rate_goes_on(
     lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished, lab.folder / "longer")
-    words = lab.train("longer", **{**SHORT, "total_steps": 8})
-    assert "with other settings: total_steps: 6 -> 8. Take them back, set" in error_of(lab, capsys, words)
-    lab.alone([*words, "--allow_config_change"])
-    assert last_step(lab.folder / "longer") == 8
-    assert [r["step"] for r in read_metrics(lab.folder / "longer/metrics.jsonl") if r["split"] == "train"] == [
-        *range(1, 9)
-    ]
+    words = lab.train("short", **{**SHORT, "total_steps": 8})
+    assert error_of(lab, capsys, words) == (
+        f"{finished} holds a run at step 6 with other settings: total_steps: 6 -> 8. Say how the learning rate goes on: "
+        "--extend_schedule continue (the course of 8 steps, entered at step 6) or --extend_schedule restart (a new course over the "
+        "2 steps left). Or take it back, or choose another --output_path."
+    )
+    sentence = error_of(lab, capsys, [*words, "--seed=1"])
+    assert "total_steps: 6 -> 8; seed: 20261123 -> 1. Say how" in sentence
+    assert sentence.endswith(
+        "Take them back, set --allow_config_change true to go on with them, or choose another --output_path."
+    )
+
+
+@pytest.mark.parametrize(("extension", "length", "first"), [("continue", 8, 7), ("restart", 2, 1)])
+def test_more_steps_go_on_in_the_old_course_or_a_new_one(
+    lab: Laboratory, finished: Path, extension: str, length: int, first: int
+) -> None:
+    """Six steps, and two more; the second of them after another start, which must not begin yet another course."""
+    folder = lab.folder / f"longer-{extension}"
+    shutil.copytree(finished, folder)
+    keys = {**SHORT, "total_steps": 8, "schedule": "onecycle", "checkpoint_steps": 1, "extend_schedule": extension}
+    edit_config(list_checkpoints(folder / "checkpoints")[-1], schedule="onecycle")
+    words = lab.train(folder.name, **keys)
+    lab.alone(words)
+    weights = content(folder)["last/model.safetensors"]
+    shutil.rmtree(folder / "checkpoints/step-00000008")
+    lab.alone(words)
+    assert content(folder)["last/model.safetensors"] == weights
+    course_ = course(ScheduleConfig(total_steps=length, learning_rate=TINY["learning_rate"]))
+    rates = [r["learning_rate"] for r in read_metrics(folder / "metrics.jsonl") if r["split"] == "train"][6:]
+    assert rates == [course_(first)[0], course_(first + 1)[0]]
 
 
 def test_never_refuses_a_folder_with_a_run(lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unet_dist.checkpoint import list_checkpoints
+from unet_dist.checkpoint import list_checkpoints, state_digest
 from unet_dist.cli import main
 from unet_dist.distributed import is_lost_peer
 from unet_dist.files import digest
@@ -175,8 +175,10 @@ def damage_tensor(folder: Path) -> None:
 
 
 def set_state(folder: Path, **changes: object) -> None:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    (folder / "state.json").write_text(json.dumps({**state, **changes}), encoding="utf-8")
+    """Change what a state says, with a digest that fits it."""
+    state = {**json.loads((folder / "state.json").read_text(encoding="utf-8")), **changes}
+    state["sha256"]["state.json"] = state_digest(state)
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["tensor", "half JSON", "deep JSON", "step of words", "config of numbers"])
@@ -245,6 +247,20 @@ def test_key_that_an_older_checkpoint_lacks_was_at_its_default(
     other = {"warmup_fraction": ("0.3", "0.1"), "norm": ("'none'", "weight")}[key]
     sentence = sentence_of(capfd, *words, f"--{key}", other[1])
     assert f"with other settings: {key}: {other[0]} -> " in sentence
+
+
+def test_another_precision_is_said_and_goes_on(
+    run_folder: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a run that a GPU began in bf16 goes on where there is none."""
+    newest = list_checkpoints(run_folder / "checkpoints")[0]
+    shutil.rmtree(list_checkpoints(run_folder / "checkpoints")[1])
+    config = json.loads((newest / "state.json").read_text(encoding="utf-8"))["config"]
+    set_state(newest, config={**config, "mixed_precision": "bf16"})
+    code, out, _ = train(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert code == 0
+    assert "Going on in another precision: mixed_precision bf16 -> no." in " ".join(out.split())
+    assert model_of(run_folder) == model_of(finished)
 
 
 @pytest.mark.parametrize("line", ["[1]", '{"split": "train"}', '{"step": "two"}', "\x00\x01", "[" * 100_000])

@@ -6,20 +6,12 @@ import json
 import math
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from unet_dist.checkpoint import (
-    Checkpoint,
-    list_checkpoints,
-    newest_whole,
-    read_checkpoint,
-    restore_optimizer,
-)
 from unet_dist.commands.objective import border_weights_of, loss_of, refuse_whole_images
 from unet_dist.commands.parts import (
     CONFIG_FILE,
@@ -33,15 +25,16 @@ from unet_dist.commands.parts import (
     resolve_tile_size,
     teller_of,
 )
-from unet_dist.config import FREE_KEYS, BatchCut, Config, cut_batch
+from unet_dist.commands.resuming import answer_changes, find_checkpoint, restore
+from unet_dist.config import BatchCut, Config, cut_batch
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import CropReader, RunShares
 from unet_dist.data.statistics import summarise
 from unet_dist.debugging import debug, debugging_config
 from unet_dist.distributed import Processes, launcher_accumulation
-from unet_dist.errors import CheckpointError, ConfigError, LaunchError
+from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.evaluation import evaluate_split
-from unet_dist.files import recover_folder, write_whole
+from unet_dist.files import write_whole
 from unet_dist.locking import lock_run
 from unet_dist.machine import describe_machine, record_start
 from unet_dist.metrics import Scores
@@ -84,7 +77,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     if has_tiles or cut.splits_samples:
         refuse_whole_images(schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
     _refuse_beyond_memory(skeleton, cut, side)
-    checkpoint = _find_checkpoint(config, processes, teller, folder)
+    checkpoint = find_checkpoint(config, processes, teller, folder)
 
     cache = open_data(config, teller)
     model: Any = build_network(config, cache)
@@ -96,8 +89,9 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         input_size=side or "full",
         mixed_precision=processes.precision,
     )
+    has_new_schedule = False
     if checkpoint is not None:
-        _refuse_changes(checkpoint, config, teller)
+        has_new_schedule = answer_changes(checkpoint, config, teller)
     elif config.model.init_from is not None:
         _start_from(config.model.init_from, model, teller)
 
@@ -115,7 +109,9 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     optimizer = build_optimizer(model, config.schedule)
     progress = Progress()
     if checkpoint is not None:
-        progress = _restore(checkpoint, model, optimizer, processes)
+        progress = restore(checkpoint, model, optimizer, processes)
+        if has_new_schedule:
+            progress.schedule_start = progress.step
     wrapped = processes.prepare(model)
 
     train = cache.split("train")
@@ -171,7 +167,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     )
     if config.run.debug:
         _introduce(parts, cache, progress)
-        debug(parts, lambda checkpoint: _restore(checkpoint, model, optimizer, processes), progress)
+        debug(parts, lambda checkpoint: restore(checkpoint, model, optimizer, processes), progress)
         return
     if processes.is_main:
         _write_folder(folder, config, cache, progress)
@@ -224,101 +220,6 @@ def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None) -> Non
         )
 
 
-def _find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from, read by the main process and given to all.
-
-    Raises:
-        CheckpointError: resume never, and the folder holds a run; or the named one is not whole, or not this run's.
-    """
-    checkpoint = None
-    if processes.is_main:
-        checkpoints = folder / "checkpoints"
-        for name in ("best", "last"):
-            recover_folder(folder / name)
-        if config.run.resume == "never":
-            if list_checkpoints(checkpoints):
-                raise CheckpointError(
-                    f"resume: got never, but {folder} holds a run with {len(list_checkpoints(checkpoints))} checkpoint(s). "
-                    "Choose another --output_path, or remove the folder."
-                )
-        elif config.run.resume == "auto":
-            checkpoint = newest_whole(checkpoints, teller.say)
-        else:
-            checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
-    header = processes.share((checkpoint.step, checkpoint.config, checkpoint.progress) if checkpoint else None)
-    if header is None or checkpoint is not None:
-        return checkpoint
-    return Checkpoint(header[0], {}, {}, header[1], header[2])
-
-
-def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
-    """The checkpoint to go on from where one is named: it, until the folder has one that follows from it.
-
-    Raises:
-        CheckpointError: it is not whole, or the folder holds a run that does not follow from it.
-    """
-    if own is not None and own.config.get("resume") == path:
-        return own  # the same command, started again
-    named = read_checkpoint(Path(path))
-    if own is None:  # its best model lies elsewhere: the best of this folder is still to come
-        return replace(named, progress={**named.progress, "best_miou": 0.0, "best_step": 0, "evals_without_better": 0})
-    if Path(path).resolve() == (folder / "checkpoints" / f"step-{own.step:08d}").resolve():
-        return own
-    raise CheckpointError(
-        f"resume: got {path}, but {folder} holds a run of its own at step {own.step}. Choose another --output_path to branch "
-        "off, or set --resume auto to go on with what the folder holds."
-    )
-
-
-def _refuse_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> None:
-    """List the settings that differ from the interrupted run's and would change its result.
-
-    Raises:
-        ConfigError: there are some, and allow_config_change is not set.
-    """
-    old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
-    new = config.flat()
-    changes = [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if key not in FREE_KEYS and old[key] != new[key]]
-    if not changes:
-        return
-    listed = "; ".join(changes)
-    if not config.run.allow_config_change:
-        raise ConfigError(
-            f"{config.run.output_path} holds a run at step {checkpoint.step} with other settings: {listed}. Take them back, set "
-            "--allow_config_change true to go on with them, or choose another --output_path."
-        )
-    teller.say(f"Going on with changed settings: {listed}.")
-
-
-def _restore(
-    checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
-) -> Progress:
-    """Put a checkpoint into the model and its optimizer: read by the main process, copied to the others."""
-    if processes.is_main:
-        try:
-            model.load_state_dict(checkpoint.model)
-        except RuntimeError as error:
-            raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
-        restore_optimizer(model, optimizer, checkpoint.optimizer)
-    else:
-        shapes = {"exp_avg": None, "exp_avg_sq": None, "step": ()}
-        for parameter in model.parameters():
-            optimizer.state[parameter] = {
-                moment: torch.zeros_like(parameter) if shape is None else torch.zeros((), device=parameter.device)
-                for moment, shape in shapes.items()
-            }
-    processes.copy_from_main(model.state_dict().values())
-    for parameter in model.parameters():
-        processes.copy_from_main(optimizer.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq", "step"))
-    try:
-        return Progress(**checkpoint.progress)
-    except TypeError as error:
-        raise CheckpointError(
-            f"The checkpoint of step {checkpoint.step} holds another kind of progress: {error}. It is of another release, or "
-            "damaged: remove its folder to take the one before."
-        ) from None
-
-
 def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
     """Copy trained weights into a new network; what has another shape, such as the head of other classes, stays new.
 
@@ -342,7 +243,8 @@ def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
 
 def _write_folder(folder: Path, config: Config, cache: Cache, progress: Progress) -> None:
     """Write what describes the run: its resolved config, the ids of each split, and its data in numbers."""
-    keys = {key: value for key, value in config.flat().items() if key not in ("resume", "allow_config_change")}
+    answers = ("resume", "allow_config_change", "extend_schedule")  # to a start, not of the run
+    keys = {key: value for key, value in config.flat().items() if key not in answers}
     write_whole(folder / CONFIG_FILE, yaml.safe_dump(keys, sort_keys=False).encode())
     ids = {name: cache.split(name).ids for name in cache.splits}
     write_whole(folder / "splits.json", json.dumps(ids, indent=1).encode())
