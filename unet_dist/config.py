@@ -22,8 +22,10 @@ Precision = Literal["auto", "no", "fp16", "bf16"]
 class ModelConfig:
     """The network"""
 
-    model: Literal["unet"] = "unet"
-    """Architecture: unet is the paper's (Ronneberger et al. 2015)."""
+    model: str = "unet"
+    """Architecture: unet is the paper's (Ronneberger et al. 2015); segformer, or segformer:b0 to b5, starts new, and
+    segformer:USER/NAME from published weights (extra: segformer); smp:Unet:resnet34 and others, with :imagenet from published
+    weights (extra: smp)."""
     in_channels: int | None = None
     """Channels of an image, 1 or more; by default what the data set has."""
     num_classes: int | None = None

@@ -5,7 +5,7 @@ Owns how a config becomes a data set and a network. The commands themselves read
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from unet_dist.data.cache import Cache, CacheSettings, is_whole, locate_cache
 from unet_dist.data.source import open_source
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import CheckpointError, ConfigError, SizeError
-from unet_dist.models.registry import build_model, load_model
+from unet_dist.models.registry import MODELS, build_model, find_model, load_model
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import (
     DEFAULT_TILE_SIZE_PX,
@@ -83,6 +83,24 @@ def open_data(config: Config, teller: Teller) -> Cache:
     )
 
 
+def architecture(config: Config) -> dict[str, Any]:
+    """The keys of a config that are options of its network.
+
+    Raises:
+        ConfigError: there is no such network, or a key is set that has no effect on it.
+    """
+    name, model = config.model.model, config.model
+    keys = find_model(name)[0].config_keys
+    for key in sorted({key for other in MODELS.values() for key in other.config_keys} - set(keys)):
+        default = next(f.default for f in fields(model) if f.name == key)
+        if getattr(model, key) != default:
+            raise ConfigError(
+                f"{key}: got {getattr(model, key)!r}, which has no effect on the model {name}: "
+                f"{'it takes ' + ', '.join(keys) if keys else 'it takes no such key'}. Remove {key}."
+            )
+    return {key: getattr(model, key) for key in keys}
+
+
 def build_network(config: Config, cache: Cache) -> torch.nn.Module:
     """Build the network of a config for a data set, with first weights that depend on the seed alone.
 
@@ -100,13 +118,7 @@ def build_network(config: Config, cache: Cache) -> torch.nn.Module:
         config.model.model,
         in_channels=cache.channels,
         num_classes=cache.num_classes,
-        base_channels=config.model.base_channels,
-        depth=config.model.depth,
-        norm=config.model.norm,
-        padding=config.model.padding,
-        upsampling=config.model.upsampling,
-        dropout=config.model.dropout,
-        checkpoint_activations=config.model.checkpoint_activations,
+        **architecture(config),
         mean=cache.mean,
         std=[max(std, 1.0) for std in cache.std],  # a flat channel stays finite: one step of uint8
         class_names=cache.class_names,
@@ -117,18 +129,23 @@ def build_network(config: Config, cache: Cache) -> torch.nn.Module:
     return model
 
 
+def load_published(config: Config, model: Any, teller: Teller) -> None:
+    """Copy the published weights into a new network that its config names as its variant; where it names none, nothing.
+
+    Raises:
+        CheckpointError: they cannot be had, or do not fit.
+    """
+    _, variant = find_model(config.model.model)
+    told = model.load_variant(variant) if variant else None
+    if told is not None:
+        teller.say(told)
+
+
 def build_skeleton(config: Config) -> Any:
     """The network without weights, before any data is read: for what follows from its architecture alone."""
+    options = architecture(config)
     with torch.device("meta"):
-        return build_model(
-            config.model.model,
-            base_channels=config.model.base_channels,
-            depth=config.model.depth,
-            norm=config.model.norm,
-            padding=config.model.padding,
-            upsampling=config.model.upsampling,
-            dropout=config.model.dropout,
-        )
+        return build_model(config.model.model, **options)
 
 
 def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unet_dist.commands.parts import resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.commands.parts import architecture, resolve_input_size, resolve_tile_size, training_halo
 from unet_dist.config import BatchCut, Config, cut_batch, synthetic_size
 from unet_dist.data.cache import Cache, CacheSettings, open_cache
 from unet_dist.data.source import open_source
@@ -133,16 +133,13 @@ def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
 
 
 def _setting(config: Config, options: PlanOptions, data: _Data) -> Setting:
-    model = config.model
-    names = ("base_channels", "depth", "norm", "padding", "upsampling", "dropout", "checkpoint_activations")
-    architecture = {name: getattr(model, name) for name in names}
     precision = config.run.mixed_precision
     if precision == "auto":
         is_fast = options.device == "cuda" or has_fast_bf16(options.device)
         precision = "bf16" if is_fast and config.run.dtype == "float32" else "no"
     return Setting(
-        build=partial(build_model, model.model, in_channels=data.channels, num_classes=data.num_classes),
-        options=tuple(architecture.items()),
+        build=partial(build_model, config.model.model, in_channels=data.channels, num_classes=data.num_classes),
+        options=tuple(architecture(config).items()),
         device_type=options.device,
         precision=precision,
         dtype=getattr(torch, config.run.dtype),
@@ -192,14 +189,20 @@ def _introduce(planned: _Run, console: Console) -> None:
         f"({planned.data.known_from})"
     )
     console.print(
-        f"{type(model).__name__}: {parameters:,} parameters, base_channels {config.model.base_channels}, depth "
-        f"{config.model.depth}, norm {config.model.norm}; {precision} on {planned.setting.device_type}"
+        f"{type(model).__name__}: {parameters:,} parameters{_options(planned)}; {precision} on {planned.setting.device_type}"
     )
     cut = planned.cut
     console.print(
         f"batch {config.schedule.batch_size} on {cut.world_size} process{'es' * (cut.world_size > 1)}: micro-batches of "
         f"{cut.micro_batch_size}, accumulation {-(-planned.share // cut.micro_batch_size)}"
     )
+
+
+def _options(planned: _Run) -> str:
+    """What was said of the network, as ", base_channels 64, depth 4, norm none"; its variant where it has such."""
+    known = dict(planned.setting.options)
+    told = [f", {key} {known[key]}" for key in ("base_channels", "depth", "norm") if key in known]
+    return "".join(told) or f", {planned.config.model.model}"
 
 
 def _table(*columns: str, left: int = 1) -> Table:
@@ -357,7 +360,9 @@ def _print_fitting(planned: _Run, training: Peak, prediction: Peak, memory_bytes
 
 def _print_remedies(found: list[Remedy], console: Console) -> None:
     if not found:
-        console.print("Nothing makes it fit but a smaller network (--base_channels, --depth) or more memory.")
+        console.print(
+            "Nothing makes it fit but a smaller network (of the U-Net: --base_channels, --depth) or more memory."
+        )
         return
     _head(console, "to fit, any of")
     table = _table("set", "costs", "needs", left=2)

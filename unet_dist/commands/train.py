@@ -17,6 +17,7 @@ from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
     build_skeleton,
+    load_published,
     load_run,
     open_data,
     open_for,
@@ -92,8 +93,10 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     has_new_schedule = False
     if checkpoint is not None:
         has_new_schedule = answer_changes(checkpoint, config, teller)
-    elif config.model.init_from is not None:
-        _start_from(config.model.init_from, model, teller)
+    else:
+        load_published(config, model, teller)
+        if config.model.init_from is not None:
+            _start_from(config.model.init_from, model, teller)
 
     model.to(processes.device)
     if (

@@ -1,7 +1,7 @@
 """What keeps the activations of a network in scale: scaled weight standardisation, batch norm, group norm.
 
-Owns the layers; which of them couple pixels or samples is read off a finished model here too, so that exact tiles can
-be refused with the layer's name. Must not know the architecture around them.
+Owns the layers; which of them, and of other networks' layers, couple pixels or samples is read off a finished model here
+too, so that exact tiles can be refused with the layer's name. Must not know the architecture around them.
 
 Source: Brock, De, Smith, "Characterizing signal propagation to close the performance gap in unnormalized ResNets",
 arXiv 2101.08692, section 4.
@@ -98,12 +98,31 @@ def activation_norm(norm: str, channels: int) -> nn.Module:
     return nn.Identity()
 
 
-def pixel_coupling(model: nn.Module) -> str | None:
-    """Name the first layer of `model` whose output at a pixel depends on all pixels in evaluation, and why."""
+def pixel_coupling(model: nn.Module, attention: tuple[type[nn.Module], ...] = ()) -> str | None:
+    """Name the first layer of `model` whose output at a pixel depends on all pixels in evaluation, and why.
+
+    A LayerNorm over channels alone treats every pixel by itself and is none; one over further dimensions is.
+
+    Args:
+        attention: kinds of layers, beside torch's own, that attend from each pixel to all.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, nn.GroupNorm | _InstanceNorm):
-            kind = type(module).__name__
-            return f"{name} ({kind}): its mean and variance are taken over all pixels of the window"
+        reason = _coupling_of(module, attention)
+        if reason is not None:
+            return f"{name} ({type(module).__name__}): {reason}"
+    return None
+
+
+def _coupling_of(module: nn.Module, attention: tuple[type[nn.Module], ...]) -> str | None:
+    statistics = "its mean and variance are taken over all pixels of the window"
+    if isinstance(module, nn.GroupNorm | _InstanceNorm):
+        return statistics
+    if isinstance(module, nn.LayerNorm):
+        return statistics if len(module.normalized_shape) > 1 else None
+    if isinstance(module, (nn.MultiheadAttention, *attention)):
+        return "each pixel attends to all pixels of the window"
+    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+        return "it pools over all pixels of the window"
     return None
 
 

@@ -7,7 +7,7 @@ so that nothing is unpickled, and weights that do not fit are an error. Must not
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +22,9 @@ from unet_dist.errors import CheckpointError, ConfigError, suggest
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# What transformers writes beside its own config.json: how images are prepared, and weights from before safetensors.
+PROCESSOR_FILE = "preprocessor_config.json"
+PICKLE_FILE = "pytorch_model.bin"
 FORMAT_VERSION = 1
 _BESIDE_THE_OPTIONS = ("model_type", "format_version")
 
@@ -61,9 +64,12 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
     if path.exists():
         _require_files(path)
         return path
-    # Only these two names are asked for: a pickle in the repository is not even downloaded.
+    # Only these names are asked for: a pickle beside safetensors, or in a repository of ours, is not even downloaded.
+    names = [CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE]
     try:
-        folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **download))
+        folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=names, **download))
+        if not (folder / WEIGHTS_FILE).is_file() and _is_of_transformers(folder):
+            folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*names, PICKLE_FILE], **download))
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
@@ -75,9 +81,21 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
     return folder
 
 
+def is_foreign(config: Mapping[str, Any]) -> bool:
+    """Say whether a config.json is of transformers, and not of this package."""
+    return "format_version" not in config and ("transformers_version" in config or "architectures" in config)
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    try:
+        return is_foreign(read_config(folder))
+    except (CheckpointError, OSError):
+        return False
+
+
 def _require_files(folder: Path) -> None:
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-    if not missing:
+    if not missing or (missing == [WEIGHTS_FILE] and (folder / PICKLE_FILE).is_file() and _is_of_transformers(folder)):
         return
     remedy = "Give the folder that save_pretrained wrote."
     nested = [name for name in ("best", "last") if (folder / name / CONFIG_FILE).is_file()]
@@ -93,7 +111,7 @@ def _require_files(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a model folder's config.json, `model_type` and `format_version` included.
+    """Read a model folder's config.json, `model_type` and `format_version` included; or that of transformers.
 
     Raises:
         CheckpointError: it is not JSON, names no model_type or is of another format_version.
@@ -108,7 +126,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f'{file} names no "model_type". Expected the {CONFIG_FILE} of a model of unet_dist. '
             "It belongs to another library: load it with that one."
         )
-    if config.get("format_version") != FORMAT_VERSION:
+    if not is_foreign(config) and config.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{file} has format_version {config.get('format_version')!r}. Expected {FORMAT_VERSION}. "
             "Load it with the version of unet_dist that wrote it, or update this one."
@@ -119,11 +137,54 @@ def read_config(folder: Path) -> dict[str, Any]:
 class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPLATE, library_name="unet_dist"):
     """Adds save_pretrained, from_pretrained and push_to_hub to an nn.Module.
 
-    The class that inherits sets `model_type`, and keeps every argument of its constructor as an attribute of the same
-    name.
+    The class that inherits sets `model_type` and `config_keys`, and keeps every argument of its constructor as an
+    attribute of the same name. A network of another library also says what a variant is and how its checkpoints are read.
+
+    Attributes:
+        config_keys: those keys of a training config that are arguments of the constructor; the others of ModelConfig that
+            describe a network have no effect on this one.
+        resize_to: (height, width) that a whole image is scaled to before the network and its logits back from; None: not.
     """
 
     model_type: ClassVar[str]
+    config_keys: ClassVar[tuple[str, ...]]
+    resize_to: Sequence[int] | None = None
+
+    @classmethod
+    def variant_options(cls, variant: str) -> dict[str, Any]:
+        """Say which of the constructor's options the VARIANT of `--model NAME:VARIANT` stands for.
+
+        Raises:
+            ConfigError: there is no such variant.
+            CheckpointError: a published one that cannot be had.
+        """
+        raise ConfigError(
+            f'model: got "{cls.model_type}:{variant}", expected "{cls.model_type}" alone: it has no variants. '
+            f"Set --model {cls.model_type}."
+        )
+
+    def load_variant(self, variant: str) -> str | None:
+        """Copy a variant's published weights into this new network; says what was copied, None where there are none.
+
+        Raises:
+            CheckpointError: they cannot be had, or do not fit.
+        """
+        return None
+
+    @classmethod
+    def adopt(cls, folder: Path, config: Mapping[str, Any], *, map_location: str | torch.device = "cpu") -> Any:
+        """Load a checkpoint that another library wrote, in evaluation mode.
+
+        Args:
+            config: of its config.json.
+
+        Raises:
+            CheckpointError: there is nothing of this model to be adopted.
+        """
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} was written by another library. Expected the {CONFIG_FILE} of a model of unet_dist. "
+            "Load it with that one."
+        )
 
     def config(self) -> dict[str, Any]:
         """Collect what config.json says: the model type and the constructor's options as they are now."""
@@ -178,6 +239,9 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
                 f'{folder / CONFIG_FILE} is of model_type "{config["model_type"]}". Expected "{cls.model_type}" for '
                 f"{cls.__name__}. Use unet_dist.models.registry.load_model, which takes every type."
             )
+        if is_foreign(config):
+            adopted: Model = cls.adopt(folder, config, map_location=model_kwargs.get("map_location", "cpu"))
+            return adopted
         unknown = sorted(set(config) - {*_BESIDE_THE_OPTIONS, *cls._option_names()})
         if unknown:
             raise CheckpointError(

@@ -15,29 +15,46 @@ from torch import nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
+from unet_dist.models.segformer import SegFormer
+from unet_dist.models.smp import SegmentationModel
 from unet_dist.models.unet import UNet
 
-MODELS: dict[str, type[PretrainedModel]] = {model.model_type: model for model in (UNet,)}
+MODELS: dict[str, type[PretrainedModel]] = {model.model_type: model for model in (UNet, SegFormer, SegmentationModel)}
+
+
+def find_model(name: str) -> tuple[type[PretrainedModel], str]:
+    """Find the class and the variant that NAME or NAME:VARIANT stands for; the variant is empty where none is named.
+
+    Raises:
+        ConfigError: no such model.
+    """
+    model_type, _, variant = name.partition(":")
+    if model_type not in MODELS:
+        raise ConfigError(f'Got model "{model_type}". Expected one that exists. {suggest(model_type, MODELS)}')
+    return MODELS[model_type], variant
 
 
 def build_model(name: str, **options: Any) -> Any:
     """Build a model with fresh weights from torch's generator.
 
     Args:
-        name: a key of MODELS.
-        options: arguments of its constructor.
+        name: a key of MODELS, or with a variant of it: segformer:b2.
+        options: arguments of its constructor; what a variant fixes goes before them.
 
     Raises:
-        ConfigError: no such model, or no such option of it.
+        ConfigError: no such model or variant, or no such option of it.
+        CheckpointError: a published variant that cannot be had.
+        ExtraError: the library that it takes is not installed.
     """
-    if name not in MODELS:
-        raise ConfigError(f'Got model "{name}". Expected one that exists. {suggest(name, MODELS)}')
-    cls = MODELS[name]
+    cls, variant = find_model(name)
     valid = [option for option in inspect.signature(cls.__init__).parameters if option != "self"]
     for option in options:
         if option not in valid:
             raise ConfigError(f'Got the option "{option}" for model "{name}". {suggest(option, valid)}')
-    return cls(**options)
+    fixed = cls.variant_options(variant) if variant else {}
+    if len(fixed.get("mean", [])) != options.get("in_channels", 3):  # of colour weights, for images that are none
+        fixed = {name: value for name, value in fixed.items() if name not in ("mean", "std")}
+    return cls(**{**options, **fixed})
 
 
 def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> Any:

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.errors import ConfigError, suggest
+from unet_dist.models.arguments import check_images, keep_description, require, require_count
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
     NORMS,
@@ -36,10 +37,6 @@ from unet_dist.models.normalisation import (
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_window_sizes
 from unet_dist.tiling.geometry import Locality, WindowSizes
-
-# Half of uint8's range: pixels become [-1, 1] where nobody measured the data set's own mean and deviation.
-DEFAULT_MEAN = 127.5
-DEFAULT_STD = 127.5
 
 
 class DoubleConv(nn.Module):
@@ -111,6 +108,17 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
     """
 
     model_type: ClassVar[str] = "unet"
+    config_keys: ClassVar[tuple[str, ...]] = (
+        *("base_channels", "depth", "norm", "padding", "upsampling", "dropout", "checkpoint_activations"),
+    )
+
+    # Kept by keep_description.
+    in_channels: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+    ignore_index: int | None
 
     def __init__(
         self,
@@ -130,13 +138,17 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        for name, count in (
-            ("in_channels", in_channels),
-            ("num_classes", num_classes),
-            ("base_channels", base_channels),
-            ("depth", depth),
-        ):
-            _require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
+        keep_description(
+            self,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            mean=mean,
+            std=std,
+            class_names=class_names,
+            ignore_index=ignore_index,
+        )
+        require_count("base_channels", base_channels)
+        require_count("depth", depth)
         for name, choice, valid in (
             ("norm", norm, NORMS),
             ("padding", padding, PADDINGS),
@@ -144,9 +156,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         ):
             if choice not in valid:
                 raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), valid)} Change {name}.')
-        _require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
-        self.in_channels = in_channels
-        self.num_classes = num_classes
+        require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         self.base_channels = base_channels
         self.depth = depth
         self.norm = norm
@@ -154,14 +164,6 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.upsampling = upsampling
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
-        self.mean = _per_channel("mean", mean, DEFAULT_MEAN, in_channels)
-        self.std = _per_channel("std", std, DEFAULT_STD, in_channels)
-        _require(min(self.std) > 0, "std", self.std, "deviations above 0")
-        self.class_names = None if class_names is None else list(class_names)
-        if self.class_names is not None:
-            is_complete = len(self.class_names) == num_classes
-            _require(is_complete, "class_names", self.class_names, f"{num_classes} names, one a class")
-        self.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
         self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding)
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
@@ -211,7 +213,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             DataError: not a batch of images with `in_channels` channels.
             SizeError: a side that the network does not take; names the nearest that it does.
         """
-        self._check_input(images)
+        check_images(self, images)
         features = self._run(self.encoder[0], self.encoder[0], images)
         skips = [features]
         for block in self.encoder[1:]:
@@ -222,15 +224,6 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             features = self._run(block, partial(_up, upsample, block), features, skips.pop())
         return self.classifier(features)  # (N, K, h, w)
-
-    def _check_input(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise DataError(
-                f"Got images of shape {tuple(images.shape)}. Expected (N, {self.in_channels}, height, width): this "
-                f"network has in_channels = {self.in_channels}. Convert the images, or build the network with theirs."
-            )
-        self.window_sizes.require(images.shape[2], "image height")
-        self.window_sizes.require(images.shape[3], "image width")
 
     def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
         """Run a stage around `block`, keeping only its inputs for the backward pass where activations are checkpointed."""
@@ -297,14 +290,3 @@ def _init_he(module: nn.Module) -> None:
     module.weight.normal_(0, math.sqrt(2 / fan_in))
     if module.bias is not None:
         module.bias.zero_()
-
-
-def _require(is_valid: bool, name: str, got: object, expected: str) -> None:
-    if not is_valid:
-        raise ConfigError(f"Got {name} = {got!r}. Expected {expected}. Change {name}.")
-
-
-def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:
-    values = [default] * in_channels if values is None else [float(value) for value in values]
-    _require(len(values) == in_channels, name, values, f"{in_channels} numbers, one an input channel")
-    return values

@@ -152,8 +152,9 @@ def remedies(
         is_coupled = setting.network.couples_batch is not None
         cost = "other batch statistics: another result" if is_coupled else "smaller batches on the device"
         found.append(Remedy(f"--micro_batch_size {smaller}", need, cost))
-    checkpointing = setting.with_option("checkpoint_activations", True)
-    if not dict(setting.options).get("checkpoint_activations"):
+    is_open = "checkpoint_activations" in setting.network.config_keys
+    if is_open and not dict(setting.options).get("checkpoint_activations"):
+        checkpointing = setting.with_option("checkpoint_activations", True)
         found += _checkpointing(checkpointing, memory_bytes, share, micro_batch_size, window)
     if setting.network.locality is not None and setting.network.couples_batch is None:
         tile = largest_side(setting, memory_bytes, lambda s: training_bytes(accumulating, 1, (s, s)), start=max(window))

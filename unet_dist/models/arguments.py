@@ -1,0 +1,88 @@
+"""What the constructors and the forward passes of all models check alike.
+
+Owns the checks of what travels with every network (channels, classes, mean and deviation, names) and of the images that it
+is given. Must not know any one architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from unet_dist.errors import ConfigError, DataError
+
+# Half of uint8's range: pixels become [-1, 1] where nobody measured the data set's own mean and deviation.
+DEFAULT_MEAN = 127.5
+DEFAULT_STD = 127.5
+
+
+def require(is_valid: bool, name: str, got: object, expected: str) -> None:
+    """Refuse a constructor's argument.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    if not is_valid:
+        raise ConfigError(f"Got {name} = {got!r}. Expected {expected}. Change {name}.")
+
+
+def require_count(name: str, count: object) -> None:
+    """Refuse what is no whole number of at least 1. Raises: ConfigError."""
+    require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
+
+
+def keep_description(
+    model: Any,
+    *,
+    in_channels: int,
+    num_classes: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+    ignore_index: int | None,
+) -> None:
+    """Check what travels with a network in config.json, and keep it as the network's attributes.
+
+    Args:
+        mean, std: per input channel, in units of uint8 (0 to 255); None means 127.5.
+        class_names: one a class, or None.
+
+    Raises:
+        ConfigError: a number or its count is not valid.
+    """
+    require_count("in_channels", in_channels)
+    require_count("num_classes", num_classes)
+    model.in_channels = in_channels
+    model.num_classes = num_classes
+    model.mean = _per_channel("mean", mean, DEFAULT_MEAN, in_channels)
+    model.std = _per_channel("std", std, DEFAULT_STD, in_channels)
+    require(min(model.std) > 0, "std", model.std, "deviations above 0")
+    model.class_names = None if class_names is None else list(class_names)
+    if model.class_names is not None:
+        is_complete = len(model.class_names) == num_classes
+        require(is_complete, "class_names", model.class_names, f"{num_classes} names, one a class")
+    model.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
+
+
+def check_images(model: Any, images: Tensor) -> None:
+    """Refuse images that a network does not take.
+
+    Raises:
+        DataError: not a batch of images with its `in_channels` channels.
+        SizeError: a side that it does not take; names the nearest that it does.
+    """
+    if images.ndim != 4 or images.shape[1] != model.in_channels:
+        raise DataError(
+            f"Got images of shape {tuple(images.shape)}. Expected (N, {model.in_channels}, height, width): this "
+            f"network has in_channels = {model.in_channels}. Convert the images, or build the network with theirs."
+        )
+    model.window_sizes.require(images.shape[2], "image height")
+    model.window_sizes.require(images.shape[3], "image width")
+
+
+def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:
+    values = [default] * in_channels if values is None else [float(value) for value in values]
+    require(len(values) == in_channels, name, values, f"{in_channels} numbers, one an input channel")
+    return values

@@ -1,0 +1,93 @@
+"""Checkpoints that transformers wrote: their weights, and how their images were prepared.
+
+Owns the two files beside config.json. Nothing of them is executed: weights are safetensors, or, for the checkpoints from
+before it, a pickle read by torch's weights-only reader, which knows tensors and plain containers and no code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unet_dist.errors import CheckpointError
+from unet_dist.models.pretrained import PICKLE_FILE, PROCESSOR_FILE, WEIGHTS_FILE, load_weights
+
+# The defaults of transformers' image processor for SegFormer, which hold for every key that a file leaves out.
+_MEAN, _STD, _SIZE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], {"height": 512, "width": 512}
+
+
+@dataclass(frozen=True)
+class Processor:
+    """How a published network's images are prepared.
+
+    Attributes:
+        mean, std: one a channel, in units of uint8 (0 to 255).
+        resize_to: (height, width) to which an image of any size and shape is scaled; None leaves it as it is.
+    """
+
+    mean: list[float]
+    std: list[float]
+    resize_to: tuple[int, int] | None
+
+
+def read_processor(folder: Path) -> Processor:
+    """Read preprocessor_config.json; without one, what the library does by default.
+
+    Raises:
+        CheckpointError: it is damaged, or scales in a way that is not known here.
+    """
+    file = folder / PROCESSOR_FILE
+    fields: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            fields = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{file} is damaged: {error}. Download the checkpoint again.") from error
+    # In units of uint8: (pixel * factor - mean) / std = (pixel - mean / factor) / (std / factor).
+    factor = float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0
+    mean: Sequence[float] = fields.get("image_mean", _MEAN)
+    std: Sequence[float] = fields.get("image_std", _STD)
+    if not fields.get("do_normalize", True):
+        mean, std = [0.0] * len(mean), [1.0] * len(std)
+    resize_to = _read_size(fields.get("size", _SIZE), file) if fields.get("do_resize", True) else None
+    return Processor([m / factor for m in mean], [s / factor for s in std], resize_to)
+
+
+def _read_size(size: Any, file: Path) -> tuple[int, int]:
+    if isinstance(size, int):  # of releases before 4.26: the side of a square
+        return size, size
+    if isinstance(size, dict) and {"height", "width"} <= set(size):
+        return int(size["height"]), int(size["width"])
+    raise CheckpointError(
+        f"{file}: got size {json.dumps(size)}, expected a height and a width, or one side of a square. Such scaling is not "
+        "known here: mend the file, or take another checkpoint."
+    )
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors by the names in its file, on the CPU.
+
+    Raises:
+        CheckpointError: there are none, or the file is damaged, or holds more than tensors.
+    """
+    if (folder / WEIGHTS_FILE).is_file():
+        return load_weights(folder / WEIGHTS_FILE)
+    file = folder / PICKLE_FILE
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{file} is damaged, or holds more than tensors, and is not read ({reason}). Download it again, or take a checkpoint "
+            f"with {WEIGHTS_FILE}."
+        ) from None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(f"{file} is no table of tensors. Take a checkpoint with {WEIGHTS_FILE}.")
+    return dict(weights)
