@@ -20,7 +20,7 @@ from unet_dist.errors import ConfigError
 
 # For each key the values that must be refused.
 REFUSED: dict[str, list[Any]] = {
-    "model": ["vnet"],
+    "model": [""],  # which names there are the registry knows
     "in_channels": [0],
     "num_classes": [1, 256],
     "base_channels": [0],

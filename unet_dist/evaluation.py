@@ -1,4 +1,4 @@
-"""Scores of a model over a split, by overlap-tile, on any number of processes.
+"""Scores of a model over a split, on any number of processes: by exact tiles, or by blended ones or whole images.
 
 Owns how the windows of a split are shared out and counted. Batches of windows are formed over the whole split and then
 given to the ranks, so the confusion matrix is the same bits on any number of processes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,11 +16,19 @@ from torch import Tensor
 
 from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes
-from unet_dist.imaging.reader import as_reader
+from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.metrics import CONFIDENCE_LEVELS, Scores, count_confidence, count_confusion
-from unet_dist.tiling.batches import plan_batches
-from unet_dist.tiling.geometry import assign, plan_tiles
-from unet_dist.tiling.inference import TiledModel, predict_batch, predict_batch_confidence, require_locality
+from unet_dist.prediction.exact import Piece
+from unet_dist.tiling.batches import WindowRef, plan_batches
+from unet_dist.tiling.geometry import Tile, TilePlan, assign, plan_tiles
+from unet_dist.tiling.inference import (
+    Labels,
+    TiledModel,
+    classify,
+    predict_batch,
+    predict_batch_confidence,
+    require_locality,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,15 @@ class Details:
         self.confidence.add_(count_confidence(truth, labels, confidence))
 
 
+class CoupledTiles(Protocol):
+    """How images are predicted by a network without a finite halo: by blended tiles, or as a whole."""
+
+    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan: ...
+    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece: ...
+    def probabilities(self, piece: Piece) -> Tensor:
+        """(K, height, width)."""
+
+
 def evaluate_split(
     model: TiledModel,
     samples: WindowedSamples,
@@ -55,6 +73,7 @@ def evaluate_split(
     *,
     tile_size: int,
     window_batch: int,
+    tiles: CoupledTiles | None = None,
     details: Details | None = None,
     is_stopped: Callable[[], bool] | None = None,
     advance: Callable[[int], None] | None = None,
@@ -66,6 +85,7 @@ def evaluate_split(
         samples: the split, its labels with IGNORED where a pixel counts nowhere.
         tile_size: largest side of a window, px.
         window_batch: windows computed at once.
+        tiles: how images are predicted; None takes exact tiles.
         details: filled with the counts over all processes; takes the confidence of every pixel.
         is_stopped: asked by all processes together before each round of batches; True ends the evaluation.
         advance: told the number of windows computed by all processes, after each round.
@@ -74,10 +94,15 @@ def evaluate_split(
         The scores over all processes, or None when it was stopped.
 
     Raises:
-        LocalityError: the model has no finite halo.
+        LocalityError: exact tiles of a model that has no finite halo.
     """
-    locality = require_locality(model)
-    plans = [plan_tiles(samples.label(i).shape, tile_size, model.window_sizes, locality) for i in range(len(samples))]
+    shapes = [samples.label(index).shape for index in range(len(samples))]
+    if tiles is None:
+        locality = require_locality(model)
+        plans = [plan_tiles(shape, tile_size, model.window_sizes, locality) for shape in shapes]
+    else:
+        plans = [tiles.plan(shape, tile_size) for shape in shapes]
+        window_batch = 1  # such a tile is a batch of windows by itself
     batches = plan_batches(plans, window_batch)
     mine = assign(len(batches), processes.rank, processes.world_size)
     rounds = len(assign(len(batches), 0, processes.world_size))  # rank 0 has the most; all ask as often
@@ -87,14 +112,7 @@ def evaluate_split(
             return None
         if number < len(mine):
             refs = batches[mine[number]]
-            windows = [
-                (as_reader(samples.image(ref.image)), plans[ref.image], plans[ref.image][ref.tile]) for ref in refs
-            ]
-            predicted: Sequence[tuple[Tensor, Tensor | None]]
-            if details is None:
-                predicted = [(labels, None) for labels in predict_batch(model, windows)]
-            else:
-                predicted = predict_batch_confidence(model, windows)
+            predicted = _predict(model, samples, plans, refs, tiles, is_detailed=details is not None)
             for ref, (labels, confidence) in zip(refs, predicted, strict=True):
                 tile = plans[ref.image][ref.tile]
                 part = samples.label(ref.image)[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
@@ -110,3 +128,37 @@ def evaluate_split(
         processes.sum_(details.by_image)
         processes.sum_(details.confidence)
     return Scores.of(processes.sum_(confusion), model.ignore_index)
+
+
+def _predict(
+    model: TiledModel,
+    samples: WindowedSamples,
+    plans: Sequence[TilePlan],
+    refs: Sequence[WindowRef],
+    tiles: CoupledTiles | None,
+    *,
+    is_detailed: bool,
+) -> Sequence[tuple[Tensor, Tensor | None]]:
+    """Predict a batch of tiles: the labels (height, width) uint8 of each, and the confidence where it is asked for."""
+    windows = [(as_reader(samples.image(ref.image)), plans[ref.image], plans[ref.image][ref.tile]) for ref in refs]
+    if tiles is None:
+        if is_detailed:
+            return predict_batch_confidence(model, windows)
+        return [(labels, None) for labels in predict_batch(model, windows)]
+    predicted: list[tuple[Tensor, Tensor | None]] = []
+    for ref, (reader, plan, tile) in zip(refs, windows, strict=True):
+        probabilities = tiles.probabilities(tiles.read(ref.image, reader, plan, tile))  # (K, height, width)
+        predicted.append((classify(probabilities[None], model.ignore_index)[0], probabilities.amax(dim=0)))
+    return predicted
+
+
+def predict_labels(tiles: CoupledTiles, model: TiledModel, image: np.ndarray, tile_size: int) -> Labels:
+    """Predict an image (H, W, C) uint8 by blended tiles or as a whole: (H, W) uint8."""
+    reader = as_reader(image)
+    plan = tiles.plan(reader.shape[:2], tile_size)
+    labels = np.empty(plan.image_shape, dtype=np.uint8)
+    for tile in plan:
+        probabilities = tiles.probabilities(tiles.read(0, reader, plan, tile))
+        part = classify(probabilities[None], model.ignore_index)[0].cpu().numpy()
+        labels[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] = part
+    return labels

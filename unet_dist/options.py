@@ -41,6 +41,10 @@ class EvaluateOptions(InferenceOptions):
     tile_size: int | None = None
     """Side of the input window, px; the result does not depend on it. By default the run's, else 572 or its input size,
     whichever is more."""
+    blend: bool = False
+    """Overlapping windows, averaged with Gaussian weights: so are networks without a finite halo evaluated. Not exact."""
+    whole: bool = False
+    """Every image in one window, scaled first where the network was trained so: of a published checkpoint, the default."""
     split: Literal["train", "validation", "test", "all"] = "test"
     """Part of the data set to evaluate on."""
     data_path: str | None = None
@@ -62,6 +66,10 @@ class EvaluateOptions(InferenceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.pictures >= 0, "pictures", self.pictures, "0 or more")
+        _require(not (self.blend and self.whole), "whole", True, "blend or whole, not both")
+        _require(
+            not (self.tile_size and self.whole), "tile_size", self.tile_size, "none with whole, as there are no tiles"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,8 @@ class PredictOptions(InferenceOptions):
     blend: bool = False
     """Overlapping windows, averaged with Gaussian weights: for networks without a finite halo. Not exact: the result depends on
     the tile size."""
+    whole: bool = False
+    """Every image in one window, scaled first where the network was trained so; memory grows with what is not scaled."""
     skip_background: bool = False
     """Leave out the pixels from which the network sees nothing but bright background (235 or more in every channel): they become
     255, no class."""
@@ -107,6 +117,10 @@ class PredictOptions(InferenceOptions):
         _require(self.mpp is None or self.mpp > 0, "mpp", self.mpp, "more than 0")
         _require(self.level is None or self.level >= 0, "level", self.level, "0 or more")
         _require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        _require(not (self.blend and self.whole), "whole", True, "blend or whole, not both")
+        _require(
+            not (self.tile_size and self.whole), "tile_size", self.tile_size, "none with whole, as there are no tiles"
+        )
         both = self.blend and self.skip_background
         _require(not both, "skip_background", True, "no blend with it, as it takes a finite halo to tell what is seen")
         self.value_limits()

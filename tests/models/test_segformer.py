@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +49,8 @@ def publish(folder: Path, names: list[str] = NAMES, *, processor: dict[str, Any]
     return network
 
 
+# The gradient of a depthwise convolution has another layout than its weight; DDP copies it, and says so.
+@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 class TestSegFormerKeepsItsPromises(ModelPromises):
     model_type = "segformer"
     option_sets: ClassVar = [
@@ -145,7 +146,7 @@ def test_weights_from_before_safetensors_are_read_and_run_no_code(
     image = torch.randn(1, 3, 32, 32)
     expected = F.interpolate(network(image).logits, size=(32, 32), mode="bilinear", align_corners=False)
     assert torch.allclose(load_model(tmp_path / "old")(image), expected)
-    (tmp_path / "old/pytorch_model.bin").write_bytes(pickle.dumps({"weight": Bomb()}))
+    torch.save({"weight": Bomb()}, tmp_path / "old/pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged, or holds more than tensors, and is not"):
         load_model(tmp_path / "old")
     assert not (tmp_path / "exploded").exists()
@@ -155,7 +156,7 @@ def test_an_encoder_alone_is_a_start_and_no_answer(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = transformers.SegformerForImageClassification(transformers.SegformerConfig(**TINY, num_labels=7))
     encoder.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="an encoder without a segmentation head.*--model segformer:USER/NAME"):
+    with pytest.raises(CheckpointError, match=r"an encoder without a segmentation head.*--model segformer:USER/NAME"):
         load_model(tmp_path)
     model = build_model(f"segformer:{tmp_path}", num_classes=5)
     assert model.architecture["hidden_sizes"] == TINY["hidden_sizes"]
@@ -163,7 +164,7 @@ def test_an_encoder_alone_is_a_start_and_no_answer(tmp_path: Path) -> None:
     assert model.resize_to is None, "training takes crops as they are"
     head = model.network.decode_head.classifier.weight.clone()
     told = model.load_variant(str(tmp_path))
-    assert "112 of 124 tensors; new: decode_head." in told
+    assert "108 of 124 tensors; new: decode_head." in told
     assert torch.equal(model.network.decode_head.classifier.weight, head)
     for name, tensor in encoder.segformer.state_dict().items():
         assert torch.equal(model.network.segformer.state_dict()[name], tensor), name

@@ -10,18 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.commands.parts import load_run, open_data, resolve_tile_size, teller_of
+from unet_dist.commands.parts import (
+    Inference,
+    choose_inference,
+    load_run,
+    open_data,
+    resolve_tile_size,
+    teller_of,
+)
 from unet_dist.config import Config
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes, open_processes
-from unet_dist.errors import ConfigError
-from unet_dist.evaluation import Details, evaluate_split
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.evaluation import Details, evaluate_split, predict_labels
 from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
 from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.machine import describe_machine, record_evaluation
 from unet_dist.metrics import Calibration, image_scores
+from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
 from unet_dist.options import EvaluateOptions
 from unet_dist.report.pictures import (
     PICTURES_FOLDER,
@@ -33,7 +41,7 @@ from unet_dist.report.pictures import (
 )
 from unet_dist.tiling.geometry import Locality, assign
 from unet_dist.tiling.inference import predict_image
-from unet_dist.tracking import read_metrics, scores_table
+from unet_dist.tracking import Teller, read_metrics, scores_table
 
 MAX_DRAWN_PX = 2048
 """Side of what is drawn of an image; matplotlib shrinks even that."""
@@ -51,12 +59,19 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         teller = teller_of(processes)
         model, trained, folder = load_run(words[0], processes.device)
         cache = open_data(_data_config(options, trained, model), teller)
+        model = _under_names_of(cache, model, teller).to(processes.device)
         model.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
         samples = cache.split(options.split)
         output = Path(options.output_path) if options.output_path else folder
         if output is None:
             raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
         tile_size = resolve_tile_size(options.tile_size, model, trained)
+        inference = choose_inference(
+            model, blend=options.blend, whole=options.whole, window_batch=options.window_batch, say=teller.say
+        )
+        if told := inference.told(model):
+            teller.say(told)
+        known_from = _training_split(trained)
         details = Details.none_yet(len(samples), model.num_classes, processes.device)
         started = time.perf_counter()
         with teller.progress("window", 0) as bar, processes.autocast():
@@ -66,6 +81,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
                 processes,
                 tile_size=tile_size,
                 window_batch=options.window_batch,
+                tiles=inference.tiles,
                 details=details,
                 advance=bar.advance,
             )
@@ -83,7 +99,10 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
                 "data": cache.name,
                 "split": options.split,
                 "images": len(samples),
-                "tile_size": tile_size,
+                "inference": inference.name,
+                "tile_size": None if inference.name == "whole image" else tile_size,
+                "resized_to": model.resize_to if inference.name == "whole image" else None,
+                "training_split": known_from,
                 "class_names": cache.class_names,
                 "ignore_index": cache.ignore_index,
                 "calibration": Calibration.of(details.confidence).record(),
@@ -104,12 +123,13 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             write_whole(path, json.dumps({**record, **about}, indent=1).encode())
             described = describe_machine(processes.device, processes.world_size)
             record_evaluation(output, options.split, described, seconds)
-            title = f"{options.split} of {cache.name}, {len(samples)} images"
+            unknown = "" if known_from == "its own" else f" (training split {known_from})"
+            title = f"{options.split} of {cache.name}, {len(samples)} images, {inference.name}{unknown}"
             teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index))
             teller.say(f"Written: {path}")
             kept = [picture_name(options.split, choice.index) for choice in chosen]
             remove_pictures(output / PICTURES_FOLDER, options.split, kept)
-        _draw(model, samples, cache, processes, output, options, tile_size, chosen)
+        _draw(model, inference, samples, cache, processes, output, options, tile_size, chosen)
         if chosen:
             teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
         if folder is not None and output == folder:
@@ -124,6 +144,33 @@ def _step_of(folder: Path | None) -> int | None:
     return max(validations, key=lambda r: (r.get("miou") or 0.0, -r["step"]))["step"] if validations else None
 
 
+def _training_split(trained: Config | None) -> str:
+    """What is known of the images that the network has seen: its own split of the run, or not even that."""
+    if trained is None:
+        return "unknown"
+    published = trained.model.model.partition(":")[2]
+    start = trained.model.init_from or (published if "/" in published else None)
+    return "its own" if start is None else f"its own, and unknown of {start}, which it started from"
+
+
+def _under_names_of(cache: Cache, model: Any, teller: Teller) -> Any:
+    """Let a network answer in the order of the data's classes, where both have names and they differ."""
+    if model.class_names is None or model.class_names == cache.class_names:
+        return model
+    if has_plain_names(cache.class_names) or has_plain_names(model.class_names):
+        if model.num_classes != cache.num_classes:
+            raise DataError(
+                f"Got data of {cache.num_classes} classes and a network of {model.num_classes}, of which one side has no names to "
+                "align them by. Give the data an id2label.json with the network's names."
+            )
+        return model
+    alignment = align_names(model.class_names, cache.class_names)
+    if alignment.is_identity:
+        return model
+    teller.say(alignment.told())
+    return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
+
+
 def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -> Config:
     """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
     if options.data_path is None and trained is None:
@@ -133,6 +180,8 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -
     base = trained or Config()
     changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}
     if options.data_path is not None and (trained is None or options.data_path != base.data.data_path):
+        if model.class_names is not None and not has_plain_names(model.class_names):
+            changes["num_classes"] = None  # the data's own, to be aligned by name
         fresh = Config()
         changes |= {key: getattr(fresh.data, key) for key in ("synthetic_images", "synthetic_size", "label_map")}
         changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
@@ -144,6 +193,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -
 
 def _draw(
     model: Any,
+    inference: Inference,
     samples: WindowedSamples,
     cache: Cache,
     processes: Processes,
@@ -157,7 +207,10 @@ def _draw(
         index, reason = chosen[number].index, chosen[number].reason
         image, cut, inner = _cut_out(as_reader(samples.image(index)), model.locality)
         with processes.autocast():
-            prediction = predict_image(model, image, tile_size, window_batch=options.window_batch)
+            if inference.tiles is None:
+                prediction = predict_image(model, image, tile_size, window_batch=options.window_batch)
+            else:
+                prediction = predict_labels(inference.tiles, model, image, tile_size)
         sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
         write_picture(folder / PICTURES_FOLDER, picture_name(options.split, index), sample, cache.num_classes)
         if reason == "spread":

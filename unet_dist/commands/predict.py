@@ -36,6 +36,7 @@ from unet_dist.prediction.run import (
 )
 from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.whole import WholeImages
 from unet_dist.stopping import NO_WISH, StopWish
 from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.tracking import Teller
@@ -83,7 +84,9 @@ class _Prediction:
         self.journal = Journal(Path(options.output))
         self.model, self.trained, _ = load_run(words[0], processes.device)
         self.recipe = Recipe(options.probabilities, options.confidence, options.flip, options.skip_background)
-        self.tiles = _make_tiles(self.model, self.recipe, options, _warner(processes))
+        # A published network that scales its images does so here too; other networks without a halo wait to be asked.
+        self.is_whole = options.whole or (self.model.resize_to is not None and not options.blend)
+        self.tiles = _make_tiles(self.model, self.recipe, options, _warner(processes), is_whole=self.is_whole)
         self.open_reader: OpenReader = partial(
             open_image,
             level=options.level,
@@ -102,7 +105,7 @@ class _Prediction:
             num_classes=self.model.num_classes,
             tile_size=tile_size,
             # A blended tile is a batch of windows by itself.
-            window_batch=1 if self.options.blend else self.options.window_batch,
+            window_batch=1 if self.options.blend or self.is_whole else self.options.window_batch,
             open_reader=self.open_reader,
         )
 
@@ -137,11 +140,14 @@ class _Prediction:
             self.journal.begin(settings)
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
-        for line in _announcement(work, done, options, tile_size):
+        scaled = self.model.resize_to if self.is_whole else None
+        for line in _announcement(work, done, options, tile_size, scaled):
             teller.say(line)
         return _Agreed(jobs, tile_size, num_threads, done)
 
     def _tile_size(self, jobs: Sequence[Job]) -> int:
+        if self.is_whole:
+            return 0  # there are no tiles
         sizes, locality, options = self.model.window_sizes, self.model.locality, self.options
         if options.tile_size == "auto":
             return choose_tile_size(
@@ -158,7 +164,17 @@ class _Prediction:
     def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
         """What the bytes of the outputs depend on."""
         options = self.options
-        keys = ("window_batch", "format", "overlay", "probabilities", "confidence", "flip", "blend", "skip_background")
+        keys = (
+            "window_batch",
+            "format",
+            "overlay",
+            "probabilities",
+            "confidence",
+            "flip",
+            "blend",
+            "whole",
+            "skip_background",
+        )
         return {
             "version": 1,
             "model": _digest(self.model),
@@ -214,12 +230,16 @@ def _shown(work: Work, before: Done, teller: Teller) -> Iterator[None]:
         yield
 
 
-def _announcement(work: Work, done: Done, options: PredictOptions, tile_size: int) -> Iterator[str]:
+def _announcement(
+    work: Work, done: Done, options: PredictOptions, tile_size: int, scaled: Sequence[int] | None
+) -> Iterator[str]:
     """Say what is ahead, and what is not as one might expect."""
     total, jobs = Totals.of(work), work.jobs
     images = f"{len(jobs)} image{'s' * (len(jobs) > 1)}"
     kind = "blended windows" if options.blend else "windows"
-    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {total.tiles} tiles from {kind} of at most {tile_size} px"
+    tiles = f"{total.tiles} tiles from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
+    scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
+    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {tiles}{scale}"
     if options.blend:
         yield "Blended: the labels depend on the tile size."
     if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
@@ -242,13 +262,20 @@ def _warner(processes: Processes) -> Callable[[str], None]:
     return lambda text: Teller(speaks=True).say(name + text)
 
 
-def _make_tiles(model: Any, recipe: Recipe, options: PredictOptions, say: Callable[[str], None]) -> Tiles:
+def _make_tiles(
+    model: Any, recipe: Recipe, options: PredictOptions, say: Callable[[str], None], *, is_whole: bool
+) -> Tiles:
+    if is_whole:
+        return WholeImages(model, recipe)
     if options.blend:
         return BlendedTiles(model, recipe, options.window_batch, say)
     try:
         return ExactTiles(model, recipe, say)
     except LocalityError as error:
-        raise LocalityError(f"{error} Or add --blend true: then the labels do depend on the tile size.") from None
+        raise LocalityError(
+            f"{error} Or add --blend true: then the labels do depend on the tile size; or "
+            "--whole true: then memory grows with the image."
+        ) from None
 
 
 def _usable_bytes(device: torch.device) -> int:

@@ -17,6 +17,7 @@ from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
     build_skeleton,
+    choose_inference,
     load_published,
     load_run,
     open_data,
@@ -134,6 +135,10 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     )
     validation = cache.split("validation")
 
+    inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
+    if told := inference.told(model):
+        teller.say(told)
+
     def evaluate(model: Any, is_stopped: Any) -> Scores | None:
         return evaluate_split(
             model,
@@ -141,6 +146,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
             processes,
             tile_size=tile_size,
             window_batch=config.run.window_batch,
+            tiles=inference.tiles,
             is_stopped=is_stopped,
         )
 

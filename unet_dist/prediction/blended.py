@@ -93,9 +93,15 @@ class BlendedTiles:
 
     def compute(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
         """Compute the values of tiles, as ExactTiles.compute does."""
-        return [self._blend(piece) for piece in pieces]
+        computed = []
+        for piece in pieces:
+            probabilities = self.probabilities(piece)[None]
+            values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=probabilities)
+            computed.append({kind: value[0] for kind, value in values.items()})
+        return computed
 
-    def _blend(self, piece: Piece) -> dict[str, Tensor]:
+    def probabilities(self, piece: Piece) -> Tensor:
+        """Compute the averaged probabilities of every class over a tile: (K, height, width)."""
         assert self._grid is not None
         assert piece.straight is not None
         step, side = self._grid.step, 2 * self._grid.step
@@ -118,8 +124,7 @@ class BlendedTiles:
         folded = weight.unflatten(0, (2, step)).unflatten(2, (2, step)).sum((0, 2))  # (step, step)
         total = total[:, step : step + height, step : step + width]
         total /= folded.repeat(rows, cols)[:height, :width].to(total)
-        values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=total[None])
-        return {kind: value[0] for kind, value in values.items()}
+        return total
 
     def _probabilities(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
         """Compute the probabilities of windows: (N, K, side, side), one window after the other where memory runs out."""

@@ -1,0 +1,95 @@
+"""Whole images in one window, for networks without a finite halo, scaled first where they were trained so.
+
+Owns the scaling of an image and of the logits back. What a published network answers is this: no tiles, the processor's
+size. Memory grows with the image where nothing is scaled; then blended tiles are the bounded way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from unet_dist.errors import ConfigError
+from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
+from unet_dist.prediction.exact import Piece, Pixels
+from unet_dist.prediction.values import Recipe, probabilities_of, values_of
+from unet_dist.tiling.geometry import Tile, TilePlan
+from unet_dist.tiling.inference import window_logits
+
+
+class WholeImages:
+    """Reads and computes whole images; the same methods as ExactTiles and BlendedTiles.
+
+    Args:
+        model: in evaluation mode, on its device; its `resize_to` is kept to.
+
+    Raises:
+        ConfigError: the recipe leaves out background, which takes a finite halo to tell.
+    """
+
+    def __init__(self, model: Any, recipe: Recipe) -> None:
+        if recipe.skip_background:
+            raise ConfigError(
+                "skip_background: got true with whole, expected false, as without a halo every pixel sees the whole image. "
+                "Remove one of them."
+            )
+        self._model = model
+        self._recipe = recipe
+
+    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan:
+        """Plan one tile, the image, whatever the tile size."""
+        return TilePlan(image_shape, image_shape, step=image_shape, grid=(1, 1), halo=0)
+
+    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
+        """Read the image."""
+        return Piece(image, tile, np.asarray(reader.read(0, tile.height, 0, tile.width)))
+
+    def compute(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
+        """Compute the values of images, as ExactTiles.compute does."""
+        computed = []
+        for piece in pieces:
+            probabilities = self.probabilities(piece)[None]
+            values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=probabilities)
+            computed.append({kind: value[0] for kind, value in values.items()})
+        return computed
+
+    def probabilities(self, piece: Piece) -> Tensor:
+        """Compute the probabilities of every class: (K, height, width)."""
+        assert piece.straight is not None
+        mean = self._forward(piece.straight)
+        if self._recipe.flip:
+            mean = (mean + self._forward(piece.straight[:, ::-1].copy()).flip(-1)) / 2
+        return mean
+
+    def _forward(self, pixels: Pixels) -> Tensor:
+        shape, sizes = pixels.shape[:2], self._model.window_sizes
+        if self._model.resize_to is not None:
+            pixels = _scale(pixels, *self._model.resize_to)
+        height, width = pixels.shape[:2]
+        sides = [sizes.round_up(side + 2 * sizes.margin) for side in (height, width)]
+        window = read_window(ArrayReader(pixels), -sizes.margin, -sizes.margin, *sides)
+        logits = window_logits(self._model, torch.from_numpy(np.array(window)[None]), halo=sizes.margin)
+        logits = logits[:, :, :height, :width]
+        if logits.shape[2:] != shape:
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits = F.interpolate(wide, size=shape, mode="bilinear", align_corners=False)
+        return probabilities_of(logits, self._model.ignore_index)[0]
+
+
+def _scale(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Scale (H, W, C) as the processors of transformers do: Pillow's bilinear filter, which averages when it shrinks."""
+    planes = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(pixels[:, :, channel])).resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
+        )
+        for channel in range(pixels.shape[2])
+    ]
+    return np.stack(planes, axis=2)
