@@ -40,9 +40,10 @@ def publish(folder: Path, names: list[str] = NAMES, *, processor: dict[str, Any]
         **TINY, id2label=dict(enumerate(names)), label2id={name: index for index, name in enumerate(names)}
     )
     network = transformers.SegformerForSemanticSegmentation(config).eval()
-    with torch.no_grad():  # as after training: classes that differ, statistics that are not trivial
-        network.decode_head.classifier.weight.mul_(50)
-        network.decode_head.batch_norm.running_mean.normal_(0, 0.1)
+    with torch.no_grad():  # as after training: statistics of real features, classes that differ from pixel to pixel
+        network.decode_head.batch_norm.momentum = 1.0
+        network.train()(torch.randn(2, 3, 64, 64))
+        network.eval().decode_head.classifier.weight.mul_(50)
     network.save_pretrained(folder)
     if processor is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor))
