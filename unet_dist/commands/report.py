@@ -82,7 +82,7 @@ def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None])
     )
     columns = list(Column)
     for column in shown:
-        table.add_column(column.value, justify="right" if column.is_number else "left")
+        table.add_column(column.value, justify="right" if column.is_number else "left", overflow="fold")
     for row in compare(runs, splits):
         table.add_row(*(row[columns.index(column)].text for column in shown))
     return table
