@@ -10,7 +10,7 @@ from PIL import Image
 from tests.imaging.windows import assert_windows_equal
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import ArrayReader, BlockReader, ImageReader, to_uint8
-from unet_dist.imaging.reader import as_reader, open_image, read_window
+from unet_dist.imaging.reader import as_reader, open_image, read_window, read_window_into
 
 
 class Recording(ArrayReader):
@@ -43,7 +43,12 @@ def test_a_window_is_a_cut_of_numpys_reflected_image(height, width, row, col, wi
             whole = np.pad(whole, pad, mode="edge" if size == 1 else "reflect")
     reader = Recording(array)
     window = read_window(reader, row, col, window_height, window_width)
-    np.testing.assert_array_equal(window, whole[50 + row :, 50 + col :][:window_height, :window_width])
+    expected = whole[50 + row :, 50 + col :][:window_height, :window_width]
+    np.testing.assert_array_equal(window, expected)
+    for is_flipped in (False, True):
+        into = np.full_like(expected, 7)
+        read_window_into(into, ArrayReader(array), row, col, is_flipped=is_flipped)
+        np.testing.assert_array_equal(into, expected[:, ::-1] if is_flipped else expected)
     assert window.dtype == np.uint8
     (rows_from, rows_to, cols_from, cols_to) = reader.asked[0]
     assert len(reader.asked) == 1

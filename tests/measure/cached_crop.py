@@ -1,4 +1,6 @@
-"""Measure a training crop from the decoded cache against decoding the files and cropping, alternately in one process.
+"""Measure batches of training crops from the decoded cache against decoding the files and cropping, alternately in one process.
+
+The cache also flips half of the crops, mirrors at borders and builds the batch; the files are only decoded and cut.
 
 python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
 """
@@ -17,10 +19,12 @@ from PIL import Image
 
 from unet_dist.data.build import prepare
 from unet_dist.data.cache import CacheSettings
-from unet_dist.data.crops import CropReader
-from unet_dist.data.sampler import Draw, crop_generator
+from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.sampler import crop_generator, draw_batch
 from unet_dist.data.source import open_source
 from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.models.unet import UNet
+from unet_dist.tiling.crop_plan import CropPlanner
 
 
 def main() -> None:
@@ -40,13 +44,16 @@ def main() -> None:
             Image.fromarray(label).save(root / "data/masks" / f"{i}.png")
         cache = prepare(open_source(root / "data"), CacheSettings(num_classes=35), seed=0, cache_path=root / "cache")
         samples = cache.split("all")
+        model = UNet(base_channels=1)
+        planner = CropPlanner(model.window_sizes, model.locality, halo=92)
         crops = CropReader(samples, seed=0, window_side=options.input_size, halo=92)
-        draws = [Draw(position, position % options.images) for position in range(4 * options.images)]
+        shares = RunShares(crops, planner=planner, batch_size=16, micro_batch_size=16, rank=0, world_size=1)
+        steps = range(1, 1 + max(1, 4 * options.images // 16))
+        draws = [draw for step in steps for draw in draw_batch(0, step, 16, options.images)]
 
         def from_cache() -> None:
-            for draw in draws:  # a crop inside the image is a view until it is stacked into a batch
-                for part in crops.read(draw):
-                    np.array(part)
+            for step in steps:
+                shares[step]
 
         def from_files() -> None:
             side = options.input_size
@@ -63,6 +70,8 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, way in ways.items():
                 seconds[name].append(_cpu_seconds(way) / len(draws))
+    pace = 1 / statistics.median(seconds["cache"])
+    print(f"{pace:.0f} crops of input {options.input_size} a second and core, in batches of 16")
     ratios = [files / cached for files, cached in zip(seconds["files"], seconds["cache"], strict=True)]
     for name, values in seconds.items():
         print(f"{name}: {1e3 * statistics.median(values):.2f} ms of CPU a crop (median of {options.rounds} rounds)")

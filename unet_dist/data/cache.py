@@ -236,7 +236,7 @@ class CachedSplit:
     def __len__(self) -> int:
         return len(self.positions)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """The name of each sample."""
         return [self.cache.ids[position] for position in self.positions]

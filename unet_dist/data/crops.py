@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unet_dist.data.labels import IGNORED, Label
 from unet_dist.data.sampler import Draw, crop_generator, draw_batch, share_of_rank
-from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
+from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
 from unet_dist.tiling.geometry import Tile, TilePlan, crop_origin_range
 
@@ -72,27 +72,35 @@ class Crop:
     is_flipped: bool
     border: np.ndarray | None = None
 
-    def read(self, plan: TilePlan, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Read a tile's window (h, w, C) uint8, the labels of its output (h - 2 halo, w - 2 halo) uint8 and their border weights.
+    def read_into(
+        self, window: np.ndarray, labels: np.ndarray, border: np.ndarray | None, plan: TilePlan, tile: Tile
+    ) -> None:
+        """Read a tile: its window, the labels of its output and, where there are any, their border weights.
 
         Labels outside the tile are IGNORED: another tile counts them, or none does.
+
+        Args:
+            window: (h, w, C) uint8, written to, as the others are.
+            labels: (h - 2 halo, w - 2 halo) uint8.
+            border: of the labels' shape, float32; 0 where a label is IGNORED for another tile.
         """
-        height, width = plan.window_shape
+        width = window.shape[1]
         row, col = tile.row + self.window_origin[0], tile.col
         if self.is_flipped:
             col = self.output_shape[1] + 2 * self.halo - tile.col - width
-        window = read_window(self.reader, row, col + self.window_origin[1], height, width)
+        read_window_into(window, self.reader, row, col + self.window_origin[1], is_flipped=self.is_flipped)
         col = self.output_shape[1] - tile.col - tile.width if self.is_flipped else tile.col
         origin = self.output_origin[0] + tile.row, self.output_origin[1] + col
 
-        def cut(plane: Label, beyond: int, dtype: type) -> np.ndarray:
-            cut_out: np.ndarray = np.full((height - 2 * self.halo, width - 2 * self.halo), beyond, dtype)
-            counted = _read_plane(plane, *origin, tile.height, tile.width, beyond=beyond, dtype=dtype)
-            cut_out[: tile.height, : tile.width] = counted[:, ::-1] if self.is_flipped else counted
-            return cut_out
+        def cut(target: np.ndarray, plane: Label, beyond: int) -> None:
+            target[tile.height :] = beyond
+            target[: tile.height, tile.width :] = beyond
+            counted = target[: tile.height, : tile.width]
+            _read_plane(counted[:, ::-1] if self.is_flipped else counted, plane, *origin, beyond=beyond)
 
-        border = None if self.border is None else cut(self.border, 0, np.float32)
-        return window[:, ::-1] if self.is_flipped else window, cut(self.label, IGNORED, np.uint8), border
+        cut(labels, self.label, IGNORED)
+        if border is not None and self.border is not None:
+            cut(border, self.border, 0)
 
 
 @dataclass(frozen=True)
@@ -146,10 +154,11 @@ class CropReader:
         height, width = (side + 2 * halo for side in shape)
         window = read_window(reader, row - halo, col - halo, height, width)
         # A geometric transform moves labels inwards, so those of the halo are read too.
-        place = row - halo, col - halo, height, width
-        planes = [_read_plane(label, *place, beyond=IGNORED)]
+        planes = [np.empty((height, width), dtype=np.uint8)]
+        _read_plane(planes[0], label, row - halo, col - halo, beyond=IGNORED)
         if border is not None:
-            planes.append(_read_plane(border, *place, beyond=0, dtype=np.float32))
+            planes.append(np.empty((height, width), dtype=np.float32))
+            _read_plane(planes[1], border, row - halo, col - halo, beyond=0)
         window, labels, *moved = self.augmentation(window, *planes, seed=int(random.integers(2**32)))
         return replace(
             crop,
@@ -166,20 +175,21 @@ class CropReader:
         shape = crop.output_shape
         window_shape = shape[0] + 2 * self.halo, shape[1] + 2 * self.halo
         plan = TilePlan(shape, window_shape, step=shape, grid=(1, 1), halo=self.halo)
-        window, labels, _ = crop.read(plan, Tile(0, 0, *shape))
+        window = np.empty((*window_shape, crop.reader.shape[2]), dtype=np.uint8)
+        labels = np.empty(shape, dtype=np.uint8)
+        crop.read_into(window, labels, None, plan, Tile(0, 0, *shape))
         return window, labels
 
 
-def _read_plane(
-    plane: Label, row: int, col: int, height: int, width: int, *, beyond: int, dtype: type = np.uint8
-) -> np.ndarray:
-    """Cut (height, width) values at (row, col) out of a plane such as labels; what lies beyond it gets a value."""
-    values: np.ndarray = np.full((height, width), beyond, dtype)
+def _read_plane(values: np.ndarray, plane: Label, row: int, col: int, *, beyond: int) -> None:
+    """Fill (height, width) values with what lies at (row, col) of a plane such as labels; what lies beyond it gets a value."""
+    height, width = values.shape
     top, bottom = max(row, 0), min(row + height, plane.shape[0])
     left, right = max(col, 0), min(col + width, plane.shape[1])
+    if (bottom - top, right - left) != (height, width):
+        values[:] = beyond
     if top < bottom and left < right:
         values[top - row : bottom - row, left - col : right - col] = plane[top:bottom, left:right]
-    return values
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,9 @@ class WindowBatch:
     borders: Tensor | None = None
 
     def pin_memory(self) -> WindowBatch:
-        """The same in page-locked memory, from which a copy to a GPU does not wait."""
+        """The same in page-locked memory, from which a copy to a GPU does not wait; itself where it lies there."""
+        if self.windows.is_pinned():
+            return self
         borders = None if self.borders is None else self.borders.pin_memory()
         return WindowBatch(
             self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders
@@ -269,6 +281,14 @@ class RunShares(Dataset[StepShare]):
         self._splits_samples = splits_samples
 
     def __getitem__(self, step: int) -> StepShare:
+        return self.read(step)
+
+    def read(self, step: int, *, pin_memory: bool = False) -> StepShare:
+        """Read the share of a step.
+
+        Args:
+            pin_memory: read straight into page-locked memory, from which a copy to a GPU does not wait.
+        """
         draws = draw_batch(self.crops.seed, step, self._batch_size, len(self.crops.samples))
         if not self._splits_samples:
             draws = share_of_rank(draws, self._rank, self._world_size, self._micro_batch_size)
@@ -279,7 +299,8 @@ class RunShares(Dataset[StepShare]):
             refs = share_tiles(refs, plans, self._rank, self._world_size)
         open_crop = functools.cache(lambda crop: self.crops.open(draws[crop]))
         batches = [
-            self._read(batch, draws, plans, open_crop) for batch in batch_tiles(refs, plans, self._micro_batch_size)
+            self._read(batch, draws, plans, open_crop, pin_memory)
+            for batch in batch_tiles(refs, plans, self._micro_batch_size)
         ]
         return StepShare(step, batches or [self.blank()])
 
@@ -296,21 +317,34 @@ class RunShares(Dataset[StepShare]):
         )
 
     def _read(
-        self, refs: list[TileRef], draws: Sequence[Draw], plans: Sequence[TilePlan], open_crop: Callable[[int], Crop]
+        self,
+        refs: list[TileRef],
+        draws: Sequence[Draw],
+        plans: Sequence[TilePlan],
+        open_crop: Callable[[int], Crop],
+        pin_memory: bool,
     ) -> WindowBatch:
-        stride = self.planner.sizes.stride
-        read, keys = [], []
-        for ref in refs:
+        stride, ids = self.planner.sizes.stride, self.crops.samples.ids
+        crops = [open_crop(ref.crop) for ref in refs]
+        plan = plans[refs[0].crop]  # windows of a batch have one shape
+        height, width = plan.window_shape
+        new = functools.partial(torch.empty, pin_memory=pin_memory)
+        windows = new(len(refs), height, width, crops[0].reader.shape[2], dtype=torch.uint8)
+        outputs = len(refs), height - 2 * plan.halo, width - 2 * plan.halo
+        labels = new(outputs, dtype=torch.uint8)
+        borders = None if crops[0].border is None else new(outputs, dtype=torch.float32)
+        keys = []
+        for at, (ref, crop) in enumerate(zip(refs, crops, strict=True)):
             tile = plans[ref.crop][ref.tile]
-            read.append(open_crop(ref.crop).read(plans[ref.crop], tile))
+            border = None if borders is None else borders[at].numpy()
+            crop.read_into(windows[at].numpy(), labels[at].numpy(), border, plans[ref.crop], tile)
             keys.append((draws[ref.crop].position, tile.row // stride, tile.col // stride))
-        windows, labels, borders = zip(*read, strict=True)
         return WindowBatch(
-            windows=torch.from_numpy(np.stack(windows)),
-            labels=torch.from_numpy(np.stack(labels)),
-            keys=torch.tensor(keys, dtype=torch.int64),
-            ids=[self.crops.samples.ids[draws[ref.crop].index] for ref in refs],
-            borders=None if borders[0] is None else torch.from_numpy(np.stack(borders)),
+            windows=windows,
+            labels=labels,
+            keys=torch.tensor(keys, dtype=torch.int64, pin_memory=pin_memory),
+            ids=[ids[draws[ref.crop].index] for ref in refs],
+            borders=borders,
         )
 
 
@@ -339,10 +373,7 @@ def read_ahead(
             batches._shutdown_workers()  # type: ignore[attr-defined]
         return
 
-    def read(step: int) -> StepShare:
-        share = shares[step]
-        return share.pin_memory() if pin_memory else share
-
+    read = functools.partial(shares.read, pin_memory=pin_memory)
     with ThreadPoolExecutor(1, thread_name_prefix="crops") as thread:
         ahead = None
         for step in steps:
