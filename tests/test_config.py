@@ -45,6 +45,7 @@ REFUSED: dict[str, list[Any]] = {
     "warmup_fraction": [-0.1, 1.0],
     "weight_decay": [-0.1, float("inf"), float("nan")],
     "max_grad_norm": [0.0, float("inf")],
+    "ema_decay": [0.0, 1.0, float("nan")],
     "label_smoothing": [-0.1, 1.0, float("nan")],
     "focal_gamma": [-1.0, float("inf"), float("nan")],
     "border_class": [-1, 255],

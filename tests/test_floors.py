@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("imaging",),
     ("data",),
     ("tiling",),
-    ("losses", "metrics", "optim", "planner", "stopping"),
+    ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping"),
     # processes and artefacts
     ("distributed",),
     ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export"),

@@ -136,6 +136,9 @@ class ScheduleConfig:
     """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list of one number a class."""
     seed: int = 0
     """Seed of the split, the order, the crops and the first weights, 0 to 2^63 - 1."""
+    ema_decay: float | None = None
+    """Decay of a moving average of the weights, above 0 and below 1, such as 0.999. Validations, best/ and last/ then have the
+    averaged weights, checkpoints both; by default there is none."""
     early_stopping_evals: int | None = None
     """End the run after so many validations without a better mean IoU; by default never."""
     time_limit_min: float | None = None
@@ -316,6 +319,8 @@ def check(config: Config) -> None:
     for key in ("dropout", "warmup_fraction", "label_smoothing"):
         _require(0 <= values[key] < 1, key, values[key], "0 or more and less than 1")
     _require(values["seed"] < 2**63, "seed", values["seed"], "less than 2^63")
+    decay = values["ema_decay"]
+    _require(decay is None or 0 < decay < 1, "ema_decay", decay, "above 0 and less than 1")
     for key in ("weight_decay", "focal_gamma"):
         _require(values[key] < float("inf"), key, values[key], "a finite number")
     border = values["border_class"]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unet_dist.averaging import WeightAverage
 from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
 from unet_dist.config import BatchCut, Config
 from unet_dist.data.crops import RunShares, StepShare, read_ahead
@@ -115,6 +116,7 @@ class Trainer:
         self._gradient = WindowGradient(
             parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
         )
+        self._average = WeightAverage(parts.model, parts.optimizer, parts.config.schedule.ema_decay)
         self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
         self._writer = CheckpointWriter(parts.folder / "checkpoints", parts.config.run.keep_checkpoints)
         self._scaler = parts.processes.accelerator.scaler
@@ -177,7 +179,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        is_bad = ~torch.isfinite(norm)
+        is_bad = is_masked = ~torch.isfinite(norm)
         if self._scaler is not None:
             self._scaler.step(optimizer)
             self._scaler.update()
@@ -190,6 +192,7 @@ class Trainer:
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = (self._bad_step > 0).float()  # type: ignore[attr-defined]
             optimizer.step()
+        self._average.update(step, is_masked | (self._bad_step > 0))
         optimizer.zero_grad(set_to_none=self.parts.processes.world_size == 1)
         self._grad_norm = norm
 
@@ -356,7 +359,8 @@ class Trainer:
             return outcome != NO_WISH
 
         parts.model.eval()
-        scores = parts.evaluate(parts.model, is_stopped)
+        with self._average.lent():
+            scores = parts.evaluate(parts.model, is_stopped)
         parts.model.train()
         self._clock.skip(time.perf_counter() - started)
         if scores is None:
@@ -391,7 +395,7 @@ class Trainer:
 
     def _write_model(self, name: str) -> None:
         path = self.parts.folder / name
-        with write_errors_named(path):
+        with write_errors_named(path), self._average.lent():
             write_whole_folder(path, lambda beside: self.parts.model.save_pretrained(beside))
 
     def _save(self) -> None:

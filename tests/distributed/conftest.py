@@ -20,9 +20,11 @@ IGNORED_CLASS = SIDEWALK_CLASSES.index("nature-vegetation")
 TINY: dict[str, Any] = {
     "synthetic_images": 20, "synthetic_size": "48x80", "ignore_index": IGNORED_CLASS, "class_weights": "median",
     "base_channels": 2, "depth": 2, "dropout": 0.2, "input_size": 60, "batch_size": 12, "max_grad_norm": 1.0,
-    "total_steps": 20, "eval_steps": 10, "log_steps": 1, "learning_rate": 1e-2, "seed": 20261123,
+    "total_steps": 20, "eval_steps": 10, "log_steps": 1, "learning_rate": 1e-2, "ema_decay": 0.9, "seed": 20261123,
     "trackers": "[]", "mixed_precision": "no",
 }  # fmt: skip
+TWO_PASSES: dict[str, Any] = {"dtype": "float64", "loss": "cross_entropy+dice"}
+"""A loss whose divisor depends on every process's logits."""
 STEPS_OF_LONG = 100
 LONG: dict[str, Any] = {"total_steps": STEPS_OF_LONG, "eval_steps": 10, "checkpoint_steps": 7}
 """A run that is worth killing: a validation, a checkpoint or both are never far."""
@@ -83,6 +85,8 @@ class Laboratory:
             self.train(f"float64-{world_size}", dtype="float64"),
             self.train(f"gradient-{world_size}", total_steps=1),
         ]
+        if world_size == 2:
+            jobs.append(self.train("two-passes-2", **TWO_PASSES, micro_batch_size=3))
         if share > 1:
             jobs.append(self.train(f"float64-{world_size}-cut", dtype="float64", micro_batch_size=share // 2))
         if world_size in (2, 3):

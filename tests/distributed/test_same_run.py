@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.distributed.conftest import TINY, Laboratory
+from tests.distributed.conftest import TINY, TWO_PASSES, Laboratory
 from unet_dist.commands.parts import build_network, open_data, plan_crops, read_run_config
 from unet_dist.data.crops import CropReader, RunShares
 from unet_dist.losses.class_weights import weigh_classes
@@ -71,6 +71,30 @@ def test_weights_and_scores_agree(lab: Laboratory, name: str) -> None:
     assert difference(weights, load_file(cut / "last/model.safetensors")) < 1e-8
     for key in ("miou", "pixel_accuracy", "iou"):
         assert column(cut, "validation", key) == column(alone, "validation", key)
+
+
+def test_a_loss_of_two_passes_agrees(lab: Laboratory) -> None:
+    """Dice of the whole batch, on one process at once and on two with two micro-batches each."""
+    alone, cut = lab.alone_once("two-passes-1", **TWO_PASSES), lab.together(2) / "two-passes-2"
+    for key in ("loss", "grad_norm"):
+        assert column(cut, "train", key) == pytest.approx(column(alone, "train", key), rel=1e-8, abs=1e-8), key
+    weights = [load_file(folder / "last/model.safetensors") for folder in (alone, cut)]
+    assert difference(*weights) < 1e-8
+    losses = column(run_of(lab, "float64-1"), "train", "loss")
+    assert column(alone, "train", "loss")[0] > losses[0] + 0.5, "no Dice in it"
+
+
+def test_models_are_averages_of_the_weights(lab: Laboratory) -> None:
+    """last/ has the average that the checkpoint keeps beside the weights, and it lags behind them."""
+    folder = run_of(lab, "float64-1")
+    last = load_file(folder / "last/model.safetensors")
+    (moments,) = (load_file(path) for path in folder.glob("checkpoints/step-00000020/optimizer.safetensors"))
+    weights = load_file(folder / "checkpoints/step-00000020/model.safetensors")
+    averages = {name.partition(".")[2]: t for name, t in moments.items() if name.startswith("average.")}
+    assert len(averages) > 10
+    for name, average in averages.items():
+        assert torch.equal(last[name], average)
+    assert difference({name: weights[name] for name in averages}, averages) > 1e-3
 
 
 def test_runs_differ_where_they_should(lab: Laboratory) -> None:

@@ -135,16 +135,16 @@ def restore(
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
         restore_optimizer(model, optimizer, checkpoint.optimizer)
-    else:
-        shapes = {"exp_avg": None, "exp_avg_sq": None, "step": ()}
+    moments = processes.share(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
+    if not processes.is_main:
         for parameter in model.parameters():
             optimizer.state[parameter] = {
-                moment: torch.zeros_like(parameter) if shape is None else torch.zeros((), device=parameter.device)
-                for moment, shape in shapes.items()
+                moment: torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
+                for moment in moments
             }
     processes.copy_from_main(model.state_dict().values())
     for parameter in model.parameters():
-        processes.copy_from_main(optimizer.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq", "step"))
+        processes.copy_from_main(optimizer.state[parameter][moment] for moment in moments)
     try:
         return Progress(**checkpoint.progress)
     except TypeError as error:

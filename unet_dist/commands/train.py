@@ -282,6 +282,10 @@ def _introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
             f"{cut.micro_batch_size} crops on {device}"
         )
     _introduce_tiles(parts)
+    if schedule.ema_decay is not None:
+        parts.teller.say(
+            f"Validations, best/ and last/ have weights averaged over the steps (ema_decay {schedule.ema_decay:g})"
+        )
     if progress.step:
         parts.teller.say(
             f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_miou:.4f})"
