@@ -17,6 +17,7 @@ from torch import Tensor
 from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes
 from unet_dist.imaging.reader import ImageReader, as_reader
+from unet_dist.instance_scores import InstanceScores, score_image
 from unet_dist.metrics import CONFIDENCE_LEVELS, Scores, count_confidence, count_confusion
 from unet_dist.prediction.exact import Piece
 from unet_dist.tiling.batches import WindowRef, plan_batches
@@ -27,6 +28,7 @@ from unet_dist.tiling.inference import (
     classify,
     predict_batch,
     predict_batch_confidence,
+    predict_logits,
     require_locality,
 )
 
@@ -162,3 +164,25 @@ def predict_labels(tiles: CoupledTiles, model: TiledModel, image: np.ndarray, ti
         part = classify(probabilities[None], model.ignore_index)[0].cpu().numpy()
         labels[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] = part
     return labels
+
+
+def evaluate_instances(
+    model: TiledModel, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
+) -> InstanceScores:
+    """Score how well the objects of a split are told apart by their border; whole images are shared over the processes.
+
+    Args:
+        border_class: the class between objects.
+
+    Raises:
+        LocalityError: the model has no finite halo.
+    """
+    mine = {}
+    for index in assign(len(samples), processes.rank, processes.world_size):
+        logits = predict_logits(model, samples.image(index), tile_size).double()
+        if model.ignore_index is not None and model.ignore_index < len(logits):
+            logits[model.ignore_index] = -torch.inf
+        border = logits.softmax(0)[border_class].numpy()
+        mine[index] = score_image(border, np.array(samples.label(index)[:, :]), border_class)
+    rows = {index: row for part in processes.gather(mine) for index, row in part.items()}
+    return InstanceScores.of(np.stack([rows[index] for index in range(len(samples))]))

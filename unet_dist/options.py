@@ -59,6 +59,9 @@ class EvaluateOptions(InferenceOptions):
     """Folder for evaluation-SPLIT.json; by default the run's."""
     seed: int | None = None
     """Seed of the split of another data set; by default the run's."""
+    border_class: int | None = None
+    """Class between objects, such as cell membranes: also scores how well the objects are told apart, by the foreground-restricted
+    V_rand and V_info of the ISBI 2012 challenge, each at the border probability (0.1 to 0.9) that is best for it."""
     pictures: int = 4
     """Images spread over the split whose label and prediction are drawn side by side, and as many of the worst for the report;
     0 or more."""

@@ -48,7 +48,13 @@ class Laboratory:
 
     def evaluate(self, name: str, into: str) -> list[str]:
         """The words that evaluate folder/name, every image of it, into folder/into."""
-        keys = {"split": "all", "mixed_precision": "no", "pictures": 3, "output_path": self.folder / into}
+        keys = {
+            "split": "all",
+            "mixed_precision": "no",
+            "pictures": 3,
+            "border_class": 1,
+            "output_path": self.folder / into,
+        }
         return ["evaluate", str(self.folder / name), *(f"--{key}={value}" for key, value in keys.items())]
 
     def alone(self, words: list[str], *, code: int = 0) -> None:

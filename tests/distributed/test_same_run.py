@@ -156,6 +156,8 @@ def test_evaluation_is_identical(lab: Laboratory, world_size: int) -> None:
     )
     assert other == one
     assert one["images"] == 20
+    assert 0 < one["instances"]["v_rand"] < 1
+    assert 0 < one["instances"]["v_info"] < 1
     assert one["model"] == str(run)
     confusion = torch.tensor(one["confusion"])
     assert confusion[TINY["ignore_index"]].sum() == confusion[:, TINY["ignore_index"]].sum() == 0

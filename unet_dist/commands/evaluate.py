@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_dist.commands.objective import require_border_class
 from unet_dist.commands.parts import (
     Inference,
     choose_inference,
@@ -23,7 +24,7 @@ from unet_dist.data.cache import Cache
 from unet_dist.data.crops import WindowedSamples
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.evaluation import Details, evaluate_split, predict_labels
+from unet_dist.evaluation import Details, evaluate_instances, evaluate_split, predict_labels
 from unet_dist.figures import Sample, draw_samples
 from unet_dist.files import write_whole
 from unet_dist.imaging.reader import ImageReader, as_reader
@@ -71,6 +72,13 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         )
         if told := inference.told(model):
             teller.say(told)
+        if options.border_class is not None:
+            require_border_class(options.border_class, cache)
+            if inference.tiles is not None:
+                raise ConfigError(
+                    f"border_class: got {options.border_class} with inference by {inference.name}, expected exact tiles, whose border "
+                    "probabilities do not depend on the tile size. Remove border_class, or evaluate a network with a finite halo."
+                )
         known_from = _training_split(trained)
         details = Details.none_yet(len(samples), model.num_classes, processes.device)
         started = time.perf_counter()
@@ -89,9 +97,17 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         by_image = image_scores(details.by_image, model.ignore_index)
         seconds = time.perf_counter() - started
         chosen = choose_pictures([miou for miou, _ in by_image], options.pictures)
+        instances = None
+        if options.border_class is not None:
+            with processes.autocast():
+                instances = evaluate_instances(
+                    model, samples, processes, border_class=options.border_class, tile_size=tile_size
+                )
         if processes.is_main:
             output.mkdir(parents=True, exist_ok=True)
             record = scores.record(cache.class_names, cache.ignore_index)
+            if instances is not None:
+                record["instances"] = {"border_class": options.border_class, **instances.record()}
             path = output / f"evaluation-{options.split}.json"
             about = {
                 "model": words[0],
@@ -126,6 +142,12 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             unknown = "" if known_from == "its own" else f" (training split {known_from})"
             title = f"{options.split} of {cache.name}, {len(samples)} images, {inference.name}{unknown}"
             teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index))
+            if instances is not None:
+                teller.say(
+                    f"Objects between class {options.border_class}, after border thinning: V_rand {instances.v_rand:.4f} (border "
+                    f"from probability {instances.rand_threshold:g} on), V_info {instances.v_info:.4f} "
+                    f"({instances.info_threshold:g}); pixel error {1 - scores.pixel_accuracy:.4f}"
+                )
             teller.say(f"Written: {path}")
             kept = [picture_name(options.split, choice.index) for choice in chosen]
             remove_pictures(output / PICTURES_FOLDER, options.split, kept)

@@ -55,9 +55,18 @@ def border_weights_of(schedule: ScheduleConfig, cache: Cache) -> BorderWeights |
     border = schedule.border_class
     if border is None:
         return None
-    if border >= cache.num_classes or border == cache.ignore_index:
-        named = ", ".join(f"{i} {name}" for i, name in enumerate(cache.class_names) if i != cache.ignore_index)
-        raise ConfigError(f"border_class: got {border}, expected a class of {cache.name} that counts: {named}.")
+    require_border_class(border, cache)
     from unet_dist.data.borders import BorderWeights  # scipy is slow to import, and most runs need none
 
     return BorderWeights(border, schedule.border_weight, schedule.border_sigma_px)
+
+
+def require_border_class(border: int, cache: Cache) -> None:
+    """Refuse a class between objects that is none.
+
+    Raises:
+        ConfigError: the data set has no such class, or it counts nowhere; lists those that it has.
+    """
+    if not 0 <= border < cache.num_classes or border == cache.ignore_index:
+        named = ", ".join(f"{i} {name}" for i, name in enumerate(cache.class_names) if i != cache.ignore_index)
+        raise ConfigError(f"border_class: got {border}, expected a class of {cache.name} that counts: {named}.")

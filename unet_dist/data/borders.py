@@ -56,7 +56,7 @@ class BorderWeights:
                 f"loss: got border weights, which follow from the whole label, and that of an image of {label.shape[0]} x "
                 f"{label.shape[1]} px is read by windows. Leave them out, or raise --max_pixels so that TIFF is decoded."
             )
-        made = border_map(label, self.border_class, weight=self.weight, sigma_px=self.sigma_px)
+        made = border_map(np.asarray(label[:, :]), self.border_class, weight=self.weight, sigma_px=self.sigma_px)
         self._kept[index] = made
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
