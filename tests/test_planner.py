@@ -12,6 +12,7 @@ from tests.memory_table import CASES, Case, measure, predict
 from unet_dist.cli import parse_plan
 from unet_dist.cli import run as run_command
 from unet_dist.errors import ConfigError
+from unet_dist.loss_terms import LOSSES
 from unet_dist.models.unet import UNet
 from unet_dist.options import PlanOptions
 from unet_dist.planner.fitting import (
@@ -61,6 +62,14 @@ def test_parts_are_those_of_the_parameters() -> None:
     assert parts[WEIGHTS] == parts[GRADIENTS] == 4 * parameters
     assert parts[OPTIMIZER] == 2 * 4 * parameters + 4 * tensors  # two moments, and the step of each
     assert prediction_peak(ON_CPU, 1, (60, 60)).parts[OPTIMIZER] == 0
+
+
+def test_an_average_of_the_weights_is_one_more_copy_and_a_loss_has_its_own_peak() -> None:
+    parameters = sum(p.numel() for p in ON_CPU.network.parameters())
+    plain, averaged = (training_peak(replace(ON_CPU, averages=flag), 1, (60, 60)) for flag in (False, True))
+    assert averaged.parts[OPTIMIZER] - plain.parts[OPTIMIZER] == 4 * parameters
+    peaks = {loss: training_peak(replace(ON_CPU, loss=loss), 2, (188, 188)).total_bytes for loss in LOSSES}
+    assert peaks["lovasz"] > peaks["cross_entropy"]
 
 
 def test_options_that_save_memory_do() -> None:

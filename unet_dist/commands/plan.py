@@ -143,6 +143,8 @@ def _setting(config: Config, options: PlanOptions, data: _Data) -> Setting:
         device_type=options.device,
         precision=precision,
         dtype=getattr(torch, config.run.dtype),
+        loss=config.schedule.loss,
+        averages=config.schedule.ema_decay is not None,
     )
 
 

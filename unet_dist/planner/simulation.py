@@ -17,8 +17,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from unet_dist.averaging import WeightAverage
 from unet_dist.config import ScheduleConfig
-from unet_dist.losses.pixelwise import CrossEntropy
+from unet_dist.loss_terms import parse_loss
+from unet_dist.losses.mixture import build_loss
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.tiling.inference import classify, window_logits
@@ -39,6 +41,8 @@ class Setting:
         dtype: of the weights.
         held_bytes: pixels and labels in the device's memory beside the micro-batch being computed.
         keeps_gradients: whether gradients exist before the pass: several processes, or a second micro-batch.
+        loss: its terms in words.
+        averages: whether the weights are averaged over the steps.
     """
 
     build: Callable[..., Any]
@@ -49,6 +53,8 @@ class Setting:
     dtype: torch.dtype = torch.float32
     held_bytes: int = 0
     keeps_gradients: bool = False
+    loss: str | dict[str, float] = "cross_entropy"
+    averages: bool = False
 
     def with_option(self, name: str, value: Any) -> Setting:
         """The same with another option of the network."""
@@ -75,6 +81,9 @@ def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, in
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
+            WeightAverage(model, optimizer, 0.5 if setting.averages else None).update(
+                1, torch.zeros((), dtype=torch.bool)
+            )
         if setting.keeps_gradients:
             memory.count_as(GRADIENTS, [p.grad for p in parameters if p.grad is not None])
         else:
@@ -157,8 +166,8 @@ def _pass(setting: Setting, memory: LiveMemory, model: Any, count: int, window: 
         windows = torch.empty(count, *window, model.in_channels, dtype=torch.uint8)
         labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=torch.uint8)
         keys = torch.zeros(count, 3, dtype=torch.int64)
-    gradient = WindowGradient(model, wrapped, CrossEntropy(), trim=setting.trim)
-    gradient.add(windows, labels, keys, scale=torch.ones(()))
+    gradient = WindowGradient(model, wrapped, build_loss(parse_loss(setting.loss)), trim=setting.trim)
+    gradient.add(windows, labels, keys, scale=torch.ones(()), totals=lambda counts: counts)
 
 
 def _autocast(setting: Setting) -> AbstractContextManager[Any]:
