@@ -77,7 +77,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             if inference.tiles is not None:
                 raise ConfigError(
                     f"border_class: got {options.border_class} with inference by {inference.name}, expected exact tiles, whose "
-                    "border probabilities do not depend on the tile size. Remove border_class, or evaluate a network with a finite halo."
+                    "probabilities do not depend on their size. Remove border_class, or evaluate a network with a finite halo."
                 )
         known_from = _training_split(trained)
         details = Details.none_yet(len(samples), model.num_classes, processes.device)
