@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 # Time for the process that failed first to say why: a launcher ends all processes when the first of them leaves.
 GRACE_S = 3.0
+FAILED = "unet_dist/failed"  # in the rendezvous store: how many processes have failed
 
 
 class Processes:
@@ -199,6 +200,8 @@ def _end_others(processes: Processes, error: BaseException) -> None:
         else:
             print(f"unet-dist: error on rank {processes.rank} of {processes.world_size}:", file=sys.stderr)
             traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stderr.flush()
+        _let_others_ask(processes)
     else:
         time.sleep(GRACE_S)
     sys.stderr.flush()
@@ -218,9 +221,25 @@ def _is_first_to_fail(rank: int) -> bool:
     try:
         store = dist.distributed_c10d._get_default_store()
         store.set_timeout(timedelta(seconds=5))
-        return bool(store.compare_set("unet_dist/first_to_fail", "", str(rank)) == str(rank).encode())
+        is_first = bool(store.compare_set("unet_dist/first_to_fail", "", str(rank)) == str(rank).encode())
+        store.add(FAILED, 1)
+        return is_first
     except (RuntimeError, ValueError):  # the store went with the process that held it
         return True
+
+
+def _let_others_ask(processes: Processes) -> None:
+    """Keep the store, which goes with the main process, until the others have seen that somebody spoke, or the grace is over.
+
+    An error that all processes raise together is else said again by those that ask too late.
+    """
+    if not processes.is_main:
+        return
+    deadline = time.monotonic() + GRACE_S
+    with contextlib.suppress(RuntimeError, ValueError):
+        store = dist.distributed_c10d._get_default_store()
+        while store.add(FAILED, 0) < processes.world_size and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager
