@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "train a network; resumes by itself when its output folder holds an unfinished run",
     "evaluate": "per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
     "predict": "label maps and overlays of images",
+    "export": "a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
     "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
     "plan": "sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
     "report": "one self-contained HTML page of a run, or a comparison of several",
@@ -34,6 +35,7 @@ USAGE = {
     "train": "unet-dist train [CONFIG.yaml] [--key value ...]",
     "evaluate": "unet-dist evaluate RUN [--split test] [--key value ...]",
     "predict": "unet-dist predict RUN INPUT... --output DIR [--key value ...]",
+    "export": "unet-dist export RUN --format onnx|huggingface [--output PATH] [--key value ...]",
     "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
     "plan": "unet-dist plan [CONFIG.yaml] [--memory 24GiB] [--key value ...]",
     "report": "unet-dist report RUN [RUN ...] [--output FILE.html] [--key value ...]",
@@ -54,7 +56,7 @@ class _Parser:
         self._parser = ArgumentParser(
             prog=f"unet-dist {command}",
             usage=USAGE[command],
-            description=COMMANDS[command].capitalize() + ".",
+            description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
             exit_on_error=False,
             add_help=False,
         )
@@ -221,6 +223,7 @@ def options_of(command: str) -> Any:
         "evaluate": options.EvaluateOptions,
         "predict": options.PredictOptions,
         "report": options.ReportOptions,
+        "export": options.ExportOptions,
     }[command]
 
 

@@ -38,6 +38,10 @@ class LaunchError(UnetDistError):
     """The processes, their number or the run's folder are not as the run needs them."""
 
 
+class ExportError(UnetDistError):
+    """An exported model does not compute what the original does, or the hub did not take it."""
+
+
 class ExtraError(UnetDistError, ImportError):
     """An optional package is needed and not installed."""
 

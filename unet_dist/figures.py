@@ -52,6 +52,27 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
     write_figure(path, figure)
 
 
+def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class_names: Sequence[str]) -> None:
+    """Draw an image and its prediction side by side, with a legend of the classes that occur.
+
+    Args:
+        path: of the PNG; its folder is made.
+        image: (H, W, C) uint8.
+        prediction: (H, W) uint8.
+        class_names: one a class.
+    """
+    image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
+    height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.2
+    figure, rows = _panels([height], np.unique(prediction), class_names, columns=2)
+    shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+    pictures = (shown, _class_colours(class_names)[prediction])
+    for axes, title, picture in zip(rows[0], ("image", "prediction"), pictures, strict=True):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.axis("off")
+    write_figure(path, figure)
+
+
 def draw_fed(
     path: Path, window: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, title: str = ""
 ) -> None:
@@ -90,20 +111,23 @@ def _class_colours(class_names: Sequence[str]) -> np.ndarray:
     return colours
 
 
-def _panels(heights: Sequence[float], occurring: np.ndarray, class_names: Sequence[str]) -> tuple[Any, Any]:
-    """A figure of rows of three panels, each row's height in inches, above a legend of the classes that occur."""
+def _panels(
+    heights: Sequence[float], occurring: np.ndarray, class_names: Sequence[str], *, columns: int = 3
+) -> tuple[Any, Any]:
+    """A figure of rows of panels, each row's height in inches, above a legend of the classes that occur."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
     present = [i for i in occurring if i != IGNORED]
-    legend_inches = 0.22 * -(-len(present) // LEGEND_COLUMNS)
-    figure = Figure(figsize=(3 * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
+    legend_columns = LEGEND_COLUMNS * columns // 3
+    legend_inches = 0.22 * -(-len(present) // legend_columns)
+    figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     patches = [Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=class_names[i]) for i in present]
-    figure.legend(handles=patches, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=7, frameon=False)
-    return figure, figure.subplots(len(heights), 3, squeeze=False, height_ratios=heights)
+    figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
+    return figure, figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
 
 
 def write_figure(path: Path, figure: Any) -> None:

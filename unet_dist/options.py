@@ -161,6 +161,38 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """A model in a form that others load"""
+
+    format: Literal["onnx", "huggingface"] | None = None
+    """onnx is one file for other runtimes, compared with the original on images; huggingface a folder with a model card."""
+    output: str | None = None
+    """The .onnx file or the folder; by default model.onnx or huggingface/ in the run's folder."""
+    license: str | None = None
+    """Licence of the weights as the hub names it, such as mit or cc-by-4.0; by default the card says that none was stated."""
+    check_images: int = 20
+    """Images of the run's test split (or street scenes) on which an ONNX file must give the labels of the original, 1 or more."""
+    example: str | None = None
+    """Image for the card's example, which becomes part of the folder; by default a procedural street scene."""
+    push: str | None = None
+    """Send the folder to the hub under this id, such as someone/some-model."""
+    private: bool = False
+    """With push: a repository that is made is private."""
+
+    def __post_init__(self) -> None:
+        _require(self.format is not None, "format", "none", "onnx or huggingface")
+        _require(self.check_images >= 1, "check_images", self.check_images, "1 or more")
+        is_name = self.license is None or re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license) is not None
+        _require(is_name, "license", self.license, "a name as the hub has it, such as mit, apache-2.0 or other")
+        is_id = self.push is None or re.fullmatch(r"[\w.-]+/[\w.-]+", self.push) is not None
+        _require(is_id, "push", self.push, "an id such as someone/some-model")
+        _require(not self.private or self.push is not None, "private", True, "--push REPO_ID with it")
+        if self.format == "onnx":
+            for key in ("example", "push"):
+                _require(getattr(self, key) is None, key, getattr(self, key), "--format huggingface with it")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """The plan; nothing is read and no device is needed"""
 

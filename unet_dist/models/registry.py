@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
+from unet_dist.models.onnx_model import SUFFIX, OnnxModel
 from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
 from unet_dist.models.segformer import SegFormer
 from unet_dist.models.smp import SegmentationModel
@@ -58,11 +59,14 @@ def build_model(name: str, **options: Any) -> Any:
 
 
 def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> Any:
-    """Load a model from a folder or the hub, in evaluation mode, in the precision of its file.
+    """Load a model from a folder, the hub or an exported ONNX file, in evaluation mode, in the precision of its file.
 
     Raises:
         CheckpointError: no such model, a damaged file, weights of another model, or a type that is not known here.
+        ExtraError: an ONNX file, and onnxruntime is not installed.
     """
+    if Path(path_or_hub_id).suffix == SUFFIX and Path(path_or_hub_id).is_file():
+        return OnnxModel.from_pretrained(path_or_hub_id).eval()
     folder = find_model_folder(path_or_hub_id)
     name = read_config(folder)["model_type"]
     if name not in MODELS:

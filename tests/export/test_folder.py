@@ -1,0 +1,199 @@
+"""Proves that the folder for the hub is a model folder, that its card says what was recorded and nothing else, that the snippet
+on it runs, and that it goes to a hub whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.export.conftest import make_model
+from tests.models.hub_stand_in import running_hub
+from unet_dist import UNet, predict_image
+from unet_dist.cli import main, run
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.models.registry import load_model
+
+FILES = ["README.md", "config.json", "example.png", "example_input.png", "model.safetensors"]
+
+
+@pytest.fixture
+def folder(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    run(["export", str(run_folder), "--format", "huggingface", "--license", "mit"])
+    assert f"UNet.from_pretrained('{run_folder}/huggingface')" in capsys.readouterr().out
+    return run_folder / "huggingface"
+
+
+def front_matter(card: str) -> dict:
+    return dict(yaml.safe_load(card.split("---")[1]))
+
+
+def snippet(card: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return str(code)
+
+
+def test_it_is_a_model_folder(folder: Path, run_folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    scene = np.asarray(Image.open(folder / "example_input.png"))
+    expected = predict_image(load_model(run_folder / "best"), scene)
+    assert np.array_equal(predict_image(UNet.from_pretrained(folder), scene), expected)
+
+
+def test_the_card_says_what_was_recorded(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    head = front_matter(card)
+    assert (head["license"], head["library_name"], head["pipeline_tag"]) == ("mit", "unet_dist", "image-segmentation")
+    results = head["model-index"][0]["results"]
+    scores = {(r["dataset"]["split"], m["type"]): m["value"] for r in results for m in r["metrics"]}
+    assert scores == {
+        ("test", "mean_iou"): 0.4321,
+        ("test", "accuracy"): 0.75,
+        ("validation", "mean_iou"): 0.5,
+        ("validation", "accuracy"): 0.75,
+    }
+    assert "| | test of my-streets | validation of my-streets |" in card
+    assert "| IoU road | 0.2500 | 0.2500 |" in card
+    assert "| IoU sky | - | - |" in card
+    assert "| 1 | sky |" in card
+    assert "| input_size | 80 |" in card
+    assert "Licence of the weights: mit." in card
+    assert "no photograph" in card
+
+
+def test_the_card_gives_away_no_place_and_breaks_no_table(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    assert "secret place" not in card
+    assert str(folder.parent) not in card
+    tables = [line for line in card.splitlines() if line.startswith("|") and "bush" in line]
+    assert tables
+    assert all(r"tree \| bush" in line for line in tables)
+
+
+def test_the_snippet_runs(folder: Path) -> None:
+    code = (
+        snippet((folder / "README.md").read_text())
+        + "\nassert labels.shape == (540, 960) and labels.dtype == 'uint8'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_licence_scores_or_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["export", str(run_folder / "best"), "--format", "huggingface", "--output", str(tmp_path / "a model")])
+    assert "No --license was named, and the card says so." in capsys.readouterr().out
+    card = (tmp_path / "a model/README.md").read_text()
+    assert not {"license", "model-index", "datasets"} & set(front_matter(card))
+    assert "No licence was stated for these weights." in card
+    assert "No evaluation was recorded." in card
+    assert "## Training" not in card
+
+
+def test_a_network_without_a_halo_is_used_by_the_command(tmp_path: Path) -> None:
+    """predict_image would refuse it: the card does not say to call it."""
+    make_model(norm="group").save_pretrained(tmp_path / "best")
+    run(["export", str(tmp_path / "best"), "--format", "huggingface", "--output", str(tmp_path / "out")])
+    card = (tmp_path / "out/README.md").read_text()
+    assert "`unet-dist predict FOLDER some.jpg --output out --blend`" in card
+    assert "predict_image" not in card.split("## Use")[1].split("## ")[0]
+    assert "example.png" not in card
+
+
+def test_the_example_is_what_the_user_names(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(mine).save(tmp_path / "mine.png")
+    run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "mine.png")])
+    assert "see that you may pass it on" in capsys.readouterr().out
+    assert np.array_equal(np.asarray(Image.open(run_folder / "huggingface/example_input.png")), mine)
+    Image.fromarray(mine[:, :, 0]).save(tmp_path / "grey.png")
+    before = sorted(run_folder.rglob("*"))
+    with pytest.raises(DataError, match=r"1 channel \(grey\)"):
+        run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "grey.png")])
+    assert sorted(run_folder.rglob("*")) == before
+
+
+def test_a_folder_of_other_things_is_not_replaced(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/to.txt").touch()
+    with pytest.raises(ConfigError, match=r"holds something else, and an export replaces the whole folder"):
+        run(["export", str(run_folder), "--format", "huggingface", "--output", str(tmp_path / "letters")])
+    assert (tmp_path / "letters/to.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "format: got none, expected onnx or huggingface."),
+        (["--format", "huggingface", "--license", "My Licence"], "expected a name as the hub has it"),
+        (["--format", "huggingface", "--private"], "expected --push REPO_ID with it"),
+        (["--format", "huggingface", "--push", "streets"], "expected an id such as someone/some-model"),
+        (["--format", "onnx", "--push", "a/b"], "expected --format huggingface with it"),
+        (["--format", "onnx", "--output", "model"], "expected a name that ends in .onnx"),
+    ],
+)
+def test_words_without_effect_are_refused(
+    run_folder: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", str(run_folder), *words])
+    assert sentence in capsys.readouterr().err
+
+
+def _environment(**more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    root = str(Path(__file__).resolve().parents[2])
+    return {**kept, "PYTHONPATH": root, **more}
+
+
+def test_pushed_used_and_predicted_by_its_id(run_folder: Path, tmp_path: Path) -> None:
+    """In processes of their own: the hub library reads its address when it is imported."""
+
+    def call(*words: str, token: str = "hf_not_a_token") -> subprocess.CompletedProcess[str]:
+        there = _environment(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "hf"), HF_TOKEN=token)
+        return subprocess.run([sys.executable, *words], env=there, cwd=tmp_path, capture_output=True, text=True)
+
+    with running_hub() as hub:
+        export = ("-m", "unet_dist", "export", str(run_folder), "--format", "huggingface", "--push", "someone/streets")
+        done = call(*export)
+        assert done.returncode == 0, done.stderr
+        assert "On the hub: " in done.stdout
+        files = hub.repositories["someone/streets"]
+        assert sorted(name for name in files if name != ".gitattributes") == FILES
+        for name in FILES:
+            assert files[name] == (run_folder / "huggingface" / name).read_bytes()
+        code = snippet(files["README.md"].decode())
+        assert 'UNet.from_pretrained("someone/streets")' in code
+        done = call("-c", code + "\nassert labels.shape == (540, 960)\n")
+        assert done.returncode == 0, done.stderr
+
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.png")
+        done = call("-m", "unet_dist", "predict", "someone/streets", "a.png", "--output", "out")
+        assert done.returncode == 0, done.stderr
+        expected = predict_image(load_model(run_folder / "best"), tmp_path / "a.png")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a.png")), expected)
+
+
+def test_a_hub_out_of_reach_is_a_sentence(run_folder: Path, tmp_path: Path) -> None:
+    there = _environment(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path), HF_TOKEN="hf_not_a_token")
+    words = [sys.executable, "-m", "unet_dist"]
+    done = subprocess.run(
+        [*words, "export", str(run_folder), "--format", "huggingface", "--push", "someone/streets"],
+        env=there,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "push: the hub did not take someone/streets" in done.stderr
+    assert json.loads((run_folder / "huggingface/config.json").read_text())["model_type"] == "unet"

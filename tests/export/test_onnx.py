@@ -1,0 +1,178 @@
+"""Proves that an ONNX file computes what the network does, at sizes and batches it was not exported at, and says how to use it;
+that a file which does not is refused; and that predict takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.export.conftest import NAMES, make_model
+from unet_dist.cli import run
+from unet_dist.commands.parts import choose_inference
+from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.errors import CheckpointError, ConfigError, ExportError
+from unet_dist.imaging.reader import ArrayReader, read_window
+from unet_dist.models.registry import load_model
+from unet_dist.tiling.inference import normalise, predict_image
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
+ort = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
+
+from unet_dist.export.check import Agreement, compare  # noqa: E402
+from unet_dist.export.graph import write_onnx  # noqa: E402
+
+SCENE = SyntheticScenes(1, 100, 170, seed=5).render(0)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A network and its file."""
+    model = make_model(norm="weight", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], ignore_index=1)
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(path, model, {"licence": "mit"})
+    return model, path
+
+
+def session(path: Path) -> Any:
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 44, 44), (3, 60, 100), (2, 148, 48)])
+def test_any_valid_size_and_number(exported: tuple[Any, Path], count: int, height: int, width: int) -> None:
+    model, path = exported
+    reader = ArrayReader(SCENE)
+    pixels = np.stack([read_window(reader, 3 * n, n - 10, height, width) for n in range(count)])  # (N, H, W, C)
+    with torch.no_grad():
+        expected = model(normalise(torch.from_numpy(pixels), model.mean, model.std, torch.float32)).numpy()
+    (logits,) = session(path).run(["logits"], {"pixels": pixels})
+    assert logits.shape == expected.shape == (count, 3, height - 40, width - 40)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+def test_a_size_between_is_refused_by_the_runtime(exported: tuple[Any, Path]) -> None:
+    with pytest.raises(Exception, match=r"(?s)Concat|shape|dimension"):
+        session(exported[1]).run(None, {"pixels": np.zeros((1, 46, 47, 3), np.uint8)})
+
+
+def test_the_file_says_how_to_use_it(exported: tuple[Any, Path]) -> None:
+    said = {prop.key: prop.value for prop in onnx.load(exported[1]).metadata_props}
+    assert json.loads(said["class_names"]) == NAMES
+    assert json.loads(said["mean"]) == [100.0, 110.0, 120.0]
+    assert (said["ignore_index"], said["halo"], said["stride"], said["margin"]) == ("1", "20", "4", "20")
+    assert said["sides"] == "H and W: 44 or more, remainder 0 by 4"
+    assert said["licence"] == "mit"
+    (pixels,) = onnx.load(exported[1]).graph.input
+    shape = [dim.dim_param or dim.dim_value for dim in pixels.type.tensor_type.shape.dim]
+    assert shape[0] == "N"
+    assert shape[3] == 3
+    assert all(isinstance(side, str) for side in shape[1:3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "same", "upsampling": "bilinear", "norm": "group"},
+        {"norm": "batch", "in_channels": 1, "depth": 1, "dropout": 0.5},
+        {"in_channels": 5, "depth": 3, "base_channels": 2},
+    ],
+    ids=lambda options: " ".join(f"{key}={value}" for key, value in options.items()),
+)
+def test_other_architectures(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = make_model(**options)
+    write_onnx(tmp_path / "model.onnx", model, {})
+    readers = (
+        ArrayReader(np.random.default_rng(n).integers(0, 256, (90 + n, 131, model.in_channels), np.uint8))
+        for n in range(4)
+    )
+    found = compare(model, session(tmp_path / "model.onnx"), readers, lambda: None)
+    found.require()
+    assert found.images == 4
+    assert found.pixels >= sum((90 + n) * 131 for n in range(4))
+
+
+def test_another_network_is_found_out(exported: tuple[Any, Path]) -> None:
+    model = make_model(norm="weight", mean=[100.0, 110.0, 121.0], std=[50.0, 60.0, 70.0], ignore_index=1)
+    found = compare(model, session(exported[1]), iter([ArrayReader(SCENE)]), lambda: None)
+    assert found.difference > 1e-3
+    with pytest.raises(ExportError, match=r"differs from the original: \d+ of \d+ labels, logits by up to"):
+        found.require()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Agreement(pixels=9, difference=1e-6, differing=2, ties=1),
+        Agreement(pixels=9, difference=2e-3),
+        Agreement(pixels=9, difference=float("nan")),
+    ],
+)
+def test_what_is_no_agreement(found: Agreement) -> None:
+    with pytest.raises(ExportError):
+        found.require()
+
+
+def test_ties_apart() -> None:
+    Agreement(pixels=9, difference=1e-6, differing=2, ties=2).require()
+
+
+def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its data are out of reach, so scenes stand in; predict takes the file and writes the labels of the run."""
+    run(["export", str(run_folder), "--format", "onnx", "--check_images", "3"])
+    out = capsys.readouterr().out
+    assert "The run's data cannot be had, so street scenes stand in for them" in out
+    assert "Compared with torch on procedural street scenes: 3 images" in out
+    assert "every label equal" in out
+    assert "opset 18" in out
+    file = run_folder / "model.onnx"
+    labels = predict_image(load_model(file), SCENE, 80)
+    assert np.array_equal(labels, predict_image(load_model(run_folder / "best"), SCENE, 80))
+    assert np.array_equal(labels, predict_image(load_model(file), SCENE, 44))
+    assert len(np.unique(labels)) > 1
+
+
+def test_a_network_without_a_halo_is_blended(tmp_path: Path) -> None:
+    """Chosen by the file's own metadata. Its normalisation sums over the window, so that a tie may fall the other way."""
+    make_model(norm="group", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0]).save_pretrained(tmp_path / "best")
+    write_onnx(tmp_path / "model.onnx", load_model(tmp_path / "best"), {})
+    inference = choose_inference(load_model(tmp_path / "model.onnx"), window_batch=1, say=print)
+    assert (inference.name, inference.is_asked) == ("blended tiles", False)
+    Image.fromarray(SCENE).save(tmp_path / "scene.png")
+    labels = {}
+    for model in ("best", "model.onnx"):
+        out = tmp_path / f"{model}-out"
+        run(["predict", str(tmp_path / model), str(tmp_path / "scene.png"), "--output", str(out), "--blend"])
+        labels[model] = np.asarray(Image.open(out / "scene.png"))
+    assert len(np.unique(labels["best"])) > 1
+    assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
+
+
+def test_a_failed_check_leaves_nothing(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unet_dist.export.check.MAX_DIFFERENCE", 0.0)
+    before = sorted(run_folder.rglob("*"))
+    with pytest.raises(ExportError, match=r"Nothing was written\."):
+        run(["export", str(run_folder), "--format", "onnx", "--check_images", "1"])
+    assert sorted(run_folder.rglob("*")) == before
+
+
+def test_foreign_and_damaged_files_are_refused(exported: tuple[Any, Path], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(exported[1].read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"cut\.onnx is no whole ONNX file: "):
+        load_model(cut)
+    foreign = onnx.load(exported[1])
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(CheckpointError, match=r"does not say what unet_dist writes"):
+        load_model(tmp_path / "foreign.onnx")
+    shutil.copy(exported[1], tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"is an export already"):
+        run(["export", str(tmp_path / "model.onnx"), "--format", "onnx", "--output", str(tmp_path / "b.onnx")])

@@ -1,0 +1,135 @@
+"""`unet-dist export`: a model in a form that others load, checked against the original."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_dist.commands.parts import load_run, open_data
+from unet_dist.config import Config
+from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.errors import ConfigError, UnetDistError
+from unet_dist.export.check import compare
+from unet_dist.export.folder import fill_folder, make_example, push_folder
+from unet_dist.export.graph import OPSET, require_onnx, write_onnx
+from unet_dist.files import replacing, write_whole_folder
+from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
+from unet_dist.models.onnx_model import OnnxModel, open_session
+from unet_dist.options import ExportOptions
+from unet_dist.tracking import Teller
+
+# Scenes that no run has seen (data_path synthetic has seed 0), where the run's own data are out of reach.
+_CHECK_SEED, _CHECK_SHAPE = 573, (360, 480)
+
+
+def run(words: Sequence[str], options: ExportOptions) -> None:
+    """Export RUN."""
+    if len(words) != 1:
+        raise ConfigError(f"export: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
+    if os.environ.get("RANK", "0") != "0":  # one process does it, however many a launcher started
+        return
+    teller = Teller(speaks=True)
+    model, trained, folder = load_run(words[0], torch.device("cpu"))
+    if isinstance(model, OnnxModel):
+        raise ConfigError(
+            f"export: got {words[0]}, which is an export already. Give the run or the model folder it came from."
+        )
+    output = _output(options, folder, words[0])
+    if options.format == "onnx":
+        _export_onnx(model, output, trained, options, teller)
+    else:
+        _export_folder(model, output, trained, folder, options, teller)
+
+
+def _output(options: ExportOptions, folder: Path | None, named: str) -> Path:
+    if options.output is None:
+        if folder is None:
+            raise ConfigError(f"output: {named} is no run's folder to write into. Set --output.")
+        return folder / ("model.onnx" if options.format == "onnx" else "huggingface")
+    output = Path(options.output)
+    if options.format == "onnx" and output.suffix != ".onnx":
+        raise ConfigError(f"output: got {output}, expected a name that ends in .onnx. Change --output.")
+    if options.format == "huggingface" and output.exists():
+        # The older folder goes: it must be one of ours.
+        is_export = output.is_dir() and {"config.json", "README.md"} <= {path.name for path in output.iterdir()}
+        if not is_export and not (output.is_dir() and not any(output.iterdir())):
+            raise ConfigError(
+                f"output: {output} holds something else, and an export replaces the whole folder. Change --output."
+            )
+    return output
+
+
+def _export_onnx(model: Any, output: Path, trained: Config | None, options: ExportOptions, teller: Teller) -> None:
+    require_onnx()
+    model = model.float()
+    about = {"licence": options.license} if options.license else {}
+    with replacing(output) as beside:
+        write_onnx(beside, model, about)
+        source, readers = _check_images(model, trained, options.check_images, teller)
+        with teller.progress("image compared", options.check_images) as bar:
+            found = compare(model, open_session(beside), readers, bar.advance)
+        found.require()
+        size = beside.stat().st_size
+    teller.say(f"Compared with torch on {source}: {found}")
+    teller.say(
+        f"Written: {output} (opset {OPSET}, {size / 2**20:.1f} MiB; takes uint8 pixels, says the rest in its metadata)"
+    )
+
+
+def _check_images(model: Any, trained: Config | None, count: int, teller: Teller) -> tuple[str, Iterator[ImageReader]]:
+    """Images to compare on: of the run's test split, or street scenes where that cannot be had."""
+    if trained is not None:
+        try:
+            cache = open_data(trained, teller)
+            samples = cache.split("test")
+        except UnetDistError as error:
+            teller.say(f"The run's data cannot be had, so street scenes stand in for them: {error}")
+        else:
+            number = min(count, len(samples))
+            chosen = [round(i * (len(samples) - 1) / max(1, number - 1)) for i in range(number)]
+            return f"the test split of {cache.name}", (as_reader(samples.image(index)) for index in chosen)
+    scenes = SyntheticScenes(count, *_CHECK_SHAPE, seed=_CHECK_SEED)
+    return "procedural street scenes", (
+        ArrayReader(_channels(scenes.render(i)[0], model.in_channels)) for i in range(count)
+    )
+
+
+def _channels(image: np.ndarray, in_channels: int) -> np.ndarray:
+    """Repeat or drop channels: what a network computes does not depend on what they show."""
+    return np.ascontiguousarray(np.resize(image.transpose(2, 0, 1), (in_channels, *image.shape[:2])).transpose(1, 2, 0))
+
+
+def _export_folder(
+    model: Any, output: Path, trained: Config | None, run: Path | None, options: ExportOptions, teller: Teller
+) -> None:
+    example = make_example(options.example, model.in_channels) if model.locality is not None else None
+    name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
+
+    def fill(beside: Path) -> None:
+        fill_folder(
+            beside,
+            model,
+            name=name,
+            run=run,
+            trained=trained,
+            license=options.license,
+            repo_id=options.push,
+            example=example,
+        )
+
+    write_whole_folder(output, fill)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    teller.say(
+        f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.{type(model).__name__}.from_pretrained({str(output)!r})"
+    )
+    if options.example is not None:
+        teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
+    if options.license is None:
+        teller.say("No --license was named, and the card says so.")
+    if options.push:
+        teller.say(f"On the hub: {push_folder(output, options.push, private=options.private)}")

@@ -1,0 +1,202 @@
+"""The model card: what somebody who finds the model must know, as text.
+
+Owns the words. Only what was recorded is said: figures of evaluations that were made, a licence that was named. Must not know
+where the folder goes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from unet_dist.config import Config
+
+CARD_FILE = "README.md"
+EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"
+
+_TRAINING_KEYS = (
+    *("data_path", "input_size", "batch_size", "total_steps", "learning_rate", "schedule", "weight_decay", "seed"),
+    *("class_weights", "horizontal_flip", "augmentation", "mixed_precision"),
+)
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Read what `evaluate` wrote into a run's folder: evaluation-*.json, test first."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("evaluation-*.json"))]
+    return sorted(found, key=lambda record: record["split"] != "test")
+
+
+def write_card(
+    model: Any,
+    *,
+    name: str,
+    trained: Config | None,
+    evaluations: Sequence[dict[str, Any]],
+    license: str | None,
+    repo_id: str | None,
+    example: str | None,
+) -> str:
+    """Write the card.
+
+    Args:
+        name: of the model, for people.
+        trained: the run's config, where it is known.
+        evaluations: as `evaluate` records them.
+        license: as the hub names it, such as mit or apache-2.0.
+        repo_id: on the hub, where the folder goes there.
+        example: what the picture shows, None where there is none.
+    """
+    parts = [
+        _front_matter(model, name, trained, evaluations, license),
+        f"# {name}",
+        _introduction(model),
+        _usage(model, repo_id, has_example=example is not None),
+    ]
+    if example is not None:
+        parts.append(
+            f"![{example}, and the network's labels]({EXAMPLE_FILE})\n\n*{example}, and what the network makes of it.*"
+        )
+    parts += [_scores(evaluations, model), _training(trained), _pixels(model), _terms(license, trained)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(
+    model: Any, name: str, trained: Config | None, evaluations: Sequence[dict[str, Any]], license: str | None
+) -> str:
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=public_name(record["data"]),
+            dataset_name=public_name(record["data"]),
+            dataset_split=record["split"],
+            metric_type=metric,
+            metric_name=words,
+            metric_value=round(record[key], 4),
+        )
+        for record in evaluations
+        for key, metric, words in (
+            ("miou", "mean_iou", "mean IoU"),
+            ("pixel_accuracy", "accuracy", "pixel accuracy"),
+        )
+    ]
+    data = ModelCardData(
+        license=license,
+        library_name="unet_dist",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", model.model_type],
+        datasets=[trained.data.data_path] if trained is not None and _is_hub_id(trained.data.data_path) else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _is_hub_id(data_path: str) -> bool:
+    return data_path.count("/") == 1 and not data_path.startswith(("/", ".", "~")) and not Path(data_path).exists()
+
+
+def public_name(data: str) -> str:
+    """The name of a data set without the folders of the machine that it lies on."""
+    return data if _is_hub_id(data) else Path(data).name
+
+
+def _cell(text: str) -> str:
+    """A name that a table can hold."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _introduction(model: Any) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    channels = {1: "grey", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
+    return (
+        f"A semantic segmentation network ({model.model_type}, {parameters:,} parameters) for {channels} images: "
+        f"{model.num_classes} classes, one a pixel. Made with `unet_dist`."
+    )
+
+
+def _usage(model: Any, repo_id: str | None, *, has_example: bool) -> str:
+    command = f"unet-dist predict {repo_id or 'FOLDER'} some.jpg --output out"
+    if model.locality is None:  # predict_image knows exact tiles only
+        return f"## Use\n\n`{command}{'' if model.resize_to else ' --blend'}`"
+    kind = type(model).__name__
+    load = "from unet_dist import UNet, predict_image"
+    if kind != "UNet":
+        load, kind = "from unet_dist import predict_image\nfrom unet_dist.models.registry import load_model", ""
+    call = f"{kind}.from_pretrained" if kind else "load_model"
+    image = f'"{EXAMPLE_INPUT_FILE if has_example else "some.jpg"}"'
+    if repo_id is None:
+        where, note = ".", "  # this folder, or its id on the hub"
+    else:
+        where, note = repo_id, ""
+        if has_example:
+            load = f"from huggingface_hub import hf_hub_download\n{load}"
+            image = f'hf_hub_download("{repo_id}", {image})'
+    return (
+        f'## Use\n\n```python\n{load}\n\nmodel = {call}("{where}"){note}\n'
+        f"labels = predict_image(model, {image})  # (height, width) uint8, one class id a pixel\n```\n\n"
+        f"On the command line: `{command}`."
+    )
+
+
+def _scores(evaluations: Sequence[dict[str, Any]], model: Any) -> str:
+    if not evaluations:
+        return "## Scores\n\nNo evaluation was recorded."
+    splits = [f"{record['split']} of {public_name(record['data'])}" for record in evaluations]
+    lines = [f"| | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}"]
+    rows = {
+        "images": [f"{record['images']}" for record in evaluations],
+        "**mean IoU**": [f"**{record['miou']:.4f}**" for record in evaluations],
+        "pixel accuracy": [f"{record['pixel_accuracy']:.4f}" for record in evaluations],
+    }
+    names = list(dict.fromkeys(name for record in evaluations for name in record["iou"]))
+    for name in names:
+        values = [record["iou"].get(name) for record in evaluations]
+        rows[f"IoU {_cell(name)}"] = ["-" if value is None else f"{value:.4f}" for value in values]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    ignored = "" if model.ignore_index is None else f" Class {model.ignore_index} counts nowhere."
+    return (
+        "## Scores\n\n"
+        + "\n".join(lines)
+        + "\n\nMean IoU: the mean over the classes that occur in labels or predictions of the "
+        f"split, from its one confusion matrix; -: the class does not occur.{ignored}"
+    )
+
+
+def _training(trained: Config | None) -> str:
+    if trained is None:
+        return ""
+    values = trained.flat() | {"data_path": public_name(trained.data.data_path)}
+    lines = [f"| {key} | {values[key]} |" for key in _TRAINING_KEYS if values.get(key) is not None]
+    return "## Training\n\n| key | value |\n|---|---|\n" + "\n".join(lines)
+
+
+def _pixels(model: Any) -> str:
+    names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
+    mean, std = (", ".join(f"{value:.2f}" for value in values) for values in (model.mean, model.std))
+    lines = [
+        "## Pixels and classes",
+        f"Images are uint8; they are normalised by mean {mean} and deviation {std} a channel (`predict_image` does it).",
+    ]
+    if model.locality is not None:
+        lines.append("Labels do not depend on the tile size (`predict_image(..., tile_size=...)`).")
+    ignored = model.ignore_index
+    table = [
+        f"| {index} | {_cell(name)}{' (never predicted)' * (index == ignored)} |" for index, name in enumerate(names)
+    ]
+    lines.append("| id | class |\n|---|---|\n" + "\n".join(table))
+    return "\n\n".join(lines)
+
+
+def _terms(license: str | None, trained: Config | None) -> str:
+    stated = f"Licence of the weights: {license}." if license else "No licence was stated for these weights."
+    data = "the data" if trained is None else public_name(trained.data.data_path)
+    about = (
+        " They were trained on scenes that unet_dist drew by itself."
+        if trained is not None and trained.data.data_path == "synthetic"
+        else f" They were trained on {data}, whose own terms apply to what is made of it."
+    )
+    return "## Terms\n\n" + stated + about

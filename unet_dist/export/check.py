@@ -1,0 +1,113 @@
+"""Whether an exported network computes what the original does, pixel by pixel.
+
+Owns the comparison and its tolerance. Every pixel of an image is computed by both, in windows of different shapes and numbers:
+a graph that was frozen to one size would not survive it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_dist.errors import ExportError
+from unet_dist.export.graph import INPUT
+from unet_dist.imaging.reader import ImageReader, read_window
+from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
+from unet_dist.tiling.inference import classify, window_logits
+
+MAX_DIFFERENCE = 1e-3
+"""Of two logits."""
+
+TIE = 1e-4
+"""Where torch's two best logits are closer than this, either label is right. float32 logits were seen to differ by 2e-5
+between two tile sizes of torch itself."""
+
+# Pixels of windows computed at once by both sides: four of 572 px.
+_BATCH_PX = 4 * 572 * 572
+
+
+@dataclass
+class Agreement:
+    """What two networks make of the same images.
+
+    Attributes:
+        images, pixels: that were compared.
+        difference: the largest of two logits.
+        differing: pixels of another label.
+        ties: those of them whose two best logits torch itself can hardly tell apart.
+    """
+
+    images: int = 0
+    pixels: int = 0
+    difference: float = 0.0
+    differing: int = 0
+    ties: int = 0
+
+    def __str__(self) -> str:
+        ties = f", ties apart ({self.ties})" if self.ties else ""
+        return f"{self.images} images, {self.pixels / 1e6:.3g} Mpx: every label equal{ties}, logits within {self.difference:.1e}"
+
+    def require(self) -> None:
+        """Raises ExportError: labels differ, or logits by more than MAX_DIFFERENCE."""
+        if self.differing > self.ties or not self.difference <= MAX_DIFFERENCE:  # NaN is not within
+            raise ExportError(
+                f"The exported network differs from the original: {self.differing - self.ties} of {self.pixels} labels, logits "
+                f"by up to {self.difference:.1e}; expected none, ties apart, and {MAX_DIFFERENCE:.0e}. Nothing was written. "
+                "Report it with the versions of torch, onnxscript and onnxruntime."
+            )
+
+
+def compare(model: Any, session: Any, readers: Iterator[ImageReader], tell: Callable[[], None]) -> Agreement:
+    """Compute images by torch and by onnxruntime.
+
+    Args:
+        model: the original, in evaluation mode, float32, on the CPU.
+        session: of the exported file.
+        tell: called after each image.
+    """
+    found = Agreement()
+    for number, reader in enumerate(readers):
+        for pixels in _windows(reader, model.window_sizes, number):
+            ours = window_logits(model, torch.from_numpy(pixels), halo=model.window_sizes.margin)  # (N, K, h, w)
+            theirs = torch.from_numpy(session.run(None, {INPUT: pixels})[0])
+            _count(found, ours, theirs, model.ignore_index)
+        found.images += 1
+        tell()
+    return found
+
+
+def _count(found: Agreement, ours: torch.Tensor, theirs: torch.Tensor, ignore_index: int | None) -> None:
+    if theirs.shape != ours.shape:
+        raise ExportError(
+            f"The exported network gives logits of shape {tuple(theirs.shape)}, the original {tuple(ours.shape)}. "
+            "Nothing was written. Report it with the versions of torch, onnxscript and onnxruntime."
+        )
+    labels, other = (classify(logits, ignore_index).long()[:, None] for logits in (ours, theirs))  # (N, 1, h, w)
+    differs = labels != other
+    margin = (ours.gather(1, labels) - ours.gather(1, other))[differs]
+    difference = (ours - theirs).abs().max().item()
+    found.pixels += labels.numel()
+    found.differing += int(differs.sum())
+    found.ties += int((margin <= TIE).sum())
+    found.difference = difference if difference != difference else max(found.difference, difference)
+
+
+def _windows(reader: ImageReader, sizes: WindowSizes, number: int) -> Iterator[np.ndarray]:
+    """Yield batches of windows, (N, H, W, C) uint8, whose outputs cover an image; others for each number."""
+    height, width, _ = reader.shape
+    largest = sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
+    # Four shapes by turns, no side too small for the network and none larger than the image needs.
+    shape = [
+        min(sizes.round_up(side + 2 * sizes.margin), sizes.round_up(largest - steps * sizes.stride))
+        for side, steps in ((height, number % 4), (width, (number + 1) % 4))
+    ]
+    row_step, col_step = (side - 2 * sizes.margin for side in shape)
+    origins = itertools.product(range(0, height, row_step), range(0, width, col_step))
+    count = max(1, min(1 + number % 3, _BATCH_PX // (shape[0] * shape[1])))
+    while batch := list(itertools.islice(origins, count)):
+        yield np.stack([read_window(reader, row - sizes.margin, col - sizes.margin, *shape) for row, col in batch])

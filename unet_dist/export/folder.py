@@ -1,0 +1,117 @@
+"""A network as a folder for the Hugging Face hub: weights, config, model card, example picture.
+
+Owns what is in the folder and its way to the hub. The folder is a model folder like a run's own `best/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, HTTPError
+
+from unet_dist.config import Config
+from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.errors import ExportError
+from unet_dist.export.card import CARD_FILE, EXAMPLE_FILE, EXAMPLE_INPUT_FILE, read_evaluations, write_card
+from unet_dist.figures import draw_prediction
+from unet_dist.imaging.reader import as_reader
+from unet_dist.imaging.writer import write_picture
+from unet_dist.tiling.inference import predict_image
+
+# Not the seed of data_path synthetic (0): no scene here was trained on.
+_UNSEEN_SEED = 572
+_SCENE_SHAPE = (540, 960)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to show what the network does.
+
+    Attributes:
+        image: (H, W, C) uint8.
+        words: what it is, for the card.
+    """
+
+    image: np.ndarray
+    words: str
+
+
+def make_example(path: str | None, in_channels: int) -> Example | None:
+    """Read the image that the user named, or draw a street scene; None where the network takes neither grey nor colour.
+
+    A picture of the training data is never taken by itself: whoever publishes it needs the right to.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    if path is not None:
+        with as_reader(path) as reader:
+            height, width, _ = reader.shape
+            return Example(np.array(reader.read(0, height, 0, width)), "An image")
+    if in_channels not in (1, 3):
+        return None
+    scene, _ = SyntheticScenes(1, *_SCENE_SHAPE, seed=_UNSEEN_SEED).render(0)
+    if in_channels == 1:
+        scene = np.rint(scene.mean(axis=2, keepdims=True)).astype(np.uint8)
+    return Example(scene, "A street scene drawn by a procedure, no photograph")
+
+
+def fill_folder(
+    folder: Path,
+    model: Any,
+    *,
+    name: str,
+    run: Path | None,
+    trained: Config | None,
+    license: str | None,
+    repo_id: str | None,
+    example: Example | None,
+) -> None:
+    """Write the files into an empty folder.
+
+    Args:
+        run: the run's folder, where evaluations are looked for.
+        repo_id: on the hub, where the folder is to go.
+
+    Raises:
+        DataError: the example has other channels than the network takes.
+    """
+    model.save_pretrained(folder)
+    if example is not None:
+        names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
+        labels = predict_image(model, example.image)
+        write_picture(folder / EXAMPLE_INPUT_FILE, example.image)
+        draw_prediction(folder / EXAMPLE_FILE, example.image, labels, names)
+    card = write_card(
+        model,
+        name=name,
+        trained=trained,
+        evaluations=read_evaluations(run) if run is not None else [],
+        license=license,
+        repo_id=repo_id,
+        example=example.words if example is not None else None,
+    )
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def push_folder(folder: Path, repo_id: str, *, private: bool) -> str:
+    """Send a folder to the hub in one commit, making the repository where there is none; returns its address.
+
+    Raises:
+        ExportError: the hub does not take it; says why.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with unet_dist")
+    except (HTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ExportError(
+            f"push: the hub did not take {repo_id} ({type(error).__name__}: {reason}). The folder {folder} is complete: check "
+            "the id, the network and the token (hf auth login), then start the same command again."
+        ) from error
+    return str(address)

@@ -1,0 +1,154 @@
+"""A network as an ONNX file: pixels in, logits out, of any size that the network takes.
+
+Owns what the graph takes and gives, and what the file says about itself. Must not know runs or data sets.
+
+The graph takes pixels as a file decodes to them, (N, H, W, C) uint8, and normalises them itself: a mean in other units, or
+channels in another order, are the usual ways to get silently wrong labels out of a right file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.tiling.geometry import WindowSizes, aligned_halo
+
+OPSET = 18
+"""The lowest that torch's exporter writes, so that the most runtimes read it."""
+
+INPUT, OUTPUT = "pixels", "logits"
+AXES = ("N", "H", "W")
+
+# Protocol buffers end at 2 GiB, and a file with its weights beside it is no longer one file.
+_LARGEST_BYTES = 2**31 - 2**20
+
+
+class PixelsToLogits(nn.Module):
+    """Compute logits of pixels: (N, H, W, C) uint8 -> (N, K, H - 2 * margin, W - 2 * margin) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(model.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(model.std, dtype=torch.float32))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = ((pixels.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def require_onnx() -> None:
+    """Refuse to begin without the packages of the extra.
+
+    Raises:
+        ExtraError: one of them is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExtraError(f"An export to ONNX needs {error.name}: pip install 'unet_dist[onnx]'.") from error
+
+
+def write_onnx(path: Path, model: Any, about: dict[str, str]) -> None:
+    """Write a network as one file.
+
+    Args:
+        model: in evaluation mode, float32, on the CPU.
+        about: further words for the file's metadata.
+
+    Raises:
+        ConfigError: the network is too large for one file.
+    """
+    import onnx
+
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if num_bytes > _LARGEST_BYTES:
+        raise ConfigError(
+            f"The network has {num_bytes / 2**30:.1f} GiB of weights, and an ONNX file holds 2. Use --format huggingface."
+        )
+    sizes: WindowSizes = model.window_sizes
+    sides = {axis + 1: _side(name, sizes) for axis, name in enumerate(AXES[1:])}
+    # Three different sizes, none of them 1: the exporter takes equal ones, and a 1, for constants.
+    shape = (2, sizes.minimum + 2 * sizes.stride, sizes.minimum + 3 * sizes.stride, model.in_channels)
+    with _silence(), torch.no_grad():
+        program = torch.onnx.export(
+            PixelsToLogits(model).eval(),
+            (torch.zeros(shape, dtype=torch.uint8),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim(AXES[0], min=1), **sides},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {**metadata(model), **about})
+    onnx.checker.check_model(proto)
+    onnx.save_model(proto, str(path))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter from talking about itself; what it makes is compared with the original."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _side(name: str, sizes: WindowSizes) -> Any:
+    """The sides that the network takes: stride * n + remainder."""
+    number = torch.export.Dim(name, min=sizes.minimum // sizes.stride)
+    side = sizes.stride * number if sizes.stride > 1 else number
+    return side + sizes.remainder if sizes.remainder else side
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """What a reader of the file must know to use it, as ONNX metadata: words to words, lists as JSON."""
+    sizes, locality = model.window_sizes, model.locality
+    height, width = (f"{axis} - {2 * sizes.margin}" if sizes.margin else axis for axis in AXES[1:])
+    said = {
+        "model_type": model.model_type,
+        "input": f"{INPUT}: (N, H, W, {model.in_channels}) uint8 as decoded from a file; normalised inside by mean and std",
+        "output": f"{OUTPUT}: (N, {model.num_classes}, {height}, {width}) float32; the label is the argmax over axis 1",
+        "sides": f"H and W: {sizes.minimum} or more, remainder {sizes.remainder} by {sizes.stride}",
+        "minimum_side": sizes.minimum,
+        "side_remainder": sizes.remainder,
+        "side_stride": sizes.stride,
+        "margin": sizes.margin,
+        "in_channels": model.in_channels,
+        "num_classes": model.num_classes,
+        "resize_to": model.resize_to,
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "class_names": model.class_names,
+        "ignore_index": model.ignore_index,
+        "ignore_index_meaning": "this class is no answer: leave its logit out of the argmax (null: every class is one)",
+        "halo": None if locality is None else aligned_halo(sizes, locality),
+        "stride": None if locality is None else locality.stride,
+        "tiles": "windows whose origins differ by multiples of stride agree on all pixels at least halo from their edges"
+        if locality is not None
+        else "none are exact: every output pixel depends on its whole window",
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}

@@ -1,0 +1,96 @@
+"""A network that was exported to ONNX, computed by onnxruntime: predicts as the one it was made from.
+
+Owns the reading of such a file. What it needs to know stands in the file's own metadata, so that this is also the proof that
+the metadata suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unet_dist.errors import CheckpointError, ExtraError
+from unet_dist.tiling.geometry import Locality, WindowSizes
+
+SUFFIX = ".onnx"
+
+
+class OnnxModel(nn.Module):
+    """Segment images: (N, in_channels, H, W) of pixels 0 to 255 -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+
+    For prediction only, on the CPU. The graph normalises, so `mean` and `std` here are those that leave pixels as they are.
+
+    Raises:
+        CheckpointError: no ONNX file, or one that unet_dist did not write.
+        ExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._session = open_session(path)
+        said = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self.model_type = said["model_type"]
+            self.in_channels: int = json.loads(said["in_channels"])
+            self.num_classes: int = json.loads(said["num_classes"])
+            self.class_names: list[str] | None = json.loads(said["class_names"])
+            self.ignore_index: int | None = json.loads(said["ignore_index"])
+            self.resize_to: list[int] | None = json.loads(said["resize_to"])
+            self.window_sizes = WindowSizes(
+                stride=json.loads(said["side_stride"]),
+                remainder=json.loads(said["side_remainder"]),
+                minimum=json.loads(said["minimum_side"]),
+                margin=json.loads(said["margin"]),
+            )
+            halo, stride = json.loads(said["halo"]), json.loads(said["stride"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} does not say what unet_dist writes into an ONNX file ({type(error).__name__}: {error}). Expected one "
+                "made by unet-dist export --format onnx."
+            ) from error
+        self.locality = None if halo is None else Locality(halo, stride)
+        self.locality_obstacle = said["tiles"] if halo is None else None
+        self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
+        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        # Whoever predicts asks a parameter where and in which type to compute.
+        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> OnnxModel:
+        """Load a file that `unet-dist export --format onnx` wrote."""
+        return cls(Path(path))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits of whole-numbered pixels."""
+        pixels = images.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()  # (N, H, W, C)
+        (logits,) = self._session.run(None, {"pixels": np.ascontiguousarray(pixels)})
+        return torch.from_numpy(logits).to(images.device)
+
+    def extra_repr(self) -> str:
+        return f"{self.model_type}, sha256={self._digest}"
+
+
+def open_session(path: Path) -> Any:
+    """Open an ONNX file in onnxruntime, on the CPU, with torch's number of threads.
+
+    Raises:
+        CheckpointError: no such file, or it is damaged.
+        ExtraError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExtraError(f"{path} is an ONNX file, which needs onnxruntime: pip install 'unet_dist[onnx]'.") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class that it exports
+        raise CheckpointError(f"{path} is no whole ONNX file: {str(error).splitlines()[0]} Export it again.") from error
