@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping"),
     # processes and artefacts
     ("distributed",),
-    ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export"),
+    ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export", "demo"),
     ("trainer",),
     ("debugging",),
     # composition roots

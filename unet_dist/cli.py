@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
     "predict": "label maps and overlays of images",
     "export": "a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
+    "demo": "a page on this machine that labels the images one drops on it",
     "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
     "plan": "sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
     "report": "one self-contained HTML page of a run, or a comparison of several",
@@ -36,6 +37,7 @@ USAGE = {
     "evaluate": "unet-dist evaluate RUN [--split test] [--key value ...]",
     "predict": "unet-dist predict RUN INPUT... --output DIR [--key value ...]",
     "export": "unet-dist export RUN --format onnx|huggingface [--output PATH] [--key value ...]",
+    "demo": "unet-dist demo RUN [--port 7860] [--key value ...]",
     "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
     "plan": "unet-dist plan [CONFIG.yaml] [--memory 24GiB] [--key value ...]",
     "report": "unet-dist report RUN [RUN ...] [--output FILE.html] [--key value ...]",
@@ -224,6 +226,7 @@ def options_of(command: str) -> Any:
         "predict": options.PredictOptions,
         "report": options.ReportOptions,
         "export": options.ExportOptions,
+        "demo": options.DemoOptions,
     }[command]
 
 

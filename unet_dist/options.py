@@ -193,6 +193,21 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """A page that labels the images one drops on it"""
+
+    tile_size: int | None = None
+    """Side of the input window, px; by default the run's."""
+    port: int = 7860
+    """Port of the page."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine only, 0.0.0.0 from all that reach it."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.port <= 65535, "port", self.port, "1 to 65535")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """The plan; nothing is read and no device is needed"""
 

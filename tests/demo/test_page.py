@@ -1,0 +1,158 @@
+"""Proves, in a real browser, that the page labels an image as predict does, gives the same bytes to download, says a mistake as a
+sentence, and asks nobody but this machine for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unet_dist.cli import run
+from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.demo.page import as_share
+from unet_dist.models.unet import UNet
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+NAMES = ["road", "sky", "<b>tree</b>", "wall"]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: pip install 'unet_dist[demo]'"),
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, a scene and what predict makes of it, a grey picture."""
+    folder = tmp_path_factory.mktemp("demo")
+    torch.manual_seed(3)
+    UNet(num_classes=4, base_channels=4, depth=2, class_names=NAMES).save_pretrained(folder / "streets")
+    Image.fromarray(SyntheticScenes(1, 270, 480, seed=5).render(0)[0]).save(folder / "scene.png")
+    Image.fromarray(np.zeros((50, 50), np.uint8)).save(folder / "grey.png")
+    run(["predict", str(folder / "streets"), str(folder / "scene.png"), "--output", str(folder / "out")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(place: Path) -> Iterator[str]:
+    """The page of a server in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-u", "-m", "unet_dist", "demo", str(place / "streets"), "--port", str(port)]
+    there = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(words, env=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        said = ""
+        while "Open http://127.0.0.1" not in said:
+            line = server.stdout.readline()
+            assert line, said
+            said += line
+        yield f"http://127.0.0.1:{port}/"
+        server.send_signal(signal.SIGINT)
+        rest = server.stdout.read()
+        assert server.wait(60) == 0, rest
+        assert "Ended." in rest
+        assert "Traceback" not in rest, rest
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
+        *("disable-component-update", "disable-sync", "window-size=1300,900", f"user-data-dir={tmp_path / 'profile'}"),
+    ):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def wait(browser: Any, condition: Any, seconds: float = 90) -> Any:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, seconds, ignored_exceptions=webdriver_exceptions()).until(condition)
+
+
+def webdriver_exceptions() -> Any:
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
+    return NoSuchElementException, StaleElementReferenceException
+
+
+def upload(browser: Any, file: Path) -> None:
+    field = wait(browser, lambda b: b.find_element("css selector", "#image input[type=file]"))
+    field.send_keys(str(file))
+
+
+def requested_hosts(browser: Any) -> set[str]:
+    """The hosts that the page asked for anything, answered or not."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    addresses = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses += [m["params"]["url"] for m in messages if m["method"] == "Network.webSocketCreated"]
+    parsed = [urllib.parse.urlsplit(address) for address in addresses]
+    return {f"{part.hostname}" for part in parsed if part.scheme not in ("data", "blob", "chrome")}
+
+
+def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str, browser: Any) -> None:
+    browser.get(address)
+    upload(browser, place / "scene.png")
+    view = wait(browser, lambda b: b.find_element("css selector", "#view img"))
+    wait(browser, lambda b: view.get_property("naturalWidth") > 0)
+    assert (view.get_property("naturalWidth"), view.get_property("naturalHeight")) == (480, 270)
+
+    labels = np.asarray(Image.open(place / "out/scene.png"))
+    legend = wait(browser, lambda b: b.find_element("css selector", "#legend .legend"))
+    entries = [" ".join(entry.text.split()) for entry in legend.find_elements("css selector", ".class")]
+    counts = np.bincount(labels.ravel(), minlength=4)
+    order = np.argsort(-counts, kind="stable")
+    assert entries == [f"{NAMES[i]} {as_share(counts[i] / labels.size)}" for i in order if counts[i]]
+
+    button = browser.find_element("css selector", "#download")
+    wait(browser, lambda b: button.is_enabled())
+    button.click()
+    downloaded = Path(browser.caps["chrome"]["userDataDir"]).parent / "downloads/scene.png"
+    wait(browser, lambda b: downloaded.exists())
+    assert downloaded.read_bytes() == (place / "out/scene.png").read_bytes()
+    with Image.open(downloaded) as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), labels)
+
+    assert requested_hosts(browser) == {"127.0.0.1"}
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not errors
+
+
+def test_a_wrong_image_is_a_sentence_on_the_page(place: Path, address: str, browser: Any) -> None:
+    browser.get(address)
+    upload(browser, place / "grey.png")
+    toast = wait(browser, lambda b: b.find_element("css selector", "[data-testid=toast-body]"))
+    wait(browser, lambda b: "got 1 channel, expected 3" in toast.text)
+    assert "grey.png: got 1 channel" in toast.text
+    assert str(place) not in toast.text
+    assert requested_hosts(browser) == {"127.0.0.1"}

@@ -1,0 +1,55 @@
+"""`unet-dist demo`: a page on this machine that labels the images one drops on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from unet_dist.commands.parts import choose_inference, load_run, resolve_tile_size
+from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
+from unet_dist.demo.page import make_page, require_gradio, serve
+from unet_dist.errors import ConfigError
+from unet_dist.options import DemoOptions
+from unet_dist.tracking import Teller
+
+
+def run(words: Sequence[str], options: DemoOptions) -> None:
+    """Serve RUN until interrupted."""
+    if len(words) != 1:
+        raise ConfigError(f"demo: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
+    if os.environ.get("RANK", "0") != "0":  # one process serves, however many a launcher started
+        return
+    teller = Teller(speaks=True)
+    with tempfile.TemporaryDirectory(prefix="unet-dist-demo-") as folder:
+        gradio = require_gradio(Path(folder))
+        model, trained, _ = load_run(words[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        tile_size = resolve_tile_size(options.tile_size, model, trained)
+        inference = choose_inference(model, window_batch=WINDOW_BATCH, say=teller.say)
+        labeller = Labeller(model, inference.tiles, tile_size=tile_size, folder=Path(folder), say=teller.say)
+        names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
+        kind = {1: "grey", 3: "colour"}.get(model.in_channels, f"{model.in_channels}-channel")
+        about = f"{model.num_classes} classes, {kind} images of any size."
+        if inference.name != "whole image":
+            about += f" Computed in windows of at most {tile_size} px."
+        if told := inference.told(model):
+            about += f" {told}"
+        title = f"unet_dist: {Path(words[0]).resolve().name}"
+        page = make_page(gradio, labeller.label, names, title=title, about=about)
+        address = serve(gradio, page, host=options.host, port=options.port)
+        teller.say(f"Open {address} (Ctrl-C ends it). Nothing leaves this machine.")
+        _wait_for_a_signal()
+        page.close(verbose=False)
+        teller.say("Ended.")
+
+
+def _wait_for_a_signal() -> None:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()

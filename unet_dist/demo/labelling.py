@@ -1,0 +1,158 @@
+"""One image at a time to its label map and a picture of it, with the memory of a few windows.
+
+Owns what happens to an image that somebody hands in: the same files as `predict` writes, and a view small enough for a screen. Must
+not know the page.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from unet_dist.imaging.image import ImageReader
+from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.reader import open_image
+from unet_dist.imaging.writer import write_overlay
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.jobs import Job, make_jobs
+from unet_dist.prediction.journal import Done, Journal
+from unet_dist.prediction.run import Tiles, Work, compute_share, share_of
+from unet_dist.prediction.values import Recipe
+
+VIEW_SIDE_PX = 1600
+"""Longest side of the view: about what a screen shows."""
+
+_MAX_PIXELS = 500_000_000  # as in predict
+
+WINDOW_BATCH = 4
+"""As in predict: another number may change a label where two classes tie."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of an image.
+
+    Attributes:
+        labels: file of the label map, PNG with a palette, or TIFF beyond 67 megapixels or for a TIFF.
+        view: file of the image under its labels, at most VIEW_SIDE_PX a side.
+        step: one pixel of the view stands for step x step.
+        shares: class id -> share of the view's pixels, largest first.
+    """
+
+    labels: Path
+    view: Path
+    step: int
+    shares: dict[int, float]
+
+
+class Labeller:
+    """Labels images by one network.
+
+    Args:
+        model: in evaluation mode, on its device.
+        tiles: how it predicts; None for exact tiles.
+        tile_size: largest side of a window, px.
+        folder: for the files; each image gets a folder of its own in it.
+        say: told what goes on.
+    """
+
+    def __init__(
+        self, model: Any, tiles: Tiles | None, *, tile_size: int, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self.model = model
+        self._tile_size = tile_size
+        self._folder = folder
+        self._recipe = Recipe()
+        self._window_batch = WINDOW_BATCH if tiles is None else 1  # a blended tile is a batch of windows by itself
+        self._tiles = tiles or ExactTiles(model, self._recipe, say)
+
+    def label(self, path: Path, advance: Callable[[int, int], None]) -> Labelled:
+        """Predict an image.
+
+        Args:
+            advance: told batches done and batches in all, before each.
+
+        Raises:
+            DataError: the image cannot be read, or has other channels than the network takes.
+        """
+        output = Path(tempfile.mkdtemp(dir=self._folder))
+        open_reader = partial(open_image, max_pixels=_MAX_PIXELS)
+        (job,) = make_jobs(
+            [path],
+            output,
+            open_reader=open_reader,
+            in_channels=self.model.in_channels,
+            rasters=list(self._recipe.rasters(self.model.num_classes)),
+            format="auto",
+            overlay=False,
+        )
+        work = Work(
+            [job],
+            Journal(output),
+            self._tiles,
+            self._recipe,
+            num_classes=self.model.num_classes,
+            tile_size=self._tile_size,
+            window_batch=self._window_batch,
+            open_reader=open_reader,
+        )
+        started = 0
+
+        def before_batch() -> bool:
+            nonlocal started
+            advance(started, len(work.batches))
+            started += 1
+            return False
+
+        work.journal.begin({})
+        compute_share(work, share_of(work, Done(), 0, 1), Done(), 0, is_stopped=before_batch)
+        work.journal.remove()
+        with open_reader(path) as reader:
+            return self._show(job, reader, output / "view.png")
+
+    def _show(self, job: Job, reader: ImageReader, view: Path) -> Labelled:
+        step = 1
+        while max(job.shape) > VIEW_SIDE_PX * step:
+            step *= 2
+        labels = _every_nth(job.outputs["labels"], step)
+        write_overlay(view, shrink(reader, step), labels, class_palette(self.model.num_classes))
+        ids, counts = np.unique(labels, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        shares = {int(ids[i]): float(counts[i] / labels.size) for i in order}
+        return Labelled(job.outputs["labels"], view, step, shares)
+
+
+def _every_nth(path: Path, step: int) -> np.ndarray:
+    """Every step-th label of a label map, step a power of two: from the overviews of a TIFF, which hold just these."""
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return np.asarray(picture)[::step, ::step]
+    with tifffile.TiffFile(path) as file:
+        levels = file.series[0].levels
+        number = min(step.bit_length() - 1, len(levels) - 1)
+        labels: np.ndarray = levels[number].asarray()
+        rest = step >> number
+        return labels[::rest, ::rest]
+
+
+def shrink(reader: ImageReader, step: int) -> np.ndarray:
+    """Average blocks of step x step px, those at the right and lower border as far as they go: (H, W, C) uint8.
+
+    Memory: step rows of the image.
+    """
+    height, width, _ = reader.shape
+    rows = []
+    starts = np.arange(0, width, step)
+    for row in range(0, height, step):
+        band = reader.read(row, min(row + step, height), 0, width).astype(np.float32).mean(axis=0)  # (W, C)
+        sums = np.add.reduceat(band, starts, axis=0)
+        rows.append(np.rint(sums / np.diff(np.append(starts, width))[:, None]).astype(np.uint8))
+    return np.stack(rows)

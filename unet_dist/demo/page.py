@@ -1,0 +1,134 @@
+"""The page: drop an image, see it under its labels, take the label map away.
+
+Owns what stands on the page, and that nothing on it comes from elsewhere. The one module that knows gradio.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unet_dist.demo.labelling import Labelled
+from unet_dist.errors import ExtraError, LaunchError, UnetDistError
+from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
+from unet_dist.prediction.jobs import IMAGE_SUFFIXES
+
+Label = Callable[[Path, Callable[[int, int], None]], Labelled]
+
+# A browser cannot hand in a folder, nor a slide that is one.
+SUFFIXES = [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".zarr", ".mrxs")]
+
+_LEGEND = """
+.legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; }
+.legend span.class { display: inline-flex; align-items: center; gap: 0.4rem; }
+.legend i { width: 1rem; height: 1rem; border: 1px solid #888; border-radius: 2px; }
+.legend small { opacity: 0.75; }
+"""
+
+
+def require_gradio(folder: Path) -> Any:
+    """Import gradio with everything off that talks to others.
+
+    Args:
+        folder: for its files.
+
+    Raises:
+        ExtraError: it is not installed.
+    """
+    # Read when it is imported.
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(folder), HF_HUB_DISABLE_TELEMETRY="1")
+    try:
+        import gradio
+    except ImportError as error:
+        raise ExtraError(f"The demo page needs {error.name}: pip install 'unet_dist[demo]'.") from error
+    return gradio
+
+
+def as_share(share: float) -> str:
+    """Per cent as people read it; what is there is never nothing."""
+    return "under 0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
+def legend(shares: dict[int, float], class_names: Sequence[str]) -> str:
+    """The classes that occur, as HTML: colour, name and share of the picture."""
+    colours = class_palette(len(class_names))
+    entries = []
+    for index, share in shares.items():
+        is_class = index < len(class_names)
+        red, green, blue = colours[index] if is_class else IGNORED_COLOUR
+        name = html.escape(class_names[index] if is_class else "no class")
+        swatch = f'<i style="background: rgb({red}, {green}, {blue})"></i>'
+        entries.append(f'<span class="class">{swatch}{name} <small>{as_share(share)}</small></span>')
+    return f'<div class="legend">{"".join(entries)}</div>'
+
+
+def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: str, about: str) -> Any:
+    """Lay out the page.
+
+    Args:
+        label: image and how far it is -> what became of it.
+        about: a line under the title.
+    """
+
+    def answer(path: str | None, progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008 (gradio finds it so)
+        if path is None:
+            return None, "", gradio.DownloadButton(interactive=False, value=None)
+        try:
+            found = label(Path(path), lambda done, total: progress((done, total), desc="windows", unit="batches"))
+        except UnetDistError as error:
+            # gradio names the file it keeps; the user knows it by its own name.
+            raise gradio.Error(
+                str(error).replace(path, Path(path).name), duration=None, print_exception=False
+            ) from error
+        note = "" if found.step == 1 else f"<p>Shown at 1/{found.step}; the label map has every pixel.</p>"
+        button = gradio.DownloadButton(interactive=True, value=str(found.labels))
+        return str(found.view), legend(found.shares, class_names) + note, button
+
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gradio.Markdown(f"# {title}\n\n{about}")
+        with gradio.Row():
+            with gradio.Column(scale=1, min_width=260):
+                image = gradio.File(label="Image", file_types=SUFFIXES, type="filepath", elem_id="image", height=180)
+                button = gradio.DownloadButton("Download the label map", interactive=False, elem_id="download")
+            with gradio.Column(scale=3, min_width=320):
+                view = gradio.Image(
+                    label="Labels over the image",
+                    type="filepath",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="view",
+                )
+                classes = gradio.HTML(elem_id="legend")
+        image.change(answer, image, [view, classes, button], api_visibility="private", show_progress_on=[view])
+    return page
+
+
+def serve(gradio: Any, page: Any, *, host: str, port: int) -> str:
+    """Serve the page from threads of this process; returns its address.
+
+    Raises:
+        LaunchError: the port is taken.
+    """
+    system = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    try:
+        _, address, _ = page.queue(default_concurrency_limit=1).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=gradio.themes.Default(**system),
+            css=_LEGEND,
+        )
+    except OSError as error:
+        raise LaunchError(f"port: got {port}, which cannot be listened on ({error}). Choose another --port.") from error
+    return str(address)
