@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+# shellcheck source-path=SCRIPTDIR source=processes.sh
+source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
 cd "$root"
 
 say "environment"
@@ -17,26 +19,7 @@ values=$("$venv/bin/python" launch/config_value.py output_path,batch_size,data_p
   fail "one of the words cannot be used; the line above says which. \"$venv/bin/unet-dist train --help\" lists all keys."
 { read -r run && read -r batch_size && read -r data_path && read -r size; } <<<"$values"
 
-# All GPUs that torch sees, or two processes on a CPU: as many of them as share a batch evenly.
-cores=$("$venv/bin/python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-devices=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
-config=several_gpus
-processes=$devices
-if [ "$devices" -eq 0 ]; then
-  config=cpu_processes
-  processes=$((cores < 2 ? 1 : 2))
-fi
-while [ $((batch_size % processes)) -ne 0 ]; do processes=$((processes - 1)); done
-[ "$processes" -gt 1 ] || config=one_gpu
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / processes))}
-
-# launch COMMAND WORDS...: the program on all processes.
-launch() {
-  local -a how=(--config_file "configs/accelerate/$config.yaml")
-  # Port 0 is any that is free. accelerate's own choice is one fixed port, which another run may hold.
-  [ "$processes" -eq 1 ] || how+=(--num_processes "$processes" --main_process_port 0)
-  "$venv/bin/accelerate" launch "${how[@]}" -m unet_dist "$@" --expected_processes "$processes"
-}
+choose_processes "$batch_size"
 
 say "train: $processes process(es) on $([ "$devices" -gt 0 ] && echo "$devices GPU(s)" || echo "$cores CPU core(s)")"
 launch train "$@" || fail "training ended; its last lines above say why. The same command again resumes it."
