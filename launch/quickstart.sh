@@ -33,10 +33,14 @@ if [ "$data_path" = synthetic ]; then
   launch predict "$run" "$run/scenes" --output "$run/predictions" || fail "the prediction ended; its last lines above say why."
 fi
 
+say "report"
+"$venv/bin/unet-dist" report "$run" || fail "the report was not written; its last line above says why."
+
 miou=$("$venv/bin/python" -c 'import json, sys; print(format(json.load(open(sys.argv[1]))["miou"], ".3f"))' "$run/evaluation-test.json")
 say "Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. In $run:"
 cat <<END
   best/                  the network (mean IoU $miou on the test split): unet_dist.UNet.from_pretrained("$run/best")
+  report.html            curves, IoU by class, confusion matrix and pictures, on one page: open it in a browser
   figures/               image, label and prediction side by side
 END
 [ "$data_path" != synthetic ] || echo "  predictions/           label maps and overlays of three scenes it had not seen"
