@@ -12,37 +12,28 @@ from typing import Any
 import torch
 import yaml
 
-from unet_dist.commands.objective import border_weights_of, loss_of, refuse_whole_images
 from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
-    build_skeleton,
-    choose_inference,
     load_published,
     load_run,
     open_data,
     open_for,
-    plan_crops,
-    resolve_input_size,
-    resolve_tile_size,
     teller_of,
 )
 from unet_dist.commands.resuming import answer_changes, find_checkpoint, restore
-from unet_dist.config import BatchCut, Config, cut_batch
+from unet_dist.commands.training import assemble, lay_out, place_network
+from unet_dist.config import BatchCut, Config
 from unet_dist.data.cache import Cache
-from unet_dist.data.crops import CropReader, RunShares
 from unet_dist.data.statistics import summarise
 from unet_dist.debugging import debug, debugging_config
-from unet_dist.distributed import Processes, launcher_accumulation
+from unet_dist.distributed import Processes
 from unet_dist.errors import ConfigError, LaunchError
-from unet_dist.evaluation import evaluate_split
 from unet_dist.files import write_whole
 from unet_dist.locking import lock_run
 from unet_dist.machine import describe_machine, record_start
-from unet_dist.metrics import Scores
 from unet_dist.optim import build_optimizer
 from unet_dist.stopping import StopWish
-from unet_dist.tiling.training import require_separable
 from unet_dist.tracking import MetricsLog, Teller, duration
 from unet_dist.trainer import Parts, Progress, Trainer
 
@@ -66,31 +57,14 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:
-    schedule = config.schedule
-    accumulation = launcher_accumulation(_environment(), schedule.gradient_accumulation_steps)
-    config = config.replace(gradient_accumulation_steps=accumulation)
-    skeleton = build_skeleton(config)  # sizes and obstacles are known before any data is read
-    side = resolve_input_size(schedule.input_size, skeleton, teller)
-    planner = plan_crops(config, skeleton, side)
-    has_tiles = planner.tile_size is not None and (side is None or planner.tile_size < side)
-    cut = cut_batch(config.schedule, processes.world_size, has_tiles=has_tiles)
-    if cut.splits_samples:
-        require_separable(skeleton, "split_sample", by_pixels=False)
-    if has_tiles or cut.splits_samples:
-        refuse_whole_images(schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
-    _refuse_beyond_memory(skeleton, cut, side)
-    checkpoint = find_checkpoint(config, processes, teller, folder)
+    layout = lay_out(config, processes.world_size, teller)  # sizes and obstacles are known before any data is read
+    _refuse_beyond_memory(layout.skeleton, layout.cut, layout.side)
+    checkpoint = find_checkpoint(layout.config, processes, teller, folder)
 
-    cache = open_data(config, teller)
-    model: Any = build_network(config, cache)
-    halo = planner.halo
-    tile_size = resolve_tile_size(None, model, config)
-    config = config.replace(
-        num_classes=cache.num_classes,
-        in_channels=cache.channels,
-        input_size=side or "full",
-        mixed_precision=processes.precision,
-    )
+    cache = open_data(layout.config, teller)
+    model: Any = build_network(layout.config, cache)
+    layout = layout.settled(cache, processes)
+    config = layout.config
     has_new_schedule = False
     if checkpoint is not None:
         has_new_schedule = answer_changes(checkpoint, config, teller)
@@ -98,82 +72,14 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         load_published(config, model, teller)
         if config.model.init_from is not None:
             _start_from(config.model.init_from, model, teller)
-
-    model.to(processes.device)
-    if (
-        processes.device.type == "cuda"
-    ):  # tensor cores read channels last; on CPUs without them it is slower in training
-        model.to(memory_format=torch.channels_last)
-    if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    elif model.couples_batch:
-        teller.say(
-            f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {cut.micro_batch_size})."
-        )
+    model = place_network(model, layout, processes, teller)
     optimizer = build_optimizer(model, config.schedule)
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, model, optimizer, processes)
         if has_new_schedule:
             progress.schedule_start = progress.step
-    wrapped = processes.prepare(model)
-
-    train = cache.split("train")
-    augmentation = None
-    if config.data.augmentation:
-        from unet_dist.data.augment import Augmentation  # slow to import, and most runs name none
-
-        augmentation = Augmentation(config.data.augmentation)
-    crops = CropReader(
-        train,
-        schedule.seed,
-        window_side=side,
-        halo=halo,
-        horizontal_flip=config.data.horizontal_flip,
-        augmentation=augmentation,
-        borders=border_weights_of(config.schedule, cache),
-    )
-    validation = cache.split("validation")
-
-    inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
-    if told := inference.told(model):
-        teller.say(told)
-
-    def evaluate(model: Any, is_stopped: Any) -> Scores | None:
-        return evaluate_split(
-            model,
-            validation,
-            processes,
-            tile_size=tile_size,
-            window_batch=config.run.window_batch,
-            tiles=inference.tiles,
-            is_stopped=is_stopped,
-        )
-
-    parts = Parts(
-        config=config,
-        cut=cut,
-        processes=processes,
-        model=model,
-        wrapped=wrapped,
-        trim=halo - model.window_sizes.margin,
-        optimizer=optimizer,
-        loss=loss_of(schedule, cache, processes.device),
-        shares=RunShares(
-            crops,
-            planner=planner,
-            batch_size=schedule.batch_size,
-            micro_batch_size=cut.micro_batch_size,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            splits_samples=cut.splits_samples,
-        ),
-        evaluate=evaluate,
-        folder=folder,
-        teller=teller,
-        class_names=cache.class_names,
-        ignore_index=cache.ignore_index,
-    )
+    parts = assemble(layout, cache, model, optimizer, processes, teller, folder)
     if config.run.debug:
         _introduce(parts, cache, progress)
         debug(parts, lambda checkpoint: restore(checkpoint, model, optimizer, processes), progress)
@@ -197,12 +103,6 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
             f"{done.best_step}. "
             f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {folder}"
         )
-
-
-def _environment() -> Any:
-    import os
-
-    return os.environ
 
 
 # -------------------------------------------------------------------------------------------------- starting and resuming

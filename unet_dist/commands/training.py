@@ -1,0 +1,172 @@
+"""The finished parts of a training run, as `train` runs them and `bench` times them.
+
+Owns how a checked config becomes sizes, a placed network and the parts of a Trainer. Must not know checkpoints: whoever
+goes on from one puts it into the network and the optimizer between `place_network` and `assemble`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet_dist.commands.objective import border_weights_of, loss_of, refuse_whole_images
+from unet_dist.commands.parts import (
+    build_skeleton,
+    choose_inference,
+    plan_crops,
+    resolve_input_size,
+    resolve_tile_size,
+)
+from unet_dist.config import BatchCut, Config, cut_batch
+from unet_dist.data.cache import Cache
+from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.distributed import Processes, launcher_accumulation
+from unet_dist.evaluation import evaluate_split
+from unet_dist.metrics import Scores
+from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.training import require_separable
+from unet_dist.tracking import Teller
+from unet_dist.trainer import Parts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a run before any data is read.
+
+    Attributes:
+        skeleton: the network without weights.
+        side: of a crop's window, px; None for whole images.
+        planner: cuts crops into tiles.
+        cut: of the global batch.
+    """
+
+    config: Config
+    skeleton: Any
+    side: int | None
+    planner: CropPlanner
+    cut: BatchCut
+
+    def settled(self, cache: Cache, processes: Processes) -> Layout:
+        """The same with what the data and the device settle written into the config."""
+        config = self.config.replace(
+            num_classes=cache.num_classes,
+            in_channels=cache.channels,
+            input_size=self.side or "full",
+            mixed_precision=processes.precision,
+        )
+        return replace(self, config=config)
+
+
+def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
+    """Settle the sizes of a run and how its batch is cut.
+
+    Raises:
+        ConfigError, SizeError, LocalityError: they cannot be as the config says.
+    """
+    accumulation = launcher_accumulation(os.environ, config.schedule.gradient_accumulation_steps)
+    config = config.replace(gradient_accumulation_steps=accumulation)
+    skeleton = build_skeleton(config)
+    side = resolve_input_size(config.schedule.input_size, skeleton, teller)
+    planner = plan_crops(config, skeleton, side)
+    has_tiles = planner.tile_size is not None and (side is None or planner.tile_size < side)
+    cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
+    if cut.splits_samples:
+        require_separable(skeleton, "split_sample", by_pixels=False)
+    if has_tiles or cut.splits_samples:
+        refuse_whole_images(config.schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
+    return Layout(config, skeleton, side, planner, cut)
+
+
+def place_network(model: Any, layout: Layout, processes: Processes, teller: Teller) -> Any:
+    """Put a network on the device, in the memory format and with the normalisation that training there takes."""
+    model.to(processes.device)
+    if (
+        processes.device.type == "cuda"
+    ):  # tensor cores read channels last; on CPUs without them it is slower in training
+        model.to(memory_format=torch.channels_last)
+    if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if model.couples_batch:
+        micro = layout.cut.micro_batch_size
+        teller.say(f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {micro}).")
+    return model
+
+
+def assemble(
+    layout: Layout,
+    cache: Cache,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    processes: Processes,
+    teller: Teller,
+    folder: Path,
+) -> Parts:
+    """Put together what a Trainer runs.
+
+    Args:
+        layout: settled.
+        model: placed, with the weights to start from.
+        folder: the run's.
+    """
+    config, planner, cut = layout.config, layout.planner, layout.cut
+    schedule = config.schedule
+    tile_size = resolve_tile_size(None, model, config)
+    wrapped = processes.prepare(model)
+    train, validation = cache.split("train"), cache.split("validation")
+    augmentation = None
+    if config.data.augmentation:
+        from unet_dist.data.augment import Augmentation  # slow to import, and most runs name none
+
+        augmentation = Augmentation(config.data.augmentation)
+    crops = CropReader(
+        train,
+        schedule.seed,
+        window_side=layout.side,
+        halo=planner.halo,
+        horizontal_flip=config.data.horizontal_flip,
+        augmentation=augmentation,
+        borders=border_weights_of(schedule, cache),
+    )
+    inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
+    if told := inference.told(model):
+        teller.say(told)
+
+    def evaluate(model: Any, is_stopped: Any) -> Scores | None:
+        return evaluate_split(
+            model,
+            validation,
+            processes,
+            tile_size=tile_size,
+            window_batch=config.run.window_batch,
+            tiles=inference.tiles,
+            is_stopped=is_stopped,
+        )
+
+    return Parts(
+        config=config,
+        cut=cut,
+        processes=processes,
+        model=model,
+        wrapped=wrapped,
+        trim=planner.halo - model.window_sizes.margin,
+        optimizer=optimizer,
+        loss=loss_of(schedule, cache, processes.device),
+        shares=RunShares(
+            crops,
+            planner=planner,
+            batch_size=schedule.batch_size,
+            micro_batch_size=cut.micro_batch_size,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            splits_samples=cut.splits_samples,
+        ),
+        evaluate=evaluate,
+        folder=folder,
+        teller=teller,
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+    )
