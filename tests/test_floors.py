@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("distributed",),
     ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export", "demo"),
     ("trainer",),
-    ("debugging",),
+    ("debugging", "benchmark"),
     # composition roots
     ("commands",),
     ("cli",),
@@ -47,7 +47,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "accelerate": ("distributed",),
     "torch.distributed": ("distributed",),
     "torch.nn.parallel": ("distributed",),
-    "albumentations": ("data.augment",),
+    "albumentations": ("data.augment", "benchmark.baseline"),
 }
 
 

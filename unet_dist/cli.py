@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
     "demo": "a page on this machine that labels the images one drops on it",
     "prepare": "read a data set, check every pair, write the decoded cache and its statistics",
+    "bench": "how fast a run is, against what the device can do, layer by layer and over processes; compares settings",
     "plan": "sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
     "report": "one self-contained HTML page of a run, or a comparison of several",
 }
@@ -39,13 +40,14 @@ USAGE = {
     "export": "unet-dist export RUN --format onnx|huggingface [--output PATH] [--key value ...]",
     "demo": "unet-dist demo RUN [--port 7860] [--key value ...]",
     "prepare": "unet-dist prepare [CONFIG.yaml] [--key value ...]",
+    "bench": "unet-dist bench [CONFIG.yaml] [--compare KEY=VALUE,VALUE] [--key value ...]",
     "plan": "unet-dist plan [CONFIG.yaml] [--memory 24GiB] [--key value ...]",
     "report": "unet-dist report RUN [RUN ...] [--output FILE.html] [--key value ...]",
 }
 
 
 # Those that take a config; the others work on a run.
-CONFIG_COMMANDS = ("train", "prepare", "plan")
+CONFIG_COMMANDS = ("train", "prepare", "bench", "plan")
 
 
 class _Parser:
@@ -185,13 +187,36 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
 
 def parse_config(command: str, words: Sequence[str]) -> Any:
     """Build the Config of `train` and `prepare` from [CONFIG.yaml] and --key value words."""
-    return parse_plan(command, words)[0]
+    return _parse(command, words)[0]
 
 
 def parse_plan(command: str, words: Sequence[str]) -> tuple[Any, Any]:
     """Build the Config and the PlanOptions of `plan` from [CONFIG.yaml] and --key value words."""
-    from unet_dist.config import KEYS, Config
     from unet_dist.options import PlanOptions
+
+    config, others, _ = _parse(command, words)
+    return config, PlanOptions(**others)
+
+
+def parse_bench(command: str, words: Sequence[str]) -> tuple[Any, Any, dict[str, Any]]:
+    """Build the Config and the BenchOptions of `bench`, and the Config of each setting that it compares, by its name."""
+    from unet_dist.config import KEYS
+    from unet_dist.options import BenchOptions
+
+    config, others, parser = _parse(command, words)
+    options = BenchOptions(**others)
+    key, values = options.compared()
+    if key is None:
+        return config, options, {}
+    if key not in KEYS:
+        raise ConfigError(f"compare: unknown key {key!r}. {_nearest(key, list(KEYS))}")
+    settings = {f"{key} {value}": parser.parse([f"--{key}={value}"])[key] for value in values}
+    return config, options, {name: config.replace(**{key: value}) for name, value in settings.items()}
+
+
+def _parse(command: str, words: Sequence[str]) -> tuple[Any, dict[str, Any], _Parser]:
+    """Read [CONFIG.yaml] and --key value words: the Config, the values of the other keys, and what read them."""
+    from unet_dist.config import KEYS, Config
 
     parser = _Parser(command, _sections(command))
     positional, options = parser.split(words)
@@ -202,7 +227,7 @@ def parse_plan(command: str, words: Sequence[str]) -> tuple[Any, Any]:
     values = read_yaml(positional[0], list(KEYS)) if positional else {}
     parsed = parser.parse(options, values)
     config = Config.from_flat({key: value for key, value in parsed.items() if key in KEYS})
-    return config, PlanOptions(**{key: value for key, value in parsed.items() if key not in KEYS})
+    return config, {key: value for key, value in parsed.items() if key not in KEYS}, parser
 
 
 def parse_options(command: str, words: Sequence[str]) -> tuple[list[str], Any]:
@@ -243,11 +268,12 @@ def _help(command: str | None) -> str:
 def _sections(command: str) -> list[Any]:
     """The classes whose fields are the keys of a command."""
     from unet_dist.config import SECTIONS
-    from unet_dist.options import PlanOptions
+    from unet_dist.options import BenchOptions, PlanOptions
 
     if command not in CONFIG_COMMANDS:
         return [options_of(command)]
-    return [*SECTIONS.values(), *([PlanOptions] if command == "plan" else [])]
+    others: dict[str, Any] = {"plan": PlanOptions, "bench": BenchOptions}
+    return [*SECTIONS.values(), *([others[command]] if command in others else [])]
 
 
 def run(words: Sequence[str]) -> None:
@@ -272,6 +298,8 @@ def run(words: Sequence[str]) -> None:
         return
     if command == "plan":
         parsed: tuple[Any, ...] = parse_plan(command, rest)
+    elif command == "bench":
+        parsed = parse_bench(command, rest)
     elif command in CONFIG_COMMANDS:
         parsed = (parse_config(command, rest),)
     else:

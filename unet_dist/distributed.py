@@ -7,6 +7,7 @@ trained or predicted.
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import sys
@@ -56,6 +57,12 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this process talks and writes."""
         return self.rank == 0
+
+    def alone(self) -> Processes:
+        """This process as if there were no other: to measure it by itself, while the others wait."""
+        alone = copy.copy(self)
+        alone.rank, alone.world_size = 0, 1
+        return alone
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over the processes, in place; ordered on the device, without waiting for it."""

@@ -238,6 +238,38 @@ class PlanOptions:
         return int(match[1]), int(match[2])
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """The measurement"""
+
+    bench_rounds: int = 5
+    """Rounds, at most: in each everything is measured once, in turn. Median, lowest and highest are over the rounds."""
+    bench_steps: int = 20
+    """Training steps of a round, at most, of each the bare step and the real loop."""
+    bench_seconds: float = 60.0
+    """Seconds for the rounds of each setting, above 0; they decide how many rounds and steps there are. Every measurement is
+    made once, whatever it takes."""
+    compare: str | None = None
+    """Settings to measure in turn: KEY=VALUE,VALUE,... of any key of the config (micro_batch_size=1,2,4), or baseline: the loop
+    that is usually written for this task."""
+
+    def __post_init__(self) -> None:
+        for key in ("bench_rounds", "bench_steps"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        _require(0 < self.bench_seconds < float("inf"), "bench_seconds", self.bench_seconds, "a finite number above 0")
+        varied, values = self.compared()
+        _require(varied is None or len(values) > 1, "compare", self.compare, "KEY=VALUE,VALUE,... or baseline")
+        _require(len(set(values)) == len(values), "compare", self.compare, "values that differ")
+
+    def compared(self) -> tuple[str | None, list[str]]:
+        """The key that compare varies, and its values as words; (None, []) where it varies none."""
+        if self.compare in (None, "baseline"):
+            return None, []
+        assert self.compare is not None
+        key, _, values = self.compare.partition("=")
+        return key.strip().lstrip("-").replace("-", "_"), [word.strip() for word in values.split(",") if word.strip()]
+
+
 def parse_bytes(key: str, text: str) -> int:
     """Read an amount of memory such as 24GiB.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from unet_dist.data.source import open_source
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import CheckpointError, ConfigError, SizeError
 from unet_dist.models.registry import MODELS, build_model, find_model, load_model
+from unet_dist.planner.simulation import Setting
 from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.whole import WholeImages
@@ -150,6 +152,23 @@ def build_skeleton(config: Config) -> Any:
     options = architecture(config)
     with torch.device("meta"):
         return build_model(config.model.model, **options)
+
+
+def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> Setting:
+    """What the planner takes of a config: the network, where it computes, and what is trained.
+
+    Args:
+        precision: no, bf16 or fp16.
+    """
+    return Setting(
+        build=partial(build_model, config.model.model, in_channels=channels, num_classes=num_classes),
+        options=tuple(architecture(config).items()),
+        device_type=device_type,
+        precision=precision,
+        dtype=getattr(torch, config.run.dtype),
+        loss=config.schedule.loss,
+        averages=config.schedule.ema_decay is not None,
+    )
 
 
 def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from unet_dist.commands.parts import architecture, resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.commands.parts import resolve_input_size, resolve_tile_size, simulated, training_halo
 from unet_dist.config import BatchCut, Config, cut_batch, synthetic_size
 from unet_dist.data.cache import Cache, CacheSettings, open_cache
 from unet_dist.data.source import open_source
 from unet_dist.distributed import has_fast_bf16
 from unet_dist.errors import DataError
-from unet_dist.models.registry import build_model
 from unet_dist.options import PlanOptions
 from unet_dist.planner.fitting import (
     CUDA_CONTEXT_BYTES,
@@ -133,18 +130,12 @@ def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
 
 
 def _setting(config: Config, options: PlanOptions, data: _Data) -> Setting:
-    precision = config.run.mixed_precision
+    precision: str = config.run.mixed_precision
     if precision == "auto":
         is_fast = options.device == "cuda" or has_fast_bf16(options.device)
         precision = "bf16" if is_fast and config.run.dtype == "float32" else "no"
-    return Setting(
-        build=partial(build_model, config.model.model, in_channels=data.channels, num_classes=data.num_classes),
-        options=tuple(architecture(config).items()),
-        device_type=options.device,
-        precision=precision,
-        dtype=getattr(torch, config.run.dtype),
-        loss=config.schedule.loss,
-        averages=config.schedule.ema_decay is not None,
+    return simulated(
+        config, channels=data.channels, num_classes=data.num_classes, device_type=options.device, precision=precision
     )
 
 

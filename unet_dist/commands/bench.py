@@ -1,0 +1,272 @@
+"""`unet-dist bench`: how fast a run is on this machine, against what the machine can do."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet_dist.benchmark.baseline import Baseline, write_pairs
+from unet_dist.benchmark.ceilings import Ceilings
+from unet_dist.benchmark.picture import draw_roofline
+from unet_dist.benchmark.results import VERSION, Amounts, Result, figures_of, layers_as_json, speedups
+from unet_dist.benchmark.step import endless
+from unet_dist.benchmark.subject import (
+    BYTES,
+    FLOPS,
+    LOOP,
+    PREDICT,
+    READ,
+    STEP,
+    BaselineSubject,
+    Limits,
+    Round,
+    Subject,
+    measure,
+)
+from unet_dist.benchmark.tables import comparison_table, layer_table, result_table, scaling_table, size
+from unet_dist.benchmark.timing import Spread
+from unet_dist.commands.bench_setting import Setting
+from unet_dist.commands.parts import open_for, teller_of
+from unet_dist.config import Config
+from unet_dist.distributed import Processes
+from unet_dist.errors import ConfigError, DataError, LaunchError
+from unet_dist.files import write_whole
+from unet_dist.options import BenchOptions
+
+# Settled by bench itself, the same for all settings, or without effect on what is measured.
+_NOT_COMPARED = frozenset(
+    {
+        *("output_path", "debug", "resume", "allow_config_change", "checkpoint_steps", "keep_checkpoints", "trackers"),
+        *("total_steps", "eval_steps", "early_stopping_evals", "time_limit_min", "init_from", "schedule", "seed"),
+        *("warmup_fraction", "expected_processes", "collective_timeout_s", "deterministic", "cache_path"),
+    }
+)
+
+_BASELINE_IMAGES = 8
+"""Pairs that the usual loop decodes, at least: more would take as long each."""
+
+
+def run(config: Config, options: BenchOptions, configs: dict[str, Config]) -> None:
+    """Measure a config, or the configs to compare."""
+    _refuse(config, options)
+    with open_for(endless(config)) as processes:
+        if options.compare == "baseline" and processes.world_size > 1:
+            raise LaunchError(
+                f"compare: got baseline on {processes.world_size} processes, expected one. Start it without a launcher."
+            )
+        bench = _Bench(config, options, processes)
+        folder = Path(config.run.output_path)
+        with _scratch(folder, processes) as scratch:
+            report = bench.compare(configs, scratch) if options.compare else bench.measure(scratch)
+        if processes.is_main:
+            write_whole(folder / "bench.json", (json.dumps(report, indent=1) + "\n").encode())
+            bench.teller.say(f"All figures: {folder / 'bench.json'}")
+
+
+def _refuse(config: Config, options: BenchOptions) -> None:
+    if config.run.debug:
+        raise ConfigError("debug: got true, expected false: bench measures runs as they are. Remove --debug.")
+    key, _ = options.compared()
+    if key in _NOT_COMPARED:
+        raise ConfigError(
+            f"compare: got {key}, expected a key that changes how a run is computed, such as micro_batch_size, tile_size, "
+            "num_workers, mixed_precision or base_channels."
+        )
+    if options.compare == "baseline" and config.schedule.input_size == "full":
+        raise ConfigError("compare: got baseline with input_size full, expected crops of one size. Set --input_size.")
+
+
+class _Bench:
+    """What is measured, on the processes there are."""
+
+    def __init__(self, config: Config, options: BenchOptions, processes: Processes) -> None:
+        self.config = config
+        self.processes = processes
+        self.teller = teller_of(processes)
+        self.limits = Limits(options.bench_rounds, options.bench_steps, options.bench_seconds)
+        self.compared = options.compare
+
+    # ------------------------------------------------------------------------------------------------ one setting
+
+    def measure(self, scratch: Path) -> dict[str, Any]:
+        """Measure the run, and one process alone where there are several."""
+        processes, teller = self.processes, self.teller
+        together = Setting(self.config, processes, scratch / "together", teller, name=_together(processes))
+        teller.say(together.title)
+        settings = [together]
+        if processes.world_size > 1:
+            settings.insert(0, together.alone(scratch / "alone", name="one process alone"))
+        rounds = self._rounds([setting.subject for setting in settings], is_first_alone=len(settings) > 1)
+        results = [setting.result(own) for setting, own in zip(settings, rounds, strict=True) if own]
+        ceilings = Ceilings(*(Spread.of([own[name] for own in rounds[-1]]).median for name in (FLOPS, BYTES)))
+        layers = together.layers(ceilings, self.limits)
+        for result in results:
+            teller.table(result_table(result, together.precision, together.image_shape))
+        self._tell_memory(results[-1])
+        teller.table(layer_table(layers, ceilings))
+        report = {**self._head(), "results": [result.as_json() for result in results], "layers": layers_as_json(layers)}
+        if processes.is_main:
+            if processes.world_size > 1:
+                report["scaling"] = self._scaling(results, rounds)
+            path = Path(self.config.run.output_path) / "bench.png"
+            draw_roofline(path, layers, ceilings, title=f"{together.title}\n{device_name(processes.device)}")
+            teller.say(f"Roofline: {path}")
+        return report
+
+    def _scaling(self, results: Sequence[Result], rounds: Sequence[Sequence[Round]]) -> dict[str, Any]:
+        """Compare what all processes do with what one does alone, each with as much work a process."""
+        alone, together = results
+        crops = together.amounts.crops / alone.amounts.crops
+        pixels = together.amounts.image_pixels / max(1, alone.amounts.image_pixels)
+        rows: list[tuple[str, float, float, Spread]] = []
+        for what, name, rate, factor in (
+            ("bare step, images/s", STEP, "bare_images_per_s", crops),
+            ("real loop, images/s", LOOP, "images_per_s", crops),
+            ("prediction, megapixels/s", PREDICT, "predicted_megapixels_per_s", pixels),
+        ):
+            spread = speedups(rounds[1], rounds[0], name, factor=factor)
+            if spread is not None:
+                rows.append((what, alone.figures[rate].median, together.figures[rate].median, spread))
+        self.teller.table(scaling_table(rows, self.processes.world_size))
+        return {what: asdict(spread) for what, _, _, spread in rows}
+
+    def _tell_memory(self, result: Result) -> None:
+        predicted = f"plan predicts {size(result.predicted_bytes or 0)} for the tensors of a step"
+        if result.peak_bytes:
+            self.teller.say(f"peak memory of the device: {size(result.peak_bytes)}; {predicted}")
+        else:
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            self.teller.say(f"peak resident memory of the process: {size(resident)}; {predicted}")
+
+    # ------------------------------------------------------------------------------------------- several settings
+
+    def compare(self, configs: dict[str, Config], scratch: Path) -> dict[str, Any]:
+        """Measure settings in turn; the first is what the others are held against."""
+        processes, teller = self.processes, self.teller
+        settings: list[Setting] = []
+        first: list[BaselineSubject] = []
+        for number, (name, config) in enumerate((configs or {"unet-dist": self.config}).items()):
+            settings.append(Setting(config, processes, scratch / str(number), teller, name=name))
+            teller.say(f"{name}: {settings[-1].title}")
+        if not configs:
+            first.append(_baseline(settings[0], scratch / "baseline"))
+        rounds = self._rounds([*first, *(setting.subject for setting in settings)])
+        results = [_baseline_result(settings[0], own) for own in rounds[: len(first)]]
+        results += [setting.result(own) for setting, own in zip(settings, rounds[len(first) :], strict=True)]
+        report = {**self._head(), "results": [result.as_json() for result in results]}
+        if processes.is_main:
+            ratios = [{name: speedups(own, rounds[0], name) for name in (STEP, LOOP, READ, PREDICT)} for own in rounds]
+            teller.table(comparison_table(results, ratios))
+            report["times_as_fast_as_the_first"] = [
+                {name: asdict(spread) for name, spread in ratio.items() if spread is not None} for ratio in ratios
+            ]
+        return report
+
+    # ------------------------------------------------------------------------------------------------------ shared
+
+    def _rounds(self, subjects: Sequence[Subject], *, is_first_alone: bool = False) -> list[list[Round]]:
+        processes = self.processes
+        absent = subjects[:1] if is_first_alone and not processes.is_main else []
+        return measure(
+            subjects,
+            lambda subject: subject not in absent,
+            self.limits,
+            barrier=processes.barrier,
+            share=processes.share,
+            say=self.teller.say,
+        )
+
+    def _head(self) -> dict[str, Any]:
+        """What the figures depend on beside the code."""
+        return {
+            "version": VERSION,
+            "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "device": device_name(self.processes.device),
+            "device_type": self.processes.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "precision": self.processes.precision,
+            "world_size": self.processes.world_size,
+            "limits": asdict(self.limits),
+            "config": self.config.flat(),
+        }
+
+
+def _together(processes: Processes) -> str:
+    return "the run" if processes.world_size == 1 else f"{processes.world_size} processes"
+
+
+def _baseline(setting: Setting, folder: Path) -> BaselineSubject:
+    """The loop that is usually written, on the images of a setting."""
+    config, cache = setting.config, setting.cache
+    side = setting.layout.side
+    assert side is not None
+    samples = cache.split("train")
+    count = max(_BASELINE_IMAGES, config.schedule.batch_size)
+    write_pairs(folder, ((samples.image(i % len(samples)), samples.label(i % len(samples))) for i in range(count)))
+    options = {
+        "in_channels": 3,
+        "num_classes": cache.num_classes,
+        "base_channels": config.model.base_channels,
+        "depth": config.model.depth,
+    }
+    baseline = Baseline(
+        folder,
+        options,
+        side=side,
+        batch_size=config.schedule.batch_size,
+        device=setting.parts.processes.device,
+        num_workers=config.data.num_workers,
+    )
+    return BaselineSubject("the usual loop", baseline)
+
+
+def _baseline_result(setting: Setting, rounds: Sequence[Round]) -> Result:
+    amounts = setting.amounts
+    own = Amounts(amounts.crops, amounts.window_pixels, amounts.flops, amounts.share_crops)
+    return Result("the usual loop", figures_of(rounds, own), own, len(rounds), steps=0)
+
+
+@contextmanager
+def _scratch(folder: Path, processes: Processes) -> Iterator[Path]:
+    """A folder for what is written on the way, below the run's folder, which all processes see."""
+    path = None
+    if processes.is_main:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = tempfile.mkdtemp(dir=folder, prefix=".bench-")
+        except OSError as error:
+            raise DataError(
+                f"output_path: cannot write to {folder}: {error.strerror}. Choose another --output_path."
+            ) from None
+    shared = processes.share(path)
+    assert shared is not None
+    try:
+        yield Path(shared)
+    finally:
+        if processes.is_main:
+            shutil.rmtree(shared, ignore_errors=True)
+
+
+def device_name(device: torch.device) -> str:
+    """What computes, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,200 @@
+"""One setting to be measured by `bench`: a config with its data, network, training parts and prediction.
+
+Owns how a config becomes what the benchmark times. The training parts are those that `train` runs; the network that predicts is
+saved and loaded as `predict` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from unet_dist.benchmark.ceilings import Ceilings
+from unet_dist.benchmark.inference import Prediction, write_images
+from unet_dist.benchmark.layers import Layer, time_layers
+from unet_dist.benchmark.results import Amounts, Result, figures_of
+from unet_dist.benchmark.step import endless, flops_of, pixels_of
+from unet_dist.benchmark.subject import Limits, Round, RunSubject
+from unet_dist.benchmark.timing import affordable
+from unet_dist.commands.parts import build_network, load_run, open_data, resolve_tile_size, simulated
+from unet_dist.commands.training import assemble, lay_out, place_network
+from unet_dist.config import Config
+from unet_dist.data.crops import RunShares
+from unet_dist.distributed import Processes
+from unet_dist.optim import build_optimizer
+from unet_dist.planner.simulation import Setting as Simulated
+from unet_dist.planner.simulation import training_flops, training_peak
+from unet_dist.tiling.training import WindowGradient
+from unet_dist.tracking import Teller
+from unet_dist.trainer import Parts
+
+LAYER_PASSES = 5
+_LAYER_SHARE = 0.15
+"""Of the seconds of a setting, at most, for its layers."""
+
+
+class Setting:
+    """A config, ready to be measured.
+
+    Args:
+        config: as the user said it.
+        folder: scratch of this setting, the same for all processes.
+        name: for the tables.
+
+    Attributes:
+        precision: in which products are computed, in words.
+        title: what is measured, in a line.
+        image_shape: of the images predicted; None where none are.
+    """
+
+    def __init__(self, config: Config, processes: Processes, folder: Path, teller: Teller, *, name: str) -> None:
+        layout = lay_out(endless(config), processes.world_size, teller)
+        self.cache = open_data(layout.config, teller)
+        model = build_network(layout.config, self.cache)
+        self.layout = layout.settled(self.cache, processes)
+        self.config = self.layout.config
+        if processes.is_main:
+            folder.mkdir(parents=True)
+            model.save_pretrained(folder / "model")  # type: ignore[operator]
+        model = place_network(model, self.layout, processes, teller)
+        optimizer = build_optimizer(model, self.config.schedule)
+        parts = assemble(self.layout, self.cache, model, optimizer, processes, teller, folder)
+        self._finish(parts, folder, name)
+        if self.subject.prediction is None:
+            teller.say(f"Prediction is not measured: {parts.model.locality_obstacle}, so that no exact tiles exist.")
+
+    def alone(self, folder: Path, *, name: str) -> Setting:
+        """The same on one process that is by itself, with as much work as each one has now.
+
+        Where samples are split over the processes, it has all of it.
+        """
+        parts, cut = self.parts, self.layout.cut
+        schedule = parts.config.schedule
+        batch_size = schedule.batch_size if cut.splits_samples else schedule.batch_size // cut.world_size
+        shares = RunShares(
+            parts.shares.crops,
+            planner=parts.shares.planner,
+            batch_size=batch_size,
+            micro_batch_size=cut.micro_batch_size,
+            rank=0,
+            world_size=1,
+            splits_samples=cut.splits_samples,
+        )
+        setting = object.__new__(Setting)
+        setting.cache, setting.config = self.cache, parts.config.replace(batch_size=batch_size)
+        setting.layout = replace(self.layout, config=setting.config, cut=replace(cut, world_size=1))
+        lonely = replace(
+            parts,
+            config=setting.config,
+            cut=setting.layout.cut,
+            processes=parts.processes.alone(),
+            wrapped=parts.model,  # accelerate has put mixed precision into its forward; the gradients are not averaged
+            shares=shares,
+        )
+        setting._finish(lonely, folder, name, model_folder=parts.folder)
+        return setting
+
+    def _finish(self, parts: Parts, folder: Path, name: str, model_folder: Path | None = None) -> None:
+        self.parts = parts
+        self.precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
+        prediction = self._prediction(folder, model_folder or folder)
+        self.subject = RunSubject(name, parts, prediction, folder)
+        self.image_shape = None if prediction is None else prediction.image_shape
+        self.amounts = self._amounts()
+
+    @property
+    def title(self) -> str:
+        """What is measured, in a line."""
+        batch = self.subject.bare.share.batches[0]
+        height, width = batch.windows.shape[1:3]
+        model, cut = self.config.model, self.layout.cut
+        return (
+            f"{type(self.parts.model).__name__} {model.base_channels} wide, depth {model.depth}, norm {model.norm}, "
+            f"{self.precision}; batch {self.config.schedule.batch_size} on {cut.world_size} process"
+            f"{'es' * (cut.world_size > 1)}, {len(batch.windows)} windows of {height}x{width} at a time"
+        )
+
+    def _prediction(self, folder: Path, model_folder: Path) -> Prediction | None:
+        """A prediction of as many images of the validation split as there are processes; None without exact tiles."""
+        processes, config = self.parts.processes, self.config
+        if self.parts.model.locality is None:
+            return None
+        images = folder / "images"
+        if processes.is_main:
+            images.mkdir(parents=True)
+            samples = self.cache.split("validation")
+            write_images(images, [samples.image(i % len(samples)) for i in range(processes.world_size)])
+        processes.barrier()
+        model, _, _ = load_run(str(model_folder / "model"), processes.device)
+        return Prediction(
+            model,
+            sorted(images.iterdir()),
+            processes,
+            folder / "predictions",
+            tile_size=resolve_tile_size(None, model, config),
+            window_batch=config.run.window_batch,
+            timeout_s=config.run.collective_timeout_s,
+        )
+
+    def _amounts(self) -> Amounts:
+        parts = self.parts
+        share = self.subject.bare.share
+        count = lru_cache(partial(training_flops, self._simulated.with_option("checkpoint_activations", False)))
+        return Amounts(
+            crops=self.config.schedule.batch_size,
+            window_pixels=sum(parts.processes.gather(pixels_of(share))),
+            flops=flops_of(share, count),
+            share_crops=self.config.schedule.batch_size / parts.processes.world_size,
+            image_pixels=self.subject.prediction.pixels if self.subject.prediction else 0,
+            world_size=parts.processes.world_size,
+        )
+
+    @property
+    def _simulated(self) -> Simulated:
+        processes = self.parts.processes
+        return simulated(
+            self.config,
+            channels=self.cache.channels,
+            num_classes=self.cache.num_classes,
+            device_type=processes.device.type,
+            precision=processes.precision,
+        )
+
+    def result(self, rounds: Sequence[Round]) -> Result:
+        """What the rounds say."""
+        subject, share = self.subject, self.subject.bare.share
+        largest = max((batch.windows for batch in share.batches), key=torch.Tensor.numel)
+        keeps = self.parts.processes.world_size > 1 or len(share.batches) > 1
+        simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps)
+        peak = training_peak(simulation, len(largest), (largest.shape[1], largest.shape[2]))
+        return Result(
+            subject.name,
+            figures_of(rounds, self.amounts),
+            self.amounts,
+            rounds=len(rounds),
+            steps=subject.steps,
+            peak_bytes=subject.peak_bytes or None,
+            predicted_bytes=peak.total_bytes,
+        )
+
+    def layers(self, ceilings: Ceilings, limits: Limits) -> list[Layer]:
+        """Time a forward and a backward pass of one micro-batch, layer by layer."""
+        parts, batch = self.parts, self.subject.bare.share.batches[0]
+        gradient = WindowGradient(
+            parts.model, parts.model, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
+        )
+        scale = torch.ones((), device=parts.processes.device)
+
+        def forward_and_backward() -> None:
+            gradient.add(batch.windows, batch.labels, batch.keys, scale=scale)
+
+        step_s = self.subject.bare.seconds(1)
+        passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
+        passes = parts.processes.share(passes)
+        layers = time_layers(parts.model, forward_and_backward, parts.processes.device, ceilings, passes=passes)
+        parts.optimizer.zero_grad(set_to_none=False)
+        return layers
