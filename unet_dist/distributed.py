@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,9 +45,12 @@ class Processes:
         accelerator: accelerate's, for mixed precision and trackers.
     """
 
-    def __init__(self, accelerator: Accelerator, precision: str) -> None:
+    def __init__(
+        self, accelerator: Accelerator, precision: str, accelerate: Callable[[str], Accelerator] | None = None
+    ) -> None:
         self.accelerator = accelerator
         self.precision = precision
+        self._accelerate = accelerate
         self.rank: int = accelerator.process_index
         self.local_rank: int = accelerator.local_process_index
         self.world_size: int = accelerator.num_processes
@@ -63,6 +66,19 @@ class Processes:
         alone = copy.copy(self)
         alone.rank, alone.world_size = 0, 1
         return alone
+
+    def in_precision(self, wish: Precision) -> Processes:
+        """The same processes in another mixed precision, to compare; what was prepared before keeps its own.
+
+        Raises:
+            ConfigError: fp16 on a CPU.
+        """
+        from accelerate.state import AcceleratorState
+
+        assert self._accelerate is not None, "processes that open_processes did not join"
+        precision = resolve_precision(wish, {}, self.device.type, has_fast_bf16(self.device.type))
+        AcceleratorState._reset_state()  # it refuses a second precision; the process group stays
+        return Processes(self._accelerate(precision), precision, self._accelerate)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over the processes, in place; ordered on the device, without waiting for it."""
@@ -107,8 +123,8 @@ class Processes:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Around a forward pass of a model that prepare has not wrapped: the run's mixed precision."""
-        context: contextlib.AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def accumulate(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a backward pass: gradients stay local until the last micro-batch of a step."""
@@ -147,8 +163,9 @@ def open_processes(
     has_accelerator = accelerating is not None and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
     device_type = accelerating.type if accelerating is not None and has_accelerator else "cpu"
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
-    with _rendezvous_named(os.environ):
-        accelerator = Accelerator(
+
+    def accelerate(precision: str) -> Accelerator:
+        return Accelerator(
             mixed_precision=precision,
             # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
             cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
@@ -161,7 +178,10 @@ def open_processes(
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             ],
         )
-    processes = Processes(accelerator, precision)
+
+    with _rendezvous_named(os.environ):
+        accelerator = accelerate(precision)
+    processes = Processes(accelerator, precision, accelerate)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
     try:

@@ -18,7 +18,7 @@ import torch
 
 from unet_dist.benchmark.timing import seconds
 from unet_dist.distributed import Processes
-from unet_dist.imaging.reader import open_image
+from unet_dist.imaging.reader import ImageReader, open_image
 from unet_dist.imaging.writer import write_picture
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
@@ -26,6 +26,9 @@ from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import Work, compute_share, finish_shared, share_of, wait_for_others
 from unet_dist.prediction.values import Recipe
 from unet_dist.tiling.inference import normalise
+
+LARGEST_SIDE_PX = 4096
+"""Of an image that is predicted: more takes longer and shows nothing else."""
 
 
 class Prediction:
@@ -84,12 +87,17 @@ class Prediction:
         return taken
 
     def bare_seconds(self) -> float:
-        """Seconds of the network alone on this process's windows, which are on the device and normalised already."""
+        """Seconds of the network alone on the same windows, which are on the device and normalised already.
+
+        Each process computes its own windows; the one that takes longest counts. A process may have none.
+        """
         work, rank, world_size = self._laid_out, self._processes.rank, self._processes.world_size
         sizes = [len(work.batches[number]) for number in share_of(work, Done(), rank, world_size).batches]
         parameter = next(self._model.parameters())
         generator = np.random.default_rng(0)
-        pixels = generator.integers(0, 256, (max(sizes), *self.window_shape, self._model.in_channels), dtype=np.uint8)
+        pixels = generator.integers(
+            0, 256, (max(sizes, default=1), *self.window_shape, self._model.in_channels), dtype=np.uint8
+        )
         images = normalise(
             torch.from_numpy(pixels).to(parameter.device), self._model.mean, self._model.std, parameter.dtype
         )
@@ -99,7 +107,8 @@ class Prediction:
                 self._model(images[:size])
 
         with torch.inference_mode(), _as_in_predict(), self._processes.autocast():
-            return seconds(forward, parameter.device)
+            taken = seconds(forward, parameter.device)
+        return max(self._processes.gather(taken))
 
     @property
     def _laid_out(self) -> Work:
@@ -164,6 +173,14 @@ def shape_of(image: Path) -> tuple[int, int]:
     """Height and width of an image file."""
     with open_image(image) as reader:
         return reader.shape[0], reader.shape[1]
+
+
+def image_pixels(image: np.ndarray | ImageReader) -> np.ndarray:
+    """An image (H, W, C) uint8 in memory; of a larger one its upper left corner."""
+    if isinstance(image, np.ndarray):
+        return image[:LARGEST_SIDE_PX, :LARGEST_SIDE_PX]
+    height, width = (min(side, LARGEST_SIDE_PX) for side in image.shape[:2])
+    return image.read(0, height, 0, width)
 
 
 def write_images(folder: Path, images: Sequence[np.ndarray]) -> list[Path]:

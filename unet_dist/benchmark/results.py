@@ -34,7 +34,7 @@ class Amounts:
     Attributes:
         crops: of a step, by all processes.
         window_pixels: pixels of the input windows of a step, by all processes.
-        flops: of a step, by one process.
+        flops: of a step, by the process that has most to do.
         share_crops: that one process reads for a step.
         image_pixels: of the images predicted, by all processes.
         world_size: processes that take part.

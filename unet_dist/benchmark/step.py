@@ -141,7 +141,8 @@ def run_loop(parts: Parts, steps: int, folder: Path) -> list[Lap]:
 def read_seconds(parts: Parts, count: int) -> float:
     """Seconds in which the data path alone reads one step's share, of `count` in a row."""
     workers = parts.config.data.num_workers
-    warm_up = 1 + 2 * workers  # each worker reads two shares ahead
+    # Worker processes take long to start, and then read two shares ahead each; a thread starts at once, and is timed from there.
+    warm_up = 1 + 2 * workers if workers else 0
     shares = read_ahead(
         parts.shares,
         range(1, warm_up + count + 1),

@@ -103,6 +103,7 @@ class RunSubject:
         rounds = affordable(limits.rounds, 3 * step_s, _TRAINING * limits.seconds)
         steps = affordable(limits.steps, 2 * step_s, _TRAINING * limits.seconds / rounds - step_s)
         reads = affordable(10 * limits.steps, read_s, _READING * limits.seconds / rounds)
+        reads = max(reads, 4 * self.parts.config.data.num_workers)  # so that what lay ready at the start counts little
         predictions = affordable(rounds, predict_s, _PREDICTION * limits.seconds)
         self._ceiling_s = _CEILINGS * limits.seconds / rounds / 2
         return processes.share(Counts(rounds, steps, reads, predictions))
@@ -151,8 +152,7 @@ class BaselineSubject:
 
 
 def measure(
-    subjects: Sequence[Subject],
-    takes_part: Callable[[Subject], bool],
+    subjects: Sequence[Subject | None],
     limits: Limits,
     barrier: Callable[[], object],
     share: Callable[[Any], Any],
@@ -161,7 +161,7 @@ def measure(
     """Measure settings in turn, round by round.
 
     Args:
-        takes_part: whether this process is part of a setting; the others wait.
+        subjects: None where this process takes no part, and waits.
         limits: of one setting.
         barrier: waits for all processes.
         share: gives the main process's value to all.
@@ -172,14 +172,14 @@ def measure(
     counts = []
     for subject in subjects:
         barrier()
-        counts.append(share(subject.warm_up(limits) if takes_part(subject) else None))
+        counts.append(share(None if subject is None else subject.warm_up(limits)))
     rounds: list[list[Round]] = [[] for _ in subjects]
     # All settings get as many rounds as the slowest can have, so that their ratios are of the same moments.
     total = min(count.rounds for count in counts)
     for number in range(total):
         for subject, count, measured in zip(subjects, counts, rounds, strict=True):
             barrier()
-            if takes_part(subject):
+            if subject is not None:
                 measured.append(subject.round(number, count))
         say(f"round {number + 1} of {total}")
     barrier()

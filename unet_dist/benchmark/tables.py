@@ -26,16 +26,16 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def result_table(result: Result, precision: str, image_shape: tuple[int, int] | None) -> Table:
     """All figures of one setting."""
-    table = _table(result.name, "what", "median", "lowest", "highest")
     amounts = result.amounts
+    each = " (matrix product, copy, FLOP/s, crops: of each)" if amounts.world_size > 1 else ""
+    table = _table(f"{result.name}{each}", "what", "median", "lowest", "highest")
     image = f"{image_shape[0]}x{image_shape[1]}" if image_shape else ""
-    each = "" if amounts.world_size == 1 else " of each process"
     rows = [
-        (f"matrix product, {precision}{each}", FLOPS, flops_per_s),
-        (f"copy, read and written{each}", BYTES, bytes_per_s),
+        (f"matrix product, {precision}", FLOPS, flops_per_s),
+        ("copy, read and written", BYTES, bytes_per_s),
         None,
         ("bare step, data on the device", STEP, time_text),
-        (f"model FLOP/s{each}", "model_flops_per_s", flops_per_s),
+        ("model FLOP/s", "model_flops_per_s", flops_per_s),
         ("  share of the matrix product", "share_of_matmul", percent),
         None,
         ("step in the real loop", LOOP, time_text),
@@ -44,8 +44,8 @@ def result_table(result: Result, precision: str, image_shape: tuple[int, int] | 
         ("images/s", "images_per_s", number),
         ("megapixels/s of input windows", "megapixels_per_s", number),
         None,
-        (f"data path alone, a step's crops{each}", READ, time_text),
-        (f"  crops/s{each}", "crops_read_per_s", number),
+        ("data path alone, a step's crops", READ, time_text),
+        ("  crops/s", "crops_read_per_s", number),
         None,
         (f"prediction, {_count(amounts.world_size, 'image')} of {image}", PREDICT, time_text),
         ("  bare network, same windows", PREDICT_BARE, time_text),
@@ -65,20 +65,20 @@ def layer_table(layers: Sequence[Layer], ceilings: Ceilings) -> Table:
     table = _table(
         "forward and backward pass, by layer", "layer", "time", "of all", "GFLOP/s", "GB/s", "of limit", "roof"
     )
-    total = sum(layer.seconds for layer in layers)
+    total = sum(layer.seconds for layer in layers) or 1.0
     for layer in layers:
+        taken = layer.seconds or float("inf")
         table.add_row(
             layer.name,
             time_text(layer.seconds),
             percent(layer.seconds / total),
-            f"{layer.flops / layer.seconds / 1e9:,.1f}" if layer.flops else "",
-            f"{layer.num_bytes / layer.seconds / 1e9:,.1f}",
+            number(layer.flops / taken / 1e9) if layer.flops else "",
+            number(layer.num_bytes / taken / 1e9),
             percent(layer.share_of_limit),
             layer.bound(ceilings),
         )
-    limit = sum(layer.limit_s for layer in layers)
     table.add_section()
-    table.add_row("all", time_text(total), "", "", "", percent(limit / total), "")
+    table.add_row("all", time_text(total), "", "", "", percent(sum(layer.limit_s for layer in layers) / total), "")
     return table
 
 
@@ -96,25 +96,29 @@ def scaling_table(rows: Sequence[tuple[str, float, float, Spread]], world_size: 
     return table
 
 
-def comparison_table(results: Sequence[Result], ratios: Sequence[dict[str, Spread | None]]) -> Table:
+def comparison_tables(results: Sequence[Result], ratios: Sequence[dict[str, Spread | None]]) -> list[Table]:
     """Settings side by side; `times` is how many times as fast as the first."""
-    has_predictions = any(PREDICT in result.figures for result in results)
-    heads = ["images/s", "times", "bare step", "wait", "crops/s"]
-    heads += ["predict", "times"] if has_predictions else []
-    table = _table("settings compared", "setting", *heads)
+    training = _table("training", "setting", "images/s", "times", "bare step", "waiting", "crops/s")
+    prediction = _table("prediction of an image", "setting", "time", "times", "megapixels/s", "over bare")
     for result, ratio in zip(results, ratios, strict=True):
         figures = result.figures
-        cells = [
+        training.add_row(
+            result.name,
             _median(figures, "images_per_s", number),
             _times(ratio.get(LOOP)),
             _median(figures, STEP, time_text),
             _median(figures, WAIT, percent),
             _median(figures, "crops_read_per_s", number),
-        ]
-        if has_predictions:
-            cells += [_median(figures, PREDICT, time_text), _times(ratio.get(PREDICT))]
-        table.add_row(result.name, *cells)
-    return table
+        )
+        if PREDICT in figures:
+            prediction.add_row(
+                result.name,
+                _median(figures, PREDICT, time_text),
+                _times(ratio.get(PREDICT)),
+                _median(figures, "predicted_megapixels_per_s", number),
+                _median(figures, "prediction_over_bare", times),
+            )
+    return [training, prediction] if prediction.row_count > 1 else [training]
 
 
 def _median(figures: dict[str, Spread], name: str, text: Callable[[float], str]) -> str:

@@ -14,10 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from unet_dist.benchmark.baseline import Baseline, write_pairs
 from unet_dist.benchmark.ceilings import Ceilings
+from unet_dist.benchmark.inference import image_pixels
 from unet_dist.benchmark.picture import draw_roofline
 from unet_dist.benchmark.results import VERSION, Amounts, Result, figures_of, layers_as_json, speedups
 from unet_dist.benchmark.step import endless
@@ -34,7 +36,7 @@ from unet_dist.benchmark.subject import (
     Subject,
     measure,
 )
-from unet_dist.benchmark.tables import comparison_table, layer_table, result_table, scaling_table, size
+from unet_dist.benchmark.tables import comparison_tables, layer_table, result_table, scaling_table, size
 from unet_dist.benchmark.timing import Spread
 from unet_dist.commands.bench_setting import Setting
 from unet_dist.commands.parts import open_for, teller_of
@@ -95,7 +97,7 @@ class _Bench:
         self.processes = processes
         self.teller = teller_of(processes)
         self.limits = Limits(options.bench_rounds, options.bench_steps, options.bench_seconds)
-        self.compared = options.compare
+        self.varied, _ = options.compared()
 
     # ------------------------------------------------------------------------------------------------ one setting
 
@@ -104,11 +106,12 @@ class _Bench:
         processes, teller = self.processes, self.teller
         together = Setting(self.config, processes, scratch / "together", teller, name=_together(processes))
         teller.say(together.title)
-        settings = [together]
+        settings: list[Setting | None] = [together]
         if processes.world_size > 1:
-            settings.insert(0, together.alone(scratch / "alone", name="one process alone"))
-        rounds = self._rounds([setting.subject for setting in settings], is_first_alone=len(settings) > 1)
-        results = [setting.result(own) for setting, own in zip(settings, rounds, strict=True) if own]
+            alone = together.alone(scratch / "alone", name="one process alone") if processes.is_main else None
+            settings.insert(0, alone)
+        rounds = self._rounds([None if setting is None else setting.subject for setting in settings])
+        results = [setting.result(own) for setting, own in zip(settings, rounds, strict=True) if setting is not None]
         ceilings = Ceilings(*(Spread.of([own[name] for own in rounds[-1]]).median for name in (FLOPS, BYTES)))
         layers = together.layers(ceilings, self.limits)
         for result in results:
@@ -153,10 +156,13 @@ class _Bench:
 
     def compare(self, configs: dict[str, Config], scratch: Path) -> dict[str, Any]:
         """Measure settings in turn; the first is what the others are held against."""
-        processes, teller = self.processes, self.teller
+        teller = self.teller
         settings: list[Setting] = []
         first: list[BaselineSubject] = []
         for number, (name, config) in enumerate((configs or {"unet-dist": self.config}).items()):
+            processes = self.processes
+            if self.varied == "mixed_precision":
+                processes = processes.in_precision(config.run.mixed_precision)
             settings.append(Setting(config, processes, scratch / str(number), teller, name=name))
             teller.say(f"{name}: {settings[-1].title}")
         if not configs:
@@ -165,9 +171,10 @@ class _Bench:
         results = [_baseline_result(settings[0], own) for own in rounds[: len(first)]]
         results += [setting.result(own) for setting, own in zip(settings, rounds[len(first) :], strict=True)]
         report = {**self._head(), "results": [result.as_json() for result in results]}
-        if processes.is_main:
+        if self.processes.is_main:
             ratios = [{name: speedups(own, rounds[0], name) for name in (STEP, LOOP, READ, PREDICT)} for own in rounds]
-            teller.table(comparison_table(results, ratios))
+            for table in comparison_tables(results, ratios):
+                teller.table(table)
             report["times_as_fast_as_the_first"] = [
                 {name: asdict(spread) for name, spread in ratio.items() if spread is not None} for ratio in ratios
             ]
@@ -175,17 +182,9 @@ class _Bench:
 
     # ------------------------------------------------------------------------------------------------------ shared
 
-    def _rounds(self, subjects: Sequence[Subject], *, is_first_alone: bool = False) -> list[list[Round]]:
+    def _rounds(self, subjects: Sequence[Subject | None]) -> list[list[Round]]:
         processes = self.processes
-        absent = subjects[:1] if is_first_alone and not processes.is_main else []
-        return measure(
-            subjects,
-            lambda subject: subject not in absent,
-            self.limits,
-            barrier=processes.barrier,
-            share=processes.share,
-            say=self.teller.say,
-        )
+        return measure(subjects, self.limits, barrier=processes.barrier, share=processes.share, say=self.teller.say)
 
     def _head(self) -> dict[str, Any]:
         """What the figures depend on beside the code."""
@@ -215,7 +214,10 @@ def _baseline(setting: Setting, folder: Path) -> BaselineSubject:
     assert side is not None
     samples = cache.split("train")
     count = max(_BASELINE_IMAGES, config.schedule.batch_size)
-    write_pairs(folder, ((samples.image(i % len(samples)), samples.label(i % len(samples))) for i in range(count)))
+    positions = [i % len(samples) for i in range(count)]
+    images = (image_pixels(samples.image(i)) for i in positions)
+    labels = (samples.label(i) for i in positions)
+    write_pairs(folder, ((x, np.asarray(y[: x.shape[0], : x.shape[1]])) for x, y in zip(images, labels, strict=True)))
     options = {
         "in_channels": 3,
         "num_classes": cache.num_classes,

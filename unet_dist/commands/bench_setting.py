@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from unet_dist.benchmark.ceilings import Ceilings
-from unet_dist.benchmark.inference import Prediction, write_images
+from unet_dist.benchmark.inference import Prediction, image_pixels, write_images
 from unet_dist.benchmark.layers import Layer, time_layers
 from unet_dist.benchmark.results import Amounts, Result, figures_of
 from unet_dist.benchmark.step import endless, flops_of, pixels_of
@@ -127,7 +127,7 @@ class Setting:
         if processes.is_main:
             images.mkdir(parents=True)
             samples = self.cache.split("validation")
-            write_images(images, [samples.image(i % len(samples)) for i in range(processes.world_size)])
+            write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(processes.world_size)])
         processes.barrier()
         model, _, _ = load_run(str(model_folder / "model"), processes.device)
         return Prediction(
@@ -147,7 +147,7 @@ class Setting:
         return Amounts(
             crops=self.config.schedule.batch_size,
             window_pixels=sum(parts.processes.gather(pixels_of(share))),
-            flops=flops_of(share, count),
+            flops=max(parts.processes.gather(flops_of(share, count))),
             share_crops=self.config.schedule.batch_size / parts.processes.world_size,
             image_pixels=self.subject.prediction.pixels if self.subject.prediction else 0,
             world_size=parts.processes.world_size,
