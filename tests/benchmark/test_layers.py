@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.layers import BETWEEN, OUTSIDE, time_layers
-from unet_dist.losses import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.planner.simulation import Setting, training_flops
 from unet_dist.tiling.training import WindowGradient

@@ -25,7 +25,7 @@ def trained_by_hand(setting: Setting, steps: range) -> list[torch.Tensor]:
     trainer = Trainer(parts, Progress(step=steps.start - 1, evaluated_step=steps.start - 1))
     for step in steps:
         share = parts.shares[step]
-        trainer.step(share, torch.stack([parts.loss.divisor(batch.labels) for batch in share.batches]).sum())
+        trainer.step(share, share.divisor(parts.loss))
     return weights(setting)
 
 

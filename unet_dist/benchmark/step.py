@@ -54,8 +54,8 @@ class BareStep:
     def __init__(self, parts: Parts) -> None:
         self.share = on_device(parts.shares[1], parts.processes.device)
         self._trainer = Trainer(parts, Progress())
-        divisor = torch.stack([parts.loss.divisor(batch.labels) for batch in parts.shares[1].batches]).sum()
-        self._divisor: Tensor = parts.processes.sum_(divisor.to(parts.processes.device))
+        divisor = parts.shares[1].divisor(parts.loss)
+        self.divisor: Tensor = parts.processes.sum_(divisor.to(parts.processes.device))
         self._device = parts.processes.device
         parts.model.train()
 
@@ -64,7 +64,7 @@ class BareStep:
 
         def steps() -> None:
             for _ in range(count):
-                self._trainer.step(self.share, self._divisor)
+                self._trainer.step(self.share, self.divisor)
 
         return seconds(steps, self._device) / count
 
@@ -72,7 +72,13 @@ class BareStep:
 def on_device(share: StepShare, device: torch.device) -> StepShare:
     """A share whose tensors are on a device."""
     batches = [
-        WindowBatch(batch.windows.to(device), batch.labels.to(device), batch.keys.to(device), batch.ids)
+        WindowBatch(
+            batch.windows.to(device),
+            batch.labels.to(device),
+            batch.keys.to(device),
+            batch.ids,
+            None if batch.borders is None else batch.borders.to(device),
+        )
         for batch in share.batches
     ]
     return StepShare(share.step, batches)

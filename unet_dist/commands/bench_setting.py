@@ -187,10 +187,10 @@ class Setting:
         gradient = WindowGradient(
             parts.model, parts.model, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
         )
-        scale = torch.ones((), device=parts.processes.device)
+        scale = torch.ones_like(self.subject.bare.divisor)
 
         def forward_and_backward() -> None:
-            gradient.add(batch.windows, batch.labels, batch.keys, scale=scale)
+            gradient.add(batch.windows, batch.labels, batch.keys, scale=scale, borders=batch.borders)
 
         step_s = self.subject.bare.seconds(1)
         passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
