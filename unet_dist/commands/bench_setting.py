@@ -20,7 +20,7 @@ from unet_dist.benchmark.results import Amounts, Result, figures_of
 from unet_dist.benchmark.step import endless, flops_of, pixels_of
 from unet_dist.benchmark.subject import Limits, Round, RunSubject
 from unet_dist.benchmark.timing import affordable
-from unet_dist.commands.parts import build_network, load_run, open_data, resolve_tile_size, simulated
+from unet_dist.commands.parts import architecture, build_network, load_run, open_data, resolve_tile_size, simulated
 from unet_dist.commands.training import assemble, lay_out, place_network
 from unet_dist.config import Config
 from unet_dist.data.crops import RunShares
@@ -111,9 +111,14 @@ class Setting:
         """What is measured, in a line."""
         batch = self.subject.bare.share.batches[0]
         height, width = batch.windows.shape[1:3]
-        model, cut = self.config.model, self.layout.cut
+        options, cut = architecture(self.config), self.layout.cut
+        shape = (
+            f" {options['base_channels']} wide, depth {options['depth']}, norm {options['norm']}"
+            if "depth" in options
+            else ""
+        )
         return (
-            f"{type(self.parts.model).__name__} {model.base_channels} wide, depth {model.depth}, norm {model.norm}, "
+            f"{type(self.parts.model).__name__}{shape}, "
             f"{self.precision}; batch {self.config.schedule.batch_size} on {cut.world_size} process"
             f"{'es' * (cut.world_size > 1)}, {len(batch.windows)} windows of {height}x{width} at a time"
         )
@@ -143,7 +148,10 @@ class Setting:
     def _amounts(self) -> Amounts:
         parts = self.parts
         share = self.subject.bare.share
-        count = lru_cache(partial(training_flops, self._simulated.with_option("checkpoint_activations", False)))
+        simulation = self._simulated
+        if "checkpoint_activations" in dict(simulation.options):
+            simulation = simulation.with_option("checkpoint_activations", False)
+        count = lru_cache(partial(training_flops, simulation))
         return Amounts(
             crops=self.config.schedule.batch_size,
             window_pixels=sum(parts.processes.gather(pixels_of(share))),
