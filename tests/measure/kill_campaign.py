@@ -177,13 +177,14 @@ def _await(moment: str, ranks: Ranks, random_: random.Random) -> bool:
     """Wait until a moment has come; False where the run ends, or is about to, before."""
     folder = ranks.folder
     seen = _size(folder / "metrics.jsonl")
+    left_over = _being_saved(folder)  # by a process killed before; the next save removes it
     if moment == "start":
         return _sleep(random_.uniform(0, 6), ranks)
     deadline = time.monotonic() + HANG_S
     steps_to_pass = random_.randrange(4)
     while not ranks.has_ended and time.monotonic() < deadline:
         if moment == "saving":
-            if any(name.startswith(".step-") for name in _names(folder / "checkpoints")):
+            if _being_saved(folder) - left_over:
                 return _sleep(random_.uniform(0, 0.01), ranks)
         elif _size(folder / "metrics.jsonl") != seen:
             seen = _size(folder / "metrics.jsonl")
@@ -237,11 +238,13 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _names(folder: Path) -> list[str]:
+def _being_saved(folder: Path) -> set[tuple[str, int]]:
+    """The checkpoints being written, folders that do not yet have their name, each with the time of its last change."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder / "checkpoints") as entries:
+            return {(entry.name, entry.stat().st_ctime_ns) for entry in entries if entry.name.startswith(".step-")}
     except FileNotFoundError:
-        return []
+        return set()
 
 
 def _last_lines(folder: Path) -> str:
