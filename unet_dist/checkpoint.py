@@ -5,7 +5,7 @@ is made or what it means: it sees names, tensors and JSON.
 
     checkpoints/step-00000100/model.safetensors      the parameters and buffers
                               optimizer.safetensors  its moments, by parameter name
-                              state.json             version, step, config, progress, a digest of each file and of itself
+                              state.json             version, step, config, progress, data, a digest of each file and of itself
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Checkpoint:
         optimizer: moments and counts by "moment.parameter name".
         config: the run's flat config.
         progress: what else the run must remember, as JSON.
+        data: what the run reads, as Cache.identity says it; empty in those of the first releases.
     """
 
     step: int
@@ -51,10 +52,11 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     config: dict[str, Any]
     progress: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
 
     def on_host(self) -> Checkpoint:
         """A copy in host memory that later steps do not change."""
-        return Checkpoint(self.step, _copied(self.model), _copied(self.optimizer), self.config, self.progress)
+        return replace(self, model=_copied(self.model), optimizer=_copied(self.optimizer))
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,6 +79,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             "step": checkpoint.step,
             "config": checkpoint.config,
             "progress": checkpoint.progress,
+            "data": checkpoint.data,
             "sha256": {name: digest(beside / name) for name in (MODEL_FILE, OPTIMIZER_FILE)},
         }
         state["sha256"][STATE_FILE] = state_digest(state)
@@ -124,18 +127,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for name in (MODEL_FILE, OPTIMIZER_FILE):
             if digest(path / name) != digests[name]:
                 raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one in {STATE_FILE}.")
-        kinds = {"step": int, "config": dict, "progress": dict}
+        state.setdefault("data", {})
+        kinds = {"step": int, "config": dict, "progress": dict, "data": dict}
         for key, kind in kinds.items():
             if not isinstance(state[key], kind):
                 raise CheckpointError(
                     f"{path / STATE_FILE}: damaged: {key}: got {state[key]!r}, expected a {kind.__name__}."
                 )
+        if not all(isinstance(split, dict) for split in state["data"].values()):
+            raise TypeError("data: expected what there is of each split")
         return Checkpoint(
             step=state["step"],
             model=load_file(path / MODEL_FILE),
             optimizer=load_file(path / OPTIMIZER_FILE),
             config=state["config"],
             progress=state["progress"],
+            data=state["data"],
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing.") from None

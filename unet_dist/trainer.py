@@ -82,6 +82,7 @@ class Parts:
         shares: this rank's share of every step.
         evaluate: the validation.
         folder: the run's folder.
+        data: what is read, as Cache.identity says it: for the checkpoints.
         class_names, ignore_index: for the tables.
     """
 
@@ -96,6 +97,7 @@ class Parts:
     shares: RunShares
     evaluate: Evaluate
     folder: Path
+    data: dict[str, Any]
     teller: Teller
     class_names: list[str]
     ignore_index: int | None
@@ -422,6 +424,7 @@ class Trainer:
             optimizer=optimizer_tensors(parts.model, parts.optimizer),
             config=parts.config.flat(),
             progress=asdict(self.progress),
+            data=parts.data,
         )
 
     def _leave(self, outcome: int, wish: StopWish) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.pictures import (
     REAL_DATA,
@@ -24,6 +25,7 @@ from tests.data.pictures import (
 from unet_dist.data import build, once
 from unet_dist.data.build import prepare
 from unet_dist.data.cache import Cache, CacheSettings, cache_folder, locate_cache, open_cache
+from unet_dist.data.fingerprint import digest_pixels
 from unet_dist.data.labels import IGNORED
 from unet_dist.data.source import open_source
 from unet_dist.data.statistics import summarise
@@ -260,7 +262,7 @@ def test_a_damaged_cache_is_noticed(tmp_path):
         Cache(cache.path, seed=0).split("all").image(0)
     index = json.loads((cache.path / "index.json").read_text())
     (cache.path / "index.json").write_text(json.dumps({**index, "version": 99}))
-    with pytest.raises(DataError, match="has format 99 and this program reads 1"):
+    with pytest.raises(DataError, match="has format 99 and this program reads 2"):
         Cache(cache.path, seed=0)
 
 
@@ -400,3 +402,62 @@ def test_camvid_ignores_its_void(tmp_path):
     assert train.num_ignored > 0
     assert train.class_counts.sum() + train.num_ignored == 367 * 360 * 480
     assert set(np.unique(train.label(0))) <= {*range(11), IGNORED}
+
+
+# ------------------------------------------------------------------------------------------------------------ identity
+
+
+def test_the_identity_is_of_the_pixels_and_not_of_their_place(tmp_path):
+    """Another folder, other names, another file format and another cache: the same pixels are the same data."""
+    root = write_folder(tmp_path / "data", {"train": 3, "val": 2, "test": 1})
+    identity = make(root, tmp_path).identity
+    assert {split: found["images"] for split, found in identity.items()} == {"train": 3, "validation": 2}
+    moved = tmp_path / "moved"
+    for path in sorted(root.rglob("*.png")):
+        target = (moved / path.relative_to(root)).with_name(f"renamed-{path.stem}.bmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            picture.save(target)
+    (moved / "README.md").write_text("moved")
+    other = make(moved, tmp_path)
+    assert other.path != make(root, tmp_path).path
+    assert other.identity == identity
+    assert make(root, tmp_path, seed=9).identity == identity
+
+
+@pytest.mark.parametrize(
+    ("split", "kind", "changed"),
+    [
+        ("train", "images", ("train", "pixels")),
+        ("train", "masks", ("train", "labels")),
+        ("val", "masks", ("validation", "labels")),
+        ("test", "masks", None),  # no training reads it
+    ],
+)
+def test_the_identity_tells_one_mirrored_file(tmp_path, split, kind, changed):
+    """A mirrored picture has the same values as often: sums and counts would not tell it."""
+    root = write_folder(tmp_path / "data", {"train": 3, "val": 2, "test": 1})
+    before = make(root, tmp_path).identity
+    path = root / kind / split / "sample000.png"
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+    path.write_bytes(png(pixels[:, ::-1]))
+    after = make(root, tmp_path).identity
+    differing = [(name, word) for name, found in before.items() for word in found if found[word] != after[name][word]]
+    assert differing == ([changed] if changed else [])
+
+
+def test_other_labels_by_another_rule_are_other_data(tmp_path):
+    root = write_folder(tmp_path / "data")
+    plain, ignoring = (make(root, tmp_path, ignore_index=index).identity["train"] for index in (None, 2))
+    assert plain["pixels"] == ignoring["pixels"]
+    assert plain["labels"] != ignoring["labels"]
+
+
+def test_the_digest_of_a_picture_wider_than_a_window_covers_all_of_it():
+    image = np.zeros((520, 4100, 1), dtype=np.uint8)
+    seen = {digest_pixels(image), digest_pixels(image[..., 0]), digest_pixels(image.reshape(4100, 520, 1))}
+    for row, col in ((0, 0), (511, 4095), (0, 4099), (519, 0), (519, 4099)):
+        image[row, col] = 1
+        seen.add(digest_pixels(image))
+    assert len(seen) == 8

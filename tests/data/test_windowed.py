@@ -13,6 +13,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from unet_dist.data import fingerprint
 from unet_dist.data.build import prepare
 from unet_dist.data.cache import Cache, CacheSettings
 from unet_dist.data.crops import CropReader
@@ -96,8 +97,9 @@ def test_windows_labels_and_sums_are_those_of_the_pixels(tmp_path: Path) -> None
     assert cache.split("train").num_ignored == int((labels == 200).sum())
 
 
-def test_crops_are_those_of_a_decoded_copy(tmp_path: Path) -> None:
+def test_crops_are_those_of_a_decoded_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same TIFF files, once decoded and once by windows: every crop equal, also through pickling and in a worker."""
+    monkeypatch.setattr(fingerprint, "_PART_PX", (32, 50))  # several windows an image, as of a large one
     for number in range(4):
         image, label = draw_pair(number)
         write_tiff(tmp_path / "data" / "images" / f"{number}.tif", image)
@@ -107,6 +109,7 @@ def test_crops_are_those_of_a_decoded_copy(tmp_path: Path) -> None:
     windowed = make(root, tmp_path / "windowed", max_pixels=1000)
     assert (len(decoded.windowed), len(windowed.windowed)) == (0, 4)
     assert (decoded.mean, decoded.std, decoded.splits) == (windowed.mean, windowed.std, windowed.splits)
+    assert decoded.identity == windowed.identity
     one, other = (CropReader(cache.split("all"), 3, 60, 8) for cache in (decoded, windowed))
     for position in range(12):
         for a, b in zip(one.read(Draw(position, position % 4)), other.read(Draw(position, position % 4)), strict=True):

@@ -68,6 +68,7 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
         shares=shares,
         evaluate=lambda *_: None,
         folder=folder,
+        data={},
         teller=Teller(speaks=False),
         class_names=[],
         ignore_index=None,

@@ -1,12 +1,14 @@
 """From where a run goes on: its checkpoint, what may have changed since, and putting it back.
 
-Owns which checkpoint is taken, which changed settings are said and which refused. Knows nothing of steps or data.
+Owns which checkpoint is taken, which changed settings and data are said and which refused. Knows nothing of steps, and of data
+only what tells one data set from another.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +25,9 @@ from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.files import recover_folder
 from unet_dist.tracking import Teller
 from unet_dist.trainer import Progress
+
+WHERE_KEYS = ("data_path", "revision", "image_column", "label_column")
+"""Keys that say where data lie: where what is read there is known to be the same, they may differ."""
 
 
 def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
@@ -46,10 +51,8 @@ def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder
             checkpoint = newest_whole(checkpoints, teller.say)
         else:
             checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
-    header = processes.share((checkpoint.step, checkpoint.config, checkpoint.progress) if checkpoint else None)
-    if header is None or checkpoint is not None:
-        return checkpoint
-    return Checkpoint(header[0], {}, {}, header[1], header[2])
+    header = processes.share(replace(checkpoint, model={}, optimizer={}) if checkpoint else None)
+    return header if checkpoint is None else checkpoint
 
 
 def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
@@ -71,15 +74,16 @@ def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
     )
 
 
-def answer_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> bool:
-    """Compare a config with the interrupted run's: say what only cuts or rounds the work otherwise, refuse what changes it.
+def answer_changes(checkpoint: Checkpoint, config: Config, data: dict[str, Any], teller: Teller) -> bool:
+    """Compare a config and its data with the interrupted run's: say what only cuts or rounds the work otherwise, refuse what
+    changes it.
 
     Returns:
         Whether the course of the learning rate starts anew where the run stands.
 
     Raises:
-        ConfigError: settings differ that change the result, and allow_config_change is not set; or total_steps was raised, and
-            nobody said how the learning rate goes on.
+        ConfigError: settings or data differ that change the result, and allow_config_change is not set; or total_steps was
+            raised, and nobody said how the learning rate goes on.
     """
     old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
     new = config.flat()
@@ -90,18 +94,24 @@ def answer_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> bo
             f"Going on in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "
             "differs by rounding from that of either alone."
         )
+    other_data = _other_data(checkpoint.data, data) if checkpoint.data else []
+    moved = [key for key in changed if key in WHERE_KEYS]
+    if checkpoint.data and moved and not other_data:
+        changed = [key for key in changed if key not in moved]
+        listed = "; ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in moved)
+        teller.say(f"Going on with the same data, read from elsewhere: {listed}.")
     is_raised = "total_steps" in changed and new["total_steps"] > old["total_steps"]
     extension = config.run.extend_schedule
     if is_raised and extension is not None:
         changed.remove("total_steps")
-    listed = "; ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in changed)
-    if changed and not config.run.allow_config_change:
+    listed = "; ".join([*(f"{key}: {old[key]!r} -> {new[key]!r}" for key in changed), *other_data])
+    if listed and not config.run.allow_config_change:
         raise ConfigError(
-            f"{config.run.output_path} holds a run at step {checkpoint.step} with other settings: {listed}. "
-            f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed)}"
+            f"{config.run.output_path} holds a run at step {checkpoint.step} with other {_kinds(changed, other_data)}: {listed}. "
+            f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed, other_data)}"
         )
-    if changed:
-        teller.say(f"Going on with changed settings: {listed}.")
+    if listed:
+        teller.say(f"Going on with changed {_kinds(changed, other_data)}: {listed}.")
     if not is_raised or extension is None:
         return False
     course = {
@@ -112,17 +122,37 @@ def answer_changes(checkpoint: Checkpoint, config: Config, teller: Teller) -> bo
     return extension == "restart"
 
 
-def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[str]) -> str:
-    """What to do about changed settings, as sentences."""
+def _other_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What of the data is not what it was, by split: the number of images, or the digests of their pixels and labels."""
+    found = []
+    for split in dict.fromkeys([*old, *new]):
+        before, now = old.get(split, {}), new.get(split, {})
+        if before.get("images", 0) != now.get("images", 0):
+            found.append(f"images of {split}: {before.get('images', 0)} -> {now.get('images', 0)}")
+            continue
+        for kind in ("pixels", "labels"):
+            if before.get(kind) != now.get(kind):
+                found.append(f"{kind} of {split}: SHA-256 {str(before.get(kind))[:8]} -> {str(now.get(kind))[:8]}")
+    return found
+
+
+def _kinds(changed: list[str], other_data: list[str]) -> str:
+    """What differs, in a word or two."""
+    return " and ".join(word for word, found in (("settings", changed), ("data", other_data)) if found)
+
+
+def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[str], other_data: list[str]) -> str:
+    """What to do about changed settings and data, as sentences."""
     asked = ""
     if asks_for_schedule:
         asked = (
             f"Say how the learning rate goes on: --extend_schedule continue (the course of {total_steps} steps, entered at step "
             f"{step}) or --extend_schedule restart (a new course over the {total_steps - step} steps left). "
         )
-        if changed == ["total_steps"]:
+        if changed == ["total_steps"] and not other_data:
             return f"{asked}Or take it back, or choose another --output_path."
-    return f"{asked}Take them back, set --allow_config_change true to go on with them, or choose another --output_path."
+    back, them = ("Put back what was there", "what is there now") if other_data else ("Take them back", "them")
+    return f"{asked}{back}, set --allow_config_change true to go on with {them}, or choose another --output_path."
 
 
 def restore(

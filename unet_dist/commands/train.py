@@ -67,7 +67,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     config = layout.config
     has_new_schedule = False
     if checkpoint is not None:
-        has_new_schedule = answer_changes(checkpoint, config, teller)
+        has_new_schedule = answer_changes(checkpoint, config, cache.identity, teller)
     else:
         load_published(config, model, teller)
         if config.model.init_from is not None:

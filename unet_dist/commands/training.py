@@ -166,6 +166,7 @@ def assemble(
         ),
         evaluate=evaluate,
         folder=folder,
+        data=cache.identity,
         teller=teller,
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,

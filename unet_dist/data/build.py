@@ -226,6 +226,8 @@ class _Builder:
                 sums=np.stack([record.sums for _, record in records]),
                 square_sums=np.stack([record.square_sums for _, record in records]),
                 class_counts=counts[:, [*range(num_classes), IGNORED]],
+                image_digests=_rows([record.image_digest for _, record in records]),
+                label_digests=_rows([record.label_digest for _, record in records]),
             )
             file.flush()
             os.fsync(file.fileno())
@@ -305,6 +307,10 @@ def _resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | Non
             "Leave num_classes out, or correct the names."
         )
     return len(ids)
+
+
+def _rows(digests: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), -1)  # (n, 32)
 
 
 def _paths_below(root: Path, pair: RawPair) -> tuple[str, str]:

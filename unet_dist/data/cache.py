@@ -7,6 +7,7 @@ in the source's order; which sample is in which split is decided when it is open
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from unet_dist.data.splits import assign_splits, canonical_split
 from unet_dist.data.windowed import WindowedFiles, WindowedImage, WindowedLabel
 from unet_dist.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX, TABLE, IMAGES, LABELS = "index.json", "samples.npz", "images.bin", "labels.bin"
 ALL = "all"
 """The split that holds every sample, whatever its own split."""
@@ -154,10 +155,28 @@ class Cache:
         """What is known of each of the n samples, as integers.
 
         heights, widths, image_offsets, label_offsets (n,); sums, square_sums of the channels (n, C); class_counts
-        (n, K + 1), the last for ignored pixels.
+        (n, K + 1), the last for ignored pixels; image_digests, label_digests (n, 32).
         """
         with np.load(self.path / TABLE, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+
+    @cached_property
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """What is there to train on, wherever its files lie: of each split that the source gives the number of images, and
+        digests of all their pixels and of all their labels.
+
+        A given test split is left out, as no training reads it.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        start = 0
+        for name, size in self.given_splits.items():
+            rows = slice(start, start + size)
+            start += size
+            if name != "test" or len(self.given_splits) == 1:
+                parts = (("pixels", "image_digests"), ("labels", "label_digests"))
+                digests = {word: hashlib.sha256(self.table[key][rows].tobytes()).hexdigest() for word, key in parts}
+                found[name] = {"images": size, **digests}
+        return found
 
     @cached_property
     def image_bytes(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from unet_dist.data.fingerprint import digest_pixels
 from unet_dist.data.labels import LabelRules, raw_mode_of
 from unet_dist.data.pairs import Content, RawPair, RefusedError
 
@@ -29,16 +30,18 @@ _ORIENTATION_TAG = 0x0112  # Exif: 1 is upright, 5 to 8 exchange height and widt
 
 @dataclass(frozen=True)
 class DecodedPair:
-    """A pair as pixels, and the integer sums that the statistics are made from."""
+    """A pair as pixels, the integer sums that the statistics are made from, and by what another is told from it."""
 
     image: np.ndarray  # (H, W, C) uint8
     label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts
     sums: np.ndarray  # (C,) int64
     square_sums: np.ndarray  # (C,) int64
     class_counts: np.ndarray  # (256,) int64
+    image_digest: bytes  # 32, as PixelDigest gives them
+    label_digest: bytes
 
     def without_pixels(self) -> DecodedPair:
-        """Keep the sums alone, so that a whole data set of these stays small."""
+        """Keep the sums and digests alone, so that a whole data set of these stays small."""
         nothing = np.empty(0, dtype=np.uint8)
         return replace(self, image=nothing, label=nothing)
 
@@ -97,6 +100,8 @@ def decode_pair(pair: RawPair, rules: LabelRules, max_pixels: int) -> DecodedPai
         sums=histograms @ levels,
         square_sums=histograms @ levels**2,
         class_counts=np.bincount(label.ravel(), minlength=256).astype(np.int64),
+        image_digest=digest_pixels(image),
+        label_digest=digest_pixels(label),
     )
 
 

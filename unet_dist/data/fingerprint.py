@@ -1,6 +1,7 @@
-"""The digest of a folder's content, quick the second time.
+"""The digest of a folder's content, quick the second time, and that of a picture's pixels.
 
-Owns the memory of digests by (path, size, time of change), as a build system keeps it.
+Owns the memory of digests by (path, size, time of change), as a build system keeps it; and the order in which pixels are
+digested, so that a picture has one digest whether it is decoded whole or read by windows.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 _CHUNK_BYTES = 2**20
+_PART_PX = (512, 4096)
+"""Height and width of the windows that pixels are digested in."""
 _SETTLED_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT) ticks every 2 s
 
 
@@ -52,6 +57,40 @@ def digest_files(root: Path, files: Iterable[Path], memo_path: Path) -> str:
             settled = time.time_ns() - _SETTLED_NS  # another change of a file younger than this may have the same stamp
             write_json(memo_file, {name: memory for name, memory in fresh.items() if memory[1] < settled})
     return digest_text(*(text for name in stamps for text in (name, fresh[name][2])))
+
+
+class PixelDigest:
+    """The SHA-256 of a picture's shape and pixels, taken in the windows of `parts_of` in their order.
+
+    Args:
+        shape: of the picture, (H, W) or (H, W, C).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._sha = hashlib.sha256(repr(tuple(int(side) for side in shape)).encode())
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Take in the next window."""
+        self._sha.update(np.ascontiguousarray(pixels).data.cast("B"))
+
+    def digest(self) -> bytes:
+        """32 bytes."""
+        return self._sha.digest()
+
+
+def parts_of(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the windows that a picture is digested in, row after row: top, bottom, left, right."""
+    for top in range(0, height, _PART_PX[0]):
+        for left in range(0, width, _PART_PX[1]):
+            yield top, min(top + _PART_PX[0], height), left, min(left + _PART_PX[1], width)
+
+
+def digest_pixels(pixels: np.ndarray) -> bytes:
+    """Give the digest of a decoded picture, (H, W) or (H, W, C) uint8."""
+    digest = PixelDigest(pixels.shape)
+    for top, bottom, left, right in parts_of(*pixels.shape[:2]):
+        digest.add(pixels[top:bottom, left:right])
+    return digest.digest()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unet_dist.data.decode import TOO_DEEP, DecodedPair, check_sizes, naming
+from unet_dist.data.fingerprint import PixelDigest, parts_of
 from unet_dist.data.labels import LabelRules
 from unet_dist.data.pairs import RawPair, RefusedError
 from unet_dist.errors import DataError
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 _OPEN_PAIRS = 4
 _BLOCK_BYTES = 64 * 2**20
 """Decoded blocks kept of an open image, and of its mask: derived, 572 rows of a striped RGB image 39,000 px wide."""
-_SCAN_PX = (512, 4096)
-"""Height and width of the windows of the check."""
 
 
 def needs_windows(pair: RawPair, max_pixels: int) -> bool:
@@ -64,7 +63,7 @@ def read_windowed_shape(pair: RawPair, rules: LabelRules) -> tuple[int, int, int
 
 
 def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
-    """Check every pixel of a pair and sum up the statistics; gives no pixels.
+    """Check every pixel of a pair, sum up the statistics and digest the pixels; gives no pixels.
 
     Raises:
         RefusedError: a block is damaged, or the mask holds an id or colour without a meaning.
@@ -75,17 +74,26 @@ def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
         height, width, channels = image.shape
         histograms = np.zeros((channels, 256), dtype=np.int64)
         class_counts = np.zeros(256, dtype=np.int64)
-        for row in range(0, height, _SCAN_PX[0]):
-            for col in range(0, width, _SCAN_PX[1]):
-                part = row, min(row + _SCAN_PX[0], height), col, min(col + _SCAN_PX[1], width)
-                with _refusing(f"image {pair.image_name}"):
-                    pixels = image.read(*part)
-                with _refusing(f"mask {pair.mask_name}"):
-                    labels = mask.read(*part)
-                for channel in range(channels):
-                    histograms[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
-                class_counts += np.bincount(labels.ravel(), minlength=256)
-    return DecodedPair(nothing, nothing, histograms @ levels, histograms @ levels**2, class_counts)
+        image_digest, label_digest = PixelDigest(image.shape), PixelDigest(image.shape[:2])
+        for part in parts_of(height, width):
+            with _refusing(f"image {pair.image_name}"):
+                pixels = image.read(*part)
+            with _refusing(f"mask {pair.mask_name}"):
+                labels = mask.read(*part)
+            for channel in range(channels):
+                histograms[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+            class_counts += np.bincount(labels.ravel(), minlength=256)
+            image_digest.add(pixels)
+            label_digest.add(labels)
+    return DecodedPair(
+        image=nothing,
+        label=nothing,
+        sums=histograms @ levels,
+        square_sums=histograms @ levels**2,
+        class_counts=class_counts,
+        image_digest=image_digest.digest(),
+        label_digest=label_digest.digest(),
+    )
 
 
 class WindowedFiles:
