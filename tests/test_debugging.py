@@ -22,14 +22,12 @@ from unet_dist.data.crops import StepShare, WindowBatch
 from unet_dist.data.labels import IGNORED
 from unet_dist.debugging import (
     DebugFinding,
-    FirstStep,
     advice,
     debug_folder,
     debugging_config,
-    inspect_step,
-    layer_table,
     write_fed,
 )
+from unet_dist.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.training import WindowGradient
@@ -95,7 +93,7 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(picture)
 
 
-def inspect(model: UNet, share: StepShare) -> FirstStep:
+def inspect(model: UNet, share: StepShare) -> InspectedStep:
     gradient = WindowGradient(model, model, CrossEntropy())
     return inspect_step(model, gradient, share, divisor=torch.tensor(2.0 * 8 * 8), device=CPU)
 
@@ -113,8 +111,8 @@ def test_sound_run_is_overfit_resumed_and_shown(
     assert "saved at step 3, restored, 2 steps made again: the same bits" in said
     assert "4 windows overfit: loss " in said
     figures = tmp_path / "run/figures"
+    assert f"{figures}/debug-1.png to debug-4.png" in said
     for number in (1, 2, 3, 4):
-        assert f"{figures}/debug-{number}.png" in said
         assert (figures / f"debug-{number}.png").stat().st_size > 1000
         assert pixels(figures / f"debug-{number}-input.png").shape == (60, 60, 3)
         assert pixels(figures / f"debug-{number}-mask.png").shape == (20, 20)
@@ -158,7 +156,10 @@ def test_first_step_is_what_the_layers_gave(network: UNet, share: StepShare) -> 
     labels, logits = share.batches[0].labels, outputs["classifier"]
     assert found.loss == pytest.approx(nn.functional.cross_entropy(logits, labels.long()).item(), rel=1e-5)
     assert found.complaint() is None
-    assert layer_table(found).row_count == len(outputs)
+    assert [(layer.shape, layer.largest_weight) for layer in found.fed] == [((2, 3, 24, 24), None)]
+    largest = network.classifier.weight.abs().max().item(), network.classifier.bias.abs().max().item()
+    assert found.layers[-1].largest_weight == max(largest)
+    assert layer_table(found, "first step").row_count == 1 + len(outputs)
     assert not network.classifier._forward_hooks
 
 
@@ -168,7 +169,22 @@ def test_first_layer_whose_output_is_not_finite_is_named(network: UNet, share: S
         network.bottleneck.conv1.weight[0, 0, 0, 0] = value
     found = inspect(network, share)
     assert found.bad_output == "bottleneck.conv1"
-    assert str(found.complaint()).startswith("The first layer whose output is not finite is bottleneck.conv1.")
+    assert found.complaint() == (
+        "The first layer whose output is not finite is bottleneck.conv1. Its own weights are not finite."
+    )
+
+
+def test_layer_that_is_given_too_much_is_told_from_one_that_is_broken(network: UNet, share: StepShare) -> None:
+    """Finite weights of 1e38 after such weights: the first of them is not to blame for what the second makes of it."""
+    with torch.no_grad():
+        network.encoder[0].conv1.weight.fill_(1e30)
+        network.encoder[0].conv2.weight.fill_(2e30)
+    found = inspect(network, share)
+    assert found.bad_output == "encoder.0.conv2"
+    before = found.layers[0]
+    assert str(found.complaint()).endswith(
+        f" Its weights are finite, up to 2e+30; the layer before it gives {before.low:.3g} to {before.high:.3g}."
+    )
 
 
 def test_layer_whose_gradient_is_not_finite_is_named(network: UNet, share: StepShare) -> None:
@@ -215,6 +231,32 @@ def test_network_that_cannot_learn_is_a_finding_that_says_where_to_look(
     assert " in 4 steps, expected below 5%. Look at: " in sentence
     assert "the loss hardly moved: raise --learning_rate (now 1e-09)" in sentence
     assert "the same bits" in capsys.readouterr().out
+
+
+def test_poisoned_weight_of_a_model_to_start_from_is_named(tmp_path: Path, fresh_torch: None) -> None:
+    model = UNet(num_classes=35, base_channels=8, depth=2, norm="weight")
+    with torch.no_grad():
+        model.bottleneck.conv1.bias[3] = float("nan")
+    model.save_pretrained(tmp_path / "poisoned")
+    with pytest.raises(DebugFinding) as finding:
+        train.run(tiny(tmp_path, init_from=str(tmp_path / "poisoned")))
+    assert str(finding.value).startswith(
+        "The first step is not finite. The first layer whose output is not finite is bottleneck.conv1. Its own weights are not "
+        "finite. Nothing has been learnt yet: look at where the weights come from (--init_from, --resume)"
+    )
+
+
+def test_rate_that_is_far_too_high_is_named_with_the_layers_it_left(
+    tmp_path: Path, fresh_torch: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DebugFinding) as finding:
+        train.run(tiny(tmp_path, learning_rate=1e30, norm="none"))
+    sentence = str(finding.value)
+    assert sentence.startswith("Step 2 of overfitting is not finite. The first layer whose output is not finite is ")
+    assert "Lower --learning_rate (now 1e+30)" in sentence
+    said = capsys.readouterr().out
+    assert "step 2, with the weights that step 1 left" in said
+    assert said.count("encoder.0.conv1") == 2
 
 
 def test_resume_that_is_not_exact_is_a_finding(
@@ -303,4 +345,4 @@ def test_config_of_the_script_can_be_read() -> None:
     config = parse_config(
         "train", [str(ROOT / "configs/debug.yaml"), "--debug", "--data_path", "x", "--ignore_index", "11"]
     )
-    assert (config.model.base_channels, config.schedule.input_size, config.run.debug) == (8, 220, True)
+    assert (config.model.base_channels, config.schedule.input_size, config.run.debug) == (8, 252, True)

@@ -35,7 +35,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("distributed",),
     ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export", "demo"),
     ("trainer",),
-    ("debugging", "benchmark"),
+    ("inspection", "benchmark"),
+    ("debugging",),
     # composition roots
     ("commands",),
     ("cli",),

@@ -1,4 +1,4 @@
-"""The debug mode: one process, the first step layer by layer, four crops to overfit, and a resume to try.
+"""The debug mode: one process, what was fed as pictures, four crops to overfit, and a resume to try.
 
 Owns what is looked at and what is said about it. What runs is the training's own step, crops and checkpoints, given as
 finished parts: a debug mode with a loop of its own would prove the wrong thing.
@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from unet_dist.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from unet_dist.config import Config, DataConfig, RunConfig
@@ -29,6 +24,7 @@ from unet_dist.errors import UnetDistError
 from unet_dist.figures import draw_fed
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.writer import write_label_map, write_picture
+from unet_dist.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.tiling.training import WindowGradient
 from unet_dist.tracking import duration
 from unet_dist.trainer import Parts, Progress, Trainer
@@ -89,155 +85,6 @@ def debug_folder(run: RunConfig) -> Path:
     folder = Path(run.output_path)
     holds_a_run = (folder / "config.yaml").exists() or list_checkpoints(folder / "checkpoints")
     return folder / "debug" if holds_a_run else folder
-
-
-# ----------------------------------------------------------------------------------------------------------- first step
-
-
-@dataclass
-class Layer:
-    """What one layer gave in a step.
-
-    Attributes:
-        shape: of its output, of the first micro-batch.
-        low, mean, high: of its output.
-        grad_norm: of the gradient of its parameters; None where it has none.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    low: float
-    mean: float
-    high: float
-    grad_norm: float | None = None
-
-
-@dataclass
-class FirstStep:
-    """A step, layer by layer, in the order of the forward pass.
-
-    Attributes:
-        loss: over the valid pixels.
-        bad_output: the first layer whose output is not finite.
-        bad_gradient: the first layer, from the loss down, that is given or gives its parameters a gradient that is not finite.
-        bad_operation: autograd's name of the first operation whose gradient is not a number.
-    """
-
-    loss: float = math.nan
-    layers: list[Layer] = field(default_factory=list)
-    bad_output: str | None = None
-    bad_gradient: str | None = None
-    bad_operation: str | None = None
-
-    @property
-    def without_gradient(self) -> list[str]:
-        """The layers whose parameters learn nothing."""
-        return [layer.name for layer in self.layers if layer.grad_norm == 0]
-
-    def complaint(self) -> str | None:
-        """What is not finite, as a sentence with a remedy; None where all is."""
-        if self.bad_output is not None:
-            return (
-                f"The first layer whose output is not finite is {self.bad_output}. Look at the rows of the layer before it and "
-                "at its weights (--init_from, --resume); with mixed precision try --mixed_precision no."
-            )
-        operation = f" (in {self.bad_operation})" if self.bad_operation else ""
-        if self.bad_gradient is not None:
-            return (
-                f"The first layer, from the loss down, whose gradient is not finite is {self.bad_gradient}{operation}. Every "
-                "output is finite. Look at the range of its output; try --mixed_precision no or --norm weight."
-            )
-        if not math.isfinite(self.loss):
-            return (
-                f"The loss is {self.loss}{operation}, though every layer's output is finite. Look at --class_weights."
-            )
-        return None
-
-
-def inspect_step(
-    model: nn.Module, gradient: WindowGradient, share: StepShare, divisor: Tensor, device: torch.device
-) -> FirstStep:
-    """Make a forward and a backward pass under autograd's anomaly detection, and note what every layer gives.
-
-    The gradient stays in the parameters; nothing is updated.
-    """
-    found = FirstStep()
-    scale = 1 / torch.where(divisor > 0, divisor, 1.0)
-    sums = []
-    with _watched(model, found), warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
-        warnings.simplefilter("ignore")  # where the operation stands in our own code says less than the layer's name
-        totals = gradient.count(share.batches, device) if gradient.loss.has_statistics else None
-        for batch in share.batches:
-            tensors = [t.to(device) for t in (batch.windows, batch.labels, batch.keys)]
-            borders = None if batch.borders is None else batch.borders.to(device)
-            try:
-                added = gradient.add(*tensors, scale=scale, borders=borders, totals=totals)
-                sums.append((added.sum(0) * scale).sum().item())
-            except RuntimeError as error:
-                if "returned nan values" not in str(error):
-                    raise
-                found.bad_operation = str(error).split("'")[1]
-                sums.append(math.nan)
-    found.loss = sum(sums)
-    modules = dict(model.named_modules())
-    for layer in reversed(found.layers):
-        grads = [p.grad for p in modules[layer.name].parameters() if p.grad is not None] if layer.name else []
-        if grads:
-            layer.grad_norm = torch.nn.utils.get_total_norm(grads).item()
-            if not math.isfinite(layer.grad_norm) and found.bad_gradient is None:
-                found.bad_gradient = layer.name
-    return found
-
-
-@contextmanager
-def _watched(model: nn.Module, found: FirstStep) -> Iterator[None]:
-    """Note the output of every layer without layers inside, and the gradient that it is given."""
-    handles = [
-        layer.register_forward_hook(partial(_note, found, name))
-        for name, layer in model.named_modules()
-        if next(layer.children(), None) is None
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _note(found: FirstStep, name: str, _layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    if not isinstance(output, Tensor) or (inputs and output is inputs[0]):  # a layer that does nothing
-        return
-    values = output.detach()
-    values = values if values.dtype == torch.float64 else values.float()
-    low, mean, high = values.min().item(), values.mean().item(), values.max().item()
-    if not math.isfinite(low + mean + high) and found.bad_output is None:
-        found.bad_output = name
-    known = next((layer for layer in found.layers if layer.name == name), None)
-    if known is None:
-        found.layers.append(Layer(name, tuple(output.shape), low, mean, high))
-    else:  # a later micro-batch, or activations that are computed again
-        known.low, known.high = min(known.low, low), max(known.high, high)
-
-    def check(gradient: Tensor) -> None:
-        if found.bad_gradient is None and not bool(torch.isfinite(gradient).all()):
-            found.bad_gradient = name
-
-    if output.requires_grad:
-        output.register_hook(check)
-
-
-def layer_table(first: FirstStep) -> Table:
-    """The first step as a table: layer, output shape and range, gradient norm of the parameters."""
-    table = Table(title="first step", title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("output", overflow="fold")
-    for name in ("min", "mean", "max", "gradient"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for layer in first.layers:
-        numbers = [f"{value:.3g}" for value in (layer.low, layer.mean, layer.high)]
-        grad = "" if layer.grad_norm is None else f"{layer.grad_norm:.3g}"
-        table.add_row(layer.name, "x".join(map(str, layer.shape)), *numbers, grad)
-    return table
 
 
 # ------------------------------------------------------------------------------------------------------- what was fed
@@ -352,7 +199,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
 
 
 def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progress) -> None:
-    """Look at the first step, write what was fed, overfit its crops and try a resume on the way.
+    """Write what was fed, look at the first step, overfit its crops and try a resume on the way.
 
     Args:
         parts: what the run is made of, by debugging_config.
@@ -371,7 +218,10 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
     )
     share = parts.shares[start.step + 1]
     paths = write_fed(parts.folder / "figures", share, parts.class_names)
-    say(f"debug: what the network is fed: {', '.join(map(str, paths))}; exact pixels in ...-input.png and ...-mask.png")
+    names = f"{paths[0]} to {paths[-1].name}" if len(paths) > 1 else str(paths[0])
+    say(
+        f"debug: look at what the network is fed: {names}; its exact pixels are in ...-input.png, its labels in ...-mask.png"
+    )
     divisor = _divisor(parts, share)
     if not (divisor > 0).any():
         raise DebugFinding(
@@ -415,13 +265,13 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         raise DebugFinding(" ".join(findings))
 
 
-def _tell_first(parts: Parts, first: FirstStep) -> None:
+def _tell_first(parts: Parts, first: InspectedStep) -> None:
     """Print the first step.
 
     Raises:
         DebugFinding: something is not finite.
     """
-    parts.teller.table(layer_table(first))
+    parts.teller.table(layer_table(first, "first step"))
     classes = len(parts.class_names)
     norms = [layer.grad_norm for layer in first.layers if layer.grad_norm is not None]
     parts.teller.say(
@@ -432,7 +282,10 @@ def _tell_first(parts: Parts, first: FirstStep) -> None:
         parts.teller.say(f"debug: no gradient at all in {', '.join(first.without_gradient)}")
     complaint = first.complaint()
     if complaint:
-        raise DebugFinding(f"The first step is not finite. {complaint}")
+        raise DebugFinding(
+            f"The first step is not finite. {complaint} Nothing has been learnt yet: look at where the weights come from "
+            "(--init_from, --resume), at the loss and the class weights; with mixed precision try --mixed_precision no."
+        )
 
 
 def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divisor: Tensor, step: int) -> None:
@@ -442,8 +295,11 @@ def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divi
         DebugFinding: always.
     """
     parts.optimizer.zero_grad(set_to_none=True)
-    complaint = inspect_step(parts.model, gradient, share, divisor, parts.processes.device).complaint()
+    found = inspect_step(parts.model, gradient, share, divisor, parts.processes.device)
+    parts.teller.table(layer_table(found, f"step {step}, with the weights that step {step - 1} left"))
+    schedule = parts.config.schedule
     raise DebugFinding(
-        f"Step {step} of overfitting is not finite. {complaint or 'Made again, it is.'} Or lower --learning_rate (now "
-        f"{parts.config.schedule.learning_rate:g})."
+        f"Step {step} of overfitting is not finite. {found.complaint() or 'Made again, it is.'} Lower --learning_rate (now "
+        f"{schedule.learning_rate:g}) or --max_grad_norm (now {schedule.max_grad_norm:g}); with mixed precision try "
+        "--mixed_precision no."
     )

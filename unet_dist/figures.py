@@ -39,7 +39,7 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
     samples = [_shrunk(sample) for sample in samples]
     colours = _class_colours(class_names)
     occurring = np.unique(np.concatenate([part.ravel() for sample in samples for part in sample[1:]]))
-    heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.2 for sample in samples]
+    heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.3 for sample in samples]
     figure, rows = _panels(heights, occurring, class_names)
     for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
         shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
@@ -62,7 +62,7 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
         class_names: one a class.
     """
     image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
-    height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.2
+    height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.3
     figure, rows = _panels([height], np.unique(prediction), class_names, columns=2)
     shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
     pictures = (shown, _class_colours(class_names)[prediction])
@@ -94,7 +94,7 @@ def draw_fed(
     seen = picture[halo : halo + height, halo : halo + width]
     counted = (labels != IGNORED)[:, :, None]
     mixed = np.where(counted, seen // 2 + colours[labels] // 2, seen // 4)
-    figure, rows = _panels([PANEL_INCHES * window.shape[0] / window.shape[1] + 0.2], np.unique(labels), class_names)
+    figure, rows = _panels([PANEL_INCHES * window.shape[0] / window.shape[1] + 0.3], np.unique(labels), class_names)
     titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
     for axes, text, shown in zip(rows[0], titles, (picture, colours[labels], mixed), strict=True):
         axes.imshow(shown, interpolation="nearest")
@@ -120,12 +120,15 @@ def _panels(
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
-    present = [i for i in occurring if i != IGNORED]
+    names = [class_names[i] if i != IGNORED else "ignored" for i in occurring]
     legend_columns = LEGEND_COLUMNS * columns // 3
-    legend_inches = 0.22 * -(-len(present) // legend_columns)
+    legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    patches = [Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=class_names[i]) for i in present]
+    patches = [
+        Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=name)
+        for i, name in zip(occurring, names, strict=True)
+    ]
     figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
     return figure, figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
 
