@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,12 +36,42 @@ def test_signals_are_remembered(tmp_path: Path, signals: list[signal.Signals], w
         assert asked.now() == wish
 
 
-def test_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
-    with StopWish(tmp_path, watches_file=True):
+# In a block that would save or wait on the way out, with a worker that ignores what it can.
+INTERRUPTED_TWICE = """
+import multiprocessing, os, signal, sys, time, pathlib
+from unet_dist.stopping import StopWish
+
+def work():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begun.set()
+    time.sleep(600)
+
+fork = multiprocessing.get_context("fork")
+begun = fork.Event()
+fork.Process(target=work, daemon=True).start()
+begun.wait()
+print("working", flush=True)
+clock = iter([0.0, float(sys.argv[2])])
+with StopWish(pathlib.Path(sys.argv[1]), watches_file=True, clock=clock.__next__) as wish:
+    try:
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(SystemExit) as leaving:
-            os.kill(os.getpid(), signal.SIGINT)
-    assert leaving.value.code == 130
+        os.kill(os.getpid(), signal.SIGINT)
+        print("asked", wish.now(), flush=True)
+    finally:
+        print("saving", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(0.3, 0), (1.5, 130)])
+def test_second_interrupt_leaves_at_once_and_a_launchers_echo_is_none(
+    tmp_path: Path, seconds: float, code: int
+) -> None:
+    words = [sys.executable, "-c", INTERRUPTED_TWICE, str(tmp_path), str(seconds)]
+    # It returns once nobody holds the output any more: the worker has ended, too.
+    left = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert left.returncode == code, left.stderr
+    assert left.stdout.splitlines() == ["working", *([] if code else [f"asked {STOP}", "saving"])]
+    assert ("left at once" in left.stderr) == bool(code)
 
 
 def test_handlers_of_others_come_back(tmp_path: Path) -> None:

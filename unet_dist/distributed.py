@@ -10,9 +10,6 @@ import contextlib
 import copy
 import gc
 import os
-import sys
-import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,16 +20,13 @@ from torch import Tensor, nn
 
 from unet_dist.allocator import keep_freed_memory
 from unet_dist.config import Precision
-from unet_dist.errors import ConfigError, ExtraError, LaunchError, UnetDistError, suggest
+from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
+from unet_dist.failing import announce, end_together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
-
-# Time for the process that failed first to say why: a launcher ends all processes when the first of them leaves.
-GRACE_S = 3.0
-FAILED = "unet_dist/failed"  # in the rendezvous store: how many processes have failed
 
 
 class Processes:
@@ -184,6 +178,7 @@ def open_processes(
     processes = Processes(accelerator, precision, accelerate)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
+    announce(processes.rank, processes.world_size)
     try:
         if expected_processes is not None and processes.world_size != expected_processes:
             raise LaunchError(
@@ -196,7 +191,7 @@ def open_processes(
         if isinstance(error, SystemExit) and not error.code:
             _leave(processes)
             raise
-        _end_others(processes, error)
+        end_together(error, rank=processes.rank, world_size=processes.world_size, timeout_s=collective_timeout_s)
     else:
         _leave(processes)
 
@@ -207,66 +202,6 @@ def _leave(processes: Processes) -> None:
     gc.collect()
     processes.barrier()
     processes.accelerator.end_training()
-
-
-def _end_others(processes: Processes, error: BaseException) -> None:
-    """Say what happened, on the first process it happened to, and leave at once, so that no other waits for this one."""
-    if processes.world_size == 1:
-        raise error
-    if _is_first_to_fail(processes.rank):
-        if isinstance(error, UnetDistError):
-            print(f"unet-dist: error: {error}", file=sys.stderr)
-        elif isinstance(error, KeyboardInterrupt):
-            print("unet-dist: interrupted", file=sys.stderr)
-        elif is_lost_peer(error):
-            print(
-                f"unet-dist: error: rank {processes.rank} of {processes.world_size} lost another process: it was killed, or its "
-                "node is gone; its own lines, if any, say why. The same command goes on from the last checkpoint.",
-                file=sys.stderr,
-            )
-        else:
-            print(f"unet-dist: error on rank {processes.rank} of {processes.world_size}:", file=sys.stderr)
-            traceback.print_exception(type(error), error, error.__traceback__)
-        sys.stderr.flush()
-        _let_others_ask(processes)
-    else:
-        time.sleep(GRACE_S)
-    sys.stderr.flush()
-    sys.stdout.flush()
-    # Leaving in order would wait for processes that may never come: their collectives end when this one's sockets close.
-    os._exit(2 if isinstance(error, UnetDistError) else 1)
-
-
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether a collective failed because another process is gone. (gloo has no type of its own for it, only words.)"""
-    words = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-def _is_first_to_fail(rank: int) -> bool:
-    """Ask the rendezvous store who failed first: the others only see the broken connections that follow."""
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        store.set_timeout(timedelta(seconds=5))
-        is_first = bool(store.compare_set("unet_dist/first_to_fail", "", str(rank)) == str(rank).encode())
-        store.add(FAILED, 1)
-        return is_first
-    except (RuntimeError, ValueError):  # the store went with the process that held it
-        return True
-
-
-def _let_others_ask(processes: Processes) -> None:
-    """Keep the store, which goes with the main process, until the others have seen that somebody spoke, or the grace is over.
-
-    An error that all processes raise together is else said again by those that ask too late.
-    """
-    if not processes.is_main:
-        return
-    deadline = time.monotonic() + GRACE_S
-    with contextlib.suppress(RuntimeError, ValueError):
-        store = dist.distributed_c10d._get_default_store()
-        while store.add(FAILED, 0) < processes.world_size and time.monotonic() < deadline:
-            time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -7,10 +7,13 @@ a step boundary, elsewhere.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,22 +23,29 @@ REQUEUE_MARKER = "requeue"
 
 NO_WISH, STOP, STOP_AND_REQUEUE = 0, 1, 2
 
+ECHO_S = 1.0
+"""A SIGINT so soon after the first is the same one, sent on by a launcher."""
+
 
 class StopWish:
     """What this process was asked: nothing, to stop, or to stop and come back.
 
     SIGTERM and SIGINT ask to stop; SIGUSR1 and a file named stop in the run's folder ask to come back as well. A second
-    SIGINT leaves at once. Only the main process looks at the file.
+    SIGINT, a second after the first at least, leaves at once: a launcher repeats the terminal's. Only the main process looks at
+    the file.
 
     Args:
         folder: the run's folder.
         watches_file: whether this process looks for the stop file.
+        clock: seconds, never going back.
     """
 
-    def __init__(self, folder: Path, watches_file: bool) -> None:
+    def __init__(self, folder: Path, watches_file: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._watches_file = watches_file
+        self._clock = clock
         self._asked = NO_WISH
+        self._interrupted_s: float | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopWish:
@@ -52,8 +62,11 @@ class StopWish:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._asked:
-            sys.exit(130)
+        if number == signal.SIGINT:
+            if self._interrupted_s is None:
+                self._interrupted_s = self._clock()
+            elif self._clock() - self._interrupted_s >= ECHO_S:
+                _leave_at_once()
         self._asked = max(self._asked, STOP_AND_REQUEUE if number == signal.SIGUSR1 else STOP)
 
     def now(self) -> int:
@@ -72,3 +85,13 @@ class StopWish:
             beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
             os.replace(beside, marker)
         (self._folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _leave_at_once() -> None:
+    """End this process and its workers where they stand: nothing is saved, and what was saved before is whole."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    if sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h")  # the cursor, which a progress bar hides
+    os.write(2, b"unet-dist: left at once. The same command goes on from the last checkpoint.\n")
+    os._exit(130)

@@ -91,6 +91,19 @@ def last_step(folder: Path) -> int:
     return max((record["step"] for record in read_metrics(folder / "metrics.jsonl")), default=0)
 
 
+def descendants(pid: int) -> dict[int, int]:
+    """The processes below one, each with its parent."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found: dict[int, int] = {}
+    for _ in parents:
+        more = {child: parent for child, parent in parents.items() if parent == pid or parent in found}
+        if more == found:
+            break
+        found = more
+    return found
+
+
 def _said(jobs: Path, rank: int) -> Path:
     """The file of what a rank printed."""
     return jobs.with_suffix(f".{rank}.txt")

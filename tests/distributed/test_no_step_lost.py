@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.conftest import LONG, STEPS_OF_LONG, Laboratory
-from tests.distributed.processes import Group, last_step, launch
+from tests.distributed.processes import PATIENCE_S, Group, last_step, launch
 from unet_dist.checkpoint import list_checkpoints, read_checkpoint
 from unet_dist.tracking import read_metrics
 
@@ -112,6 +112,11 @@ def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int)
     folder, words = lab.folder / name, lab.train(name, **LONG)
     with launch(world_size, [words], lab.folder / f"launch-kill-{world_size}") as group:
         kill_at_a_random_step(group, folder, victim, seed=world_size)
+        told = [line for text in group.said for line in text.splitlines() if "error: " in line]
+        # The first process holds what the others know of each other: without it all of them say what they lost.
+        assert len(told) == (1 if victim else world_size - 1), group.said
+        assert all(f" lost rank {victim}" in line for line in told), told
+        assert "Traceback" not in "".join(group.said)
 
     with launch(world_size, [words, words], lab.folder / f"launch-again-{world_size}", holds=True) as group:
         group.wait_for_step(folder, last_step(folder) + 2)
@@ -124,3 +129,21 @@ def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int)
         assert [group.codes(rank) for rank in range(world_size)] == [[0, 0]] * world_size
     assert f"Stopped as asked at step {step} of {STEPS_OF_LONG}; all is saved." in group.said[0]
     assert_same_end(lab, folder, world_size)
+
+
+def test_hanging_process_ends_all_and_is_named(lab: Laboratory) -> None:
+    """One of three is frozen: the others wait as long as they may, and one of them says for whom."""
+    folder = lab.folder / "hanging-3"
+    words = lab.train("hanging-3", **LONG, collective_timeout_s=3)
+    with launch(3, [words], lab.folder / "launch-hanging") as group:
+        group.wait_for_step(folder, 8)
+        frozen = group.ranks[1]
+        frozen.send_signal(signal.SIGSTOP)
+        assert [group.ranks[rank].wait(PATIENCE_S) for rank in (0, 2)] == [1, 1]
+        frozen.kill()
+        group.wait()
+    told = [line for text in group.said for line in text.splitlines() if "error: " in line]
+    assert len(told) == 1, group.said
+    assert f" of 3 waited 3 s for rank 1 (pid {frozen.pid} on " in told[0]
+    assert "Traceback" not in "".join(group.said)
+    assert read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]).step >= 7

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from unet_dist.checkpoint import list_checkpoints, state_digest
 from unet_dist.cli import main
-from unet_dist.distributed import is_lost_peer
+from unet_dist.failing import is_lost_peer, is_timeout
 from unet_dist.files import digest
 from unet_dist.tracking import MetricsLog, read_metrics
 
@@ -341,6 +341,9 @@ def test_lost_process_is_told_from_an_error_of_our_own() -> None:
     assert is_lost_peer(RuntimeError(text))
     assert not is_lost_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_lost_peer(ValueError(text))
+    text = "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 3000ms for recv operation to complete"
+    assert is_timeout(RuntimeError(text))
+    assert not is_lost_peer(RuntimeError(text))
 
 
 # -------------------------------------------------------------------------------------------------------------- table
