@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unet_dist.errors import ConfigError, UnetDistError, suggest
+from unet_dist.files import refusal_of_disk
 
 # As in distributed.py, which is too heavy to import here.
 GRACE_S = 3.0
@@ -312,13 +313,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if argv is None else argv
     try:
         run(words)
-    except UnetDistError as error:
+    except (UnetDistError, OSError) as error:
+        sentence = str(error) if isinstance(error, UnetDistError) else refusal_of_disk(error)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        if sentence is None:
+            raise
         # Words and files are the same on every process: the first one says it, and the others leave it the time to, as a
         # launcher ends all processes when the first of them leaves.
         if os.environ.get("RANK", "0") != "0":
             time.sleep(GRACE_S)
-        print(f"unet-dist: error: {error}", file=sys.stderr, flush=True)
+        print(f"unet-dist: error: {sentence}", file=sys.stderr, flush=True)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(1)
     sys.exit(0)

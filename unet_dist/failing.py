@@ -18,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 from unet_dist.errors import UnetDistError
+from unet_dist.files import refusal_of_disk
 
 GRACE_S = 3.0
 """Time for the process that failed first to say why: a launcher ends all processes when the first of them leaves."""
@@ -74,6 +75,8 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
     goes_on = "The same command goes on from the last checkpoint."
     if isinstance(error, UnetDistError):
         print(f"unet-dist: error: {error}", file=sys.stderr)
+    elif refused := refusal_of_disk(error):
+        print(f"unet-dist: error: rank {rank} of {world_size}: {refused}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("unet-dist: interrupted", file=sys.stderr)
     elif is_lost_peer(error):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from unet_dist.errors import DataError
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -51,6 +53,14 @@ def writing_failed(path: Path, error: OSError) -> DataError:
     else:
         remedy = "Check that the output folder exists and that you may write to it."
     return DataError(f"{path} could not be written: {error.strerror or error}. {remedy}")
+
+
+def refusal_of_disk(error: BaseException) -> str | None:
+    """Say in a sentence what a disk refused to a library of others, that wrote beside us; None where it is no such error."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: what was saved before is whole."
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unet_dist.files import write_whole
+from unet_dist.files import write_whole, writing_failed
 from unet_dist.metrics import Scores
 
 
@@ -36,9 +36,16 @@ class MetricsLog:
         write_whole(self.path, "".join(_line(record) for record in kept).encode())
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one object."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+        """Write one object.
+
+        Raises:
+            DataError: the disk is full or read-only, or the run's folder is gone.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise writing_failed(self.path, error) from error
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -189,3 +189,34 @@ def test_step_one_that_is_not_finite_leaves_nothing_to_go_on_from(
     assert sentence.startswith("Step 1 is not finite: the loss of scene-")
     assert "The state before it is saved" not in sentence
     assert not list_checkpoints(lab.folder / "from-poisoned/checkpoints")
+
+
+def test_stop_within_a_validation_saves_the_step_before_it(
+    lab: Laboratory, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wish comes when some of the images are done: nothing of the half is kept, and the next start makes all of it."""
+    from unet_dist.commands import training
+
+    folder = lab.folder / "in-validation"
+    evaluate = training.evaluate_split
+
+    def interrupted(*parts: Any, is_stopped: Any, **keys: Any) -> Any:
+        rounds = iter(range(99))
+
+        def watched() -> bool:
+            if next(rounds) == 1:
+                (folder / "stop").touch()
+            return bool(is_stopped())
+
+        return evaluate(*parts, is_stopped=watched, **keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate_split", interrupted)
+        lab.alone(lab.train("in-validation", **SHORT, window_batch=1))
+    assert json.loads((folder / "requeue").read_text(encoding="utf-8")) == {"step": 2}
+    saved = read_checkpoint(folder / "checkpoints/step-00000002")
+    assert (saved.progress["evaluated_step"], saved.progress["best_step"]) == (0, 0)
+    assert {record["split"] for record in read_metrics(folder / "metrics.jsonl")} == {"train"}
+    lab.alone(lab.train("in-validation", **SHORT, window_batch=1))
+    for name in ("best/model.safetensors", "last/model.safetensors"):
+        assert content(folder)[name] == content(finished)[name]

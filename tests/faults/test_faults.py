@@ -9,96 +9,19 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.faults.runs import TINY, model_of, sentence_of, train
 from unet_dist.checkpoint import list_checkpoints, state_digest
-from unet_dist.cli import main
 from unet_dist.failing import is_lost_peer, is_timeout
 from unet_dist.files import digest
 from unet_dist.tracking import MetricsLog, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = (
-    *(
-        "--synthetic_images",
-        "4",
-        "--synthetic_size",
-        "48x80",
-        "--depth",
-        "1",
-        "--base_channels",
-        "2",
-        "--input_size",
-        "40",
-    ),
-    *("--batch_size", "2", "--total_steps", "4", "--eval_steps", "2", "--trackers", "[]", "--mixed_precision", "no"),
-)
-
-
-@pytest.fixture(autouse=True)
-def _processes() -> Iterator[None]:
-    """Leave no process group and no accelerate state behind: these runs share the test's process."""
-    from accelerate.state import AcceleratorState
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The decoded scenes of all runs here."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A run that has ended, with checkpoints at steps 2 and 4; tests copy it."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.raises(SystemExit) as leaving:
-        main(["train", *TINY, "--cache_path", str(cache), "--output_path", str(folder)])
-    assert leaving.value.code == 0
-    return folder
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, finished: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def train(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run `train`; the exit code and what was printed. A traceback anywhere fails the test."""
-    with pytest.raises(SystemExit) as leaving:
-        main(["train", *words])
-    out, err = capfd.readouterr()
-    assert "Traceback" not in out + err
-    assert isinstance(leaving.value.code, int)
-    return leaving.value.code, out, err
-
-
-def sentence_of(capfd: pytest.CaptureFixture[str], *words: str) -> str:
-    """The sentence that `train` ends with."""
-    code, _, err = train(capfd, *words)
-    assert code == 2, err
-    lines = [line for line in err.splitlines() if line.startswith("unet-dist: error: ")]
-    assert len(lines) == 1, err
-    return lines[0].removeprefix("unet-dist: error: ")
-
-
-def model_of(folder: Path) -> bytes:
-    return (folder / "last/model.safetensors").read_bytes()
-
-
 # -------------------------------------------------------------------------------------------------------------- words
 
 
@@ -272,29 +195,6 @@ def test_damaged_log_costs_its_damaged_lines_only(tmp_path: Path, line: str) -> 
         file.write(line + "\n")
     log.rewind(2)
     assert [record["step"] for record in read_metrics(log.path)] == [1, 2]
-
-
-def test_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
-    tmp_path: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("a file system cannot be mounted here")
-    try:
-        words = (*TINY, "--cache_path", str(cache), "--output_path", str(disk / "run"))
-        filler = disk / "filler"
-        filler.write_bytes(b"x" * (256 * 1024 - 9 * 4096))
-        sentence = sentence_of(capfd, *words)
-        assert "No space left on device" in sentence
-        assert "Make room" in sentence
-        filler.unlink()
-        code, _, _ = train(capfd, *words)
-        assert code == 0
-        assert model_of(disk / "run") == model_of(finished)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- processes

@@ -198,7 +198,9 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
     share = share_of(work, agreed.done, rank, world_size)
 
     def is_stopped() -> bool:
-        return wish.now() != NO_WISH
+        if wish.now() != NO_WISH:  # whichever process was asked, all stop
+            work.journal.ask_to_stop()
+        return work.journal.is_asked_to_stop()
 
     with _shown(work, agreed.done, teller):
         compute_share(work, share, agreed.done, rank, is_stopped=is_stopped, around_forward=processes.autocast)
@@ -206,7 +208,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
         wait_for_others(work.journal, world_size, timeout_s, is_stopped=is_stopped)
         processes.barrier()
         is_complete = finish_shared(work, share, rank, world_size)
-        processes.barrier()
+        asked = max(processes.gather(wish.now()))
     if not processes.is_main:
         return
     if is_complete:
@@ -216,7 +218,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
     else:
         num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
         teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles: the same command goes on from there.")
-    wish.settle(NO_WISH if is_complete else wish.now(), step=0)
+    wish.settle(NO_WISH if is_complete else asked, step=0)
 
 
 @contextmanager

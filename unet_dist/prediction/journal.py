@@ -6,6 +6,7 @@ rasters in the making. A batch stands in the journal only when its values are on
     .unet-dist-predict/settings.json     what the values depend on; the folder counts only with it
                        done.txt          finished before this launch
                        done-00000.txt    finished by process 0 since
+                       stop              a process of this launch was asked to stop
                        00000017.labels   raster of image 17 in the making (imaging/scratch.py)
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from unet_dist.errors import ConfigError, DataError
 from unet_dist.files import sync_folder, write_whole, writing_failed
 
 FOLDER = ".unet-dist-predict"
-_SETTINGS, _DONE, _END = "settings.json", "done.txt", "end"
+_SETTINGS, _DONE, _END, _STOP = "settings.json", "done.txt", "end", "stop"
 
 
 @dataclass
@@ -114,17 +116,28 @@ class Journal:
         return done
 
     def compact(self, done: Done) -> None:
-        """Put one list in place of all processes', before any of them goes on: a line that was cut short goes with them.
+        """Put one list in place of all processes', before any of them goes on: a line that was cut short goes with them, and an old
+        wish to stop.
 
         Raises:
             DataError: the folder cannot be written to.
         """
         try:
+            (self.folder / _STOP).unlink(missing_ok=True)
             write_whole(self.folder / _DONE, "".join(_lines(done.batches, done.images)).encode())
             for path in self.folder.glob("done-*.txt"):
                 path.unlink()
         except OSError as error:
             raise writing_failed(self.folder, error) from error
+
+    def ask_to_stop(self) -> None:
+        """Ask all processes to stop before their next batch."""
+        with suppress(OSError):  # who asks stops in any case
+            (self.folder / _STOP).touch()
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether any process was asked to stop."""
+        return (self.folder / _STOP).exists()
 
     def scratch_path(self, image: int, kind: str) -> Path:
         """Where a raster is made."""
