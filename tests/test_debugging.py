@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from unet_dist.cli import parse_config
 from unet_dist.commands import train
 from unet_dist.config import Config
-from unet_dist.data.crops import StepShare, WindowBatch
+from unet_dist.data.label_counts import count_labels
 from unet_dist.data.labels import IGNORED
+from unet_dist.data.shares import StepShare, WindowBatch
 from unet_dist.debugging import (
     DebugFinding,
     advice,
@@ -70,7 +71,8 @@ def tiny(folder: Path, **values: Any) -> Config:
 
 def share_of(windows: Tensor, labels: Tensor, ids: list[str]) -> StepShare:
     """A step of one micro-batch."""
-    return StepShare(1, [WindowBatch(windows, labels, torch.zeros(len(ids), 3, dtype=torch.int64), ids)])
+    batch = WindowBatch(windows, labels, torch.zeros(len(ids), 3, dtype=torch.int64), ids)
+    return StepShare(1, [batch], count_labels(labels))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from unet_dist.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from unet_dist.config import Config, DataConfig, RunConfig
-from unet_dist.data.crops import StepShare
 from unet_dist.data.labels import IGNORED
+from unet_dist.data.shares import StepShare
 from unet_dist.errors import UnetDistError
 from unet_dist.figures import draw_fed
 from unet_dist.imaging.palette import class_palette

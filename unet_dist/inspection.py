@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from unet_dist.data.crops import StepShare
+from unet_dist.data.shares import StepShare
 from unet_dist.tiling.training import WindowGradient
 
 

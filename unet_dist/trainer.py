@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from unet_dist.averaging import WeightAverage
 from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
 from unet_dist.config import BatchCut, Config
-from unet_dist.data.crops import RunShares, StepShare, read_ahead
+from unet_dist.data.ahead import read_ahead
+from unet_dist.data.shares import RunShares, StepShare
 from unet_dist.distributed import Processes
 from unet_dist.errors import UnetDistError
 from unet_dist.files import write_whole_folder
@@ -33,6 +34,9 @@ from unet_dist.tracking import MetricsLog, ProgressBar, Teller, duration, scores
 
 # fp16: that many steps skipped in a row halve the largest loss scale (65536) below what any finite gradient needs.
 MAX_OVERFLOWS_IN_A_ROW = 40
+
+
+T = TypeVar("T")
 
 
 class DivergedError(UnetDistError):
@@ -154,9 +158,11 @@ class Trainer:
         set_step(parts.optimizer, parts.config.schedule, step, self.progress.schedule_start)
         totals: Any = processes.sum_
         if parts.loss.has_statistics and len(share.batches) > 1:
-            totals = processes.sum_(self._gradient.count(share.batches, self._device))
+            totals = processes.sum_(self._gradient.count(self._clock.timed(share.batches), self._device))
         sums: list[Tensor] = []
-        for number, batch in enumerate(share.batches, start=1):
+        ids: list[str] = []
+        for number, batch in enumerate(self._clock.timed(share.batches), start=1):
+            ids += batch.ids
             tensors = [t.to(self._device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)]
             borders = None if batch.borders is None else batch.borders.to(self._device, non_blocking=True)
             with processes.accumulate(parts.wrapped, is_last=number == len(share.batches)):
@@ -165,7 +171,7 @@ class Trainer:
                     self._gradient.add(*tensors, scale=scale, borders=borders, totals=totals, backward=backward)
                 )
         losses = torch.cat(sums)  # (n,) or (n, T), a row a window
-        self._recent.append((step, share.ids, losses.view(len(losses), -1).sum(1)))
+        self._recent.append((step, ids, losses.view(len(losses), -1).sum(1)))
         loss = (losses.sum(0) * scale).sum() / processes.world_size
         self._loss_sum += loss
         self._update(step)
@@ -248,7 +254,13 @@ class Trainer:
                     return self._leave(outcome, wish)
             steps = range(progress.step + 1, total + 1)
             pin = self._device.type == "cuda"
-            shares = read_ahead(parts.shares, steps, num_workers=config.data.num_workers, pin_memory=pin)
+            shares = read_ahead(
+                parts.shares,
+                steps,
+                num_workers=config.data.num_workers,
+                pin_memory=pin,
+                passes=2 if parts.loss.has_statistics else 1,
+            )
             parts.model.train()
             with closing(shares):
                 for share in self._clock.waits(shares):
@@ -488,15 +500,23 @@ class _Clock:
     def waits(self, shares: Iterator[StepShare]) -> Iterator[StepShare]:
         """Pass shares on and measure how long each one let us wait."""
         self._lap = time.perf_counter()
-        while True:
-            started = time.perf_counter()
-            share = next(shares, None)
-            self._waited += time.perf_counter() - started
-            if share is None:
-                return
+        for share in self.timed(shares):
             if self._lap_step is None:
                 self._lap_step = share.step - 1
             yield share
+
+    def timed(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass on what is read and add up how long each item let us wait."""
+        remaining = iter(items)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(remaining)
+            except StopIteration:
+                return
+            finally:
+                self._waited += time.perf_counter() - started
+            yield item
 
     def skip(self, seconds: float) -> None:
         """Leave a validation out of the loop's pace."""

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet_dist.data.ahead import read_ahead
 from unet_dist.data.augment import Augmentation
-from unet_dist.data.crops import CropReader, RunShares, StepShare, read_ahead
+from unet_dist.data.crops import CropReader
 from unet_dist.data.labels import IGNORED
 from unet_dist.data.sampler import Draw, draw_batch
+from unet_dist.data.shares import RunShares, StepShare
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import Locality, WindowSizes
 

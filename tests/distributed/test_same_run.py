@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tests.distributed.conftest import TINY, TWO_PASSES, Laboratory
 from unet_dist.commands.parts import build_network, open_data, plan_crops, read_run_config
-from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.crops import CropReader
+from unet_dist.data.shares import RunShares
 from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.tiling.training import WindowGradient
@@ -121,7 +122,7 @@ def test_loss_is_the_sum_over_the_global_batch_and_no_mean_of_means(lab: Laborat
         shares = RunShares(crops, planner=planner, batch_size=12, micro_batch_size=4, rank=rank, world_size=3)
         (batch,) = shares[1].batches
         sums.append(gradient.add(batch.windows, batch.labels, batch.keys, scale=torch.ones(())).sum())
-        divisors.append(CrossEntropy(weights).divisor(batch.labels))
+        divisors.append(shares[1].divisor(CrossEntropy(weights)))
     loss = float(sum(sums) / sum(divisors))
     mean_of_means = float(sum(s / d for s, d in zip(sums, divisors, strict=True)) / 3)
     recorded = column(folder, "train", "loss")[0]

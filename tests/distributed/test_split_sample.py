@@ -1,5 +1,5 @@
-"""Proves that the tiles of one sample, spread over real processes, give the gradient of the undivided sample (C2), with
-processes that have more tiles, fewer and none.
+"""Proves that the tiles of one sample, spread over real processes and read one micro-batch after the other, give the gradient
+of the undivided sample (C2), with processes that have more tiles, fewer and none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from tests.tiling.scenes import CLASS_WEIGHTS, Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.config import BatchCut, Config
+from unet_dist.data.ahead import read_ahead
 from unet_dist.distributed import open_processes
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.mixture import Mixture
@@ -55,7 +56,7 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
     wrapped = processes.prepare(model)
     optimizer = build_optimizer(model, config.schedule)
     place = {"rank": processes.rank, "world_size": processes.world_size}
-    shares = shares_of(case, model, tile_size=60, splits_samples=True, **place)
+    shares = shares_of(case, model, tile_size=60, splits_samples=True, kept_px=0, **place)
     parts = Parts(
         config=config,
         cut=BatchCut(processes.world_size, 1, case.get("micro_batch_size", 1), splits_samples=True),
@@ -82,7 +83,9 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
     optimizer.register_step_pre_hook(note)
     if processes.world_size > 1:
         trainer._settle_buckets()
-    share = shares[1]
+    passes = 2 if parts.loss.has_statistics else 1
+    read = read_ahead(shares, range(1, 2), num_workers=0, pin_memory=False, passes=passes)
+    share = next(read)
     divisor, outcome = trainer._agree(share, SimpleNamespace(now=lambda: NO_WISH))  # type: ignore[arg-type]
     assert outcome == NO_WISH
     trainer.step(share, divisor)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unet_dist.data.label_counts import count_labels
 from unet_dist.data.labels import IGNORED
 
 NUM_CLASSES = 5
@@ -26,7 +27,7 @@ def draw_batch(seed: int = 0, *, dtype: torch.dtype = torch.float64) -> tuple[Te
 
 def loss_of(loss: Any, logits: Tensor, labels: Tensor, parts: Sequence[Any] = (slice(None),)) -> Tensor:
     """The loss of a batch that is cut into parts, as the trainer puts it together."""
-    divisor = sum(loss.divisor(labels[part]) for part in parts)
+    divisor = sum(loss.divisor(count_labels(labels[part])) for part in parts)
     scale = 1 / torch.where(divisor > 0, divisor, 1.0)
     totals = None
     if loss.has_statistics:

@@ -19,8 +19,9 @@ from PIL import Image
 
 from unet_dist.data.build import prepare
 from unet_dist.data.cache import CacheSettings
-from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.crops import CropReader
 from unet_dist.data.sampler import crop_generator, draw_batch
+from unet_dist.data.shares import RunShares
 from unet_dist.data.source import open_source
 from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.models.unet import UNet

@@ -91,7 +91,7 @@ def measure(options: Any, samples: Scenes, side: int | None) -> None:
     plan = shares.planner.plan(shares.crops.output_shape(0))
     input_bytes = sum(batch.windows.nbytes + batch.labels.nbytes for batch in share.batches)
     loss = CrossEntropy(CLASS_WEIGHTS)
-    divisor = torch.stack([loss.divisor(batch.labels) for batch in share.batches]).sum()
+    divisor = share.divisor(loss)
     gradient = WindowGradient(model, model, loss, seed=7)
 
     def step(batches: Any) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.crops import CropReader
 from unet_dist.data.labels import IGNORED
+from unet_dist.data.shares import KEPT_PX, RunShares
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.crop_plan import CropPlanner
@@ -60,6 +61,7 @@ def build_shares(
     rank: int = 0,
     world_size: int = 1,
     splits_samples: bool = False,
+    kept_px: int = KEPT_PX,
     **crop_options: Any,
 ) -> RunShares:
     """One rank's shares of a run over samples."""
@@ -73,6 +75,7 @@ def build_shares(
         rank=rank,
         world_size=world_size,
         splits_samples=splits_samples,
+        kept_px=kept_px,
     )
 
 

@@ -6,6 +6,7 @@ copy of them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from unet_dist.benchmark.timing import seconds
 from unet_dist.config import Config
-from unet_dist.data.crops import StepShare, WindowBatch, read_ahead
+from unet_dist.data.ahead import read_ahead
+from unet_dist.data.shares import StepShare, WindowBatch
 from unet_dist.stopping import NO_WISH
 from unet_dist.tracking import Teller, read_metrics
 from unet_dist.trainer import Parts, Progress, Trainer
@@ -81,7 +83,7 @@ def on_device(share: StepShare, device: torch.device) -> StepShare:
         )
         for batch in share.batches
     ]
-    return StepShare(share.step, batches)
+    return StepShare(share.step, batches, share.counts)
 
 
 # ----------------------------------------------------------------------------------------------------------- real loop
@@ -155,14 +157,13 @@ def read_seconds(parts: Parts, count: int) -> float:
         num_workers=workers,
         pin_memory=parts.processes.device.type == "cuda",
     )
+
+    def read(steps: int = count) -> None:
+        for _ in range(steps):
+            deque(next(shares).batches, maxlen=0)  # those of a large share come one by one
+
     with closing(shares):
-        for _ in range(warm_up):
-            next(shares)
-
-        def read() -> None:
-            for _ in range(count):
-                next(shares)
-
+        read(warm_up)
         return seconds(read, torch.device("cpu")) / count
 
 

@@ -23,7 +23,7 @@ from unet_dist.benchmark.timing import affordable
 from unet_dist.commands.parts import architecture, build_network, load_run, open_data, resolve_tile_size, simulated
 from unet_dist.commands.training import assemble, lay_out, place_network
 from unet_dist.config import Config
-from unet_dist.data.crops import RunShares
+from unet_dist.data.shares import RunShares
 from unet_dist.distributed import Processes
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.simulation import Setting as Simulated

@@ -58,7 +58,7 @@ def run(config: Config) -> None:
 
 def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:
     layout = lay_out(config, processes.world_size, teller)  # sizes and obstacles are known before any data is read
-    _refuse_beyond_memory(layout.skeleton, layout.cut, layout.side)
+    _refuse_beyond_memory(layout.skeleton, layout.cut, layout.side, layout.planner.tile_size)
     checkpoint = find_checkpoint(layout.config, processes, teller, folder)
 
     cache = open_data(layout.config, teller)
@@ -108,7 +108,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
 # -------------------------------------------------------------------------------------------------- starting and resuming
 
 
-def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None) -> None:
+def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None, tile_size: int | None) -> None:
     """Refuse what cannot fit by any account: weights, gradient and two moments, or the pixels of one micro-batch.
 
     Raises:
@@ -121,11 +121,13 @@ def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None) -> Non
             f"base_channels, depth: got a network of {parameters:,} parameters, which with gradient and moments takes "
             f"{16 * parameters / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --base_channels."
         )
-    pixels = cut.micro_batch_size * (side or 0) ** 2
+    window = min(side or 0, tile_size or side or 0)
+    pixels = cut.micro_batch_size * window**2
     if not cut.splits_samples and pixels > memory:
         raise ConfigError(
-            f"batch_size, input_size: got {cut.micro_batch_size} windows of {side}x{side} at a time, whose pixels alone take "
-            f"{pixels / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --micro_batch_size."
+            f"batch_size, input_size: got {cut.micro_batch_size} windows of {window}x{window} at a time, whose pixels alone take "
+            f"{pixels / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --micro_batch_size, or a "
+            "--tile_size."
         )
 
 

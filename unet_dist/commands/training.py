@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from unet_dist.commands.objective import border_weights_of, loss_of, refuse_whole_images
@@ -23,8 +24,10 @@ from unet_dist.commands.parts import (
 )
 from unet_dist.config import BatchCut, Config, cut_batch
 from unet_dist.data.cache import Cache
-from unet_dist.data.crops import CropReader, RunShares
+from unet_dist.data.crops import CropReader
+from unet_dist.data.shares import RunShares
 from unet_dist.distributed import Processes, launcher_accumulation
+from unet_dist.errors import ConfigError
 from unet_dist.evaluation import evaluate_split
 from unet_dist.metrics import Scores
 from unet_dist.tiling.crop_plan import CropPlanner
@@ -96,6 +99,28 @@ def place_network(model: Any, layout: Layout, processes: Processes, teller: Tell
     return model
 
 
+def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentation: Any) -> None:
+    """Refuse to augment crops that no memory need hold: a transform sees a crop as a whole.
+
+    Args:
+        augmentation: as the config has it.
+
+    Raises:
+        ConfigError: an image that is read by windows has crops of several tiles; names it.
+    """
+    for index, name in enumerate(crops.samples.ids):
+        height, width = crops.output_shape(index)
+        if isinstance(crops.samples.image(index), np.ndarray) or len(planner.plan((height, width))) == 1:
+            continue
+        named = augmentation if isinstance(augmentation, str) else ", ".join(step["name"] for step in augmentation)
+        raise ConfigError(
+            f"augmentation: got {named}, which sees a crop as a whole, for {name}, which is read by windows and whose crops of "
+            f"{height}x{width} px are cut into tiles of {planner.tile_size}. Remove augmentation (horizontal_flip goes by "
+            "windows), set an --input_size of --tile_size or less, or raise --max_pixels, with another --cache_path, so that "
+            "TIFF is decoded."
+        )
+
+
 def assemble(
     layout: Layout,
     cache: Cache,
@@ -131,6 +156,8 @@ def assemble(
         augmentation=augmentation,
         borders=border_weights_of(schedule, cache),
     )
+    if augmentation is not None:
+        _refuse_augmented_tiles(crops, planner, config.data.augmentation)
     inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
     if told := inference.told(model):
         teller.say(told)

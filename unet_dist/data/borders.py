@@ -7,6 +7,7 @@ one: an object that a crop cuts in two is one object, and a neighbour beyond the
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ KEPT_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class BorderWeights:
-    """Makes the maps of a split's labels and keeps the newest.
+    """Makes the maps of a split's labels and keeps the newest. Safe for threads.
 
     Source: Ronneberger et al. 2015, equation 2: w0 exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 and d2 are the distances to the
     nearest and the second nearest object.
@@ -38,6 +39,7 @@ class BorderWeights:
     weight: float = 10.0
     sigma_px: float = 5.0
     _kept: OrderedDict[int, np.ndarray] = field(default_factory=OrderedDict, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         return BorderWeights, (self.border_class, self.weight, self.sigma_px)  # a worker makes its own maps
@@ -48,19 +50,21 @@ class BorderWeights:
         Raises:
             ConfigError: the label is read by windows, and the map follows from the whole.
         """
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
         if not isinstance(label, np.ndarray):
             raise ConfigError(
                 f"loss: got border weights, which follow from the whole label, and that of an image of {label.shape[0]} x "
-                f"{label.shape[1]} px is read by windows. Leave them out, or raise --max_pixels so that TIFF is decoded."
+                f"{label.shape[1]} px is read by windows. Leave them out, or raise --max_pixels, with another --cache_path, so "
+                "that TIFF is decoded."
             )
-        made = border_map(np.asarray(label[:, :]), self.border_class, weight=self.weight, sigma_px=self.sigma_px)
-        self._kept[index] = made
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
-            self._kept.popitem(last=False)
-        return made
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+            made = border_map(np.asarray(label[:, :]), self.border_class, weight=self.weight, sigma_px=self.sigma_px)
+            self._kept[index] = made
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+            return made
 
 
 def border_map(label: np.ndarray, border_class: int, *, weight: float = 10.0, sigma_px: float = 5.0) -> np.ndarray:

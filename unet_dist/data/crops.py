@@ -1,27 +1,21 @@
 """Training crops: from a draw to the windows the network sees and the labels of their outputs.
 
-Owns where a crop lies, how it is flipped and augmented, and which of its windows a rank reads. A window is read by the
+Owns where a crop lies, how it is flipped and augmented, and what each of its tiles shows and counts. A window is read by the
 code that reads a prediction's window, so that training and prediction see the same thing.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from unet_dist.data.labels import IGNORED, Label
-from unet_dist.data.sampler import Draw, crop_generator, draw_batch, share_of_rank
+from unet_dist.data.sampler import Draw, crop_generator
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
-from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
-from unet_dist.tiling.geometry import Tile, TilePlan, crop_origin_range
+from unet_dist.tiling.geometry import Tile, crop_origin_range
 
 if TYPE_CHECKING:
     from unet_dist.data.augment import Augmentation
@@ -72,23 +66,22 @@ class Crop:
     is_flipped: bool
     border: np.ndarray | None = None
 
-    def read_into(
-        self, window: np.ndarray, labels: np.ndarray, border: np.ndarray | None, plan: TilePlan, tile: Tile
-    ) -> None:
-        """Read a tile: its window, the labels of its output and, where there are any, their border weights.
+    def read_window(self, window: np.ndarray, tile: Tile) -> None:
+        """Read the window of a tile into (h, w, C) uint8 that is there."""
+        row, col = tile.row + self.window_origin[0], tile.col
+        if self.is_flipped:
+            col = self.output_shape[1] + 2 * self.halo - tile.col - window.shape[1]
+        read_window_into(window, self.reader, row, col + self.window_origin[1], is_flipped=self.is_flipped)
+
+    def read_labels(self, labels: np.ndarray, border: np.ndarray | None, tile: Tile) -> None:
+        """Read the labels of a tile's output and, where there are any, their border weights.
 
         Labels outside the tile are IGNORED: another tile counts them, or none does.
 
         Args:
-            window: (h, w, C) uint8, written to, as the others are.
-            labels: (h - 2 halo, w - 2 halo) uint8.
-            border: of the labels' shape, float32; 0 where a label is IGNORED for another tile.
+            labels: (h - 2 halo, w - 2 halo) uint8, written to.
+            border: of the labels' shape, float32, written to; 0 where a label is IGNORED for another tile.
         """
-        width = window.shape[1]
-        row, col = tile.row + self.window_origin[0], tile.col
-        if self.is_flipped:
-            col = self.output_shape[1] + 2 * self.halo - tile.col - width
-        read_window_into(window, self.reader, row, col + self.window_origin[1], is_flipped=self.is_flipped)
         col = self.output_shape[1] - tile.col - tile.width if self.is_flipped else tile.col
         origin = self.output_origin[0] + tile.row, self.output_origin[1] + col
 
@@ -172,12 +165,11 @@ class CropReader:
     def read(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Read a crop undivided: its window (h, w, C) uint8 and its labels (h - 2 halo, w - 2 halo) uint8."""
         crop = self.open(draw)
-        shape = crop.output_shape
-        window_shape = shape[0] + 2 * self.halo, shape[1] + 2 * self.halo
-        plan = TilePlan(shape, window_shape, step=shape, grid=(1, 1), halo=self.halo)
-        window = np.empty((*window_shape, crop.reader.shape[2]), dtype=np.uint8)
-        labels = np.empty(shape, dtype=np.uint8)
-        crop.read_into(window, labels, None, plan, Tile(0, 0, *shape))
+        height, width = crop.output_shape
+        window = np.empty((height + 2 * self.halo, width + 2 * self.halo, crop.reader.shape[2]), dtype=np.uint8)
+        labels = np.empty((height, width), dtype=np.uint8)
+        crop.read_window(window, Tile(0, 0, height, width))
+        crop.read_labels(labels, None, Tile(0, 0, height, width))
         return window, labels
 
 
@@ -190,202 +182,3 @@ def _read_plane(values: np.ndarray, plane: Label, row: int, col: int, *, beyond:
         values[:] = beyond
     if top < bottom and left < right:
         values[top - row : bottom - row, left - col : right - col] = plane[top:bottom, left:right]
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """Windows of one shape that are computed at once: whole crops, or tiles of them.
-
-    Attributes:
-        windows: (n, h, w, C) uint8.
-        labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
-        keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
-        ids: the samples' ids, one a window.
-        borders: (n, h', w') float32, what a pixel weighs beyond its class; None where nothing was said.
-    """
-
-    windows: Tensor
-    labels: Tensor
-    keys: Tensor
-    ids: list[str]
-    borders: Tensor | None = None
-
-    def pin_memory(self) -> WindowBatch:
-        """The same in page-locked memory, from which a copy to a GPU does not wait; itself where it lies there."""
-        if self.windows.is_pinned():
-            return self
-        borders = None if self.borders is None else self.borders.pin_memory()
-        return WindowBatch(
-            self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders
-        )
-
-
-class Divisible(Protocol):
-    """A loss that is divided by something of the labels."""
-
-    def divisor(self, labels: Tensor, borders: Tensor | None) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class StepShare:
-    """One rank's part of one step, in micro-batches: one at least.
-
-    Attributes:
-        step: the step.
-        batches: what is computed, one after the other.
-    """
-
-    step: int
-    batches: list[WindowBatch]
-
-    @property
-    def ids(self) -> list[str]:
-        """The sample of each window."""
-        return [name for batch in self.batches for name in batch.ids]
-
-    def divisor(self, loss: Divisible) -> Tensor:
-        """What the share adds to the divisor of a loss: float64, one number a term."""
-        return torch.stack([loss.divisor(batch.labels, batch.borders) for batch in self.batches]).sum(0)
-
-    def pin_memory(self) -> StepShare:
-        """The same in page-locked memory. Called by torch's DataLoader."""
-        return StepShare(self.step, [batch.pin_memory() for batch in self.batches])
-
-
-class RunShares(Dataset[StepShare]):
-    """The whole run as one rank sees it: item t is its share of step t.
-
-    Args:
-        planner: cuts each crop into tiles.
-        micro_batch_size: windows of one shape that are computed at once, at most.
-        splits_samples: share out the tiles of the batch over the ranks, balanced on their pixels, instead of whole crops.
-    """
-
-    def __init__(
-        self,
-        crops: CropReader,
-        *,
-        planner: CropPlanner,
-        batch_size: int,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
-        splits_samples: bool = False,
-    ) -> None:
-        self.crops = crops
-        self.planner = planner
-        self._batch_size = batch_size
-        self._micro_batch_size = micro_batch_size
-        self._rank = rank
-        self._world_size = world_size
-        self._splits_samples = splits_samples
-
-    def __getitem__(self, step: int) -> StepShare:
-        return self.read(step)
-
-    def read(self, step: int, *, pin_memory: bool = False) -> StepShare:
-        """Read the share of a step.
-
-        Args:
-            pin_memory: read straight into page-locked memory, from which a copy to a GPU does not wait.
-        """
-        draws = draw_batch(self.crops.seed, step, self._batch_size, len(self.crops.samples))
-        if not self._splits_samples:
-            draws = share_of_rank(draws, self._rank, self._world_size, self._micro_batch_size)
-        plans = [self.planner.plan(self.crops.output_shape(draw.index)) for draw in draws]
-        # Split samples keep their tiles together, so that a rank reads one region of an image.
-        refs: Sequence[TileRef] = order_tiles(plans, 1 if self._splits_samples else self._micro_batch_size)
-        if self._splits_samples:
-            refs = share_tiles(refs, plans, self._rank, self._world_size)
-        open_crop = functools.cache(lambda crop: self.crops.open(draws[crop]))
-        batches = [
-            self._read(batch, draws, plans, open_crop, pin_memory)
-            for batch in batch_tiles(refs, plans, self._micro_batch_size)
-        ]
-        return StepShare(step, batches or [self.blank()])
-
-    def blank(self) -> WindowBatch:
-        """A window that counts nowhere: its gradient is zero. A rank without tiles takes part in the sum with it."""
-        side = self.planner.smallest_side
-        output = side - 2 * self.planner.halo
-        channels = self.crops.samples.image(0).shape[2]
-        return WindowBatch(
-            torch.zeros(1, side, side, channels, dtype=torch.uint8),
-            torch.full((1, output, output), IGNORED, dtype=torch.uint8),
-            torch.zeros(1, 3, dtype=torch.int64),
-            ["no sample"],
-        )
-
-    def _read(
-        self,
-        refs: list[TileRef],
-        draws: Sequence[Draw],
-        plans: Sequence[TilePlan],
-        open_crop: Callable[[int], Crop],
-        pin_memory: bool,
-    ) -> WindowBatch:
-        stride, ids = self.planner.sizes.stride, self.crops.samples.ids
-        crops = [open_crop(ref.crop) for ref in refs]
-        plan = plans[refs[0].crop]  # windows of a batch have one shape
-        height, width = plan.window_shape
-        new = functools.partial(torch.empty, pin_memory=pin_memory)
-        windows = new(len(refs), height, width, crops[0].reader.shape[2], dtype=torch.uint8)
-        outputs = len(refs), height - 2 * plan.halo, width - 2 * plan.halo
-        labels = new(outputs, dtype=torch.uint8)
-        borders = None if crops[0].border is None else new(outputs, dtype=torch.float32)
-        keys = []
-        for at, (ref, crop) in enumerate(zip(refs, crops, strict=True)):
-            tile = plans[ref.crop][ref.tile]
-            border = None if borders is None else borders[at].numpy()
-            crop.read_into(windows[at].numpy(), labels[at].numpy(), border, plans[ref.crop], tile)
-            keys.append((draws[ref.crop].position, tile.row // stride, tile.col // stride))
-        return WindowBatch(
-            windows=windows,
-            labels=labels,
-            keys=torch.tensor(keys, dtype=torch.int64, pin_memory=pin_memory),
-            ids=[ids[draws[ref.crop].index] for ref in refs],
-            borders=borders,
-        )
-
-
-def read_ahead(
-    shares: RunShares, steps: range, *, num_workers: int, pin_memory: bool
-) -> Generator[StepShare, None, None]:
-    """Yield the shares of steps in order, read while the device computes: by worker processes, or by a thread for 0.
-
-    To be closed by whoever does not read to the end.
-    """
-    if num_workers:
-        loader = DataLoader(
-            shares,
-            batch_size=None,
-            sampler=steps,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            worker_init_fn=_ignore_signals,
-        )
-        batches = iter(loader)
-        try:
-            yield from batches
-        finally:
-            # An error holds the iterator in its traceback, and at exit Python ends its children by the signal that these
-            # ignore, and waits: the process would hang. torch has no public name for this.
-            batches._shutdown_workers()  # type: ignore[attr-defined]
-        return
-
-    read = functools.partial(shares.read, pin_memory=pin_memory)
-    with ThreadPoolExecutor(1, thread_name_prefix="crops") as thread:
-        ahead = None
-        for step in steps:
-            ready = ahead or thread.submit(read, step)
-            ahead = thread.submit(read, step + 1) if step + 1 in steps else None
-            yield ready.result()
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Leave the wish to stop to the main process of a rank, which ends its workers in order."""
-    import signal
-
-    ignore: Callable[[int], object] = lambda number: signal.signal(number, signal.SIG_IGN)  # noqa: E731
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        ignore(number)

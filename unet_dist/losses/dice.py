@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unet_dist.data.label_counts import LabelCounts
 from unet_dist.data.labels import IGNORED
 
 
@@ -27,9 +28,9 @@ class Dice:
 
     has_statistics = True
 
-    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
-        """What labels (N, H, W) uint8 on the host add to the divisor: their valid pixels, float64 scalar."""
-        return (labels != IGNORED).sum().double()
+    def divisor(self, counts: LabelCounts) -> Tensor:
+        """What labels add to the divisor: their valid pixels, float64 scalar."""
+        return torch.tensor(counts.valid, dtype=torch.float64)
 
     def statistics(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count what the batch's coefficients are made of.

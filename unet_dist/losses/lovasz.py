@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unet_dist.data.label_counts import LabelCounts
 from unet_dist.data.labels import IGNORED
 from unet_dist.losses.one_pass import OnePass
 
@@ -18,9 +19,9 @@ class Lovasz(OnePass):
     Source: Berman, Triki and Blaschko 2018 (arXiv 1705.08790), equation 9 and algorithm 1, per image, classes present.
     """
 
-    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
-        """What labels (N, H, W) uint8 add to the divisor: the images with a valid pixel, float64 scalar."""
-        return (labels != IGNORED).flatten(1).any(1).sum().double()
+    def divisor(self, counts: LabelCounts) -> Tensor:
+        """What labels add to the divisor: the images with a valid pixel, float64 scalar."""
+        return torch.tensor(counts.windows, dtype=torch.float64)
 
     def sums(
         self, logits: Tensor, labels: Tensor, *, borders: Tensor | None = None, totals: Tensor | None = None

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from unet_dist.data.label_counts import LabelCounts
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.lovasz import Lovasz
 from unet_dist.losses.pixelwise import CrossEntropy, Focal
@@ -17,8 +18,8 @@ from unet_dist.tiling.training import SummedLoss
 class Loss(SummedLoss, Protocol):
     """A sum over the global batch, over a divisor that its labels alone decide."""
 
-    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
-        """What labels (N, H, W) on the host add to the divisor: () float64, or (T,) for T terms."""
+    def divisor(self, counts: LabelCounts) -> Tensor:
+        """What labels add to the divisor: () float64 on the host, or (T,) for T terms."""
 
 
 class Mixture:
@@ -32,9 +33,9 @@ class Mixture:
         self.terms = list(terms)
         self.has_statistics = any(loss.has_statistics for _, loss in terms)
 
-    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
+    def divisor(self, counts: LabelCounts) -> Tensor:
         """What labels add to the divisor of each term: (T,) float64."""
-        return torch.stack([loss.divisor(labels, borders) for _, loss in self.terms])
+        return torch.stack([loss.divisor(counts) for _, loss in self.terms])
 
     def statistics(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What the terms with two passes count in the first, one behind the other."""

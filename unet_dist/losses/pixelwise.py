@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unet_dist.data.label_counts import LabelCounts
 from unet_dist.data.labels import IGNORED
 from unet_dist.losses.one_pass import OnePass
 
@@ -37,27 +38,18 @@ class CrossEntropy(OnePass):
     ) -> None:
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
-        # The divisor is counted where the labels are, which is the host in training: no copy in the step.
+        # Labels are counted on the host, and so is the divisor: no copy in the step.
         self._weights = self._host_weights = None
         if class_weights is not None:
             self._weights = F.pad(class_weights, (0, IGNORED + 1 - len(class_weights)))  # (256,): IGNORED weighs 0
             self._host_weights = class_weights.to("cpu", torch.float64)
 
-    def divisor(self, labels: Tensor, borders: Tensor | None = None) -> Tensor:
-        """What labels add to the divisor: the summed weights of the valid pixels.
-
-        Args:
-            labels: (N, H, W) uint8 on the host.
-            borders: (N, H, W) float32 on the host, what each pixel weighs beyond its class.
-
-        Returns:
-            float64 scalar.
-        """
-        extra = 0.0 if borders is None else (borders.double() * (labels != IGNORED)).sum()
+    def divisor(self, counts: LabelCounts) -> Tensor:
+        """What labels add to the divisor: the summed weights of the valid pixels, float64 scalar."""
         if self._host_weights is None:
-            return (labels != IGNORED).sum().double() + extra
-        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(self._host_weights)]
-        return (counts.double() * self._host_weights).sum() + extra
+            return torch.tensor(counts.valid + counts.border, dtype=torch.float64)
+        pixels = counts.pixels[: len(self._host_weights)].double()
+        return (pixels * self._host_weights).sum() + counts.border
 
     def sums(
         self, logits: Tensor, labels: Tensor, *, borders: Tensor | None = None, totals: Tensor | None = None
@@ -67,7 +59,7 @@ class CrossEntropy(OnePass):
         Args:
             logits: (N, K, H, W), any floating type; computed in float32 at least.
             labels: (N, H, W) uint8, IGNORED where a pixel counts nowhere.
-            borders: (N, H, W), as in divisor.
+            borders: (N, H, W), what each pixel weighs beyond its class.
             totals: not needed.
 
         Returns:
