@@ -409,18 +409,25 @@ def test_normalise_leaves_the_pixels() -> None:
     assert (pixels == 9).all()
 
 
-def test_classify_never_answers_the_ignored_class() -> None:
-    logits = torch.randn(2, 5, 7, 6, generator=torch.Generator().manual_seed(0))
-    logits[:, 2] += 10
+@pytest.mark.parametrize("ignored", [0, 2, 4])
+def test_classify_never_answers_the_ignored_class(ignored: int) -> None:
+    # Of few values, so that many are equal: the first of them is the answer.
+    logits = torch.randint(0, 3, (2, 5, 7, 6), generator=torch.Generator().manual_seed(0)).float()
+    logits[:, ignored] += 10
     before = logits.clone()
-    labels = classify(logits, 2)
+    labels = classify(logits, ignored)
     assert labels.dtype == torch.uint8
     assert labels.shape == (2, 7, 6)
-    others = logits[:, [0, 1, 3, 4]].argmax(1)
-    assert torch.equal(labels.long(), torch.tensor([0, 1, 3, 4])[others])
+    masked = logits.clone()
+    masked[:, ignored] = -torch.inf
+    assert torch.equal(labels.long(), masked.argmax(1))
     assert torch.equal(logits, before)
     for outside in (None, 255, -1):
-        assert (classify(logits, outside) == 2).all()
+        assert (classify(logits, outside) == ignored).all()
+
+
+def test_classify_of_a_single_class() -> None:
+    assert (classify(torch.randn(1, 1, 3, 3), 0) == 0).all()
 
 
 def test_ignored_class_is_masked_in_prediction() -> None:
@@ -433,7 +440,7 @@ def test_ignored_class_is_masked_in_prediction() -> None:
     np.testing.assert_array_equal(labels, logits.argmax(0).numpy())
 
 
-@pytest.mark.parametrize("ignore_index", [None, 3])
+@pytest.mark.parametrize("ignore_index", [None, 0, 3])
 def test_confidence_is_the_softmax_of_the_label(ignore_index: int | None) -> None:
     model = build(ignore_index=ignore_index)
     image = draw_image(70, 90)

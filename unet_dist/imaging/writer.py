@@ -14,6 +14,10 @@ from PIL import Image
 from unet_dist.files import replacing
 from unet_dist.imaging.palette import IGNORED_COLOUR
 
+_COMPRESS_LEVEL = 1
+"""Of zlib. Measured at 360x480: a label map in a tenth of the time of level 6 (2 ms against 23 ms, 9 % larger), an overlay in less
+than a half (16 ms against 40 ms, 15 % larger): these files are what a prediction of one image cannot hide behind computing."""
+
 
 def write_label_map(path: str | os.PathLike, labels: np.ndarray, palette: np.ndarray) -> None:
     """Write class ids as an 8-bit PNG with a palette: the pixel values are the ids, the colours are for looking.
@@ -96,4 +100,4 @@ def _borders(labels: np.ndarray) -> np.ndarray:
 
 def _write(path: Path, picture: Image.Image) -> None:
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", compress_level=_COMPRESS_LEVEL)

