@@ -96,10 +96,19 @@ class Laboratory:
         if share > 1:
             jobs.append(self.train(f"float64-{world_size}-cut", dtype="float64", micro_batch_size=share // 2))
         if world_size in (2, 3):
+            jobs.append(self._moved(world_size))
             self.alone_once("float32")
             jobs.append(self.evaluate("float32", into=f"evaluated-{world_size}"))
             jobs.append(self.train(f"long-{world_size}", **LONG))
         return jobs
+
+    def _moved(self, world_size: int) -> list[str]:
+        """A float64 run that one process began and that went on on two, and on three: the words of a leg of it."""
+        if world_size == 2:
+            begun = self.alone_once("float64-1", dtype="float64") / "checkpoints/step-00000010"
+        else:
+            begun = self.together(2) / "moved-2/checkpoints/step-00000015"
+        return self.train(f"moved-{world_size}", dtype="float64", checkpoint_steps=5, resume=begun)
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,22 @@ def test_losses_of_20_steps_agree(lab: Laboratory, name: str) -> None:
     assert column(cut, "train", "learning_rate") == column(alone, "train", "learning_rate")
 
 
+@pytest.mark.parametrize(("name", "done"), [("moved-2", 10), ("moved-3", 15), ("moved-back-1", 10)])
+def test_losses_agree_after_a_resume_on_other_processes(lab: Laboratory, name: str, done: int) -> None:
+    """Begun by one process, gone on with by two and then by three; and from three back to one."""
+    alone = run_of(lab, "float64-1")
+    if name == "moved-back-1":
+        begun = run_of(lab, "float64-3") / "checkpoints/step-00000010"
+        moved = lab.alone_once(name, dtype="float64", resume=begun)
+    else:
+        moved = lab.together(int(name[-1])) / name
+    assert column(moved, "train", "step") == list(range(done + 1, 21))
+    for key in ("loss", "grad_norm"):
+        assert column(moved, "train", key) == pytest.approx(column(alone, "train", key)[done:], rel=1e-8, abs=1e-8), key
+    weights = [load_file(folder / "last/model.safetensors") for folder in (alone, moved)]
+    assert 0 < difference(*weights) < 1e-8, "on other processes the order of a sum is another"
+
+
 @pytest.mark.parametrize("name", CUTS)
 def test_weights_and_scores_agree(lab: Laboratory, name: str) -> None:
     alone, cut = run_of(lab, "float64-1"), run_of(lab, name)
