@@ -79,7 +79,7 @@ ANYTHING_GOES = {
         "augmentation",
         "loss",
     ),
-    *("output_path", "debug", "resume", "allow_config_change", "trackers", "deterministic"),
+    *("output_path", "debug", "resume", "allow_config_change", "trackers", "deterministic", "compile"),
     *("revision", "image_column", "label_column"),
 }
 
@@ -118,6 +118,11 @@ def test_refusal_says_got_expected_and_the_key(key: str, value: Any) -> None:
         (
             {"dtype": "float64", "mixed_precision": "bf16"},
             "dtype: got float64 together with mixed_precision bf16, expected no mixed precision. Set --mixed_precision no.",
+        ),
+        (
+            {"compile": True, "input_size": "full"},
+            "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
+            "--compile, or set --input_size.",
         ),
         (
             {"norm": "batch", "batch_size": 1},

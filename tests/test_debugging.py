@@ -327,11 +327,14 @@ def test_advice_names_what_is_wrong_with_the_samples(share: StepShare) -> None:
 
 
 def test_settings_of_the_debug_mode() -> None:
-    config = debugging_config(Config.from_flat({"debug": True, "micro_batch_size": 8, "num_workers": 2}))
+    config = debugging_config(
+        Config.from_flat({"debug": True, "micro_batch_size": 8, "num_workers": 2, "compile": True})
+    )
     schedule = config.schedule
     assert (schedule.batch_size, schedule.micro_batch_size, schedule.total_steps) == (4, None, 500)
     assert (schedule.schedule, schedule.max_grad_norm, schedule.learning_rate) == ("constant", 1.0, 5e-4)
     assert config.run.deterministic
+    assert not config.run.compile
     assert config.data.num_workers == 0
     assert (config.run.output_path, config.data.synthetic_size) == ("debug", "270x480")
 

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("imaging",),
     ("data",),
     ("tiling",),
-    ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping"),
+    ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping", "compiling"),
     # processes and artefacts
     ("failing",),
     ("distributed",),

@@ -180,6 +180,9 @@ class RunConfig:
     """Type of the weights; float64 is for comparing runs to the last digit."""
     deterministic: bool = False
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
+    compile: bool = False
+    """Compile the network for training (torch.compile, one graph for crops of one size): the first step then takes minutes on a
+    CPU. Validations compute as ever. Where nothing here can compile, it is said and the run goes on without."""
     tile_size: int | None = None
     """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
     the whole and the memory of one tile. By default crops are undivided, and a validation takes 572 or the input size,
@@ -247,6 +250,7 @@ FREE_KEYS = frozenset(
             "gradient_accumulation_steps",
             "split_sample",
             "checkpoint_activations",
+            "compile",
         ),
         *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "extend_schedule"),
         *(
@@ -365,6 +369,11 @@ def _check_effects(config: Config) -> None:
         raise ConfigError(
             f"dtype: got float64 together with mixed_precision {config.run.mixed_precision}, expected no mixed precision. "
             "Set --mixed_precision no."
+        )
+    if config.run.compile and config.schedule.input_size == "full":
+        raise ConfigError(
+            "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
+            "--compile, or set --input_size."
         )
     if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
         raise ConfigError(

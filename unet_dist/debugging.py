@@ -65,6 +65,7 @@ def debugging_config(config: Config) -> Config:
         "early_stopping_evals": None,
         "num_workers": 0,
         "deterministic": True,
+        "compile": False,
         "trackers": [],
         "allow_config_change": True,
         "output_path": str(debug_folder(config.run)),

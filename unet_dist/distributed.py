@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unet_dist.allocator import keep_freed_memory
+from unet_dist.compiling import compile_static
 from unet_dist.config import Precision
 from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
 from unet_dist.failing import announce, end_together
@@ -110,9 +111,21 @@ class Processes:
                 if on_device is not tensor:
                     tensor.copy_(on_device)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging."""
-        prepared: nn.Module = self.accelerator.prepare_model(model)
+    def prepare(self, model: nn.Module, backend: str | None = None) -> nn.Module:
+        """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging.
+
+        Args:
+            backend: compiles what is returned, and leaves the model itself as it is; None compiles nothing.
+        """
+        prepared: Any = self.accelerator.prepare_model(model)
+        if backend is None:
+            return prepared
+        compiled: nn.Module = compile_static(model, backend)
+        if prepared is model:
+            return compiled
+        # Within the averaging, not around it: torch then cuts the graph where a bucket is full, so that its all-reduce runs
+        # beside the rest of the backward pass.
+        prepared.module = compiled
         return prepared
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -146,7 +159,7 @@ def open_processes(
     _refuse_silent_single_process(os.environ)
     keep_freed_memory()
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-    from accelerate.utils import GradientAccumulationPlugin
+    from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -167,9 +180,12 @@ def open_processes(
             project_dir=project_dir,
             # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles what is within.
+            dynamo_plugin=TorchDynamoPlugin(backend="no"),
             kwargs_handlers=[
                 InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                # The same parameters have a gradient in every backward pass: of crops, of tiles and of a blank window.
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
             ],
         )
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from unet_dist.data.labels import IGNORED
 
@@ -66,6 +65,8 @@ def score_image(border: np.ndarray, label: np.ndarray, border_class: int) -> np.
     Returns:
         (T, 2) float64: V_rand and V_info at each of THRESHOLDS.
     """
+    from scipy import ndimage  # slow to import, and most runs need none
+
     is_object = (label != border_class) & (label != IGNORED)
     truth, _ = ndimage.label(is_object)
     rows: list[Sequence[float]] = []
@@ -77,6 +78,8 @@ def score_image(border: np.ndarray, label: np.ndarray, border_class: int) -> np.
 
 def thin(is_inside: np.ndarray) -> np.ndarray:
     """Number the connected components of (H, W) bool from 1, and give every other pixel to the nearest; all 0 without any."""
+    from scipy import ndimage
+
     segments, count = ndimage.label(is_inside)
     if not count:
         return segments

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unet_dist.averaging import WeightAverage
 from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
+from unet_dist.compiling import uncompiled
 from unet_dist.config import BatchCut, Config
 from unet_dist.data.ahead import read_ahead
 from unet_dist.data.shares import RunShares, StepShare
@@ -204,7 +205,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=self.parts.processes.world_size == 1)
         self._grad_norm = norm
 
-    def _settle_buckets(self) -> None:
+    def settle_buckets(self) -> None:
         """Make a backward pass whose gradient is zero and thrown away.
 
         After its first one, DDP lays its buckets anew, which changes the order of summation (at 3 processes 32,623 of 485,853
@@ -215,8 +216,9 @@ class Trainer:
         model.eval()  # leave the running statistics of batch normalisation alone
         blank = self.parts.shares.blank()
         windows, keys = blank.windows.to(self._device), blank.keys.to(self._device)
-        for _ in range(2):
-            (self._gradient.logits(windows, keys).sum() * 0).backward()
+        with uncompiled():
+            for _ in range(2):
+                (self._gradient.logits(windows, keys).sum() * 0).backward()
         # The gradients stay views of the buckets: into a bucket that holds none yet DDP multiplies by 1 / 3 where it else divides
         # by 3, which rounds otherwise.
         self.parts.optimizer.zero_grad(set_to_none=False)
@@ -246,7 +248,7 @@ class Trainer:
         parts, progress, config = self.parts, self.progress, self.parts.config
         total = config.schedule.total_steps
         if parts.processes.world_size > 1:
-            self._settle_buckets()
+            self.settle_buckets()
         with parts.teller.progress("step", total, progress.step) as bar:
             if self._is_evaluation_due():  # stopped in the validation of this step
                 outcome = self._evaluate(wish, bar)

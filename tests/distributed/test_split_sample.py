@@ -30,6 +30,7 @@ from unet_dist.trainer import Parts, Progress, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WORLD_SIZES = (1, 2, 3)
 # Of crops: 2 x 9 tiles. Of whole images: one of 2 tiles, so that of 3 processes one has none.
 CASES: dict[str, dict[str, Any]] = {
     "crops": {"shapes": [(70, 95), (31, 120), (64, 64)], "input_size": 92, "batch_size": 2, "micro_batch_size": 4},
@@ -40,12 +41,16 @@ CASES: dict[str, dict[str, Any]] = {
     "two passes at once": {
         "shapes": [(20, 38)], "input_size": None, "batch_size": 1, "micro_batch_size": 2, "loss": Dice(),
     },
+    "crops, compiled": {
+        "shapes": [(70, 95), (31, 120), (64, 64)], "input_size": 92, "batch_size": 2, "micro_batch_size": 4,
+        "backend": "aot_eager", "world_sizes": [2],  # captures both passes as any backend would, which takes seconds
+    },
     "fewer tiles than processes": {"shapes": [(20, 38)], "input_size": None, "batch_size": 1},
 }  # fmt: skip
 
 
 def shares_of(case: dict[str, Any], model: Any, **options: Any) -> Any:
-    given = {key: value for key, value in case.items() if key not in ("shapes", "loss")}
+    given = {key: value for key, value in case.items() if key not in ("shapes", "loss", "backend", "world_sizes")}
     return build_shares(model, Scenes(case["shapes"]), **given, **options)
 
 
@@ -53,7 +58,7 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
     """Make one step of the real loop; returns the gradient that the optimizer was given."""
     config = Config.from_flat({"seed": 7, "dtype": "float64", "total_steps": 4, "batch_size": case["batch_size"]})
     model = build_model(dropout=0.3)
-    wrapped = processes.prepare(model)
+    wrapped = processes.prepare(model, case.get("backend"))
     optimizer = build_optimizer(model, config.schedule)
     place = {"rank": processes.rank, "world_size": processes.world_size}
     shares = shares_of(case, model, tile_size=60, splits_samples=True, kept_px=0, **place)
@@ -82,7 +87,7 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
 
     optimizer.register_step_pre_hook(note)
     if processes.world_size > 1:
-        trainer._settle_buckets()
+        trainer.settle_buckets()
     passes = 2 if parts.loss.has_statistics else 1
     read = read_ahead(shares, range(1, 2), num_workers=0, pin_memory=False, passes=passes)
     share = next(read)
@@ -98,6 +103,8 @@ def work(folder: Path) -> None:
     torch.set_num_threads(1)
     with open_processes(mixed_precision="no") as processes:
         for name, case in CASES.items():
+            if processes.world_size not in case.get("world_sizes", WORLD_SIZES):
+                continue
             gradients = step_of_the_trainer(case, processes, folder)
             torch.save(gradients, folder / f"{name}-{processes.world_size}-{processes.rank}.pt")
 
@@ -126,14 +133,14 @@ def launch(folder: Path, world_size: int) -> list[subprocess.Popen[str]]:
 
 @pytest.mark.processes
 def test_tiles_of_a_sample_on_processes_give_its_gradient(tmp_path: Path) -> None:
-    for world_size in (1, 2, 3):
+    for world_size in WORLD_SIZES:
         processes = launch(tmp_path, world_size)
         printed = [process.communicate(timeout=300)[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * world_size, "\n".join(printed)
     for name, case in CASES.items():
         model = build_model(dropout=0.3)
         whole, _ = gradient_of(model, shares_of(case, model, tile_size=None), loss=case.get("loss"))
-        for world_size in (1, 2, 3):
+        for world_size in case.get("world_sizes", WORLD_SIZES):
             for rank in range(world_size):
                 got = torch.load(tmp_path / f"{name}-{world_size}-{rank}.pt", weights_only=True)
                 windows = got.pop("windows").tolist()

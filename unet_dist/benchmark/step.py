@@ -60,6 +60,8 @@ class BareStep:
         self.divisor: Tensor = parts.processes.sum_(divisor.to(parts.processes.device))
         self._device = parts.processes.device
         parts.model.train()
+        if parts.processes.world_size > 1:
+            self._trainer.settle_buckets()
 
     def seconds(self, count: int) -> float:
         """Seconds a step, of `count` steps in a row."""

@@ -44,6 +44,7 @@ class Setting:
         config: as the user said it.
         folder: scratch of this setting, the same for all processes.
         name: for the tables.
+        predicts: whether an image is predicted, too.
 
     Attributes:
         precision: in which products are computed, in words.
@@ -51,7 +52,16 @@ class Setting:
         image_shape: of the images predicted; None where none are.
     """
 
-    def __init__(self, config: Config, processes: Processes, folder: Path, teller: Teller, *, name: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        folder: Path,
+        teller: Teller,
+        *,
+        name: str,
+        predicts: bool = True,
+    ) -> None:
         layout = lay_out(endless(config), processes.world_size, teller)
         self.cache = open_data(layout.config, teller)
         model = build_network(layout.config, self.cache)
@@ -63,8 +73,9 @@ class Setting:
         model = place_network(model, self.layout, processes, teller)
         optimizer = build_optimizer(model, self.config.schedule)
         parts = assemble(self.layout, self.cache, model, optimizer, processes, teller, folder)
+        self._predicts = predicts and parts.model.locality is not None
         self._finish(parts, folder, name)
-        if self.subject.prediction is None:
+        if predicts and not self._predicts:
             teller.say(f"Prediction is not measured: {parts.model.locality_obstacle}, so that no exact tiles exist.")
 
     def alone(self, folder: Path, *, name: str) -> Setting:
@@ -85,6 +96,7 @@ class Setting:
             splits_samples=cut.splits_samples,
         )
         setting = object.__new__(Setting)
+        setting._predicts = self._predicts
         setting.cache, setting.config = self.cache, parts.config.replace(batch_size=batch_size)
         setting.layout = replace(self.layout, config=setting.config, cut=replace(cut, world_size=1))
         lonely = replace(
@@ -92,7 +104,7 @@ class Setting:
             config=setting.config,
             cut=setting.layout.cut,
             processes=parts.processes.alone(),
-            wrapped=parts.model,  # accelerate has put mixed precision into its forward; the gradients are not averaged
+            wrapped=parts.wrapped.module,  # mixed precision and the compiler are within; the gradients are not averaged
             shares=shares,
         )
         setting._finish(lonely, folder, name, model_folder=parts.folder)
@@ -124,9 +136,9 @@ class Setting:
         )
 
     def _prediction(self, folder: Path, model_folder: Path) -> Prediction | None:
-        """A prediction of as many images of the validation split as there are processes; None without exact tiles."""
+        """A prediction of as many images of the validation split as there are processes; None where there is none."""
         processes, config = self.parts.processes, self.config
-        if self.parts.model.locality is None:
+        if not self._predicts:
             return None
         images = folder / "images"
         if processes.is_main:

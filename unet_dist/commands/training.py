@@ -22,6 +22,7 @@ from unet_dist.commands.parts import (
     resolve_input_size,
     resolve_tile_size,
 )
+from unet_dist.compiling import choose_backend, find_obstacle
 from unet_dist.config import BatchCut, Config, cut_batch
 from unet_dist.data.cache import Cache
 from unet_dist.data.crops import CropReader
@@ -121,6 +122,19 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
         )
 
 
+def _backend(config: Config, processes: Processes, teller: Teller) -> str | None:
+    """What compiles the network on all processes; None where it stays uncompiled, and why is said if it was asked for."""
+    backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
+    if backend is None:
+        return None
+    obstacles = [text for text in processes.gather(find_obstacle(backend, processes.device)) if text is not None]
+    if obstacles:
+        teller.say(f"compile: {backend} does not work here, so the network runs uncompiled: {obstacles[0]}.")
+        return None
+    teller.say(f"The network is compiled in the first step, by {backend}.")
+    return backend
+
+
 def assemble(
     layout: Layout,
     cache: Cache,
@@ -140,7 +154,7 @@ def assemble(
     config, planner, cut = layout.config, layout.planner, layout.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
-    wrapped = processes.prepare(model)
+    wrapped = processes.prepare(model, _backend(config, processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
     augmentation = None
     if config.data.augmentation:
