@@ -249,6 +249,9 @@ class BenchOptions:
     bench_seconds: float = 60.0
     """Seconds for the rounds of each setting, above 0; they decide how many rounds and steps there are. Every measurement is
     made once, whatever it takes."""
+    bench_predict: bool = True
+    """Predict an image in each round, too, and the bare network on its windows; not where the loop that is usually written is
+    compared, which has no prediction."""
     compare: str | None = None
     """Settings to measure in turn: KEY=VALUE,VALUE,... of any key of the config (micro_batch_size=1,2,4), or baseline: the loop
     that is usually written for this task."""

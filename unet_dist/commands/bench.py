@@ -98,13 +98,15 @@ class _Bench:
         self.teller = teller_of(processes)
         self.limits = Limits(options.bench_rounds, options.bench_steps, options.bench_seconds)
         self.varied, _ = options.compared()
+        self.predicts = options.bench_predict and options.compare != "baseline"
 
     # ------------------------------------------------------------------------------------------------ one setting
 
     def measure(self, scratch: Path) -> dict[str, Any]:
         """Measure the run, and one process alone where there are several."""
         processes, teller = self.processes, self.teller
-        together = Setting(self.config, processes, scratch / "together", teller, name=_together(processes))
+        folder, name = scratch / "together", _together(processes)
+        together = Setting(self.config, processes, folder, teller, name=name, predicts=self.predicts)
         teller.say(together.title)
         settings: list[Setting | None] = [together]
         if processes.world_size > 1:
@@ -163,7 +165,8 @@ class _Bench:
             processes = self.processes
             if self.varied == "mixed_precision":
                 processes = processes.in_precision(config.run.mixed_precision)
-            settings.append(Setting(config, processes, scratch / str(number), teller, name=name))
+            folder = scratch / str(number)
+            settings.append(Setting(config, processes, folder, teller, name=name, predicts=self.predicts))
             teller.say(f"{name}: {settings[-1].title}")
         if not configs:
             first.append(_baseline(settings[0], scratch / "baseline"))
