@@ -2,8 +2,8 @@
 
     python -m tests.measure.step_variants [--base_channels 16] [--input_size 444] [--batch_size 1] [--rounds 7] [--compile true]
 
-Each round times one forward and backward pass of every variant, after one that is not counted and whose logits and gradients are
-compared with those of the network as it is: a variant that computes something else ends the measurement.
+Each round times one forward and backward pass of every variant, after one that is not counted. Before, logits and gradients of each
+are compared with those of the network as it is, in float64: a variant that computes something else ends the measurement.
 """
 
 from __future__ import annotations
@@ -38,28 +38,18 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     model = UNet(3, 12, base_channels=options.base_channels, depth=options.depth)
+    compare(copy.deepcopy(model).double())
     images = torch.randn(options.batch_size, 3, options.input_size, options.input_size)
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    networks: dict[str, tuple[nn.Module, Network]] = {
-        "as it is": (model, model),
-        "the same again": (model, model),
-        "skip and upsampled by split weights, no concatenation": (model, Rewritten(model, splits=True)),
-        "ReLU not in place": (model, Rewritten(model, in_place=False)),
-        "pooling before ReLU, which is done twice": (model, Rewritten(model, pools_first=True)),
-        "channels last": (last, lambda x: last(x.to(memory_format=torch.channels_last))),
-    }
+    networks = variants(model)
     if options.compile == "true":
-        started = time.perf_counter()
         compiled = compile_static(model, DEFAULT_BACKEND)
-        one_pass(model, compiled, images)
+        started = time.perf_counter()
+        logits = one_pass(model, compiled, images)[0]
         print(f"first pass, compiling: {time.perf_counter() - started:.0f} s", flush=True)
+        require_equal("compiled", logits, one_pass(model, model, images)[0], 1e-4)
         networks["compiled"] = (model, compiled)
-
-    expected = one_pass(model, model, images)
-    for name, (owner, network) in networks.items():
-        for got, wanted in zip(one_pass(owner, network, images), expected, strict=True):
-            error = float((got - wanted).norm() / wanted.norm())
-            assert error < 1e-4, f"{name} computes something else: {error:.1e}"
+    for owner, network in networks.values():
+        one_pass(owner, network, images)
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(options.rounds):
         for name, (owner, network) in networks.items():
@@ -72,6 +62,35 @@ def main() -> None:
         ratios = [one / other for one, other in zip(first, seconds, strict=True)]
         spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         print(f"{statistics.median(seconds):8.3f}  {spread}  {name}", flush=True)
+
+
+def variants(model: UNet) -> dict[str, tuple[nn.Module, Network]]:
+    """Each way by its name: whose parameters it is computed with, and what computes it."""
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return {
+        "as it is": (model, model),
+        "the same again": (model, model),
+        "skip and upsampled by split weights, no concatenation": (model, Rewritten(model, splits=True)),
+        "ReLU not in place": (model, Rewritten(model, in_place=False)),
+        "pooling before ReLU, which is done twice": (model, Rewritten(model, pools_first=True)),
+        "channels last": (last, lambda x: last(x.to(memory_format=torch.channels_last))),
+    }
+
+
+def compare(model: UNet) -> None:
+    """Hold the logits and gradients of every variant against those of the network as it is, in float64 on a small window."""
+    side = model.window_sizes.round_up(model.window_sizes.minimum + 1)
+    images = torch.randn(1, 3, side, side, dtype=torch.float64)
+    expected = one_pass(model, model, images)
+    for name, (owner, network) in variants(model).items():
+        for got, wanted in zip(one_pass(owner, network, images), expected, strict=True):
+            require_equal(name, got, wanted, 1e-10)
+
+
+def require_equal(name: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """End the measurement where a variant computes something else, by its norm."""
+    error = float((got - wanted).norm() / wanted.norm())
+    assert error < tolerance, f"{name} computes something else: {error:.1e}"
 
 
 def one_pass(owner: nn.Module, network: Network, images: Tensor) -> list[Tensor]:
