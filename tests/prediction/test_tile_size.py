@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
@@ -10,44 +9,41 @@ import torch
 
 from tests.prediction.parts import build, make_tiles
 from tests.prediction.test_exact import _Small
+from unet_dist import UNet
 from unet_dist.errors import ConfigError
 from unet_dist.options import PredictOptions
-from unet_dist.prediction.tile_size import choose_tile_size, free_bytes, predict_bytes
+from unet_dist.planner.simulation import Setting, prediction_peak
+from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
 from unet_dist.prediction.values import Recipe
 from unet_dist.tiling.geometry import smallest_tile_size
 
+PLAIN = Recipe()
 
-def choose(model: Any, *shapes: tuple[int, int], memory_bytes: int, window_batch: int = 2) -> int:
+
+def choose(
+    model: Any, *shapes: tuple[int, int], memory_bytes: int, window_batch: int = 2, recipe: Recipe = PLAIN
+) -> int:
+    like = model if isinstance(model, UNet) else build()
     return choose_tile_size(
         model,
         shapes,
-        plan=make_tiles(model, Recipe()).plan,
-        smallest=smallest_tile_size(model.window_sizes, model.locality),
+        plan=make_tiles(like, recipe).plan,
+        smallest=smallest_tile_size(like.window_sizes, like.locality),
         window_batch=window_batch,
-        recipe=Recipe(),
+        recipe=recipe,
         memory_bytes=memory_bytes,
     )
 
 
-def test_predicted_bytes_are_those_of_the_network() -> None:
-    """By hand: the most at once is where the decoder's last block runs, or the encoder's first."""
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)).to("meta")
-    model.in_channels, model.ignore_index = 1, None  # type: ignore[assignment]
-    plane = 10 * 10 * 4
-    # Within the sequence its input is still held by the caller: 1 + 8 + 8 planes at the ReLU.
-    assert predict_bytes(model, 10, 1, Recipe()) == 17 * plane
-    assert predict_bytes(model, 10, 3, Recipe()) == 3 * 17 * plane
-    gc.collect()
-
-
 def test_the_tile_fits_the_memory_and_wins_in_time() -> None:
     model = build(dtype=torch.float32)
-    shadow = build(dtype=torch.float32).to("meta")
+    setting = Setting(UNet, tuple({"num_classes": 5, "base_channels": 2, "depth": 2}.items()), device_type="cpu")
     sides = []
     for mib in (1, 3, 10, 1000):
         side = choose(model, (600, 900), memory_bytes=mib * 2**20)
         assert model.window_sizes.is_valid(side)
-        assert predict_bytes(shadow, side, 2, Recipe()) <= mib * 2**20
+        window = make_tiles(model, Recipe()).plan((600, 900), side).window_shape
+        assert prediction_peak(setting, 2, window).total_bytes <= mib * 2**20
         sides.append(side)
     assert sides == sorted(sides)
     assert sides[0] < sides[-1]
@@ -64,6 +60,40 @@ def test_the_probe_has_the_last_word() -> None:
     wished = choose(model, (600, 900), memory_bytes=2**30)
     model.register_forward_pre_hook(_Small(2 * 150 * 150))
     assert wished > 150 >= choose(model, (600, 900), memory_bytes=2**30)
+
+
+def test_of_close_predictions_the_fastest_on_the_device_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the test's: a pixel of the tiles that the planner likes best takes twice as long as of the others."""
+    model, plan = build(dtype=torch.float32), make_tiles(build(), Recipe()).plan
+    shape = (3000, 4000)
+    liked = choose(model, shape, memory_bytes=2**24)
+    tried = []
+
+    def run(self: Any, pixels: torch.Tensor, halo: int) -> float:
+        del self, halo
+        side = pixels.shape[1]
+        tried.append(side)
+        return pixels[..., 0].numel() * (2.0 if side == plan(shape, liked).window_shape[0] else 1.0)
+
+    monkeypatch.setattr("unet_dist.prediction.tile_size._Trial._run", run)
+    chosen = choose(model, shape, memory_bytes=2**24)
+    assert plan(shape, chosen).window_shape[0] in set(tried)
+    assert 1 < len(set(tried)) <= 3
+    assert chosen != liked
+
+
+def test_flip_and_probabilities_need_more_memory() -> None:
+    model = build(dtype=torch.float32, num_classes=50)
+    plain, flipped = (
+        choose(model, (2000, 2000), memory_bytes=2**24, recipe=recipe)
+        for recipe in (Recipe(), Recipe(probabilities="float16", flip=True))
+    )
+    assert flipped < plain
+
+
+def test_a_network_of_unknown_memory_wants_a_number() -> None:
+    with pytest.raises(ConfigError, match="tile_size: got auto, expected a number for Identity"):
+        choose(torch.nn.Identity(), (100, 100), memory_bytes=2**30)
 
 
 def test_free_memory_is_shared_by_the_processes_of_a_host() -> None:

@@ -19,6 +19,7 @@ from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
 from unet_dist.locking import lock_run
 from unet_dist.options import PredictOptions
+from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_sources, make_jobs
@@ -157,9 +158,20 @@ class _Prediction:
                 smallest=sizes.minimum if locality is None else smallest_tile_size(sizes, locality),
                 window_batch=options.window_batch,
                 recipe=self.recipe,
-                memory_bytes=options.memory_bytes() or _usable_bytes(self.processes.device),
+                memory_bytes=options.memory_bytes() or self._usable_bytes(),
+                precision=self.processes.precision,
+                around_forward=self.processes.autocast,
             )
         return resolve_tile_size(options.tile_size, self.model, self.trained)
+
+    def _usable_bytes(self) -> int:
+        """What a process may have for weights and activations; the weights are there already."""
+        device = self.processes.device
+        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        context = CUDA_CONTEXT_BYTES if device.type == "cuda" else 0
+        return (
+            int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) + weights + context
+        )
 
     def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
         """What the bytes of the outputs depend on."""
@@ -278,10 +290,6 @@ def _make_tiles(
             f"{error} Or add --blend true: then the labels do depend on the tile size; or "
             "--whole true: then memory grows with the image."
         ) from None
-
-
-def _usable_bytes(device: torch.device) -> int:
-    return int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _digest(model: Any) -> str:

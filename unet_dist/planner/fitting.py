@@ -5,7 +5,7 @@ Owns the search. The numbers come from simulation.py; sizes and tiles from geome
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -115,6 +115,30 @@ def relative_time(plan: TilePlan, device_type: str) -> float:
     return len(plan) * (pixels * growth + WINDOW_OVERHEAD_PX)
 
 
+def fastest_tiles(
+    image_shapes: Mapping[tuple[int, int], int],
+    plan: Callable[[tuple[int, int], int], TilePlan],
+    sides: range,
+    device_type: str,
+) -> list[tuple[float, int]]:
+    """Order tile sizes by their predicted time, the smaller of equals first.
+
+    Args:
+        image_shapes: shape -> how many images have it.
+        plan: (image shape, tile size) -> tiles.
+        sides: tile sizes to choose from.
+
+    Returns:
+        (time in units of a pixel's, tile size), one tile size for those with the same tiles.
+    """
+    found: dict[tuple[TilePlan, ...], tuple[float, int]] = {}
+    for side in sides:
+        plans = tuple(plan(shape, side) for shape in image_shapes)
+        time = sum(relative_time(p, device_type) * count for p, count in zip(plans, image_shapes.values(), strict=True))
+        found.setdefault(plans, (time, side))
+    return sorted(found.values())
+
+
 def best_tile(setting: Setting, memory_bytes: int, image_shape: tuple[int, int], window_batch: int) -> TilePlan | None:
     """Find the tiles of least predicted time for an image that fit; None where the smallest window does not.
 
@@ -125,8 +149,13 @@ def best_tile(setting: Setting, memory_bytes: int, image_shape: tuple[int, int],
     assert locality is not None, setting.network.locality_obstacle
     usable = usable_bytes(memory_bytes, setting.device_type)
     first, last = smallest_tile_size(sizes, locality), covering_tile_size(image_shape, sizes, locality)
-    plans = {plan_tiles(image_shape, side, sizes, locality) for side in range(first, last + 1, sizes.stride)}
-    for plan in sorted(plans, key=lambda p: (relative_time(p, setting.device_type), p.window_shape)):
+    sides = range(first, last + 1, sizes.stride)
+
+    def plan_of(shape: tuple[int, int], side: int) -> TilePlan:
+        return plan_tiles(shape, side, sizes, locality)
+
+    for _, side in fastest_tiles({image_shape: 1}, plan_of, sides, setting.device_type):
+        plan = plan_of(image_shape, side)
         if prediction_bytes(setting, min(window_batch, len(plan)), plan.window_shape) <= usable:
             return plan
     return None

@@ -24,6 +24,8 @@ PARTS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, INPUT, WORKSPACE)
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+# In inference mode these arrive whole, and what is computed is found below them.
+_COMPOSED = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ class LiveMemory(TorchDispatchMode):
             block.part = part
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _COMPOSED:
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if func is _CONVOLUTION and self._device_type == "cuda" and _is_channels_last(args[0]):
             # cuDNN keeps the layout of its input; the fake kernel of a host without fast bf16 does not.

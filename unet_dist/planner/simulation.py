@@ -98,12 +98,24 @@ def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, in
     return memory.peak
 
 
-def prediction_peak(setting: Setting, window_batch: int, window: tuple[int, int], halo: int | None = None) -> Peak:
+def label_windows(model: Any, pixels: Tensor, halo: int) -> None:
+    """Compute the labels of windows and nothing else."""
+    classify(window_logits(model, pixels, halo=halo), model.ignore_index)
+
+
+def prediction_peak(
+    setting: Setting,
+    window_batch: int,
+    window: tuple[int, int],
+    halo: int | None = None,
+    compute: Callable[[Any, Tensor, int], None] = label_windows,
+) -> Peak:
     """Simulate the prediction of a batch of windows.
 
     Args:
         window: height and width of the input window.
         halo: of the plan; None takes the network's margin.
+        compute: what is made of windows, (network, (N, H, W, C) uint8, halo).
     """
     with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
         model = _build(setting, memory).eval()
@@ -112,9 +124,8 @@ def prediction_peak(setting: Setting, window_batch: int, window: tuple[int, int]
             pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
         margin = model.window_sizes.margin
         with _autocast(setting):
-            logits = window_logits(model, pixels, halo=margin if halo is None else halo)
-            classify(logits, model.ignore_index)
-        del logits, pixels
+            compute(model, pixels, margin if halo is None else halo)
+        del pixels
     return memory.peak
 
 

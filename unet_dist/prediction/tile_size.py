@@ -1,40 +1,45 @@
-"""The tile size of least predicted time that memory allows.
+"""The tile size of least time that memory allows.
 
-Owns the choice for `--tile_size auto`: how much memory there is, what a batch of windows needs and how long it takes. The
-result of a prediction does not depend on it.
+Owns the choice for `--tile_size auto`: how much memory there is, which windows are tried on the device, and what is made of
+their times. What windows need and how long they should take is the planner's knowledge. The result of a prediction does not
+depend on the choice.
 """
 
 from __future__ import annotations
 
-import copy
 import os
 import resource
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch import Tensor
 
 from unet_dist.errors import ConfigError
+from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
+from unet_dist.planner.memory import WEIGHTS
+from unet_dist.planner.simulation import Setting, prediction_peak
 from unet_dist.prediction.exact import is_out_of_memory
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
+from unet_dist.tiling.inference import window_logits
 
-# A window's time beside its pixels (Python, reading, transfers). Assumption: as 20,000 px, about 10 ms at width 64 on 2
-# cores.
-_WINDOW_OVERHEAD_PX = 20_000
-# On a CPU a pixel of a larger window takes longer: 4.4 us at 572 px, 2.9 us * 2.1 at 1276 x 2108 px (FACTS: 6.6 s for 15
-# windows against 7.9 s for one), which is the power 0.36 of its pixels.
-_CPU_GROWTH, _CPU_FLAT_PX = 0.36, 572 * 572
-# Share of the memory that activations may take; the rest is for the workspace of convolutions and for gaps between
-# tensors. Measured on a CPU (4 windows of 572 and 828 px, width 4; anonymous memory at its peak): float32 86 of 140 MiB
-# and 213 of 399 MiB are activations, float64, whose convolutions unfold their input, 172 of 1050 and 427 of 3296 MiB.
-_USABLE_CPU = {torch.float64: 0.12}
-_USABLE_OTHER_CPU = 0.5
-_USABLE_DEVICE = 0.7  # assumption
+# Share of the memory that tensors may take; the rest is for gaps between them. On a CPU by tests/measure/auto_tile.py memory:
+# of 1 GiB, 0.8 were taken in float32 and 0.9 in float64, whose convolutions unfold their input.
+_USABLE = {torch.float32: 0.6, torch.float64: 0.4}
+_USABLE_DEVICE = 0.8  # assumption
 _LARGEST = 4096
+_SHAPES = 16
+"""Images of a data set have few shapes; of more, those with the most pixels decide."""
+_CLOSE, _TRIALS = 1.25, 3
+"""Tile sizes predicted to take at most so many times the least time are tried on the device, and at most so many."""
+_TRIAL_SHARE = 0.1
+"""Part of the predicted time that trials may take; a smaller prediction goes by what the planner says."""
 
 
 def choose_tile_size(
@@ -46,107 +51,184 @@ def choose_tile_size(
     window_batch: int,
     recipe: Recipe,
     memory_bytes: int,
+    precision: str = "no",
+    around_forward: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> int:
     """Choose the side of a window.
+
+    The planner orders the tile sizes that fit by predicted time. The first is confirmed by a batch on the device; where the
+    prediction is long against it, the next ones are tried too and the fastest taken.
 
     Args:
         plan: (image shape, tile size) -> tiles.
         smallest: tile size that the network takes.
-        memory_bytes: for activations.
+        memory_bytes: for weights and activations.
+        precision: mixed precision: no, bf16 or fp16.
+        around_forward: context of a forward pass, for that precision.
 
     Raises:
-        ConfigError: memory does not suffice for the smallest window.
+        ConfigError: memory does not suffice for the smallest window, or what the model needs cannot be known.
     """
+    if not hasattr(model, "config"):
+        raise ConfigError(
+            f"tile_size: got auto, expected a number for {type(model).__name__}: what its windows need is not known before "
+            "they are computed. Set --tile_size, such as 572."
+        )
     sizes: WindowSizes = model.window_sizes
-    shadow = copy.deepcopy(model).to("meta")
-    parameter = next(model.parameters())
-    is_cpu = parameter.device.type == "cpu"
-    usable = _USABLE_CPU.get(parameter.dtype, _USABLE_OTHER_CPU) if is_cpu else _USABLE_DEVICE
-    best: tuple[float, int] | None = None
-    for side in _candidates(sizes, smallest):
-        need = predict_bytes(shadow, side, window_batch, recipe)
-        if need > usable * memory_bytes:
-            if best is not None:
-                break  # larger ones do not fit either
-            raise ConfigError(
-                f"memory: got {memory_bytes / 2**30:.2f} GiB, expected {need / usable / 2**30:.2f} GiB for {window_batch} "
-                f"of the smallest windows ({side} px). Raise --memory or lower --window_batch."
-            )
-        seconds = sum(_cost(plan(shape, side), is_cpu) for shape in image_shapes)
-        if best is None or seconds < best[0]:
-            best = (seconds, side)
-    assert best is not None
-    return _probe(model, best[1], smallest, window_batch)
+    shapes = dict(Counter(image_shapes).most_common())
+    if len(shapes) > _SHAPES:
+        shapes = dict(sorted(shapes.items(), key=lambda item: -item[0][0] * item[0][1] * item[1])[:_SHAPES])
+    setting = _setting(model, precision)
+    device_type = setting.device_type
+    usable = _USABLE.get(setting.dtype, 0.5) if device_type == "cpu" else _USABLE_DEVICE
+
+    def compute(network: Any, pixels: Tensor, halo: int) -> None:
+        _compute(recipe, network, pixels, halo)
+
+    @cache
+    def need(side: int) -> int:
+        peak = prediction_peak(setting, window_batch, (side, side), compute=compute)
+        weights = peak.parts[WEIGHTS]
+        return weights + int((peak.total_bytes - weights) / usable)
+
+    largest = largest_side(setting, memory_bytes, need, start=sizes.round_up(572))
+    if largest is None or largest < smallest:
+        raise ConfigError(
+            f"memory: got {memory_bytes / 2**30:.2f} GiB, expected {need(smallest) / 2**30:.2f} GiB for {window_batch} "
+            f"of the smallest windows ({smallest} px). Raise --memory or lower --window_batch."
+        )
+    sides = range(smallest, max(_LARGEST, smallest) + 1, sizes.stride)
+    ranked = [
+        (seconds, side)
+        for seconds, side in fastest_tiles(shapes, plan, sides, device_type)
+        if min(side * side, max(_pixels(plan(shape, side)) for shape in shapes)) <= largest * largest
+    ]
+    trial = _Trial(model, recipe, window_batch, around_forward)
+    return _fastest(ranked, trial, plan, shapes, smallest)
 
 
-def predict_bytes(model: Any, side: int, window_batch: int, recipe: Recipe) -> int:
-    """Count the bytes that live at once while a batch of windows is computed, on torch's meta device.
+def _fastest(
+    ranked: Sequence[tuple[float, int]],
+    trial: _Trial,
+    plan: Callable[[tuple[int, int], int], TilePlan],
+    shapes: dict[tuple[int, int], int],
+    smallest: int,
+) -> int:
+    """Try tile sizes on the device, from the one of least predicted time on.
 
     Args:
-        model: on the meta device.
+        ranked: (predicted time, tile size).
+        smallest: the tile size below which nothing is tried.
+
+    Raises:
+        ConfigError: memory runs out at the smallest as well.
     """
-    parameter = next(model.parameters())
-    with torch.inference_mode(), _LiveBytes() as live:
-        images = torch.empty(window_batch, model.in_channels, side, side, dtype=parameter.dtype, device="meta")
-        logits = model(images)
-        del images
-        probabilities = probabilities_of(logits, model.ignore_index) if recipe.needs_probabilities else None
-        values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
-    return live.peak
+    best: tuple[float, int] | None = None
+    limit, spent, tried = float("inf"), 0.0, 0
+    for predicted, side in ranked:
+        if side > limit:
+            continue
+        if best is not None and (predicted > _CLOSE * ranked[0][0] or tried == _TRIALS):
+            break
+        shape = max(shapes, key=lambda s: s[0] * s[1] * shapes[s])
+        seconds = trial.seconds_a_unit(side, plan(shape, side))
+        if seconds is None:  # no memory: larger ones have none either, and one near to it hardly
+            limit = max(side * 3 // 4, smallest) if side > smallest else 0
+            continue
+        tried += 1
+        spent += seconds.spent
+        best = min(best or (float("inf"), side), (seconds.a_unit * predicted, side))
+        if spent > _TRIAL_SHARE * best[0]:
+            break
+    if best is None:
+        raise ConfigError(
+            f"memory: it ran out with the smallest windows ({smallest} px). Free memory, or lower --window_batch."
+        )
+    return best[1]
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make, and notes the most bytes that were alive at once."""
+@dataclass(frozen=True)
+class _Timed:
+    """What a trial took: seconds for each unit of predicted time, and in all."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage not in self._known:
-                    self._known.add(storage)
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self._free, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return result
-
-    def _free(self, num_bytes: int) -> None:
-        self.now -= num_bytes
+    a_unit: float
+    spent: float
 
 
-def _candidates(sizes: WindowSizes, smallest: int) -> Iterator[int]:
-    """Yield sides a fifth apart: closer ones differ by less than the prediction of their time is worth."""
-    side = smallest
-    while side <= max(_LARGEST, smallest):
-        yield side
-        side = sizes.round_up(max(side + 1, side * 6 // 5))
+class _Trial:
+    """Computes a batch of windows as the prediction will, without reading or writing."""
 
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        window_batch: int,
+        around_forward: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._window_batch = window_batch
+        self._around_forward = around_forward
+        self._device = next(model.parameters()).device
+        self._is_warm = False
 
-def _cost(plan: TilePlan, is_cpu: bool) -> float:
-    pixels = plan.window_shape[0] * plan.window_shape[1]
-    growth = max(1.0, pixels / _CPU_FLAT_PX) ** _CPU_GROWTH if is_cpu else 1.0
-    return len(plan) * (pixels * growth + _WINDOW_OVERHEAD_PX)
-
-
-def _probe(model: Any, side: int, smallest: int, window_batch: int) -> int:
-    """Run one batch; where memory runs out all the same, the next smaller side is taken."""
-    parameter = next(model.parameters())
-    while True:
+    def seconds_a_unit(self, side: int, plan: TilePlan) -> _Timed | None:
+        """Time a batch; None where memory runs out."""
+        started = time.perf_counter()
+        window = plan.window_shape if _pixels(plan) <= side * side else (side, side)
+        count = min(self._window_batch, len(plan))
+        pixels = torch.zeros(count, *window, self._model.in_channels, dtype=torch.uint8)
         try:
-            with torch.inference_mode():
-                model(parameter.new_zeros(window_batch, model.in_channels, side, side))
-            return side
+            if not self._is_warm:  # the first call of a device loads and chooses kernels
+                self._run(pixels[:1], plan.halo)
+                self._is_warm = True
+            seconds = self._run(pixels, plan.halo)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or side <= smallest:
+            if not is_out_of_memory(error):
                 raise
-        if parameter.device.type == "cuda":
-            torch.cuda.empty_cache()
-        side = max(model.window_sizes.round_down(side * 3 // 4) or smallest, smallest)
+            seconds = None
+        if seconds is None:  # here, and not in the handler: the error holds the frames that hold the tensors
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
+        unit = relative_time(replace(plan, window_shape=window, grid=(1, 1)), self._device.type)
+        return _Timed(seconds / count / unit, time.perf_counter() - started)
+
+    def _run(self, pixels: Tensor, halo: int) -> float:
+        started = time.perf_counter()
+        with torch.inference_mode(), self._around_forward():
+            _compute(self._recipe, self._model, pixels, halo)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+
+def _compute(recipe: Recipe, model: Any, pixels: Tensor, halo: int) -> None:
+    """Make what is written of a batch of windows."""
+    logits = window_logits(model, pixels, halo=halo)
+    probabilities = probabilities_of(logits, model.ignore_index) if recipe.needs_probabilities else None
+    if probabilities is not None and recipe.flip:
+        probabilities = (
+            probabilities + probabilities_of(window_logits(model, pixels, halo=halo), model.ignore_index)
+        ) / 2
+    values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
+
+
+def _setting(model: Any, precision: str) -> Setting:
+    """Describe a finished network to the planner, which builds another without memory."""
+    described = {name: value for name, value in model.config().items() if name not in ("model_type", "format_version")}
+    parameter = next(model.parameters())
+    return Setting(
+        type(model),
+        tuple(described.items()),
+        device_type=parameter.device.type,
+        precision=precision,
+        dtype=parameter.dtype,
+    )
+
+
+def _pixels(plan: TilePlan) -> int:
+    return plan.window_shape[0] * plan.window_shape[1]
 
 
 def free_bytes(device: torch.device, local_world_size: int) -> int:
