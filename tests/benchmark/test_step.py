@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.step import pixels_of, read_seconds, run_loop, windows_of
+from unet_dist.benchmark.subject import Limits
 from unet_dist.commands.bench_setting import Setting
 from unet_dist.trainer import Progress, Trainer
 
@@ -75,3 +77,15 @@ def test_prediction_is_that_of_the_saved_network(build: Build, tmp_path: Path) -
 def test_without_exact_tiles_there_is_no_prediction(build: Build) -> None:
     setting = build(norm="group")
     assert setting.subject.prediction is None
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy+dice", "focal+0.5*lovasz"])
+def test_layers_of_any_loss(build: Build, loss: str) -> None:
+    setting = build(loss=loss, ema_decay=0.9)
+    before = weights(setting)
+    layers = setting.layers(Ceilings(1e9, 1e9), Limits(rounds=1, steps=1, seconds=1.0))
+    assert sum(layer.flops for layer in layers) == setting.amounts.flops
+    assert any(not torch.equal(a, b) for a, b in zip(weights(setting), before, strict=True)), (
+        "a step is made for its time"
+    )
+    assert not any(p.grad is not None and p.grad.any() for p in setting.parts.model.parameters())

@@ -210,7 +210,10 @@ class Setting:
         scale = torch.ones_like(self.subject.bare.divisor)
 
         def forward_and_backward() -> None:
-            gradient.add(batch.windows, batch.labels, batch.keys, scale=scale, borders=batch.borders)
+            # A loss of two passes is taken as that of these windows alone: one pass is what is looked at.
+            gradient.add(
+                batch.windows, batch.labels, batch.keys, scale=scale, borders=batch.borders, totals=lambda own: own
+            )
 
         step_s = self.subject.bare.seconds(1)
         passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
