@@ -134,7 +134,7 @@ def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int)
 def test_hanging_process_ends_all_and_is_named(lab: Laboratory) -> None:
     """One of three is frozen: the others wait as long as they may, and one of them says for whom."""
     folder = lab.folder / "hanging-3"
-    words = lab.train("hanging-3", **LONG, collective_timeout_s=3)
+    words = lab.train("hanging-3", **LONG, collective_timeout_s=10)
     with launch(3, [words], lab.folder / "launch-hanging") as group:
         group.wait_for_step(folder, 8)
         frozen = group.ranks[1]
@@ -144,6 +144,6 @@ def test_hanging_process_ends_all_and_is_named(lab: Laboratory) -> None:
         group.wait()
     told = [line for text in group.said for line in text.splitlines() if "error: " in line]
     assert len(told) == 1, group.said
-    assert f" of 3 waited 3 s for rank 1 (pid {frozen.pid} on " in told[0]
+    assert f" of 3 waited 10 s for rank 1 (pid {frozen.pid} on " in told[0]
     assert "Traceback" not in "".join(group.said)
     assert read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]).step >= 7

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.conftest import Laboratory
-from tests.distributed.processes import PATIENCE_S, ROOT, launch, quiet_environment
+from tests.distributed.processes import PATIENCE_S, ROOT, free_ports, launch, quiet_environment
 from unet_dist.checkpoint import list_checkpoints, read_checkpoint
 from unet_dist.locking import lock_run
 
@@ -63,3 +63,37 @@ def test_error_that_all_processes_see_is_said_once(lab: Laboratory) -> None:
     assert "Traceback" not in "".join(group.said)
     (checkpoint,) = list_checkpoints(lab.folder / "diverged-2/checkpoints")
     assert read_checkpoint(checkpoint).step == 1
+
+
+# One rank raises what nobody foresaw, while the others wait for it.
+RAISING = """
+import torch
+from unet_dist.distributed import open_processes
+
+torch.set_num_threads(1)
+with open_processes(mixed_precision="no") as processes:
+    processes.barrier()
+    if processes.rank == 1:
+        raise ValueError("of its own")
+    processes.barrier()
+"""
+
+
+@pytest.mark.processes
+def test_error_of_one_process_is_shown_with_its_traceback_and_no_other(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    ranks = []
+    for rank in range(3):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 3, "LOCAL_WORLD_SIZE": 3, "MASTER_PORT": port}
+        environment = {**quiet_environment(), **{k: str(v) for k, v in place.items()}, "MASTER_ADDR": "127.0.0.1"}
+        with (tmp_path / f"{rank}.txt").open("w", encoding="utf-8") as said:
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", RAISING], env=environment, stdout=said, stderr=subprocess.STDOUT
+                )
+            )
+    assert [process.wait(timeout=PATIENCE_S) for process in ranks] == [1, 1, 1]
+    said = [(tmp_path / f"{rank}.txt").read_text(encoding="utf-8") for rank in range(3)]
+    assert said[1].startswith("unet-dist: error on rank 1 of 3:\nTraceback (most recent call last):\n")
+    assert said[1].endswith("ValueError: of its own\n")
+    assert said[0] == said[2] == ""

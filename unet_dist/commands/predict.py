@@ -227,10 +227,11 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
         work.journal.remove()
         for line in describe(work.jobs):
             teller.say(line)
+        wish.settle(NO_WISH, step=0)
     else:
         num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
         teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles: the same command goes on from there.")
-    wish.settle(NO_WISH if is_complete else asked, step=0)
+        wish.settle(asked, step=num_done)  # by which a job sees that it gets on
 
 
 @contextmanager
