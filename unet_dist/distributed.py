@@ -194,8 +194,8 @@ def open_processes(
     processes = Processes(accelerator, precision, accelerate)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
-    announce(processes.rank, processes.world_size)
     try:
+        announce(processes.rank, processes.world_size)
         if expected_processes is not None and processes.world_size != expected_processes:
             raise LaunchError(
                 f"expected_processes: got {processes.world_size} process{'es' * (processes.world_size > 1)}, expected "

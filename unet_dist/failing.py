@@ -32,7 +32,8 @@ _FIRST, _FAILED, _PLACE = "unet_dist/first_to_fail", "unet_dist/failed/{}", "une
 def announce(rank: int, world_size: int) -> None:
     """Tell the others which process this rank is, so that they can name it."""
     if world_size > 1:
-        _open_store().set(_PLACE.format(rank), f"pid {os.getpid()} on {socket.gethostname()}")
+        # With the store's own patience: communicators that are made later wait for each other by it.
+        _store().set(_PLACE.format(rank), f"pid {os.getpid()} on {socket.gethostname()}")
 
 
 def end_together(error: BaseException, *, rank: int, world_size: int, timeout_s: float) -> None:
@@ -99,9 +100,14 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
         traceback.print_exception(type(error), error, error.__traceback__)
 
 
-def _open_store() -> Any:
+def _store() -> Any:
     """The store that the processes met at; torch has no public name for it."""
-    store = dist.distributed_c10d._get_default_store()
+    return dist.distributed_c10d._get_default_store()
+
+
+def _impatient_store() -> Any:
+    """The same, as one asks it at the end: whoever holds it may be the one that is gone."""
+    store = _store()
     store.set_timeout(timedelta(seconds=5))
     return store
 
@@ -109,7 +115,7 @@ def _open_store() -> Any:
 def _is_first_to_fail(rank: int) -> bool:
     """Ask the rendezvous store who failed first: the others only see the broken connections that follow."""
     try:
-        store = _open_store()
+        store = _impatient_store()
         is_first = bool(store.compare_set(_FIRST, "", str(rank)) == str(rank).encode())
         store.set(_FAILED.format(rank), "")
         return is_first
@@ -122,7 +128,7 @@ def _find_silent(world_size: int) -> list[int]:
     silent = list(range(world_size))
     deadline = time.monotonic() + GRACE_S
     try:
-        store = _open_store()
+        store = _impatient_store()
         while silent and time.monotonic() < deadline:
             silent = [rank for rank in silent if not store.check([_FAILED.format(rank)])]
             time.sleep(0.02)
@@ -137,7 +143,7 @@ def _name(ranks: list[int]) -> str:
     for rank in ranks:
         place = ""
         with contextlib.suppress(RuntimeError, ValueError):
-            place = f" ({_open_store().get(_PLACE.format(rank)).decode()})"
+            place = f" ({_impatient_store().get(_PLACE.format(rank)).decode()})"
         named.append(f"rank {rank}{place}")
     return ", ".join(named) or "another process"
 
