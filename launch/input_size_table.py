@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unet_dist.commands.parts import build_skeleton, open_data, read_run_config, resolve_input_size, training_halo
+from unet_dist.commands.parts import build_skeleton, open_data, read_run_config, resolve_input_size
 from unet_dist.errors import CheckpointError, UnetDistError
 from unet_dist.files import write_whole
-from unet_dist.tiling.geometry import covering_tile_size, plan_abutting, plan_tiles
+from unet_dist.report.patches import count_patches
 from unet_dist.tracking import Teller, duration, read_metrics
 
 # Source: the published comparison on segments/sidewalk-semantic (1080x1920, 35 classes, batch 16, 6,000 steps).
@@ -52,11 +52,13 @@ def read_row(run: Path) -> dict[str, Any]:
     asked: int | str = run.name.removeprefix("input-")
     asked = int(asked) if asked.isdigit() else asked
     side = resolve_input_size(config.schedule.input_size, model, quiet)
-    sizes, locality, halo = model.window_sizes, model.locality, training_halo(model)
-    abutting = plan_abutting(image, side, margin=halo, output=PUBLISHED_OUTPUT.get(asked)) if side else None  # type: ignore[call-overload]
-    aligned = None
-    if locality is not None:
-        aligned = plan_tiles(image, side or covering_tile_size(image, sizes, locality), sizes, locality).grid
+    patches = count_patches(
+        model.window_sizes,
+        model.locality,
+        side,
+        image,
+        quoted_output=PUBLISHED_OUTPUT.get(asked),  # type: ignore[call-overload]
+    )
     records = read_metrics(run / "metrics.jsonl")
     evaluation = run / "evaluation-test.json"
     scores = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else {}
@@ -64,10 +66,10 @@ def read_row(run: Path) -> dict[str, Any]:
     return {
         "input": asked,
         "window": side,
-        "output": side - 2 * halo if side else None,
+        "output": patches.output,
         "image": list(image),
-        "abutting": [abutting.rows, abutting.cols] if abutting else [1, 1],
-        "aligned": list(aligned) if aligned else None,
+        "abutting": list(patches.abutting),
+        "aligned": list(patches.aligned) if patches.aligned else None,
         "tile_size": config.run.tile_size,
         "miou": scores.get("miou"),
         "published_miou": PUBLISHED_MIOU.get(asked),  # type: ignore[call-overload]

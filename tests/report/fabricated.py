@@ -57,7 +57,13 @@ def fabricate(
     shares /= shares.sum()
     _write_metrics(folder, keys, done, names, rng)
     splits = [
-        {"name": name, "num_images": count, "class_counts": [int(share * 1e8) for share in shares], "num_ignored": 0}
+        {
+            "name": name,
+            "num_images": count,
+            "sizes": {"1080x1920": count},
+            "class_counts": [int(share * 1e8) for share in shares],
+            "num_ignored": 0,
+        }
         for name, count in (("train", 7 * images), ("validation", images), ("test", images))
     ]
     data = {"name": "fabricated", "class_names": names, "ignore_index": keys["ignore_index"], "splits": splits}

@@ -1,27 +1,38 @@
-"""Proves the page in a real browser: it loads nothing, logs no error, its divider moves, its legend switches classes, and a phone
-needs no sideways scrolling."""
+"""Proves the page in a real browser: it loads nothing, logs no error, its divider moves, its legend switches classes, its table
+sorts, its words can be read on light and on dark ground, and a phone needs no sideways scrolling."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.report.chromium import MISSING, open_chromium, set_screen
 from tests.report.fabricated import fabricate
 from unet_dist.report.contents import read_run
 from unet_dist.report.page import comparison_page, run_page
 
 pytestmark = pytest.mark.browser
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 PIXELS = """const c = document.querySelector('[data-canvas="0"]');
 return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.join()"""
+# Contrast as WCAG 2.2 has it, of the words of the page, a tile and the first chart against what they stand on.
+CONTRASTS = """const luminance = (colour) => {
+  const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const style = (selector) => getComputedStyle(document.querySelector(selector));
+const ground = luminance(style('body').backgroundColor);
+const card = luminance(style('.card').backgroundColor);
+const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+return {ground, words: [
+  contrast(luminance(style('h1').color), ground),
+  contrast(luminance(style('.sub').color), ground),
+  contrast(luminance(style('.card th').color), card),
+  contrast(luminance(style('.main-svg .xtick text').fill), card),
+]}"""
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +47,40 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    if MISSING is not None:
+        pytest.skip(MISSING)
+    pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test")
+    driver = open_chromium(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
 
-def show(browser: Any, page: Path, width: int) -> None:
-    """Open a page, and wait until its viewer and first chart are drawn."""
+def wait(browser: Any, condition: Any) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    size = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 700}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    return WebDriverWait(browser, 60).until(condition)
+
+
+def show(browser: Any, page: Path, width: int, *, is_dark: bool = False) -> None:
+    """Open a page, and wait until its viewer and first chart are drawn."""
+    set_screen(browser, width, is_dark=is_dark)
     browser.get(page.as_uri())
-    script = "return document.querySelector('[data-viewer]').dataset.drawn && document.querySelector('.main-svg')"
-    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(script))
+    script = (
+        "return document.querySelector('[data-viewer]').dataset.drawn && document.querySelector('[data-drawn=\"\"]')"
+    )
+    wait(browser, lambda driver: driver.execute_script(script))
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("number", [0, 1])
-def test_page_fits_the_screen_and_asks_for_nothing(browser: Any, pages: list[Path], number: int, width: int) -> None:
-    show(browser, pages[number], width)
+@pytest.mark.parametrize(("width", "is_dark"), [(1280, False), (390, True)], ids=["desktop light", "phone dark"])
+@pytest.mark.parametrize("number", [0, 1], ids=["run", "comparison"])
+def test_page_fits_the_screen_asks_for_nothing_and_can_be_read(
+    browser: Any, pages: list[Path], number: int, width: int, is_dark: bool
+) -> None:
+    show(browser, pages[number], width, is_dark=is_dark)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    seen = browser.execute_script(CONTRASTS)
+    assert (seen["ground"] < 0.1) == is_dark
+    assert min(seen["words"]) >= 4.5, seen
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     requests = [
         entry["message"] for entry in browser.get_log("performance") if 'requestWillBeSent"' in entry["message"]
@@ -73,21 +89,50 @@ def test_page_fits_the_screen_and_asks_for_nothing(browser: Any, pages: list[Pat
     assert not [message for message in requests if '"url":"http' in message]
 
 
-def test_divider_moves_by_key_and_the_legend_switches_a_class(browser: Any, pages: list[Path]) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
+def test_charts_follow_the_reader_into_the_dark(browser: Any, pages: list[Path]) -> None:
+    show(browser, pages[0], 1280)
+    tick = "return getComputedStyle(document.querySelector('.main-svg .xtick text')).fill"
+    light = browser.execute_script(tick)
+    set_screen(browser, 1280, is_dark=True)
+    wait(browser, lambda driver: driver.execute_script(tick) != light)
+    assert browser.execute_script(CONTRASTS)["words"][-1] >= 4.5
+
+
+def test_divider_moves_and_the_legend_switches_a_class(browser: Any, pages: list[Path]) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
 
     show(browser, pages[0], 1280)
     divider = browser.find_element("css selector", "[data-divider]")
     divider.send_keys("\ue014")  # arrow right
-    assert (
-        browser.execute_script("return document.querySelector('[data-stage]').style.getPropertyValue('--at')")
-        == "50.5%"
-    )
+    place = "return document.querySelector('[data-stage]').style.getPropertyValue('--at')"
+    assert browser.execute_script(place) == "50.5%"
+    ActionChains(browser).move_to_element(divider).click_and_hold().move_by_offset(-200, 0).release().perform()
+    assert float(browser.execute_script(place).rstrip("%")) < 40
+
     before = browser.execute_script(PIXELS)
-    ids = "return [...document.querySelectorAll('[data-legend] button')].map((b) => b.getAttribute('aria-pressed'))"
-    assert set(browser.execute_script(ids)) == {"true"}
-    browser.execute_script("document.querySelector('[data-none]').click()")
-    WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(PIXELS) != before)
-    assert set(browser.execute_script(ids)) == {"false"}
-    browser.execute_script("document.querySelector('[data-all]').click()")
-    WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(PIXELS) == before)
+    first = browser.find_element("css selector", "[data-legend] button")
+    first.click()
+    assert first.get_attribute("aria-pressed") == "false"
+    wait(browser, lambda driver: driver.execute_script(PIXELS) != before)
+    pressed = "return [...document.querySelectorAll('[data-legend] button')].map((b) => b.getAttribute('aria-pressed'))"
+    browser.find_element("css selector", "[data-none]").click()
+    assert set(browser.execute_script(pressed)) == {"false"}
+    browser.find_element("css selector", "[data-all]").click()
+    assert set(browser.execute_script(pressed)) == {"true"}
+    wait(browser, lambda driver: driver.execute_script(PIXELS) == before)
+
+
+def test_the_table_sorts_by_the_heading_that_is_clicked(browser: Any, pages: list[Path]) -> None:
+    show(browser, pages[1], 1280)
+    table = browser.find_element("css selector", "#table table")
+    heading = next(each for each in table.find_elements("css selector", "thead button") if each.text == "mean IoU")
+
+    def order() -> list[str]:
+        return [each.text for each in table.find_elements("css selector", "tbody th")]
+
+    assert order() == ["one", "two"]
+    heading.click()  # the largest first
+    assert order() == ["two", "one"]
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    heading.click()
+    assert order() == ["one", "two"]

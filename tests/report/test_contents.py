@@ -222,6 +222,31 @@ def test_rows_of_the_table(finished: Path, tmp_path: Path) -> None:
     assert "output_path" not in dict(differing_keys(runs))
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"input_size": 572}, ["388", "3x5", "3x5"]),  # as published
+        ({"input_size": 668}, ["484", "3x4", "3x4"]),
+        ({"input_size": 732}, ["548", "2x4", "2x4"]),
+        ({"input_size": "full"}, ["the image", "1x1", "1x1"]),
+        ({"input_size": 556}, ["372", "3x6", "3x6"]),
+        ({"input_size": 572, "norm": "group"}, ["388", "3x5", "–"]),  # it has no exact tiles
+        ({"input_size": 512, "model": "segformer:nvidia/mit-b0"}, ["512", "3x4", "–"]),  # asks no hub
+        ({"input_size": 512, "model": "of-tomorrow"}, ["–", "–", "–"]),
+    ],
+    ids=str,
+)
+def test_output_and_patches_are_those_of_the_published_table(
+    tmp_path: Path, keys: dict[str, Any], expected: list[str]
+) -> None:
+    folder = fabricate(tmp_path / "run", done=0, is_evaluated=False)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, **keys}))
+    (row,) = compare([read_run(folder)], [None])
+    cells = dict(zip(Column, row, strict=True))
+    assert [cells[column].text for column in (Column.OUTPUT, Column.ABUTTING, Column.ALIGNED)] == expected
+
+
 def test_comparison_holds_every_published_figure_and_the_common_pictures(finished: Path, tmp_path: Path) -> None:
     other = fabricate(tmp_path / "other", quality=0.8, ignore_index=34, norm="weight")
     html = comparison_page([read_run(finished), read_run(other)])

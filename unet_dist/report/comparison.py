@@ -5,12 +5,14 @@ Owns the columns, their order and what each sorts by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from unet_dist.report.contents import RunContents
+from unet_dist.report.patches import Patches, patches_of
 from unet_dist.report.published import is_same_data, published_for
 from unet_dist.report.summary import (
     gibibytes,
@@ -31,6 +33,9 @@ class Column(Enum):
     RUN = "run"
     MODEL = "model"
     INPUT = "input, px"
+    OUTPUT = "output, px"
+    ABUTTING = "patches, abutting"
+    ALIGNED = "patches, aligned"
     STEPS = "steps"
     MIOU = "mean IoU"
     PUBLISHED = "published mean IoU"
@@ -85,11 +90,14 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
     mark = "" if published is None or is_same_data(run.config) else " †"
     error = (evaluation.get("calibration") or {}).get("error")
     seconds, pace, memory = training_seconds(run), images_per_second(run), peak_memory_bytes(run)
-    side = run.config.get("input_size")
+    side, patches = run.config.get("input_size"), patches_of(run)
     cells = {
         Column.RUN: Cell(run.name, run.name),
         Column.MODEL: Cell(_model(run), _model(run)),
         Column.INPUT: Cell(str(side), float(side) if isinstance(side, int) else None),
+        Column.OUTPUT: _output_cell(patches),
+        Column.ABUTTING: _grid_cell(None if patches is None else patches.abutting),
+        Column.ALIGNED: _grid_cell(None if patches is None else patches.aligned),
         Column.STEPS: Cell(f"{run.step:,}", run.step, "" if run.step == run.total_steps else f"of {run.total_steps:,}"),
         Column.MIOU: Cell(
             number(evaluation.get("miou"), 4), evaluation.get("miou"), f"{split} split" if split else "not evaluated"
@@ -113,6 +121,17 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
         Column.DEVICE: Cell(str(starts[-1].get("device", "–")), starts[-1].get("device")),
     }
     return [cells[column] for column in Column]
+
+
+def _output_cell(patches: Patches | None) -> Cell:
+    if patches is None:
+        return Cell("–", None)
+    return Cell("the image", math.inf) if patches.output is None else Cell(str(patches.output), patches.output)
+
+
+def _grid_cell(grid: tuple[int, int] | None) -> Cell:
+    """Rows x columns, sorted by their number."""
+    return Cell("–", None) if grid is None else Cell(f"{grid[0]}x{grid[1]}", grid[0] * grid[1])
 
 
 def _model(run: RunContents) -> str:
