@@ -136,3 +136,16 @@ def test_an_empty_layer_is_no_division_by_zero() -> None:
 
     table = layer_table([Layer("still", 0.0, 0, 0, 0.0)], Ceilings(1.0, 1.0))
     assert table.row_count == 2
+
+
+def test_the_layers_of_most_time_are_shown_of_many() -> None:
+    from unet_dist.benchmark.ceilings import Ceilings
+    from unet_dist.benchmark.layers import Layer
+
+    names = [f"network.encoder.stages.{number}.attention" for number in range(60)]
+    layers = [Layer(name, float(number % 50), 1, 1, 1.0) for number, name in enumerate(names)]
+    table = layer_table(layers, Ceilings(1.0, 1.0))
+    first = list(table.columns[0].cells)
+    assert first[0].endswith("stages.10.attention"), "in the order of the network"
+    assert first[-2:] == ["20 others", "all"]
+    assert all(len(str(name)) <= 24 for name in first)

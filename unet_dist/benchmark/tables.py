@@ -15,6 +15,10 @@ from unet_dist.benchmark.results import Result
 from unet_dist.benchmark.subject import BYTES, FLOPS, LOOP, PREDICT, PREDICT_BARE, READ, STEP, WAIT
 from unet_dist.benchmark.timing import Spread
 
+MOST_LAYERS = 40
+"""Rows that are looked through; bench.json has all."""
+_NAME = 24
+
 
 def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
@@ -61,15 +65,17 @@ def result_table(result: Result, precision: str, image_shape: tuple[int, int] | 
 
 
 def layer_table(layers: Sequence[Layer], ceilings: Ceilings) -> Table:
-    """Time of each layer, forward and backward, against its roof."""
+    """Time of each layer, forward and backward, against its roof; of more than MOST_LAYERS those that take most of it."""
     table = _table(
         "forward and backward pass, by layer", "layer", "time", "of all", "GFLOP/s", "GB/s", "of limit", "roof"
     )
     total = sum(layer.seconds for layer in layers) or 1.0
-    for layer in layers:
+    least = sorted((layer.seconds for layer in layers), reverse=True)[:MOST_LAYERS][-1:]
+    shown = [layer for layer in layers if layer.seconds >= least[0]]
+    for layer in shown:
         taken = layer.seconds or float("inf")
         table.add_row(
-            layer.name,
+            layer.name if len(layer.name) <= _NAME else f"…{layer.name[1 - _NAME :]}",
             time_text(layer.seconds),
             percent(layer.seconds / total),
             number(layer.flops / taken / 1e9) if layer.flops else "",
@@ -77,6 +83,9 @@ def layer_table(layers: Sequence[Layer], ceilings: Ceilings) -> Table:
             percent(layer.share_of_limit),
             layer.bound(ceilings),
         )
+    if len(shown) < len(layers):
+        rest = total - sum(layer.seconds for layer in shown)
+        table.add_row(f"{len(layers) - len(shown)} others", time_text(rest), percent(rest / total), "", "", "", "")
     table.add_section()
     table.add_row("all", time_text(total), "", "", "", percent(sum(layer.limit_s for layer in layers) / total), "")
     return table
