@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.layers import BETWEEN, OUTSIDE, time_layers
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
+from unet_dist.planner.operations import OWN_COUNTS
 from unet_dist.planner.simulation import Setting, training_flops
 from unet_dist.tiling.training import WindowGradient
 
@@ -65,6 +68,21 @@ def test_operations_and_bytes_of_each_layer() -> None:
     assert layers["first.conv"].limit_s == pytest.approx(
         max(layers["first.conv"].flops, layers["first.conv"].num_bytes) / 1e9
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_convolution_of_groups_takes_a_share_of_the_products(layer: Callable[..., nn.Module], groups: int) -> None:
+    model, images = layer(6, 6, 3, groups=groups), torch.randn(2, 6, 9, 9, requires_grad=True)
+    whole_model = layer(6, 6, 3)
+    layers, whole = (
+        time_layers(network, lambda network=network: network(images).sum().backward(), CPU, CEILINGS, passes=1)
+        for network in (model, whole_model)
+    )
+    assert sum(part.flops for part in layers) * groups == sum(part.flops for part in whole)
+    with FlopCounterMode(display=False, custom_mapping=OWN_COUNTS) as counter:
+        model(images).sum().backward()
+    assert counter.get_total_flops() == sum(part.flops for part in layers)
 
 
 @pytest.mark.parametrize("checkpoint_activations", [False, True])

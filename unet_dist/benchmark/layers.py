@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.timing import synchronise
+from unet_dist.planner.operations import COUNTS
 
 OUTSIDE = "outside the network"
 BETWEEN = "between the blocks"
@@ -162,7 +162,7 @@ class _LayerClock(TorchDispatchMode):
         result = func(*args, **kwargs)
         self._marks.append((name, start, self._mark()))
         done = self.work[name]
-        count = flop_registry.get(func._overloadpacket)
+        count = COUNTS.get(func._overloadpacket)
         if count is not None:
             done.flops += int(count(*args, **kwargs, out_val=result))
         if func._overloadpacket.__name__ not in _ALLOCATIONS:

@@ -23,6 +23,7 @@ from unet_dist.loss_terms import parse_loss
 from unet_dist.losses.mixture import build_loss
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
+from unet_dist.planner.operations import OWN_COUNTS
 from unet_dist.tiling.inference import classify, window_logits
 from unet_dist.tiling.training import WindowGradient
 
@@ -141,7 +142,8 @@ def prediction_flops(setting: Setting, window: tuple[int, int]) -> int:
 
 def _count_flops(setting: Setting, window: tuple[int, int], *, is_training: bool) -> int:
     setting = replace(setting, precision="no")
-    with FakeTensorMode(), LiveMemory(setting.device_type) as memory, FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=OWN_COUNTS)
+    with FakeTensorMode(), LiveMemory(setting.device_type) as memory, counter:
         model = _build(setting, memory)
         if is_training:
             _pass(setting, memory, model, 1, window)
