@@ -21,6 +21,7 @@ from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.errors import CheckpointError, ConfigError, ExportError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.models.registry import load_model
+from unet_dist.models.segformer import SegFormer
 from unet_dist.tiling.inference import normalise, predict_image
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
@@ -124,6 +125,14 @@ def test_ties_apart() -> None:
     Agreement(pixels=9, difference=1e-6, differing=2, ties=2).require()
 
 
+def test_where_pixels_depend_on_the_whole_window_more_is_allowed_and_said() -> None:
+    found = Agreement(pixels=9, difference=2e-3, differing=2, ties=2, is_coupled=True)
+    found.require()
+    assert "logits within 2.0e-03 (1e-02 is allowed where a pixel depends on its whole window)" in str(found)
+    with pytest.raises(ExportError, match="and 1e-02"):
+        Agreement(pixels=9, difference=2e-2, is_coupled=True).require()
+
+
 def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its data are out of reach, so scenes stand in; predict takes the file and writes the labels of the run."""
     run(["export", str(run_folder), "--format", "onnx", "--check_images", "3"])
@@ -139,18 +148,34 @@ def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: py
     assert len(np.unique(labels)) > 1
 
 
-def test_a_network_without_a_halo_is_blended(tmp_path: Path) -> None:
-    """Chosen by the file's own metadata. Its normalisation sums over the window, so that a tie may fall the other way."""
-    make_model(norm="group", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0]).save_pretrained(tmp_path / "best")
-    write_onnx(tmp_path / "model.onnx", load_model(tmp_path / "best"), {})
-    inference = choose_inference(load_model(tmp_path / "model.onnx"), window_batch=1, say=print)
+def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
+    """Chosen by the file's own metadata, as for every network without a halo."""
+    pytest.importorskip(
+        "transformers", reason="the extra segformer is not installed: pip install 'unet_dist[segformer]'"
+    )
+    two_stages: dict[str, Any] = {"depths": [1, 1], "hidden_sizes": [8, 16], "num_attention_heads": [1, 2]}
+    two_stages |= {"patch_sizes": [7, 3], "strides": [4, 2], "sr_ratios": [8, 1], "mlp_ratios": [2, 2]}
+    torch.manual_seed(0)
+    model = SegFormer(num_classes=5, architecture={**two_stages, "decoder_hidden_size": 16}, mean=[100.0] * 3).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.normal_(0, 0.3)  # as drawn, every logit is about 0
+    model.save_pretrained(tmp_path / "best")
+    write_onnx(tmp_path / "model.onnx", model, {})
+    exported = load_model(tmp_path / "model.onnx")
+    found = compare(model, session(tmp_path / "model.onnx"), (ArrayReader(SCENE[n:]) for n in range(4)), lambda: None)
+    found.require()
+    assert found.difference > 0
+
+    inference = choose_inference(exported, window_batch=1, say=print)
     assert (inference.name, inference.is_asked) == ("blended tiles", False)
     Image.fromarray(SCENE).save(tmp_path / "scene.png")
     labels = {}
-    for model in ("best", "model.onnx"):
-        out = tmp_path / f"{model}-out"
-        run(["predict", str(tmp_path / model), str(tmp_path / "scene.png"), "--output", str(out), "--blend"])
-        labels[model] = np.asarray(Image.open(out / "scene.png"))
+    for name in ("best", "model.onnx"):
+        out = tmp_path / f"{name}-out"
+        run(["predict", str(tmp_path / name), str(tmp_path / "scene.png"), "--output", str(out), "--blend"])
+        labels[name] = np.asarray(Image.open(out / "scene.png"))
     assert len(np.unique(labels["best"])) > 1
     assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
 
