@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from unet_dist.commands.parts import build_skeleton, plan_crops, resolve_input_size, resolve_tile_size
+from unet_dist.commands.training import lay_out
 from unet_dist.config import Config
-from unet_dist.errors import LocalityError, SizeError
+from unet_dist.errors import ConfigError, LocalityError, SizeError
 from unet_dist.tracking import Teller
 
 
@@ -53,6 +54,22 @@ def test_a_tile_larger_than_the_crop_serves_the_validation_only() -> None:
 def test_what_couples_pixels_or_samples_is_refused(keys: dict[str, Any], sentence: str) -> None:
     with pytest.raises(LocalityError, match=f"^Got {sentence}.*Set --norm weight or none, or take the setting back"):
         planned(**keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "setting"),
+    [
+        ({"input_size": 1100, "tile_size": 572}, "tile_size"),
+        ({"input_size": "full", "tile_size": 572}, "tile_size"),
+        ({"split_sample": True}, "split_sample"),
+    ],
+)
+def test_a_loss_that_sees_an_image_as_a_whole_is_refused(keys: dict[str, Any], setting: str) -> None:
+    config = Config.from_flat({"base_channels": 1, "loss": "cross_entropy+lovasz", **keys})
+    sentence = rf"^loss: got lovasz, .* together with {setting}\. .* set --loss cross_entropy\+dice, which is exact by tiles\.$"
+    with pytest.raises(ConfigError, match=sentence):
+        lay_out(config, 1, Teller(speaks=False))
+    lay_out(config.replace(loss="cross_entropy+dice"), 1, Teller(speaks=False))
 
 
 def test_a_tile_size_is_strict() -> None:

@@ -6,6 +6,8 @@ not, those of the next step among them. The labels of such a share are counted w
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from unet_dist.data.label_counts import LabelCounts
+from unet_dist.data.label_counts import NOTHING, LabelCounts
 from unet_dist.data.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowBatch, WindowPlace
 
 AHEAD = 2
@@ -37,12 +39,18 @@ def read_ahead(
     """
     plans: dict[int, SharePlan] = {}
     counts: dict[int, Future[LabelCounts]] = {}
+    is_left = threading.Event()
+
+    def count(plan: SharePlan) -> LabelCounts:
+        # A mask of a gigapixel takes many seconds: whoever leaves does not wait for the rest of it.
+        batches = itertools.takewhile(lambda _: not is_left.is_set(), plan.batches)
+        return sum(map(shares.count, batches), NOTHING)
 
     def plan(step: int) -> SharePlan:
         if step not in plans:
             plans[step] = shares.plan(step)
             if not plans[step].is_kept:
-                counts[step] = counter.submit(shares.count, plans[step])
+                counts[step] = counter.submit(count, plans[step])
         return plans[step]
 
     def parts() -> Iterator[Part]:
@@ -63,15 +71,18 @@ def read_ahead(
         reading = closing(_by_thread(_Parts(shares, pin_memory), parts()))
     # The workers are forked before the first label is counted: no lock is held in the process that they copy.
     with ThreadPoolExecutor(1, thread_name_prefix="labels") as counter, reading as read:
-        for step in steps:
-            share = plan(step)
-            if share.is_kept:
-                yield next(read)
-            else:
-                batches = _BatchesAhead(shares, share, read, passes)
-                yield StepShare(step, batches, counts.pop(step).result())
-                batches.skip()
-            del plans[step]
+        try:
+            for step in steps:
+                share = plan(step)
+                if share.is_kept:
+                    yield next(read)
+                else:
+                    batches = _BatchesAhead(shares, share, read, passes)
+                    yield StepShare(step, batches, counts.pop(step).result())
+                    batches.skip()
+                del plans[step]
+        finally:
+            is_left.set()
 
 
 @dataclass(frozen=True)

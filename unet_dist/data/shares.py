@@ -190,18 +190,15 @@ class RunShares:
             pin_memory: read straight into page-locked memory, from which a copy to a GPU does not wait.
         """
         if not plan.is_kept:
-            return StepShare(plan.step, UnreadBatches(self, plan.batches), self.count(plan))
+            return StepShare(plan.step, UnreadBatches(self, plan.batches), sum(map(self.count, plan.batches), NOTHING))
         open_crop = functools.cache(self.crops.open)
         batches = [self.read_batch(places, open_crop, pin_memory=pin_memory) for places in plan.batches]
         batches = batches or [self.blank()]
         return StepShare(plan.step, batches, sum((count_labels(b.labels, b.borders) for b in batches), NOTHING))
 
-    def count(self, plan: SharePlan) -> LabelCounts:
-        """Count the labels of a share, a micro-batch of them in memory at a time; no image is read."""
-        counts = NOTHING
-        for places in plan.batches:
-            counts += count_labels(*self._read_labels(places, [self.crops.open(place.draw) for place in places]))
-        return counts
+    def count(self, places: Sequence[WindowPlace]) -> LabelCounts:
+        """Count the labels of a micro-batch; no image is read."""
+        return count_labels(*self._read_labels(places, [self.crops.open(place.draw) for place in places]))
 
     def read_batch(
         self,
