@@ -13,13 +13,12 @@ import argparse
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.measure.anonymous_memory import highest_during, rss_anon
 from unet_dist import UNet
 from unet_dist.allocator import keep_freed_memory
 from unet_dist.imaging.reader import ArrayReader
@@ -120,30 +119,14 @@ def measure_memory(model: UNet, shape: tuple[int, int], window_batch: int, budge
     side = choose(model, shape, window_batch, budget_mib * MIB)
     tiles = ExactTiles(model, Recipe(), print)
     plan = tiles.plan(shape, side)
-    # The trial of the choice itself has taken the memory already: what counts is the most that the process ever had.
-    before, highest, done = _rss_anon(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            highest[0] = max(highest[0], _rss_anon())
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    predict(tiles, plan, np.zeros((*shape, 3), np.uint8), window_batch)
-    done.set()
-    watcher.join()
-    added = max(highest[0] - START, before - START)
+    before = rss_anon()  # the trial of the choice itself has taken memory already, and counts
+    highest = highest_during(lambda: predict(tiles, plan, np.zeros((*shape, 3), np.uint8), window_batch))
+    added = max(highest, before) - START
     print(f"budget {budget_mib} MiB: {len(plan)} windows of {plan.window_shape}, {window_batch} at once: "
           f"{added / MIB:.0f} MiB beyond the imports, of which weights {weights / MIB:.0f}")  # fmt: skip
 
 
-def _rss_anon() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
-
-
-START = _rss_anon()
+START = rss_anon()
 
 if __name__ == "__main__":
     main()
