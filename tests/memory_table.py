@@ -22,7 +22,7 @@ from unet_dist.models.unet import UNet
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import Peak
 from unet_dist.planner.simulation import Setting, prediction_peak, training_peak
-from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.inference import classify, window_logits, windows_at_once
 from unet_dist.tiling.training import WindowGradient
 
 
@@ -109,7 +109,8 @@ def _train(case: Case, device_type: str) -> None:
 def _predict(case: Case, device_type: str) -> None:
     model = _model(case, device_type).eval()
     pixels = torch.zeros(case.count, case.side, case.side, 3, dtype=torch.uint8)
-    classify(window_logits(model, pixels, halo=model.window_sizes.margin), None)
+    for part in pixels.split(windows_at_once(pixels.shape[1:3], device_type)):
+        classify(window_logits(model, part, halo=model.window_sizes.margin), None)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from unet_dist.losses.mixture import build_loss
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
-from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.inference import classify, window_logits, windows_at_once
 from unet_dist.tiling.training import WindowGradient
 
 _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -125,7 +125,8 @@ def prediction_peak(
             pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
         margin = model.window_sizes.margin
         with _autocast(setting):
-            compute(model, pixels, margin if halo is None else halo)
+            for part in pixels.split(windows_at_once(window, setting.device_type)):
+                compute(model, part, margin if halo is None else halo)
         del pixels
     return memory.peak
 

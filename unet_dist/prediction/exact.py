@@ -19,7 +19,7 @@ from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.prediction.values import Recipe, probabilities_of, sees_something, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan, plan_tiles, smallest_tile_size
-from unet_dist.tiling.inference import require_locality, window_logits
+from unet_dist.tiling.inference import require_locality, window_logits, windows_at_once
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -104,7 +104,7 @@ class ExactTiles:
         while True:
             try:
                 if self._side is None:
-                    return self._together(pieces, halo)
+                    return self._in_turn(pieces, halo)
                 return [self._divided(piece, self._side) for piece in pieces]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -115,6 +115,13 @@ class ExactTiles:
 
     def _mirrored_width(self, width: int) -> int:
         return int(self._model.window_sizes.round_up(width + self._locality.stride))
+
+    def _in_turn(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
+        """Compute a batch in the parts that the device computes at once."""
+        assert pieces[0].straight is not None
+        at_once = windows_at_once(pieces[0].straight.shape[:2], next(self._model.parameters()).device.type)
+        starts = range(0, len(pieces), at_once)
+        return [values for start in starts for values in self._together(pieces[start : start + at_once], halo)]
 
     def _together(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
         """Compute pieces as one batch."""

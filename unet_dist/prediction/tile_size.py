@@ -27,7 +27,7 @@ from unet_dist.planner.simulation import Setting, prediction_peak
 from unet_dist.prediction.exact import is_out_of_memory
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
-from unet_dist.tiling.inference import window_logits
+from unet_dist.tiling.inference import window_logits, windows_at_once
 
 # Share of the memory that tensors may take; the rest is for gaps between them. On a CPU by tests/measure/auto_tile.py memory:
 # of 1 GiB, 0.8 were taken in float32 and 0.9 in float64, whose convolutions unfold their input.
@@ -197,7 +197,8 @@ class _Trial:
     def _run(self, pixels: Tensor, halo: int) -> float:
         started = time.perf_counter()
         with torch.inference_mode(), self._around_forward():
-            _compute(self._recipe, self._model, pixels, halo)
+            for part in pixels.split(windows_at_once(pixels.shape[1:3], self._device.type)):
+                _compute(self._recipe, self._model, part, halo)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started

@@ -9,6 +9,7 @@ Memory: one batch of windows and its activations, whatever the image's size.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
@@ -33,6 +34,10 @@ from unet_dist.tiling.geometry import (
 )
 
 Labels = npt.NDArray[np.uint8]
+
+
+_CPU_AT_ONCE_PX = 400_000
+"""Pixels of the windows that a CPU computes together."""
 
 
 class TiledModel(Protocol):
@@ -135,6 +140,19 @@ def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:
         return [slice(0, num_classes)]
     parts = (slice(0, ignore_index), slice(ignore_index + 1, num_classes))
     return [part for part in parts if part.start < part.stop]
+
+
+def windows_at_once(window: Sequence[int], device_type: str) -> int:
+    """Say how many windows of a batch a device computes together: a GPU all of them, a CPU those that its cache bears.
+
+    A pixel took 0.76 us in a window alone and 0.89 us among four of 572 px, 0.90 and 1.25 us at 828 px, but 0.59 and 0.52 us at
+    316 px (U-Net 16 wide, float32, one thread).
+
+    Args:
+        window: height and width, px.
+        device_type: cpu or cuda.
+    """
+    return max(1, _CPU_AT_ONCE_PX // (window[0] * window[1])) if device_type == "cpu" else sys.maxsize
 
 
 @torch.inference_mode()
@@ -332,8 +350,12 @@ def _upload(pixels: Tensor, device: torch.device) -> Tensor:
 def _label_tiles(
     model: TiledModel, pixels: Tensor, windows: Sequence[Window], autocast: torch.dtype | None
 ) -> list[Tensor]:
-    logits = window_logits(model, pixels, halo=windows[0].plan.halo, autocast=autocast)
-    return _trim(classify(logits, model.ignore_index), windows)
+    halo, device_type = windows[0].plan.halo, next(model.parameters()).device.type
+    labels = [
+        classify(window_logits(model, part, halo=halo, autocast=autocast), model.ignore_index)
+        for part in pixels.split(windows_at_once(pixels.shape[1:3], device_type))
+    ]
+    return _trim(torch.cat(labels), windows)
 
 
 def _trim(values: Tensor, windows: Sequence[Window]) -> list[Tensor]:
