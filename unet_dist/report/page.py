@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ def _render(
     # Plotly writes NaN as null; what is left must be JSON for everybody.
     charts = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
     packed = json.dumps({**data, "charts": charts}, allow_nan=False, separators=(",", ":"))
-    library, scripts = _plotly(), [_web(name) for name in _SCRIPTS]
+    library, library_hash = _packed_plotly()
+    scripts = [_web(name) for name in _SCRIPTS]
     environment = Environment(
         loader=PackageLoader("unet_dist.report", "web"),
         autoescape=True,
@@ -101,21 +103,26 @@ def _render(
         charts=list(charts),
         data=packed.replace("<", "\\u003c"),  # no word in it can end the element that holds it
         style=_web("page.css"),
-        library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode("ascii"),
+        library=library,
         scripts=scripts,
-        script_hashes=" ".join(f"'sha256-{_sha256(script)}'" for script in (library, *scripts)),
+        script_hashes=" ".join(f"'sha256-{found}'" for found in (library_hash, *map(_sha256, scripts))),
         made=time.strftime("%Y-%m-%d %H:%M"),
         has_pictures=bool(data["pictures"]),
     )
 
 
-def _plotly() -> str:
-    """The library of the charts, 4.8 MB: the page holds it packed, and unpacks it once everything else stands."""
+@cache
+def _packed_plotly() -> tuple[str, str]:
+    """The library of the charts as base64 of gzip, and the hash of its text.
+
+    The page unpacks its 4.8 MB once everything else stands: Chromium takes longer to compile them than for all the rest.
+    """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise ExtraError("report: plotly is not installed. Run pip install plotly.") from None
-    return str(get_plotlyjs())
+    text = str(get_plotlyjs())
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii"), _sha256(text)
 
 
 def _web(name: str) -> str:
