@@ -92,3 +92,7 @@ def open_page(page: Path) -> tuple[float, float]:
         finally:
             browser.quit()
     return load / 1000, drawn / 1000
+
+
+if __name__ == "__main__":
+    main()
