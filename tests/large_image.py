@@ -6,8 +6,8 @@
 Makes a TIFF by streaming, predicts it under a limit on memory that the system enforces (RLIMIT_DATA), kills all processes
 once (at a share of the work) or more often (at random), starts the same command again, and predicts once more at another tile
 size, undisturbed. The files must be equal to the byte: the network computes in float64, where no rounding turns a label.
---against_half predicts an image of half the side before, which must take the same memory to 5 %. Prints what it measured;
-leaves 1 where something is not as claimed.
+--against_half predicts an image of half the side before, which must take the same memory to 5 %; --only_memory looks at nothing
+else. Prints what it measured; leaves 1 where something is not as claimed.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1, help="more than one come at random moments")
     parser.add_argument("--kill_within_s", type=float, default=15, help="of the start, where they come at random")
     parser.add_argument("--against_half", action="store_true", help="compare the memory with half the side's")
+    parser.add_argument("--only_memory", action="store_true", help="with --against_half: no kill and no other tiles")
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     parser.add_argument("--folder", type=Path, help="for the files; by default one that is deleted")
     options = parser.parse_args()
@@ -183,7 +184,9 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
         write_image(half, options.side // 2)
         small = start("half", options.tile_size, half)
         print(f"half the side: {small.wait():.1f} s", flush=True)
-    if options.kills == 1:
+    if options.only_memory:
+        pass
+    elif options.kills == 1:
         print(
             f"killed with {start_and_kill(start('killed', options.tile_size), journal, options.kill_at)} batches done",
             flush=True,
@@ -195,7 +198,10 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     if options.against_half:
         growth = max(again.peak_bytes.values()) / max(small.peak_bytes.values()) - 1
         is_flat = growth <= 0.05
-        print(f"twice the side takes {growth:+.1%} anonymous memory", flush=True)
+        most = [max(launch.peak_bytes.values()) / _MIB for launch in (small, again)]
+        print(f"twice the side takes {growth:+.1%} anonymous memory ({most[0]:.0f}, {most[1]:.0f} MiB)", flush=True)
+    if options.only_memory:
+        return 0 if is_flat else 1
     other = start("other", options.other_tile_size)
     print(f"undisturbed at tile size {options.other_tile_size}: {other.wait():.1f} s", flush=True)
     peak = max(max(launch.peak_bytes.values()) for launch in (again, other)) - before["RssAnon"]

@@ -70,7 +70,7 @@ def test_prediction_is_that_of_the_saved_network(build: Build, tmp_path: Path) -
     prediction: Any = build().subject.prediction
     assert prediction.seconds() > 0
     assert prediction.bare_seconds() > 0
-    assert (prediction.pixels, prediction.image_shape) == (48 * 80, (48, 80))
+    assert (prediction.pixels, prediction.image_shape) == (8 * 48 * 80, (48, 80))
     assert not list((tmp_path).rglob("*overlay*")), "outputs are removed"
 
 

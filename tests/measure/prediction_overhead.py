@@ -1,13 +1,18 @@
-"""Wall time of a prediction against the bare network on the same windows, with the same threads.
+"""Wall time of a prediction against the bare network on the same windows, with the same threads; and its cost by the image's size.
 
-    python tests/measure/prediction_overhead.py --side 2000 --base_channels 16
+    python -m tests.measure.prediction_overhead --size 1080x1920 --base_channels 64 --threads 2 --overlay
+    python -m tests.measure.prediction_overhead --size 1000x1000 20000x20000 --base_channels 2 --depth 1 --repeats 1
 
-Each is timed in turn, several times; the least of each counts, as other work on the machine only adds.
+Each size in turn is computed bare and predicted, from the file to the files, several times. A ratio is of one round, and the
+median of the rounds counts: what else the machine does slows both. Pictures of up to 16 megapixels are street scenes as PNG, larger
+ones TIFF. Also told: nanoseconds per pixel of the windows that are computed, and the anonymous memory in the end: what is freed is
+kept, so that this is the peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -16,44 +21,96 @@ import torch
 
 from tests.large_image import write_image
 from unet_dist import UNet
+from unet_dist.allocator import keep_freed_memory
+from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.imaging.reader import open_image
+from unet_dist.imaging.writer import write_picture
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
 from unet_dist.prediction.journal import Journal
-from unet_dist.prediction.run import Work, compute_share, finish_shared, share_of
+from unet_dist.prediction.run import compute_share, finish_shared, share_of
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.work import Work
+
+_LARGEST_PICTURE_PX = 16_000_000
+_MIB = 2**20
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=2000, help="of the image, px")
+    parser.add_argument("--size", nargs="+", default=["1080x1920"], help="height x width of the image, px")
+    parser.add_argument("--images", type=int, default=1, help="of each size")
     parser.add_argument("--base_channels", type=int, default=16)
+    parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--tile_size", type=int, default=572)
     parser.add_argument("--window_batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ignore_index", type=int)
+    parser.add_argument("--overlay", action="store_true", help="write overlays, too")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    model = UNet(3, 35, base_channels=options.base_channels).eval()
+    model = UNet(
+        3, 35, base_channels=options.base_channels, depth=options.depth, ignore_index=options.ignore_index
+    ).eval()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_image(folder / "large.tif", options.side)
-        bare, whole = [], []
-        for repeat in range(options.repeats):
-            work = _lay_out(model, folder / "large.tif", folder / str(repeat), options)
-            bare.append(_bare_s(model, work))
-            whole.append(_prediction_s(work))
-        print(f"{len(work.plans[0])} windows of {work.plans[0].window_shape}: bare {min(bare):.2f} s, "
-              f"prediction {min(whole):.2f} s, ratio {min(whole) / min(bare):.3f}")  # fmt: skip
+        for size in options.size:
+            folder = Path(name) / size
+            folder.mkdir()
+            shape = tuple(map(int, size.split("x")))
+            images = [_write(folder / f"image{number}", shape, number) for number in range(options.images)]
+            _measure(model, images, folder, size, options)
 
 
-def _lay_out(model: UNet, image: Path, output: Path, options: argparse.Namespace) -> Work:
+def _write(path: Path, shape: tuple[int, ...], seed: int) -> Path:
+    """Write an image: a street scene, or a large square TIFF."""
+    height, width = shape
+    if height * width <= _LARGEST_PICTURE_PX:
+        path = path.with_suffix(".png")
+        write_picture(path, SyntheticScenes(1, height, width, seed=seed).render(0)[0])
+    else:
+        assert height == width, f"a large image is square, not {shape}"
+        path = path.with_suffix(".tif")
+        write_image(path, height)
+    return path
+
+
+def _measure(model: UNet, images: list[Path], folder: Path, size: str, options: argparse.Namespace) -> None:
+    bare, whole, peak = [], [], 0
+    for repeat in range(options.repeats + 1):
+        work = _lay_out(model, images, folder / str(repeat), options)
+        bare_s, whole_s = _bare_s(model, work), _prediction_s(work)
+        peak = max(peak, _anonymous_bytes())
+        if repeat or options.repeats == 1:  # otherwise the first warms up
+            bare.append(bare_s)
+            whole.append(whole_s)
+        if options.repeats == 1:
+            break
+    height, width = work.plans[0].window_shape
+    pixels = sum(map(len, work.plans)) * height * width
+    ratios = [top / bottom for top, bottom in zip(whole, bare, strict=True)]
+    print(
+        f"{size}: {sum(map(len, work.plans))} windows of {height}x{width}: bare {statistics.median(bare):.2f} s, prediction "
+        f"{statistics.median(whole):.2f} s, ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}); "
+        f"{statistics.median(whole) / pixels * 1e9:.1f} ns a window pixel; {peak / _MIB:.0f} MiB anonymous",
+        flush=True,
+    )
+
+
+def _lay_out(model: UNet, images: list[Path], output: Path, options: argparse.Namespace) -> Work:
     output.mkdir()
     recipe, journal = Recipe(), Journal(output)
     jobs = make_jobs(
-        [image], output, open_reader=open_image, in_channels=3, rasters=["labels"], format="auto", overlay=False
+        images,
+        output,
+        open_reader=open_image,
+        in_channels=3,
+        rasters=["labels"],
+        format="auto",
+        overlay=options.overlay,
     )
     journal.begin({})
     return Work(
@@ -70,9 +127,12 @@ def _lay_out(model: UNet, image: Path, output: Path, options: argparse.Namespace
 
 @torch.inference_mode()
 def _bare_s(model: UNet, work: Work) -> float:
+    images = torch.zeros(max(map(len, work.batches)), 3, *work.plans[0].window_shape).contiguous(
+        memory_format=torch.channels_last
+    )
     started_s = time.perf_counter()
     for refs in work.batches:
-        model(torch.zeros(len(refs), 3, *work.plans[0].window_shape).contiguous(memory_format=torch.channels_last))
+        model(images[: len(refs)])
     return time.perf_counter() - started_s
 
 
@@ -83,6 +143,11 @@ def _prediction_s(work: Work) -> float:
     compute_share(work, share, done, 0)
     assert finish_shared(work, share, 0, 1)
     return time.perf_counter() - started_s
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
 if __name__ == "__main__":

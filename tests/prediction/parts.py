@@ -16,8 +16,9 @@ from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, OpenReader, make_jobs
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.run import Tiles, Work, compute_share, finish_shared, share_of
+from unet_dist.prediction.run import compute_share, finish_shared, share_of
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.work import Tiles, Work
 
 
 def build(*, dtype: torch.dtype = torch.float64, depth: int = 2, num_classes: int = 5, **options: Any) -> UNet:
@@ -89,7 +90,7 @@ class Prediction:
             open_reader=open_reader,
         )
 
-    def launch(self, world_size: int = 1, *, batches: Sequence[int | None] | None = None) -> bool:
+    def launch(self, world_size: int = 1, *, batches: Sequence[int | None] | None = None, finishers: int = 1) -> bool:
         """Start or go on; rank r stops before its batch number batches[r]. Says whether it is complete."""
         if self.journal.settings() is None:
             self.journal.begin({})
@@ -107,7 +108,7 @@ class Prediction:
 
             # Each sees what was done at the start, as real processes do.
             seen = Done(set(done.batches), set(done.images))
-            compute_share(self.work, share, seen, rank, is_stopped=is_stopped)
+            compute_share(self.work, share, seen, rank, is_stopped=is_stopped, finishers=finishers)
         complete = [finish_shared(self.work, share, rank, world_size) for rank, share in enumerate(shares)]
         assert len(set(complete)) == 1, complete
         if complete[0]:

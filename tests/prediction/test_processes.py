@@ -17,7 +17,7 @@ import pytest
 
 from tests import large_image
 from tests.prediction.parts import Prediction, build, contents, write_images
-from unet_dist.prediction import run
+from unet_dist.prediction import writing
 from unet_dist.prediction.journal import FOLDER, Journal
 
 pytestmark = pytest.mark.processes
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_twenty_kills_at_random_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_COMMIT_S", 0.02)  # or a prediction this small would never reach its journal
+    monkeypatch.setattr(writing, "COMMIT_S", 0.02)  # or a prediction this small would never reach its journal
     sources = write_images(tmp_path / "in", [(90, 130), (150, 210), (64, 64), (20, 33)])
     assert Prediction(tmp_path / "undisturbed", sources, window_batch=1).launch()
     prediction = Prediction(tmp_path / "killed", sources, window_batch=1)

@@ -22,9 +22,11 @@ from tests.prediction.parts import Prediction, build, contents, draw, write_imag
 from unet_dist import predict_image
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.reader import open_image
+from unet_dist.prediction import writing
 from unet_dist.prediction.journal import FOLDER, DoneList, Journal
 from unet_dist.prediction.run import wait_for_others
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.writing import finish_image
 
 SHAPES = [(70, 150), (33, 40), (70, 150), (90, 64)]
 
@@ -126,6 +128,28 @@ def test_images_of_one_rank_are_finished_on_the_way(sources: list[Path], tmp_pat
     finished = prediction.journal.done().images
     assert len(finished) == len(sources) - 1
     assert len(list(prediction.journal.folder.glob("*.labels"))) == 1, "their rasters in the making are gone"
+
+
+@pytest.mark.parametrize("limit_px", [1, 20_000])
+def test_images_are_finished_beside_each_other_within_a_limit(
+    undisturbed: dict[str, bytes], sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_px: int
+) -> None:
+    now: list[int] = []
+    most = 0
+
+    def finish_counted(work: Any, image: int) -> None:
+        nonlocal most
+        height, width = work.jobs[image].shape
+        now.append(height * width)
+        most = max(most, sum(now) if len(now) > 1 else 0)
+        finish_image(work, image)
+        now.remove(height * width)
+
+    monkeypatch.setattr(writing, "finish_image", finish_counted)
+    monkeypatch.setattr(writing, "DEFAULT_MAX_PIXELS", limit_px)
+    assert Prediction(tmp_path, sources).launch(finishers=4)
+    assert contents(tmp_path) == undisturbed
+    assert most <= limit_px
 
 
 @pytest.mark.parametrize("format", ["png", "tiff", "zarr"])

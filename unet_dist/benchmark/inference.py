@@ -23,8 +23,9 @@ from unet_dist.imaging.writer import write_picture
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.run import Work, compute_share, finish_shared, share_of, wait_for_others
+from unet_dist.prediction.run import compute_share, finish_shared, share_of, wait_for_others
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.work import Work
 from unet_dist.tiling.inference import normalise
 
 LARGEST_SIDE_PX = 4096
@@ -64,6 +65,7 @@ class Prediction:
         self._recipe = Recipe()
         self._tiles = ExactTiles(model, self._recipe, lambda _: None)
         self._count = 0
+        self.num_images = len(self._images)
         plans = [self._tiles.plan(shape_of(image), tile_size) for image in images]
         self.pixels = sum(plan.image_shape[0] * plan.image_shape[1] for plan in plans)
         self.windows = sum(map(len, plans))

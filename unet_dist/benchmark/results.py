@@ -37,6 +37,7 @@ class Amounts:
         flops: of a step, by the process that has most to do.
         share_crops: that one process reads for a step.
         image_pixels: of the images predicted, by all processes.
+        images: that many.
         world_size: processes that take part.
     """
 
@@ -45,6 +46,7 @@ class Amounts:
     flops: int
     share_crops: float
     image_pixels: int = 0
+    images: int = 0
     world_size: int = 1
 
 

@@ -51,7 +51,7 @@ def result_table(result: Result, precision: str, image_shape: tuple[int, int] | 
         ("data path alone, a step's crops", READ, time_text),
         ("  crops/s", "crops_read_per_s", number),
         None,
-        (f"prediction, {_count(amounts.world_size, 'image')} of {image}", PREDICT, time_text),
+        (f"prediction, {_count(amounts.images, 'image')} of {image}", PREDICT, time_text),
         ("  bare network, same windows", PREDICT_BARE, time_text),
         ("  prediction / bare", "prediction_over_bare", times),
         ("  megapixels/s", "predicted_megapixels_per_s", number),

@@ -32,6 +32,9 @@ from unet_dist.tiling.training import WindowGradient
 from unet_dist.tracking import Teller
 from unet_dist.trainer import Parts
 
+_PREDICTED_PX, _MOST_IMAGES = 1080 * 1920, 8
+"""Pixels that a process predicts, in whole images, and how many of them at most: one of 1080x1920, or 8 of 360x480."""
+
 LAYER_PASSES = 5
 _LAYER_SHARE = 0.15
 """Of the seconds of a setting, at most, for its layers."""
@@ -136,7 +139,11 @@ class Setting:
         )
 
     def _prediction(self, folder: Path, model_folder: Path) -> Prediction | None:
-        """A prediction of as many images of the validation split as there are processes; None where there is none."""
+        """A prediction of images of the validation split, as many for each process; None without exact tiles.
+
+        One small image would be a single batch, of which nothing can be read or written beside the computing: what `predict`
+        does with a folder is another thing.
+        """
         processes, config = self.parts.processes, self.config
         if not self._predicts:
             return None
@@ -144,7 +151,9 @@ class Setting:
         if processes.is_main:
             images.mkdir(parents=True)
             samples = self.cache.split("validation")
-            write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(processes.world_size)])
+            height, width = image_pixels(samples.image(0)).shape[:2]
+            count = processes.world_size * max(1, min(_MOST_IMAGES, _PREDICTED_PX // (height * width)))
+            write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(count)])
         processes.barrier()
         model, _, _ = load_run(str(model_folder / "model"), processes.device)
         return Prediction(
@@ -170,6 +179,7 @@ class Setting:
             flops=max(parts.processes.gather(flops_of(share, count))),
             share_crops=self.config.schedule.batch_size / parts.processes.world_size,
             image_pixels=self.subject.prediction.pixels if self.subject.prediction else 0,
+            images=self.subject.prediction.num_images if self.subject.prediction else 0,
             world_size=parts.processes.world_size,
         )
 

@@ -26,9 +26,7 @@ from unet_dist.prediction.jobs import Job, OpenReader, describe, find_sources, m
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.progress import Progress, show_progress
 from unet_dist.prediction.run import (
-    Tiles,
     Totals,
-    Work,
     compute_share,
     finish_shared,
     input_records,
@@ -38,12 +36,15 @@ from unet_dist.prediction.run import (
 from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.whole import WholeImages
+from unet_dist.prediction.work import Tiles, Work
 from unet_dist.stopping import NO_WISH, StopWish
 from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.tracking import Teller
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
 _SHARE_OF_FREE = 0.8
+_MOST_FINISHERS = 8
+"""Assumption: an overlay of 1080x1920 takes a core 0.3 s, and a GPU that computes one faster than in 40 ms is rare."""
 
 
 def run(words: Sequence[str], options: PredictOptions) -> None:
@@ -215,7 +216,15 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
         return work.journal.is_asked_to_stop()
 
     with _shown(work, agreed.done, teller):
-        compute_share(work, share, agreed.done, rank, is_stopped=is_stopped, around_forward=processes.autocast)
+        compute_share(
+            work,
+            share,
+            agreed.done,
+            rank,
+            is_stopped=is_stopped,
+            around_forward=processes.autocast,
+            finishers=_num_finishers(processes.device),
+        )
         timeout_s = prediction.options.collective_timeout_s
         wait_for_others(work.journal, world_size, timeout_s, is_stopped=is_stopped)
         processes.barrier()
@@ -291,6 +300,13 @@ def _make_tiles(
             f"{error} Or add --blend true: then the labels do depend on the tile size; or "
             "--whole true: then memory grows with the image."
         ) from None
+
+
+def _num_finishers(device: torch.device) -> int:
+    """Images whose files are made at once: beside a GPU the cores have nothing else to do, on a CPU they compute."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(_MOST_FINISHERS, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _digest(model: Any) -> str:

@@ -24,8 +24,9 @@ from unet_dist.imaging.writer import write_overlay
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.run import Tiles, Work, compute_share, share_of
+from unet_dist.prediction.run import compute_share, share_of
 from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.work import Tiles, Work
 
 VIEW_SIDE_PX = 1600
 """Longest side of the view: about what a screen shows."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unet_dist.prediction.journal import Done
-from unet_dist.prediction.run import Totals, Work
+from unet_dist.prediction.run import Totals
+from unet_dist.prediction.work import Work
 from unet_dist.tracking import ProgressBar, duration
 
 _LOOK_S = 1.0

@@ -17,83 +17,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from torch import Tensor
+from typing import Any
 
 from unet_dist.errors import DataError, LaunchError
-from unet_dist.files import sync_folder
 from unet_dist.imaging.image import ImageReader
-from unet_dist.imaging.palette import class_palette
-from unet_dist.imaging.raster import write_raster
-from unet_dist.imaging.scratch import Scratch
-from unet_dist.imaging.writer import write_overlay
 from unet_dist.prediction.exact import Piece
-from unet_dist.prediction.jobs import Job, OpenReader
+from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.shares import Share, share_finishing, share_out
-from unet_dist.prediction.values import Recipe, blank
-from unet_dist.tiling.batches import BatchPlan, plan_batches
-from unet_dist.tiling.geometry import Tile, TilePlan
+from unet_dist.prediction.work import Values, Work
+from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
 
 _AHEAD = 2
 """Batches read ahead, and batches computed and not yet written."""
-_COMMIT_S = 2.0
-"""Work that a kill may cost: batches go into the journal this often, as each time waits for the disk."""
-
-Values = dict[str, Tensor]
-
-
-class Tiles(Protocol):
-    """How tiles are planned, read and computed: exactly or blended."""
-
-    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan: ...
-    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece: ...
-    def compute(self, pieces: Sequence[Piece], halo: int) -> list[Values]: ...
-
-
-class Work:
-    """What there is to do, the same on every process.
-
-    Args:
-        window_batch: windows computed at once.
-        recipe: which rasters are made.
-    """
-
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        journal: Journal,
-        tiles: Tiles,
-        recipe: Recipe,
-        *,
-        num_classes: int,
-        tile_size: int,
-        window_batch: int,
-        open_reader: OpenReader,
-    ) -> None:
-        self.jobs = jobs
-        self.journal = journal
-        self.tiles = tiles
-        self.num_classes = num_classes
-        self.rasters = recipe.rasters(num_classes)
-        self.open_reader = open_reader
-        self.plans = [tiles.plan(job.shape, tile_size) for job in jobs]
-        self.batches: BatchPlan = plan_batches(self.plans, window_batch)
-
-    def without_lost(self, done: Done) -> Done:
-        """Take out of the journal what somebody has deleted since: outputs, or rasters in the making."""
-        images = {i for i in done.images if all(path.exists() for path in self.jobs[i].outputs.values())}
-        batches = {
-            number
-            for number in done.batches
-            if all(image in images or self._has_scratch(image) for image in {r.image for r in self.batches[number]})
-        }
-        return Done(batches, images)
-
-    def _has_scratch(self, image: int) -> bool:
-        return all(self.journal.scratch_path(image, kind).exists() for kind in self.rasters)
 
 
 def compute_share(
@@ -104,6 +40,7 @@ def compute_share(
     *,
     is_stopped: Callable[[], bool] = lambda: False,
     around_forward: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    finishers: int = 1,
 ) -> None:
     """Compute one process's share and finish the images that are its own; returns early when stopped.
 
@@ -111,6 +48,7 @@ def compute_share(
         done: what was done before this launch.
         is_stopped: asked before each batch.
         around_forward: context of the forward pass.
+        finishers: images whose outputs are made at once, beside the computing.
 
     Raises:
         DataError, ConfigError: the first failure of reading, computing or writing.
@@ -118,7 +56,7 @@ def compute_share(
     with ExitStack() as stack:
         stack.enter_context(_short_of_memory())
         reader = stack.enter_context(_Reading(work))
-        writer = stack.enter_context(_Writing(work, share, done, rank))
+        writer = stack.enter_context(Writing(work, share, done, rank, finishers))
         # Left in reverse: first the threads stop, then what they use is closed.
         reads = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="reader")))
         writes = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="writer")))
@@ -133,7 +71,7 @@ def compute_share(
             number, future = reading.popleft()
             pieces = future.result()
             with around_forward():
-                values = _compute(work, number, pieces)
+                values = Fetching(_compute(work, number, pieces))
             writing.append(writes.submit(writer.write, number, pieces, values))
             while len(writing) > _AHEAD:
                 writing.popleft().result()
@@ -198,113 +136,6 @@ class _Reading(AbstractContextManager["_Reading"]):
     def __exit__(self, *_: object) -> None:
         for reader in self._readers.values():
             reader.close()
-
-
-class _Writing(AbstractContextManager["_Writing"]):
-    """Writes values into rasters in the making, keeps the journal, and finishes the images of this process."""
-
-    def __init__(self, work: Work, share: Share, done: Done, rank: int) -> None:
-        self._work = work
-        self._remaining = dict(share.remaining)
-        self._finished = done.images  # rewritten by nobody: their rasters in the making are gone
-        self._list = DoneList(work.journal, rank)
-        self._scratches: dict[tuple[int, str], Scratch] = {}
-        self._uncommitted: list[int] = []
-        self._has_new_files = False
-        self._committed_s = time.monotonic()
-
-    def write(self, number: int, pieces: Sequence[Piece], values: Sequence[Values | None]) -> None:
-        """Write a batch."""
-        for piece, entry in zip(pieces, values, strict=True):
-            if piece.image in self._finished:
-                continue
-            for kind in self._work.rasters:
-                scratch = self._scratch(piece.image, kind)
-                if entry is None:
-                    part = np.zeros((*scratch.shape[:-2], piece.tile.height, piece.tile.width), scratch.dtype)
-                else:
-                    part = entry[kind].cpu().numpy()  # here the device is waited for
-                scratch.write(piece.tile.row, piece.tile.col, blank(kind, part, piece.seen))
-        self._uncommitted.append(number)
-        complete = []
-        for image in {piece.image for piece in pieces}:
-            if image in self._remaining:
-                self._remaining[image] -= 1
-                if self._remaining[image] == 0:
-                    complete.append(image)
-        if complete or time.monotonic() - self._committed_s > _COMMIT_S:
-            self._commit()
-        for image in sorted(complete):
-            self.finish(image)
-
-    def finish(self, image: int) -> None:
-        """Make the outputs of an image whose rasters are complete."""
-        for kind in self._work.rasters:
-            if (image, kind) in self._scratches:
-                self._scratches.pop((image, kind)).close()
-        finish_image(self._work, image)
-        self._list.append(images=[image])
-        remove_scratches(self._work, image)
-
-    def end(self) -> None:
-        """Say that nothing more comes."""
-        self._commit()
-        self._list.append(is_end=True)
-
-    def __exit__(self, *_: object) -> None:
-        for scratch in self._scratches.values():
-            scratch.close()
-
-    def _scratch(self, image: int, kind: str) -> Scratch:
-        if (image, kind) not in self._scratches:
-            planes, dtype = self._work.rasters[kind]
-            path = self._work.journal.scratch_path(image, kind)
-            self._has_new_files |= not path.exists()
-            self._scratches[image, kind] = Scratch(path, (*planes, *self._work.jobs[image].shape), dtype)
-        return self._scratches[image, kind]
-
-    def _commit(self) -> None:
-        """Put what is written into the journal, once it is on the disk."""
-        if self._uncommitted:
-            for scratch in self._scratches.values():
-                scratch.flush()
-            if self._has_new_files:
-                sync_folder(self._work.journal.folder)
-                self._has_new_files = False
-            self._list.append(batches=self._uncommitted)
-            self._uncommitted.clear()
-            self._close_idle()
-        self._committed_s = time.monotonic()
-
-    def _close_idle(self) -> None:
-        """Keep a few rasters open: those of images shared with other processes are not closed by finishing."""
-        for key in list(self._scratches)[: -4 * len(self._work.rasters)]:
-            self._scratches.pop(key).close()
-
-
-def finish_image(work: Work, image: int) -> None:
-    """Make the outputs of an image from its rasters, each whole or not at all.
-
-    Raises:
-        DataError: an output cannot be written.
-    """
-    job, palette = work.jobs[image], class_palette(work.num_classes)
-    with ExitStack() as stack:
-        reader = stack.enter_context(work.open_reader(job.source))
-        for kind, (planes, dtype) in work.rasters.items():
-            path = work.journal.scratch_path(image, kind)
-            scratch = stack.enter_context(Scratch(path, (*planes, *job.shape), dtype))
-            values = scratch.values()
-            colours = palette if kind == "labels" else None
-            write_raster(job.outputs[kind], values, palette=colours, placement=reader.placement)
-            if kind == "labels" and job.overlay is not None:
-                write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
-
-
-def remove_scratches(work: Work, image: int) -> None:
-    """Delete the rasters in the making of a finished image."""
-    for kind in work.rasters:
-        work.journal.scratch_path(image, kind).unlink(missing_ok=True)
 
 
 def finish_shared(work: Work, share: Share, rank: int, world_size: int) -> bool:

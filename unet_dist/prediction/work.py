@@ -1,0 +1,72 @@
+"""What there is to do in a prediction, the same on every process.
+
+Owns how images, tiles and batches belong together, and what of a journal still counts. Must not know who does it, or when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from unet_dist.imaging.image import ImageReader
+from unet_dist.prediction.exact import Piece
+from unet_dist.prediction.jobs import Job, OpenReader
+from unet_dist.prediction.journal import Done, Journal
+from unet_dist.prediction.values import Recipe
+from unet_dist.tiling.batches import BatchPlan, plan_batches
+from unet_dist.tiling.geometry import Tile, TilePlan
+
+Values = dict[str, Tensor]
+
+
+class Tiles(Protocol):
+    """How tiles are planned, read and computed: exactly or blended."""
+
+    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan: ...
+    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece: ...
+    def compute(self, pieces: Sequence[Piece], halo: int) -> list[Values]: ...
+
+
+class Work:
+    """What there is to do, the same on every process.
+
+    Args:
+        window_batch: windows computed at once.
+        recipe: which rasters are made.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        journal: Journal,
+        tiles: Tiles,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        tile_size: int,
+        window_batch: int,
+        open_reader: OpenReader,
+    ) -> None:
+        self.jobs = jobs
+        self.journal = journal
+        self.tiles = tiles
+        self.num_classes = num_classes
+        self.rasters = recipe.rasters(num_classes)
+        self.open_reader = open_reader
+        self.plans = [tiles.plan(job.shape, tile_size) for job in jobs]
+        self.batches: BatchPlan = plan_batches(self.plans, window_batch)
+
+    def without_lost(self, done: Done) -> Done:
+        """Take out of the journal what somebody has deleted since: outputs, or rasters in the making."""
+        images = {i for i in done.images if all(path.exists() for path in self.jobs[i].outputs.values())}
+        batches = {
+            number
+            for number in done.batches
+            if all(image in images or self._has_scratch(image) for image in {r.image for r in self.batches[number]})
+        }
+        return Done(batches, images)
+
+    def _has_scratch(self, image: int) -> bool:
+        return all(self.journal.scratch_path(image, kind).exists() for kind in self.rasters)

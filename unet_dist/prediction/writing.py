@@ -1,0 +1,165 @@
+"""Values into files: rasters in the making, the journal of what is in them, and the outputs of what is complete.
+
+Owns the order in which things reach the disk. Images are finished beside the writing, as many at once as it is told, for a picture
+is compressed more slowly than a GPU computes it. Must not know how values come about.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+
+import numpy as np
+
+from unet_dist.files import sync_folder
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.raster import write_raster
+from unet_dist.imaging.scratch import Scratch
+from unet_dist.imaging.writer import write_overlay
+from unet_dist.prediction.exact import Piece
+from unet_dist.prediction.fetching import Fetching
+from unet_dist.prediction.journal import Done, DoneList
+from unet_dist.prediction.shares import Share
+from unet_dist.prediction.values import blank
+from unet_dist.prediction.work import Work
+
+COMMIT_S = 2.0
+"""Work that a kill may cost: batches go into the journal this often, as each time waits for the disk."""
+
+
+class Writing(AbstractContextManager["Writing"]):
+    """Writes values into rasters in the making, keeps the journal, and finishes the images of this process.
+
+    Args:
+        finishers: images finished at once.
+    """
+
+    def __init__(self, work: Work, share: Share, done: Done, rank: int, finishers: int) -> None:
+        self._work = work
+        self._remaining = dict(share.remaining)
+        self._finished = done.images  # rewritten by nobody: their rasters in the making are gone
+        self._list = DoneList(work.journal, rank)
+        self._scratches: dict[tuple[int, str], Scratch] = {}
+        self._uncommitted: list[int] = []
+        self._has_new_files = False
+        self._committed_s = time.monotonic()
+        self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finisher")
+        self._finishing: deque[tuple[int, Future[int]]] = deque()
+        self._finishers.submit(int).result()  # one starts now: when memory is short it could not
+
+    def write(self, number: int, pieces: Sequence[Piece], values: Fetching) -> None:
+        """Write a batch."""
+        for piece, entry in zip(pieces, values.wait(), strict=True):
+            if piece.image in self._finished:
+                continue
+            for kind in self._work.rasters:
+                scratch = self._scratch(piece.image, kind)
+                if entry is None:
+                    part = np.zeros((*scratch.shape[:-2], piece.tile.height, piece.tile.width), scratch.dtype)
+                else:
+                    part = entry[kind]
+                scratch.write(piece.tile.row, piece.tile.col, blank(kind, part, piece.seen))
+        self._uncommitted.append(number)
+        complete = []
+        for image in {piece.image for piece in pieces}:
+            if image in self._remaining:
+                self._remaining[image] -= 1
+                if self._remaining[image] == 0:
+                    complete.append(image)
+        if complete or time.monotonic() - self._committed_s > COMMIT_S:
+            self._commit()
+        for image in sorted(complete):
+            self.finish(image)
+        self._settle(is_all=False)
+
+    def finish(self, image: int) -> None:
+        """Begin to make the outputs of an image whose rasters are complete; waits where too much is being made already."""
+        for kind in self._work.rasters:
+            if (image, kind) in self._scratches:
+                self._scratches.pop((image, kind)).close()
+        height, width = self._work.jobs[image].shape
+        # An overlay is made in memory, and however many are, they are to take no more than the largest would.
+        while self._finishing and sum(size for size, _ in self._finishing) + height * width > DEFAULT_MAX_PIXELS:
+            self._settle_one()
+        self._finishing.append((height * width, self._finishers.submit(self._make_outputs, image)))
+
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self._settle(is_all=True)
+        self._commit()
+        self._list.append(is_end=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._finishers.shutdown(wait=True, cancel_futures=True)
+        for scratch in self._scratches.values():
+            scratch.close()
+
+    def _make_outputs(self, image: int) -> int:
+        finish_image(self._work, image)
+        return image
+
+    def _settle(self, *, is_all: bool) -> None:
+        """Put the images that are finished into the journal; raises what became of the others."""
+        while self._finishing and (is_all or self._finishing[0][1].done()):
+            self._settle_one()
+
+    def _settle_one(self) -> None:
+        _, future = self._finishing.popleft()
+        image = future.result()
+        self._list.append(images=[image])
+        remove_scratches(self._work, image)
+
+    def _scratch(self, image: int, kind: str) -> Scratch:
+        if (image, kind) not in self._scratches:
+            planes, dtype = self._work.rasters[kind]
+            path = self._work.journal.scratch_path(image, kind)
+            self._has_new_files |= not path.exists()
+            self._scratches[image, kind] = Scratch(path, (*planes, *self._work.jobs[image].shape), dtype)
+        return self._scratches[image, kind]
+
+    def _commit(self) -> None:
+        """Put what is written into the journal, once it is on the disk."""
+        if self._uncommitted:
+            for scratch in self._scratches.values():
+                scratch.flush()
+            if self._has_new_files:
+                sync_folder(self._work.journal.folder)
+                self._has_new_files = False
+            self._list.append(batches=self._uncommitted)
+            self._uncommitted.clear()
+            self._close_idle()
+        self._committed_s = time.monotonic()
+
+    def _close_idle(self) -> None:
+        """Keep a few rasters open: those of images shared with other processes are not closed by finishing."""
+        for key in list(self._scratches)[: -4 * len(self._work.rasters)]:
+            self._scratches.pop(key).close()
+
+
+def finish_image(work: Work, image: int) -> None:
+    """Make the outputs of an image from its rasters, each whole or not at all.
+
+    Raises:
+        DataError: an output cannot be written.
+    """
+    job, palette = work.jobs[image], class_palette(work.num_classes)
+    with ExitStack() as stack:
+        reader = stack.enter_context(work.open_reader(job.source))
+        for kind, (planes, dtype) in work.rasters.items():
+            path = work.journal.scratch_path(image, kind)
+            scratch = stack.enter_context(Scratch(path, (*planes, *job.shape), dtype))
+            values = scratch.values()
+            colours = palette if kind == "labels" else None
+            write_raster(job.outputs[kind], values, palette=colours, placement=reader.placement)
+            if kind == "labels" and job.overlay is not None:
+                write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
+
+
+def remove_scratches(work: Work, image: int) -> None:
+    """Delete the rasters in the making of a finished image."""
+    for kind in work.rasters:
+        work.journal.scratch_path(image, kind).unlink(missing_ok=True)
