@@ -5,6 +5,7 @@ Owns the search. The numbers come from simulation.py; sizes and tiles from geome
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,11 +15,11 @@ from unet_dist.tiling.geometry import TilePlan, covering_tile_size, plan_tiles, 
 
 # Outside of torch's record: the CUDA context with its kernels. assumption: not measured, no GPU was at hand.
 CUDA_CONTEXT_BYTES = 600 * 2**20
-# A window's time beside its pixels (Python, reading, transfers). assumption: as 20,000 px, about 10 ms at width 64 on 2 cores.
-WINDOW_OVERHEAD_PX = 20_000
-# On a CPU a pixel of a larger window takes longer: 15 windows of 572 px took 6.6 s and one of 1276 x 2108 px took 7.9 s (width
-# 64, 2 cores), which is the power 0.36 of its pixels.
-CPU_GROWTH, CPU_FLAT_PX = 0.36, 572 * 572
+# A window's time beside its pixels (Python, reading, transfers). assumption: as 5,000 px, some 4 ms at width 16 on one core.
+WINDOW_OVERHEAD_PX = 5_000
+# On a CPU a pixel of a larger window takes longer, as its layers leave the cache: against one of 556 x 572 px 1.29, 1.39, 1.87 and
+# 2.08 times as long at 0.49, 0.61, 1.46 and 2.69 Mpx (tests/measure/auto_tile.py time: width 16, one core).
+CPU_GROWTH, CPU_FLAT_PX = 0.55, 556 * 572
 LARGEST_SIDE_PX = 65_536
 
 
@@ -111,7 +112,7 @@ def largest_micro_batch(setting: Setting, memory_bytes: int, share: int, window:
 def relative_time(plan: TilePlan, device_type: str) -> float:
     """Predicted time of a plan in units of a pixel's."""
     pixels = plan.window_shape[0] * plan.window_shape[1]
-    growth = max(1.0, pixels / CPU_FLAT_PX) ** CPU_GROWTH if device_type == "cpu" else 1.0
+    growth = 1 + CPU_GROWTH * math.log(max(1.0, pixels / CPU_FLAT_PX)) if device_type == "cpu" else 1.0
     return len(plan) * (pixels * growth + WINDOW_OVERHEAD_PX)
 
 
