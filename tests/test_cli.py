@@ -16,6 +16,8 @@ from unet_dist.cli import COMMANDS, main, parse_config, parse_options, run
 from unet_dist.config import KEYS
 from unet_dist.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def parsed(*words: str) -> dict[str, Any]:
     """The flat config of `train` with these words."""
@@ -164,6 +166,13 @@ def test_value_in_a_file_is_judged_like_a_word(write_yaml: Any, line: str) -> No
         ConfigError, match=f"^{key}: got '{value.capitalize() if value == 'true' else value}', expected "
     ):
         parsed(write_yaml(line))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_folder_is_understood(path: Path) -> None:
+    said = {line.split(":")[0] for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}
+    assert said <= set(KEYS)
+    assert parse_config("train", [str(path)]).flat()["output_path"] != "output", "each has a folder of its own"
 
 
 def test_run_is_required() -> None:
