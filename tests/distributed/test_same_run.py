@@ -64,13 +64,14 @@ def test_losses_of_20_steps_agree(lab: Laboratory, name: str) -> None:
     assert column(cut, "train", "learning_rate") == column(alone, "train", "learning_rate")
 
 
-@pytest.mark.parametrize(("name", "done"), [("moved-2", 10), ("moved-3", 15), ("moved-back-1", 10)])
+@pytest.mark.parametrize(("name", "done"), [("moved-2", 10), ("moved-3", 15), ("moved-back-1", 10), ("cut-anew-1", 10)])
 def test_losses_agree_after_a_resume_on_other_processes(lab: Laboratory, name: str, done: int) -> None:
-    """Begun by one process, gone on with by two and then by three; and from three back to one."""
+    """Begun by one process, gone on with by two and then by three; from three back to one; and in smaller micro-batches."""
     alone = run_of(lab, "float64-1")
-    if name == "moved-back-1":
-        begun = run_of(lab, "float64-3") / "checkpoints/step-00000010"
-        moved = lab.alone_once(name, dtype="float64", resume=begun)
+    if name.endswith("-1"):
+        begun = run_of(lab, "float64-3" if name == "moved-back-1" else "float64-1") / "checkpoints/step-00000010"
+        cut = {"micro_batch_size": 1} if name == "cut-anew-1" else {}
+        moved = lab.alone_once(name, dtype="float64", resume=begun, **cut)
     else:
         moved = lab.together(int(name[-1])) / name
     assert column(moved, "train", "step") == list(range(done + 1, 21))
