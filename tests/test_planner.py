@@ -11,6 +11,7 @@ import torch
 from tests.memory_table import CASES, Case, measure, predict
 from unet_dist.cli import parse_plan
 from unet_dist.cli import run as run_command
+from unet_dist.commands.plan import _plan
 from unet_dist.errors import ConfigError
 from unet_dist.loss_terms import LOSSES
 from unet_dist.models.unet import UNet
@@ -28,6 +29,7 @@ from unet_dist.planner.fitting import (
 from unet_dist.planner.memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS
 from unet_dist.planner.simulation import Setting, prediction_peak, training_flops, training_peak
 from unet_dist.tiling.geometry import covering_tile_size, plan_tiles, smallest_tile_size
+from unet_dist.tracking import Teller
 
 SHALLOW = (("base_channels", 4), ("depth", 1), ("num_classes", 5))
 ON_CPU = Setting(UNet, SHALLOW, device_type="cpu")
@@ -148,6 +150,20 @@ def test_plan_reads_well_and_says_what_to_change(capsys: pytest.CaptureFixture[s
     words = " ".join(capsys.readouterr().out.split())
     assert "The run fits" in words
     assert "as synthetic_size says" in words
+
+
+def test_windows_read_ahead_do_not_grow_with_the_input() -> None:
+    """Of a share of many tiles a few micro-batches are in memory; of a small one, this step's and the next's."""
+    words = ["--device", "cpu", "--base_channels", "2", "--depth", "2", "--batch_size", "1", "--tile_size", "204"]
+
+    def held(*more: str) -> int:
+        return _plan(*parse_plan("plan", [*words, *more]), Teller(speaks=False)).setting.held_bytes
+
+    large = held("--input_size", "8012")
+    assert large == held("--input_size", "16012")
+    assert held("--input_size", "8012", "--num_workers", "3") == 3 * large
+    assert held("--input_size", "404") > large
+    assert held("--input_size", "8012", "--augmentation", "street") > 1000 * large
 
 
 def test_plan_of_the_reference_run() -> None:

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from unet_dist.commands.parts import resolve_input_size, resolve_tile_size, simulated, training_halo
 from unet_dist.config import BatchCut, Config, cut_batch, synthetic_size
+from unet_dist.data.ahead import AHEAD
 from unet_dist.data.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.shares import is_held_at_once
 from unet_dist.data.source import open_source
 from unet_dist.distributed import has_fast_bf16
 from unet_dist.errors import DataError
@@ -98,6 +100,20 @@ def run(config: Config, options: PlanOptions) -> None:
 # -------------------------------------------------------------------------------------------------- what is planned
 
 
+def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share: int, channels: int) -> int:
+    """Windows and labels in a host's memory beside the micro-batch being computed.
+
+    The rest of this step's and all of the next step's where a share is held at once, else a few micro-batches.
+    """
+    height, width = crop.window_shape
+    window_bytes = height * width * channels + (height - 2 * halo) * (width - 2 * halo)
+    num_batches = -(-share // cut.micro_batch_size)
+    is_augmented = config.data.augmentation is not None
+    if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
+        return (2 * share - cut.micro_batch_size) * window_bytes
+    return AHEAD * max(1, config.data.num_workers) * cut.micro_batch_size * window_bytes
+
+
 def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
     data = _know_data(config, options)
     setting = _setting(config, options, data)
@@ -114,13 +130,11 @@ def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
     world_size = config.run.expected_processes or 1
     cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
     share = -(-config.schedule.batch_size * len(crop) // world_size)
-    height, width = crop.window_shape
-    crop_bytes = height * width * data.channels + (height - 2 * halo) * (width - 2 * halo)
     setting = replace(
         setting,
         trim=halo - model.window_sizes.margin,
-        # A GPU holds one micro-batch; a host has the windows of this step and, read ahead, of the next.
-        held_bytes=0 if options.device == "cuda" else (2 * share - cut.micro_batch_size) * crop_bytes,
+        # A GPU holds one micro-batch; a host also what is read ahead.
+        held_bytes=0 if options.device == "cuda" else _ahead_bytes(config, cut, crop, halo, share, data.channels),
         keeps_gradients=world_size > 1 or share > cut.micro_batch_size,
     )
     tiles = None

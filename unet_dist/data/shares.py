@@ -26,6 +26,17 @@ KEPT_PX = 2**23
 """Pixels of windows that a share of several micro-batches holds at once; 32 MiB of RGB and labels. 25 crops of 572 px are fewer."""
 
 
+def is_held_at_once(num_batches: int, pixels: int, *, is_augmented: bool, kept_px: int = KEPT_PX) -> bool:
+    """Whether all windows of a share are in memory together; else its micro-batches are read one after the other.
+
+    Args:
+        num_batches: micro-batches of the share.
+        pixels: of all its windows.
+        is_augmented: an augmentation needs the whole crop, and is made once.
+    """
+    return num_batches < 2 or pixels <= kept_px or is_augmented
+
+
 class WindowPlace(NamedTuple):
     """One window of a step: a tile, by its index in the plan of the crop of a draw."""
 
@@ -180,7 +191,8 @@ class RunShares:
             for batch in batch_tiles(refs, plans, self._micro_batch_size)
         ]
         pixels = sum(len(batch) * math.prod(batch[0].plan.window_shape) for batch in batches)
-        is_kept = len(batches) < 2 or pixels <= self._kept_px or self.crops.augmentation is not None
+        is_augmented = self.crops.augmentation is not None
+        is_kept = is_held_at_once(len(batches), pixels, is_augmented=is_augmented, kept_px=self._kept_px)
         return SharePlan(step, batches, is_kept)
 
     def read(self, plan: SharePlan, *, pin_memory: bool = False) -> StepShare:
