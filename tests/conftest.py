@@ -1,4 +1,4 @@
-"""Settings of all tests: one thread a process, no time limit for an example of a property."""
+"""What all tests share: one thread a process, no time limit for an example of a property, runs that leave nothing behind."""
 
 import os
 
@@ -6,7 +6,25 @@ import os
 # the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def own_process() -> Iterator[None]:
+    """For runs in the test's own process: one thread, and no process group and no accelerate state left behind."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)

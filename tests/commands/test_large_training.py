@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,7 @@ from unet_dist.errors import ConfigError
 SMALL = ["--depth", "1", "--base_channels", "1", "--ignore_index", "200", "--mixed_precision", "no", "--trackers", "[]"]
 
 
-@pytest.fixture(autouse=True)
-def _processes() -> Iterator[None]:
-    """Leave no process group and no accelerate state behind: these runs share the test's process."""
-    from accelerate.state import AcceleratorState
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 def call(*words: Any, code: int = 0) -> None:

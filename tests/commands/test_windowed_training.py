@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.data.test_windowed import draw_pair, write_tiff
 from unet_dist.cli import main
 
-
-@pytest.fixture(autouse=True)
-def _processes() -> Iterator[None]:
-    """Leave no process group and no accelerate state behind: these runs share the test's process."""
-    from accelerate.state import AcceleratorState
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 def call(*words: str) -> None:

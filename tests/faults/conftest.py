@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,8 @@ from tests.faults.runs import TINY, end_of
 
 
 @pytest.fixture(autouse=True)
-def _processes() -> Iterator[None]:
-    """Leave no process group and no accelerate state behind: these runs share the test's process."""
-    from accelerate.state import AcceleratorState
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
+def _own_process(own_process: None) -> None:
+    """All runs here are in the test's own process."""
 
 
 @pytest.fixture(scope="session")
