@@ -26,7 +26,7 @@ from unet_dist.planner.fitting import (
     remedies,
     training_bytes,
 )
-from unet_dist.planner.memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS
+from unet_dist.planner.memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, WORKSPACE
 from unet_dist.planner.simulation import Setting, prediction_peak, training_flops, training_peak
 from unet_dist.tiling.geometry import covering_tile_size, plan_tiles, smallest_tile_size
 from unet_dist.tracking import Teller
@@ -150,6 +150,13 @@ def test_plan_reads_well_and_says_what_to_change(capsys: pytest.CaptureFixture[s
     words = " ".join(capsys.readouterr().out.split())
     assert "The run fits" in words
     assert "as synthetic_size says" in words
+
+
+def test_a_prediction_counts_what_convolutions_unfold() -> None:
+    """float64 is convolved by matrix products on a CPU: 9 values of each channel for every pixel, beside the tensors."""
+    peak = prediction_peak(replace(ON_CPU, dtype=torch.float64), 1, (60, 60))
+    columns = 9 * 8 * 56 * 56  # bytes a channel of the first level's second convolution
+    assert peak.parts[WORKSPACE] > columns
 
 
 def test_windows_read_ahead_do_not_grow_with_the_input() -> None:

@@ -167,3 +167,21 @@ def test_torch_says_it_so_on_a_cpu() -> None:
 def test_a_network_without_halo_is_refused(make: Callable[[Any], Any]) -> None:
     with pytest.raises(LocalityError, match="GroupNorm"):
         make(build(norm="group"))
+
+
+def test_a_cpu_computes_large_windows_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same pieces, as many at once as their pixels allow; the values are the same."""
+    model, plan_of = build(), make_tiles(build(), Recipe())
+    plan = plan_of.plan((100, 140), 60)
+    reader = ArrayReader(draw(100, 140))
+    pieces = [plan_of.read(0, reader, plan, tile) for tile in plan][:5]
+    counts: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    found = []
+    for at_once_px, expected in ((10**6, [5]), (2 * 60 * 60, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr("unet_dist.tiling.inference._CPU_AT_ONCE_PX", at_once_px)
+        counts.clear()
+        found.append([values["labels"] for values in make_tiles(model, Recipe()).compute(pieces, plan.halo)])
+        assert counts == expected
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
