@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--budgets_mib", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     shape = tuple(int(side) for side in options.image_size.split("x"))
@@ -114,7 +115,6 @@ def predict(tiles: ExactTiles, plan: TilePlan, image: np.ndarray, window_batch: 
 
 
 def measure_memory(model: UNet, shape: tuple[int, int], window_batch: int, budget_mib: int) -> None:
-    keep_freed_memory()
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     side = choose(model, shape, window_batch, budget_mib * MIB)
     tiles = ExactTiles(model, Recipe(), print)

@@ -17,9 +17,9 @@ from unet_dist.tiling.geometry import TilePlan, covering_tile_size, plan_tiles, 
 CUDA_CONTEXT_BYTES = 600 * 2**20
 # A window's time beside its pixels (Python, reading, transfers). assumption: as 5,000 px, some 4 ms at width 16 on one core.
 WINDOW_OVERHEAD_PX = 5_000
-# On a CPU a pixel of a larger window takes longer, as its layers leave the cache: against one of 556 x 572 px 1.29, 1.39, 1.87 and
-# 2.08 times as long at 0.49, 0.61, 1.46 and 2.69 Mpx (tests/measure/auto_tile.py time: width 16, one core).
-CPU_GROWTH, CPU_FLAT_PX = 0.55, 556 * 572
+# On a CPU a pixel of a larger window takes longer, as its layers leave the cache: at 0.61 and 2.69 Mpx 1.14 and 1.31 times as long
+# as at 556 x 572 px (width 16, one core), 1.17 and 1.55 times (width 64, two cores; tests/measure/auto_tile.py time).
+CPU_GROWTH, CPU_FLAT_PX = 0.18, 556 * 572
 LARGEST_SIDE_PX = 65_536
 
 

@@ -121,8 +121,8 @@ def normalise(windows: Tensor, mean: Sequence[float], std: Sequence[float], dtyp
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
     """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8.
 
-    Of equal ones the first. Nothing of the logits is copied: filling in -inf for the ignored class took 0.30 s for four
-    windows of 572 px and 35 classes, a third of the network's own time at 16 channels; this takes 0.04 s (one CPU thread).
+    Of equal ones the first. Nothing of the logits is copied: filling in -inf for the ignored class took four times as long
+    (tests/measure/small_costs.py labels: four windows of 572 px and 35 classes, one CPU thread).
     """
     assert logits.shape[1] <= 256, logits.shape
     start, *more = _answers(logits.shape[1], ignore_index)
@@ -143,10 +143,9 @@ def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:
 
 
 def windows_at_once(window: Sequence[int], device_type: str) -> int:
-    """Say how many windows of a batch a device computes together: a GPU all of them, a CPU those that its cache bears.
+    """Say how many windows of a batch a device computes together: a GPU all of them, a CPU few.
 
-    A pixel took 0.76 us in a window alone and 0.89 us among four of 572 px, 0.90 and 1.25 us at 828 px, but 0.59 and 0.52 us at
-    316 px (U-Net 16 wide, float32, one thread).
+    A CPU takes as long either way (tests/measure/small_costs.py windows), and alone they need the memory of one.
 
     Args:
         window: height and width, px.
