@@ -31,9 +31,8 @@ def choose_backend(wish: bool, environment: Mapping[str, str]) -> str | None:
 
 def find_obstacle(backend: str, device: torch.device) -> str | None:
     """Why a backend does not compile here, in its own words: it is tried on one product. None where it does."""
-    factor = (
-        time.time_ns() % 1_000_003
-    )  # else a compiler that is gone is not missed: the product is in the cache of another day
+    # A new product each time: one of another day is in the cache, and a compiler that is gone since would not be missed.
+    factor = time.time_ns() % 1_000_003
 
     def product(x: Tensor) -> Tensor:
         return x * factor
