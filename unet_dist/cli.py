@@ -302,7 +302,11 @@ def run(words: Sequence[str]) -> None:
     elif command == "bench":
         parsed = parse_bench(command, rest)
     elif command in CONFIG_COMMANDS:
-        parsed = (parse_config(command, rest),)
+        from unet_dist.commands.data_set import begin_drawing
+
+        config = parse_config(command, rest)
+        begin_drawing(config, os.environ)
+        parsed = (config,)
     else:
         parsed = parse_options(command, rest)
     importlib.import_module(f"unet_dist.commands.{command}").run(*parsed)

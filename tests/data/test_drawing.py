@@ -78,3 +78,17 @@ def test_few_pixels_are_drawn_here(started: list[drawing.subprocess.Popen[bytes]
     scenes = SceneProcesses(*SIZE)
     assert drawn_right([scenes.render(index) for index in range(6)], range(6))
     assert not started
+
+
+def test_what_was_begun_is_given_out_once(
+    monkeypatch: pytest.MonkeyPatch, started: list[drawing.subprocess.Popen[bytes]]
+) -> None:
+    monkeypatch.setattr(drawing, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(drawing.os, "sched_getaffinity", lambda pid: {0, 1})
+    drawing.begin(*SIZE)
+    assert len(started) == 2, "they get ready before there is something to draw"
+    scenes = drawing.scene_processes(*SIZE)
+    assert drawing.scene_processes(*SIZE) is not scenes
+    assert drawn_right([scenes.render(index) for index in range(6)], range(6))
+    assert len(started) == 2
+    assert [process.poll() is not None for process in started] == [True, True]

@@ -20,7 +20,8 @@ from unet_dist.benchmark.results import Amounts, Result, figures_of
 from unet_dist.benchmark.step import endless, flops_of, pixels_of
 from unet_dist.benchmark.subject import Limits, Round, RunSubject
 from unet_dist.benchmark.timing import affordable
-from unet_dist.commands.parts import architecture, build_network, load_run, open_data, resolve_tile_size, simulated
+from unet_dist.commands.data_set import open_data
+from unet_dist.commands.parts import architecture, build_network, load_run, resolve_tile_size, simulated
 from unet_dist.commands.training import assemble, lay_out, place_network
 from unet_dist.config import Config
 from unet_dist.data.shares import RunShares

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from unet_dist.commands.data_set import open_data
 from unet_dist.commands.objective import require_border_class
 from unet_dist.commands.parts import (
     Inference,
     choose_inference,
     load_run,
-    open_data,
     resolve_tile_size,
     teller_of,
 )

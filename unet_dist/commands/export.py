@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unet_dist.commands.parts import load_run, open_data
+from unet_dist.commands.data_set import open_data
+from unet_dist.commands.parts import load_run
 from unet_dist.config import Config
 from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.errors import ConfigError, UnetDistError

@@ -1,12 +1,12 @@
 """Parts that several commands build from what the user said.
 
-Owns how a config becomes a data set and a network. The commands themselves read top to bottom in their own files.
+Owns how a config becomes a network, and how that predicts. The commands themselves read top to bottom in their own files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,8 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from unet_dist.config import Config, synthetic_size
-from unet_dist.data.build import prepare
-from unet_dist.data.cache import Cache, CacheSettings, is_whole, locate_cache
-from unet_dist.data.source import open_source
+from unet_dist.config import Config
+from unet_dist.data.cache import Cache
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import CheckpointError, ConfigError, SizeError
 from unet_dist.models.registry import MODELS, build_model, find_model, load_model
@@ -49,43 +47,6 @@ def open_for(config: Config) -> Any:
         deterministic=run.deterministic,
         trackers=run.trackers,
         project_dir=run.output_path,
-    )
-
-
-def open_data(config: Config, teller: Teller) -> Cache:
-    """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait."""
-    data = config.data
-    source = open_source(
-        data.data_path,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        revision=data.revision,
-        synthetic_images=data.synthetic_images,
-        synthetic_size=synthetic_size(data.synthetic_size),
-        synthetic_seed=0,
-        say=teller.say,
-    )
-    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
-    # A resolved config names the classes that the first one left to the data: both mean the cache that is there.
-    counted = locate_cache(source, replace(settings, num_classes=None), data.cache_path)
-    if is_whole(counted) and Cache(counted, seed=config.schedule.seed).num_classes == settings.num_classes:
-        settings = replace(settings, num_classes=None)
-    shown: dict[str, Any] = {}
-
-    def progress(phase: str, done: int, total: int) -> None:
-        if shown.get("phase") != phase:
-            shown["phase"] = phase
-            teller.say(f"{data.data_path}: {phase} {total} pairs")
-
-    return prepare(
-        source,
-        settings,
-        seed=config.schedule.seed,
-        cache_path=data.cache_path,
-        max_pixels=data.max_pixels,
-        progress=progress,
-        say=teller.say,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from unet_dist.commands.parts import open_data
+from unet_dist.commands.data_set import open_data
 from unet_dist.config import Config
 from unet_dist.data.cache import Cache
 from unet_dist.tracking import Teller

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import yaml
 
+from unet_dist.commands.data_set import open_data
 from unet_dist.commands.parts import (
     CONFIG_FILE,
     build_network,
     load_published,
     load_run,
-    open_data,
     open_for,
     teller_of,
 )

@@ -68,13 +68,13 @@ class SyntheticSource:
     files_root: Path | None = None
 
     def __init__(self, num_images: int, size: tuple[int, int], seed: int) -> None:
-        from unet_dist.data.drawing import SceneProcesses
+        from unet_dist.data.drawing import scene_processes
         from unet_dist.data.synthetic import SyntheticScenes
 
         self._arguments = (num_images, *size, seed)
         try:
             self._scenes = SyntheticScenes(num_images, *size, seed=seed)
-            self._drawn = SceneProcesses(num_images, *size, seed)
+            self._drawn = scene_processes(num_images, *size, seed)
         except ValueError as error:
             raise ConfigError(f"data_path {SYNTHETIC}: {error}. Correct synthetic_images or synthetic_size.") from error
         self.fixed_shape: tuple[int, int, int] | None = (*size, 3)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unet_dist.data.scenes.classes import SIDEWALK_CLASSES
 from unet_dist.data.scenes.scene import render_scene
+from unet_dist.data.scenes.textures import make_textures
 
 __all__ = ["SIDEWALK_CLASSES", "SyntheticScenes"]
 
@@ -38,6 +39,10 @@ class SyntheticScenes:
 
     def __len__(self) -> int:
         return self.num_images
+
+    def make_textures(self) -> None:
+        """Make what all scenes share, which the first one does else (about 1 s)."""
+        make_textures()
 
     def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw scene `index`: the picture (height, width, 3) and the label map (height, width), both uint8.

@@ -171,3 +171,9 @@ def sensor_noise(amount: int) -> NDArray[np.uint8]:
     gray = rng.integers(-12, 13, (TILE, TILE, 1)) * 0.6
     colour = rng.integers(-12, 13, (TILE, TILE, 4)) * 0.5
     return (128.5 + (gray + colour) * (1 + amount) / NUM_NOISES).astype(np.uint8)
+
+
+def make_textures() -> None:
+    """Make everything here now instead of when it is first looked at, the noise of single sensors apart."""
+    for made in (atlas, crowns, leaf_noise, cloud_noise):
+        made()
