@@ -1,10 +1,13 @@
 """Proves that finished rasters hold the values, their overviews and their place in the world, always the same bytes, and
 that a failure in the middle leaves nothing under the final name."""
 
+import asyncio
+import errno
 import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +210,38 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(small_disk, su
         write_raster(path, noise, num_threads=2)
     assert [entry.name for entry in small_disk.iterdir()] == [path.name]
     assert digest(path) == before
+
+
+def test_no_write_of_zarr_goes_on_when_one_has_failed(labels, tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
+    begun, ended, dropped, write = [], [], threading.Event(), zarr.storage.LocalStore.set
+
+    def write_late(key):
+        begun.append(key)
+        dropped.wait(30)
+        ended.append(key)
+
+    async def fail_first(store, key, value):
+        if "/c/" not in key:
+            return await write(store, key, value)
+        if key.endswith("/c/0/0"):
+            while len(begun) < 2:  # the other chunks of its row
+                await asyncio.sleep(0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            await asyncio.to_thread(write_late, key)
+        except asyncio.CancelledError:
+            dropped.set()
+            raise
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", fail_first)
+    try:
+        with pytest.raises(DataError, match="No space left"):
+            write_raster(tmp_path / "a.zarr", labels)
+        assert len(ended) == len(begun) == 2
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        dropped.set()
 
 
 def test_a_disk_without_room_for_the_scratch_is_noticed_at_once(small_disk):

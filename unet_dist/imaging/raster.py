@@ -6,8 +6,10 @@ values give the same bytes, whatever the number of threads.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +136,24 @@ def _tiles(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _write_zarr(path: Path, values: np.ndarray, palette: np.ndarray | None, placement: Placement) -> None:
+    """Write a pyramid; no write is under way when it is left, with an error or without.
+
+    Of the chunks that it writes at once Zarr goes on with the others after one has failed, in threads of its own, and makes their
+    folders anew while somebody removes them. So its writes run in an event loop that ends here, and which then waits for them.
+    """
     zarr = require_zarr()
+    with ThreadPoolExecutor(1) as thread:  # the caller's may have an event loop, as that of a notebook
+        thread.submit(asyncio.run, _fill_zarr(zarr, path, values, palette, placement)).result()
+
+
+async def _fill_zarr(
+    zarr: Any, path: Path, values: np.ndarray, palette: np.ndarray | None, placement: Placement
+) -> None:
     names = ["c", "y", "x"][-values.ndim :]
     levels = _overviews(values)
-    group = zarr.create_group(str(path), zarr_format=3)
+    group = await zarr.api.asynchronous.create_group(store=str(path), zarr_format=3)
     for number, level in enumerate(levels):
-        array = group.create_array(
+        array = await group.create_array(
             str(number),
             shape=level.shape,
             dtype=level.dtype,
@@ -147,8 +161,9 @@ def _write_zarr(path: Path, values: np.ndarray, palette: np.ndarray | None, plac
             dimension_names=names,
         )
         for row in range(0, level.shape[-2], _TILE):
-            array[..., row : row + _TILE, :] = level[..., row : row + _TILE, :]
-    group.attrs.update(_ome(levels, names, palette, placement))
+            rows = slice(row, row + _TILE)
+            await array.setitem((..., rows, slice(None)), level[..., rows, :])
+    await group.update_attributes(_ome(levels, names, palette, placement))
 
 
 def _ome(levels: list[np.ndarray], names: list[str], palette: np.ndarray | None, placement: Placement) -> dict:
