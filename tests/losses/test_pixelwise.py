@@ -12,7 +12,7 @@ from unet_dist.data.label_counts import count_labels
 from unet_dist.data.labels import IGNORED
 from unet_dist.errors import ConfigError
 from unet_dist.losses.class_weights import weigh_classes
-from unet_dist.losses.pixelwise import CrossEntropy
+from unet_dist.losses.pixelwise import CrossEntropy, Focal
 
 
 @pytest.mark.parametrize("class_weights", [None, WEIGHTS])
@@ -107,3 +107,19 @@ def test_listed_weights_are_taken_as_they_are() -> None:
     with pytest.raises(ConfigError) as refusal:
         weigh_classes([1.0], [7, 9], ignore_index=None)
     assert str(refusal.value) == "class_weights: got 1 numbers, expected 2, one a class (the ignored one included)."
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(WEIGHTS), CrossEntropy(label_smoothing=0.1, ignore_index=1), Focal(WEIGHTS, gamma=2.0)]
+)
+def test_the_memory_format_changes_nothing(loss: CrossEntropy) -> None:
+    """On a CPU planes and channels last are summed in different ways; with border weights, and trimmed logits."""
+    logits, labels = draw_batch()
+    borders = torch.rand(labels.shape, dtype=torch.float64)[:, 1:-1, 1:-1]
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        own = logits.detach().clone(memory_format=memory_format).requires_grad_()
+        sums = loss.sums(own[:, :, 1:-1, 1:-1], labels[:, 1:-1, 1:-1], borders=borders)
+        results.append((sums, *torch.autograd.grad(sums.sum(), own)))
+    for planes, rows in zip(*results, strict=True):
+        torch.testing.assert_close(planes, rows, rtol=1e-13, atol=1e-15)

@@ -73,7 +73,9 @@ def together(processes: Processes, seconds: float) -> float:
 def report(times: dict[str, list[float]], world_size: int) -> None:
     """Print the ratios of every round but the first, which warms up."""
     one = times["one"][1:]
-    print(f"{world_size} processes, {torch.get_num_threads()} thread(s) each, {len(one)} rounds; images/s against one process")
+    print(
+        f"{world_size} processes, {torch.get_num_threads()} thread(s) each, {len(one)} rounds; images/s against one process"
+    )
     for name, said in (("apart", "without a word between them"), ("averaged", "with averaged gradients")):
         ratios = [world_size * alone / all_ for alone, all_ in zip(one, times[name][1:], strict=True)]
         fastest = world_size * min(one) / min(times[name][1:])
