@@ -28,6 +28,7 @@ REFUSED: dict[str, list[Any]] = {
     "norm": ["layer"],
     "padding": ["reflect"],
     "upsampling": ["nearest"],
+    "stem_stride": [0, 3, 32],
     "dropout": [-0.1, 1.0, float("nan")],
     "max_pixels": [0],
     "ignore_index": [-1, 65536],

@@ -41,6 +41,9 @@ class ModelConfig:
     """Convolutions without padding (the paper) or with zeros."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     """Transposed convolutions (the paper) or bilinear interpolation and a convolution."""
+    stem_stride: int = 1
+    """Side of the pixel blocks that are folded into channels before the first level and unfolded after the last, px, a power of
+    two up to 16: convolutions at 1/2 of the side take 1/4 of the work and see twice as far. 1 is the paper."""
     dropout: float = 0.0
     """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
     checkpoint_activations: bool = False
@@ -330,6 +333,8 @@ def check(config: Config) -> None:
     border = values["border_class"]
     _require(border is None or border < 255, "border_class", border, "a class id, 0 to 254")
     _require(1 <= config.model.depth <= 8, "depth", config.model.depth, "1 to 8")
+    stem = config.model.stem_stride
+    _require(stem in (1, 2, 4, 8, 16), "stem_stride", stem, "1, 2, 4, 8 or 16")
     classes = config.model.num_classes
     _require(classes is None or 2 <= classes <= 255, "num_classes", classes, "2 to 255")
     ignore = config.data.ignore_index

@@ -84,6 +84,7 @@ def test_the_file_says_how_to_use_it(exported: tuple[Any, Path]) -> None:
         {"padding": "same", "upsampling": "bilinear", "norm": "group"},
         {"norm": "batch", "in_channels": 1, "depth": 1, "dropout": 0.5},
         {"in_channels": 5, "depth": 3, "base_channels": 2},
+        {"stem_stride": 2, "depth": 1, "norm": "weight"},
     ],
     ids=lambda options: " ".join(f"{key}={value}" for key, value in options.items()),
 )

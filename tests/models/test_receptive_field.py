@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,18 +56,34 @@ def rows_that_see(model: UNet, row: int, *, height: int) -> list[int]:
     return [index + model.window_sizes.margin for index in rows]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("norm", LOCAL_NORMS)
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_halo_is_exact(depth: int, padding: str, upsampling: str, norm: str) -> None:
-    """The pixel just outside a window reaches the window's output up to `halo` from its edge, and no further."""
     torch.manual_seed(0)
-    model = averaging(UNet(1, 2, base_channels=2, depth=depth, padding=padding, upsampling=upsampling, norm=norm))
+    check_halo(UNet(1, 2, base_channels=2, depth=depth, padding=padding, upsampling=upsampling, norm=norm))
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(("depth", "stem_stride"), [(1, 2), (2, 2), (1, 4), (2, 4)])
+def test_halo_grows_with_the_stem_stride(depth: int, stem_stride: int, padding: str, upsampling: str) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"depth": depth, "padding": padding, "upsampling": upsampling}
+    model = UNet(1, 2, base_channels=2, stem_stride=stem_stride, **options)
+    check_halo(model)
+    assert model.locality is not None
+    assert model.locality.halo == stem_stride * unet_locality(**options).halo
+
+
+@torch.no_grad()
+def check_halo(model: UNet) -> None:
+    """The pixel just outside a window reaches the window's output up to `halo` from its edge, and no further."""
+    averaging(model)
     locality, sizes = model.locality, model.window_sizes
     assert locality is not None
-    assert locality.stride == 2**depth
+    assert locality.stride == model.stem_stride * 2**model.depth
     reach = locality.halo + locality.stride + sizes.margin + 1
     start = -(-reach // locality.stride) * locality.stride  # where a window could begin: a multiple of the stride
     height = sizes.round_up(start + reach + 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -130,11 +132,37 @@ class TestUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 1, "norm": "group", "upsampling": "bilinear"},
         {"base_channels": 4, "depth": 1, "norm": "weight", "upsampling": "bilinear", "padding": "same"},
         {"base_channels": 4, "depth": 1, "norm": "batch", "checkpoint_activations": True},
+        {"base_channels": 4, "depth": 1, "stem_stride": 2},
+        {"base_channels": 4, "depth": 1, "stem_stride": 4, "padding": "same", "upsampling": "bilinear"},
     ]
     compiled_sets: ClassVar = [
         {"base_channels": 2, "depth": 1, "norm": "weight"},
         {"base_channels": 2, "depth": 1, "norm": "batch", "checkpoint_activations": True},
+        {"base_channels": 2, "depth": 1, "stem_stride": 2},
     ]
+
+
+def test_a_stem_stride_is_the_network_on_blocks_of_pixels() -> None:
+    """Folding by hand around the network of stride 1 gives the same: block (i, j) holds pixels (2 i + a, 2 j + b)."""
+    torch.manual_seed(0)
+    model = UNet(3, 5, base_channels=4, depth=1, stem_stride=2).double()
+    inner = UNet(3 * 4, 5 * 4, base_channels=4, depth=1).double()
+    inner.load_state_dict(model.state_dict())
+    image = torch.randn(1, 3, 44, 40, dtype=torch.float64)
+    blocks = image.reshape(1, 3, 22, 2, 20, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 12, 22, 20)
+    logits = inner(blocks)  # (1, 20, 6, 4)
+    expected = logits.reshape(1, 5, 2, 2, 6, 4).permute(0, 1, 4, 2, 5, 3).reshape(1, 5, 12, 8)
+    assert torch.equal(model(image), expected)
+
+
+def test_a_folder_from_before_the_stem_stride_is_of_stride_1(tmp_path: Path) -> None:
+    model = UNet(1, 2, base_channels=1, depth=1).eval()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("stem_stride") == 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    image = torch.randn(1, 1, 20, 20)
+    assert torch.equal(UNet.from_pretrained(tmp_path)(image), model(image))
 
 
 @pytest.mark.parametrize("norm", ["none", "weight", "batch", "group"])
@@ -200,6 +228,8 @@ def test_keys_on_disk_stay() -> None:
         ({"norm": "wieght"}, 'norm = "wieght". Did you mean "weight"? Valid: batch, group, none, weight. Change norm.'),
         ({"padding": "full"}, 'padding = "full". Valid: same, valid.'),
         ({"upsampling": "nearest"}, 'upsampling = "nearest". Valid: bilinear, transposed.'),
+        ({"stem_stride": 3}, "stem_stride = 3. Expected a power of two, such as 1 or 2. Change stem_stride."),
+        ({"stem_stride": 0}, "stem_stride = 0. Expected a whole number of at least 1."),
         ({"depth": 0}, "depth = 0. Expected a whole number of at least 1."),
         ({"base_channels": 1.5}, "base_channels = 1.5. Expected a whole number"),
         ({"dropout": 1.0}, "dropout = 1.0. Expected a probability, 0 <= p < 1."),

@@ -54,7 +54,9 @@ def whole_probabilities(model: Any, image: np.ndarray) -> Tensor:
     return predict_logits(model, image).softmax(dim=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"upsampling": "bilinear"}, {"padding": "same"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"upsampling": "bilinear"}, {"padding": "same"}, {"stem_stride": 2, "depth": 1}], ids=str
+)
 @pytest.mark.parametrize("shape", [(40, 37), (70, 131)])
 def test_flips_equal_the_mirror_image_as_a_whole(options: dict[str, Any], shape: tuple[int, int]) -> None:
     model, image = build(**options), draw(*shape)

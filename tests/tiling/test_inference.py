@@ -53,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "same-bilinear": {"padding": "same", "upsampling": "bilinear"},
     "weight": {"norm": "weight"},
     "batch": {"norm": "batch"},
+    "stem stride": {"stem_stride": 2, "upsampling": "bilinear"},
 }
 
 

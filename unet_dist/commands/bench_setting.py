@@ -130,6 +130,7 @@ class Setting:
         options, cut = architecture(self.config), self.layout.cut
         shape = (
             f" {options['base_channels']} wide, depth {options['depth']}, norm {options['norm']}"
+            + f", stem stride {options['stem_stride']}" * (options["stem_stride"] > 1)
             if "depth" in options
             else ""
         )

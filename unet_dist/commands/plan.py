@@ -209,6 +209,8 @@ def _options(planned: _Run) -> str:
     """What was said of the network, as ", base_channels 64, depth 4, norm none"; its variant where it has such."""
     known = dict(planned.setting.options)
     told = [f", {key} {known[key]}" for key in ("base_channels", "depth", "norm") if key in known]
+    if known.get("stem_stride", 1) > 1:
+        told.append(f", stem_stride {known['stem_stride']}")
     return "".join(told) or f", {planned.config.model.model}"
 
 

@@ -1,8 +1,10 @@
 """Which input pixels an output pixel of a U-Net sees: the sides it takes, what it loses, what an exact tile must trim.
 
-Integers only, one axis at a time (rows and columns behave alike). A *level* is a resolution: level 0 the input's, level
-`depth` the bottleneck's, each half as fine as the one above. Must not know torch: what is derived here by walking the
-architecture is confirmed in the tests by perturbing pixels of the real network.
+Integers only, one axis at a time (rows and columns behave alike). A *level* is a resolution: level 0 the first block's,
+level `depth` the bottleneck's, each half as fine as the one above. Level 0 is the input's own, or that of its cells: with
+a stem stride s, s x s pixels of the image are one cell, and what is derived for cells holds for pixels times s. Must not
+know torch: what is derived here by walking the architecture is confirmed in the tests by perturbing pixels of the real
+network.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ def unet_margin(depth: int, *, padding: str, level: int = 0) -> int:
     return lost + 2 * unet_margin(depth, padding=padding, level=level + 1) + lost
 
 
-def unet_window_sizes(depth: int, *, padding: str) -> WindowSizes:
+def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1) -> WindowSizes:
     """Compute the sides that a U-Net of `depth` poolings accepts: those that every pooling halves without a remainder.
+
+    Args:
+        stem_stride: side in pixels of the cells that the first level works on.
 
     >>> unet_window_sizes(4, padding="valid").output(572)
     388
@@ -43,10 +48,15 @@ def unet_window_sizes(depth: int, *, padding: str) -> WindowSizes:
 
     minimum = next(side for side in map(input_side, count(1)) if side - 2 * margin >= 1)
     stride = 2**depth
-    return WindowSizes(stride=stride, remainder=minimum % stride, minimum=minimum, margin=margin)
+    return WindowSizes(
+        stride=stem_stride * stride,
+        remainder=stem_stride * (minimum % stride),
+        minimum=stem_stride * minimum,
+        margin=stem_stride * margin,
+    )
 
 
-def unet_locality(depth: int, *, padding: str, upsampling: str) -> Locality:
+def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int = 1) -> Locality:
     """Derive how far inside a window the output is that of the unbounded image.
 
     The pooling grids of all windows coincide when their origins differ by multiples of the stride. In such a window an
@@ -58,11 +68,12 @@ def unet_locality(depth: int, *, padding: str, upsampling: str) -> Locality:
     The halo is not the largest distance between an output pixel and an input pixel it depends on: that is up to
     stride - 1 more (107 at depth 4), for output pixels deep inside a cell of the grid, whose windows begin further out.
 
+    A cell of `stem_stride` pixels a side is exact or not as a whole, so the halo is that of the cells times their side.
     """
-    sizes = unet_window_sizes(depth, padding=padding)
+    sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride)
     # The first dependence never decreases with the index, so the first index that passes settles all later ones.
     trim = next(index for index in count() if _first_seen(index, depth, padding=padding, upsampling=upsampling) >= 0)
-    return Locality(halo=sizes.margin + trim, stride=sizes.stride)
+    return Locality(halo=sizes.margin + stem_stride * trim, stride=sizes.stride)
 
 
 def _first_seen(index: int, depth: int, *, padding: str, upsampling: str, level: int = 0) -> int:

@@ -6,6 +6,10 @@ not know how it is trained, tiled or distributed.
 Source: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
 arXiv 1505.04597, figure 1. With the defaults, `in_channels=1` and `num_classes=2` this is that network: 31,030,658
 parameters, 572 -> 388 pixels.
+
+A stem stride s > 1 is not the paper's: blocks of s x s pixels become channels before the first convolution, and logits of
+blocks become pixels after the last, so that every convolution runs at 1/s of the side (Shi et al. 2016, "Real-Time Single
+Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", arXiv 1609.05158, section 3.2).
 """
 
 from __future__ import annotations
@@ -91,6 +95,9 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         norm: none (the paper), weight (scaled weight standardisation), batch, group.
         padding: valid (the paper: the output is smaller than the input) or same (zeros; exact tiles trim the border).
         upsampling: transposed (the paper) or bilinear.
+        stem_stride: side in pixels of the blocks that are folded into channels before the first level and unfolded after the
+            last: a power of two; 1 (the paper) folds nothing. All convolutions take 1 / stem_stride^2 of the work, and the
+            halo is stem_stride times as wide.
         dropout: probability at the end of the contracting path, 0 <= p < 1.
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
         mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
@@ -109,7 +116,16 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
 
     model_type: ClassVar[str] = "unet"
     config_keys: ClassVar[tuple[str, ...]] = (
-        *("base_channels", "depth", "norm", "padding", "upsampling", "dropout", "checkpoint_activations"),
+        *(
+            "base_channels",
+            "depth",
+            "norm",
+            "padding",
+            "upsampling",
+            "stem_stride",
+            "dropout",
+            "checkpoint_activations",
+        ),
     )
 
     # Kept by keep_description.
@@ -130,6 +146,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         norm: str = "none",
         padding: str = "valid",
         upsampling: str = "transposed",
+        stem_stride: int = 1,
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
         mean: Sequence[float] | None = None,
@@ -149,6 +166,8 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         )
         require_count("base_channels", base_channels)
         require_count("depth", depth)
+        require_count("stem_stride", stem_stride)
+        require(stem_stride & (stem_stride - 1) == 0, "stem_stride", stem_stride, "a power of two, such as 1 or 2")
         for name, choice, valid in (
             ("norm", norm, NORMS),
             ("padding", padding, PADDINGS),
@@ -162,14 +181,15 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.norm = norm
         self.padding = padding
         self.upsampling = upsampling
+        self.stem_stride = stem_stride
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
-        self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding)
+        self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride)
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
         block = partial(DoubleConv, norm=norm, padding=padding)
         # The names below are the keys of model.safetensors: changing one breaks every saved model.
-        self.encoder = nn.ModuleList(map(block, [in_channels, *channels[:-2]], channels[:-1]))
+        self.encoder = nn.ModuleList(map(block, [in_channels * stem_stride**2, *channels[:-2]], channels[:-1]))
         self.bottleneck = block(channels[-2], channels[-1])
         self.bottleneck_dropout = PositionalDropout(dropout)
         self.upsample = nn.ModuleList(
@@ -177,7 +197,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         )
         self.decoder = nn.ModuleList(block(2 * width, width) for width in channels[-2::-1])
         # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
-        self.classifier = nn.Conv2d(base_channels, num_classes, 1)
+        self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
         self.apply(_init_he)
 
     @property
@@ -185,7 +205,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         """Halo and stride of the network in evaluation; None where no finite halo exists (see locality_obstacle)."""
         if self.locality_obstacle is not None:
             return None
-        return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling)
+        return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling, stem_stride=self.stem_stride)
 
     @property
     def locality_obstacle(self) -> str | None:
@@ -214,6 +234,8 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             SizeError: a side that the network does not take; names the nearest that it does.
         """
         check_images(self, images)
+        if self.stem_stride > 1:
+            images = F.pixel_unshuffle(images, self.stem_stride)  # (N, C s^2, H / s, W / s)
         features = self._run(self.encoder[0], self.encoder[0], images)
         skips = [features]
         for block in self.encoder[1:]:
@@ -223,7 +245,8 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         features = self.bottleneck_dropout(features, dropout_keys)
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             features = self._run(block, partial(_up, upsample, block), features, skips.pop())
-        return self.classifier(features)  # (N, K, h, w)
+        logits = self.classifier(features)  # (N, K s^2, h / s, w / s)
+        return F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
 
     def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
         """Run a stage around `block`, keeping only its inputs for the backward pass where activations are checkpointed."""

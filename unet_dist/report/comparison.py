@@ -139,10 +139,10 @@ def _model(run: RunContents) -> str:
     name = str(config.get("model", "unet"))
     if name != "unet":
         return name
-    norm = config.get("norm", "none")
-    return f"U-Net {config.get('base_channels')} wide, depth {config.get('depth')}" + (
-        f", {norm} norm" * (norm != "none")
-    )
+    norm, stem_stride = config.get("norm", "none"), config.get("stem_stride", 1)
+    told = [f"U-Net {config.get('base_channels')} wide, depth {config.get('depth')}"]
+    told += [f"stem stride {stem_stride}"] * (stem_stride != 1) + [f"{norm} norm"] * (norm != "none")
+    return ", ".join(told)
 
 
 def differing_keys(runs: Sequence[RunContents]) -> list[tuple[str, list[Any]]]:
