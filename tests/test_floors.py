@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tiling",),
     ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping", "compiling"),
     # processes and artefacts
-    ("failing",),
+    ("failing", "rendezvous"),
     ("distributed",),
     ("checkpoint", "tracking", "locking", "figures", "evaluation", "prediction", "report", "export", "demo"),
     ("trainer",),
@@ -47,7 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Libraries that only these modules may import.
 OWNERS: dict[str, tuple[str, ...]] = {
     "accelerate": ("distributed",),
-    "torch.distributed": ("distributed", "failing"),
+    "torch.distributed": ("distributed", "failing", "rendezvous"),
     "torch.nn.parallel": ("distributed",),
     "albumentations": ("data.augment", "benchmark.baseline"),
 }

@@ -23,6 +23,7 @@ from unet_dist.compiling import compile_static
 from unet_dist.config import Precision
 from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
 from unet_dist.failing import announce, end_together
+from unet_dist.rendezvous import MEETING, naming_the_place
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -183,13 +184,13 @@ def open_processes(
             # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles what is within.
             dynamo_plugin=TorchDynamoPlugin(backend="no"),
             kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=timedelta(seconds=collective_timeout_s)),
+                InitProcessGroupKwargs(init_method=MEETING, timeout=timedelta(seconds=collective_timeout_s)),
                 # The same parameters have a gradient in every backward pass: of crops, of tiles and of a blank window.
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
             ],
         )
 
-    with _rendezvous_named(os.environ):
+    with naming_the_place(os.environ):
         accelerator = accelerate(precision)
     processes = Processes(accelerator, precision, accelerate)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -218,24 +219,6 @@ def _leave(processes: Processes) -> None:
     gc.collect()
     processes.barrier()
     processes.accelerator.end_training()
-
-
-@contextlib.contextmanager
-def _rendezvous_named(environment: Any) -> Iterator[None]:
-    """Say where the processes could not meet.
-
-    Raises:
-        LaunchError: the port is taken, the host cannot be reached, or another process did not come in time.
-    """
-    try:
-        yield
-    except dist.DistError as error:
-        place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
-        reason = str(error).splitlines()[0]
-        raise LaunchError(
-            f"MASTER_ADDR and MASTER_PORT: the processes could not meet at {place}: {reason}. Set another --main_process_port, and "
-            "check that every process was started and reaches that host."
-        ) from None
 
 
 def _refuse_silent_single_process(environment: Any) -> None:

@@ -47,7 +47,10 @@ class Launched:
 
     def wait(self) -> int:
         """Wait for the launcher, and for every process that was seen below it; returns its exit code."""
-        code = self.agent.wait(timeout=PATIENCE_S)
+        try:
+            code = self.agent.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the launcher does not end: {self.said}")
         deadline = time.monotonic() + PATIENCE_S
         while alive := [pid for pid in self._seen if is_alive(pid)]:
             assert time.monotonic() < deadline, f"{alive} outlive the launcher: {self.said}"
