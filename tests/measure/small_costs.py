@@ -1,4 +1,4 @@
-"""What stands beside the network in a prediction: windows together or alone, the choice of classes, the compression of PNG.
+"""What stands beside the network: windows together or alone, the choice of classes, the compression of PNG, the parts of a step.
 
     python -m tests.measure.small_costs windows [--base_channels 16] [--rounds 3]
         Microseconds a pixel in evaluation, of one window and of four together, by the windows' side.
@@ -8,6 +8,10 @@
 
     python -m tests.measure.small_costs png [--rounds 5]
         Milliseconds and bytes of an overlay: as it is done, and by Pillow at zlib's levels 1 and 6; of 360x480, or --size.
+
+    python -m tests.measure.small_costs step [--base_channels 16] [--rounds 9]
+        Milliseconds of processor time of a training step of a crop of 572 px and 35 classes, by its parts: of the usual loop
+        (benchmark/baseline.py) and ours; and the loss alone, forward and backward, over planes and over rows copied from them.
 
 Alternating, one thread; the median of each counts.
 """
@@ -24,18 +28,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from unet_dist import UNet
 from unet_dist.allocator import keep_freed_memory
+from unet_dist.benchmark.baseline import PlainUNet
 from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.training import WindowGradient
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["windows", "labels", "png"])
+    parser.add_argument("what", choices=["windows", "labels", "png", "step"])
     parser.add_argument("--base_channels", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="360x480", help="of the overlay, height x width")
@@ -52,6 +60,9 @@ def main() -> None:
             )
     elif options.what == "labels":
         for name, seconds in alternate(labels(), options.rounds).items():
+            print(f"{name}: {seconds * 1e3:.0f} ms")
+    elif options.what == "step":
+        for name, seconds in alternate(step(options.base_channels), options.rounds, time.process_time).items():
             print(f"{name}: {seconds * 1e3:.0f} ms")
     else:
         height, width = map(int, options.size.split("x"))
@@ -101,14 +112,53 @@ def by_pillow(path: Path, picture: np.ndarray, level: int) -> int:
     return path.stat().st_size
 
 
-def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, tried in turn."""
+def step(base_channels: int) -> dict[str, Callable[[], object]]:
+    plain, model = PlainUNet(3, 35, base_channels, 4), UNet(3, 35, base_channels=base_channels)
+    usual = torch.optim.AdamW(plain.parameters(), lr=1e-5)
+    fused = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    pixels = torch.randint(0, 256, (1, 572, 572, 3), dtype=torch.uint8)
+    images = torch.randn(1, 3, 572, 572)
+    labels = torch.randint(0, 35, (1, 388, 388))
+    given = (pixels, labels.to(torch.uint8), torch.zeros(1, 3, dtype=torch.int64))
+    gradient = WindowGradient(model, model, CrossEntropy())
+    logits = torch.randn(1, 35, 388, 388, requires_grad=True)
+
+    def usual_pass() -> None:
+        usual.zero_grad()
+        F.cross_entropy(plain(images), labels, ignore_index=255).backward()
+
+    def our_pass() -> None:
+        fused.zero_grad()
+        gradient.add(*given, scale=torch.tensor(1 / labels.numel()))
+
+    def our_update() -> None:
+        torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        fused.step()
+
+    def rows() -> None:
+        copied = logits.permute(0, 2, 3, 1).reshape(-1, 35)
+        F.cross_entropy(copied, labels.flatten(), reduction="none").sum().backward()
+
+    return {
+        "the usual loop, forward and backward": usual_pass,
+        "the usual loop, AdamW": usual.step,
+        "ours, normalising, forward and backward": our_pass,
+        "ours, norm of the gradient and AdamW": our_update,
+        "loss over planes": lambda: F.cross_entropy(logits, labels, reduction="none").sum().backward(),
+        "loss over rows": rows,
+    }
+
+
+def alternate(
+    ways: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each way by a clock, tried in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.perf_counter()
+            started = clock()
             way()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
