@@ -22,7 +22,7 @@ from tests.prediction.parts import Prediction, build, contents, draw, write_imag
 from unet_dist import predict_image
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.reader import open_image
-from unet_dist.prediction import writing
+from unet_dist.prediction import run, writing
 from unet_dist.prediction.journal import FOLDER, DoneList, Journal
 from unet_dist.prediction.run import wait_for_others
 from unet_dist.prediction.values import Recipe
@@ -137,12 +137,12 @@ def test_images_are_finished_beside_each_other_within_a_limit(
     now: list[int] = []
     most = 0
 
-    def finish_counted(work: Any, image: int) -> None:
+    def finish_counted(work: Any, image: int, num_threads: int) -> None:
         nonlocal most
         height, width = work.jobs[image].shape
         now.append(height * width)
         most = max(most, sum(now) if len(now) > 1 else 0)
-        finish_image(work, image)
+        finish_image(work, image, num_threads)
         now.remove(height * width)
 
     monkeypatch.setattr(writing, "finish_image", finish_counted)
@@ -150,6 +150,17 @@ def test_images_are_finished_beside_each_other_within_a_limit(
     assert Prediction(tmp_path, sources).launch(finishers=4)
     assert contents(tmp_path) == undisturbed
     assert most <= limit_px
+
+
+def test_the_last_image_of_several_processes_is_compressed_by_all_cores(
+    sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have ended their shares, and wait: an image of 400 megapixels would keep one core busy for a minute."""
+    threads = []
+    monkeypatch.setattr(run, "finish_image", lambda work, image, num_threads: threads.append(num_threads))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    Prediction(tmp_path, sources[:1]).launch(world_size=2)
+    assert threads == [6]
 
 
 @pytest.mark.parametrize("format", ["png", "tiff", "zarr"])

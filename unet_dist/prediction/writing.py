@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
 import numpy as np
+import torch
 
 from unet_dist.files import sync_folder
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
@@ -99,7 +100,9 @@ class Writing(AbstractContextManager["Writing"]):
             scratch.close()
 
     def _make_outputs(self, image: int) -> int:
-        finish_image(self._work, image)
+        height, width = self._work.jobs[image].shape
+        is_large = height * width > DEFAULT_MAX_PIXELS  # such a one is made alone
+        finish_image(self._work, image, torch.get_num_threads() if is_large else 1)
         return image
 
     def _settle(self, *, is_all: bool) -> None:
@@ -140,8 +143,11 @@ class Writing(AbstractContextManager["Writing"]):
             self._scratches.pop(key).close()
 
 
-def finish_image(work: Work, image: int) -> None:
+def finish_image(work: Work, image: int, num_threads: int = 1) -> None:
     """Make the outputs of an image from its rasters, each whole or not at all.
+
+    Args:
+        num_threads: that compress; the bytes are the same.
 
     Raises:
         DataError: an output cannot be written.
@@ -154,7 +160,9 @@ def finish_image(work: Work, image: int) -> None:
             scratch = stack.enter_context(Scratch(path, (*planes, *job.shape), dtype))
             values = scratch.values()
             colours = palette if kind == "labels" else None
-            write_raster(job.outputs[kind], values, palette=colours, placement=reader.placement)
+            write_raster(
+                job.outputs[kind], values, palette=colours, placement=reader.placement, num_threads=num_threads
+            )
             if kind == "labels" and job.overlay is not None:
                 write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
 
