@@ -21,8 +21,8 @@ from PIL import Image
 from tests.prediction.parts import Prediction, build, contents, draw, write_images
 from unet_dist import predict_image
 from unet_dist.errors import DataError, LaunchError
-from unet_dist.imaging.reader import open_image
-from unet_dist.prediction import run, writing
+from unet_dist.imaging.reader import ArrayReader, open_image
+from unet_dist.prediction import handover, run, writing
 from unet_dist.prediction.journal import FOLDER, DoneList, Journal
 from unet_dist.prediction.run import wait_for_others
 from unet_dist.prediction.values import Recipe
@@ -137,12 +137,12 @@ def test_images_are_finished_beside_each_other_within_a_limit(
     now: list[int] = []
     most = 0
 
-    def finish_counted(work: Any, image: int, num_threads: int) -> None:
+    def finish_counted(work: Any, image: int, *how: Any) -> None:
         nonlocal most
         height, width = work.jobs[image].shape
         now.append(height * width)
         most = max(most, sum(now) if len(now) > 1 else 0)
-        finish_image(work, image, num_threads)
+        finish_image(work, image, *how)
         now.remove(height * width)
 
     monkeypatch.setattr(writing, "finish_image", finish_counted)
@@ -258,6 +258,57 @@ def test_few_files_are_open_at_once(tmp_path: Path) -> None:
     assert Prediction(tmp_path / "out", sources, open_reader=open_counted).launch()
     assert most <= before + 12, "readers and rasters are closed on the way"
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("most_bytes", [0, 2**20])
+def test_an_image_is_decoded_once_for_windows_and_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    """As long as those that wait for their overlay are few; however it is read, all is closed and the bytes are the same."""
+    shapes = [(70, 150), (33, 40), (70, 150)]
+    sources = [tmp_path / f"image{number}.png" for number in range(len(shapes))]
+    for path, shape in zip(sources, shapes, strict=True):
+        Image.fromarray(draw(*shape)).save(path)
+    readers: list[_Watched] = []
+
+    def open_watched(path: Path) -> Any:
+        readers.append(_Watched(open_image(path)))
+        return readers[-1]
+
+    monkeypatch.setattr(handover, "_MOST_BYTES", most_bytes)
+    assert Prediction(tmp_path / "out", sources, overlay=True, open_reader=open_watched).launch()
+    assert len(readers) == (len(sources) if most_bytes else 2 * len(sources))
+    assert all(reader.closings == 1 for reader in readers)
+    if most_bytes == 0:
+        monkeypatch.undo()
+        assert Prediction(tmp_path / "kept", sources, overlay=True).launch()
+        assert contents(tmp_path / "out") == contents(tmp_path / "kept")
+
+
+class _Watched(ArrayReader):
+    """A reader that counts how often it was closed."""
+
+    def __init__(self, reader: Any) -> None:
+        super().__init__(reader.read(0, reader.shape[0], 0, reader.shape[1]))
+        self.closings = 0
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        assert not self.closings
+        return super().read(row_start, row_stop, col_start, col_stop)
+
+    def close(self) -> None:
+        self.closings += 1
+
+
+def test_what_waits_for_its_overlay_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, late = _Watched(ArrayReader(draw(4, 5))), _Watched(ArrayReader(draw(4, 5)))
+    monkeypatch.setattr(handover, "_MOST_READERS", 1)
+    with handover.Handover() as waiting:
+        waiting.put(0, reader)
+        waiting.put(1, late)
+        assert (reader.closings, late.closings) == (0, 1)
+        assert waiting.take(1) is None
+    assert (reader.closings, late.closings) == (1, 1)
 
 
 def test_waiting_ends_when_nothing_comes(tmp_path: Path) -> None:

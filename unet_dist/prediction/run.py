@@ -24,6 +24,7 @@ from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.image import ImageReader
 from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.fetching import Fetching
+from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.shares import Share, share_finishing, share_out
 from unet_dist.prediction.work import Values, Work
@@ -56,8 +57,9 @@ def compute_share(
     """
     with ExitStack() as stack:
         stack.enter_context(_short_of_memory())
-        reader = stack.enter_context(_Reading(work))
-        writer = stack.enter_context(Writing(work, share, done, rank, finishers))
+        handover = stack.enter_context(Handover())
+        reader = stack.enter_context(_Reading(work, share, handover))
+        writer = stack.enter_context(Writing(work, share, done, rank, finishers, handover))
         # Left in reverse: first the threads stop, then what they use is closed.
         reads = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="reader")))
         writes = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="writer")))
@@ -116,10 +118,15 @@ class _Stopping(AbstractContextManager[ThreadPoolExecutor]):
 
 
 class _Reading(AbstractContextManager["_Reading"]):
-    """Reads batches; keeps open the images of the last batch only, as batches come in the order of images."""
+    """Reads batches; keeps open the images of the last batch only, as batches come in the order of images.
 
-    def __init__(self, work: Work) -> None:
+    An image of which nothing more is to be read is handed over where this process is to lay its labels over it.
+    """
+
+    def __init__(self, work: Work, share: Share, handover: Handover) -> None:
         self._work = work
+        self._remaining = {image: count for image, count in share.remaining.items() if work.jobs[image].overlay}
+        self._handover = handover
         self._readers: dict[int, ImageReader] = {}
 
     def read(self, number: int) -> list[Piece]:
@@ -129,10 +136,15 @@ class _Reading(AbstractContextManager["_Reading"]):
             self._readers.pop(image).close()
         for image in images - self._readers.keys():
             self._readers[image] = work.open_reader(work.jobs[image].source)
-        return [
+        pieces = [
             work.tiles.read(image, self._readers[image], work.plans[image], work.plans[image][tile])
             for image, tile in refs
         ]
+        for image in images & self._remaining.keys():
+            self._remaining[image] -= 1
+            if self._remaining[image] == 0:
+                self._handover.put(image, self._readers.pop(image))
+        return pieces
 
     def __exit__(self, *_: object) -> None:
         for reader in self._readers.values():

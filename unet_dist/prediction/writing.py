@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from unet_dist.files import sync_folder
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
 from unet_dist.imaging.scratch import Scratch
 from unet_dist.imaging.writer import write_overlay
 from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.fetching import Fetching
+from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList
 from unet_dist.prediction.shares import Share
 from unet_dist.prediction.values import blank
@@ -37,10 +38,12 @@ class Writing(AbstractContextManager["Writing"]):
 
     Args:
         finishers: images finished at once.
+        handover: readers of images that are to be finished.
     """
 
-    def __init__(self, work: Work, share: Share, done: Done, rank: int, finishers: int) -> None:
+    def __init__(self, work: Work, share: Share, done: Done, rank: int, finishers: int, handover: Handover) -> None:
         self._work = work
+        self._handover = handover
         self._remaining = dict(share.remaining)
         self._finished = done.images  # rewritten by nobody: their rasters in the making are gone
         self._list = DoneList(work.journal, rank)
@@ -102,7 +105,8 @@ class Writing(AbstractContextManager["Writing"]):
     def _make_outputs(self, image: int) -> int:
         height, width = self._work.jobs[image].shape
         is_large = height * width > DEFAULT_MAX_PIXELS  # such a one is made alone
-        finish_image(self._work, image, torch.get_num_threads() if is_large else 1)
+        num_threads = torch.get_num_threads() if is_large else 1
+        finish_image(self._work, image, num_threads, self._handover.take(image))
         return image
 
     def _settle(self, *, is_all: bool) -> None:
@@ -143,18 +147,19 @@ class Writing(AbstractContextManager["Writing"]):
             self._scratches.pop(key).close()
 
 
-def finish_image(work: Work, image: int, num_threads: int = 1) -> None:
+def finish_image(work: Work, image: int, num_threads: int = 1, reader: ImageReader | None = None) -> None:
     """Make the outputs of an image from its rasters, each whole or not at all.
 
     Args:
         num_threads: that compress; the bytes are the same.
+        reader: of the image, if it is open already; it is closed in the end.
 
     Raises:
         DataError: an output cannot be written.
     """
     job, palette = work.jobs[image], class_palette(work.num_classes)
     with ExitStack() as stack:
-        reader = stack.enter_context(work.open_reader(job.source))
+        reader = stack.enter_context(reader or work.open_reader(job.source))
         for kind, (planes, dtype) in work.rasters.items():
             path = work.journal.scratch_path(image, kind)
             scratch = stack.enter_context(Scratch(path, (*planes, *job.shape), dtype))
