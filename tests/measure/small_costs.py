@@ -1,10 +1,14 @@
-"""What stands beside the network: windows together or alone, the choice of classes, the compression of PNG, the parts of a step.
+"""What stands beside the network: windows together or alone, normalising, the choice of classes, PNG, the parts of a step.
 
     python -m tests.measure.small_costs windows [--base_channels 16] [--rounds 3]
         Microseconds a pixel in evaluation, of one window and of four together, by the windows' side.
 
     python -m tests.measure.small_costs labels [--rounds 5]
-        Milliseconds for four windows of 572 px and 35 classes, one of them ignored: as it is done; by -inf and argmax; by numpy.
+        Milliseconds for four windows of 572 px and 35 classes, one of them ignored: as it is done; by -inf and argmax; by numpy,
+        at once and row by row.
+
+    python -m tests.measure.small_costs normalise [--rounds 50]
+        Milliseconds for a window of 572 px: as it is done, row by row; and pixel by pixel.
 
     python -m tests.measure.small_costs png [--rounds 5]
         Milliseconds and bytes of an overlay: as it is done, and by Pillow at zlib's levels 1 and 6; of 360x480, or --size.
@@ -36,14 +40,14 @@ from unet_dist.allocator import keep_freed_memory
 from unet_dist.benchmark.baseline import PlainUNet
 from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.inference import classify, normalise, window_logits
 from unet_dist.tiling.training import WindowGradient
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["windows", "labels", "png", "step"])
+    parser.add_argument("what", choices=["windows", "labels", "normalise", "png", "step"])
     parser.add_argument("--base_channels", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="360x480", help="of the overlay, height x width")
@@ -61,6 +65,9 @@ def main() -> None:
     elif options.what == "labels":
         for name, seconds in alternate(labels(), options.rounds).items():
             print(f"{name}: {seconds * 1e3:.0f} ms")
+    elif options.what == "normalise":
+        for name, seconds in alternate(normalising(), options.rounds).items():
+            print(f"{name}: {seconds * 1e3:.2f} ms")
     elif options.what == "step":
         for name, seconds in alternate(step(options.base_channels), options.rounds, time.process_time).items():
             print(f"{name}: {seconds * 1e3:.0f} ms")
@@ -91,12 +98,34 @@ def labels() -> dict[str, Callable[[], object]]:
     is_ignored = torch.arange(35) == 17
     values = logits.numpy()
     others = [number for number in range(35) if number != 17]
+
+    def by_row(is_one_ignored: bool) -> None:
+        found = np.empty((4, 388, 388), np.uint8)
+        for place in np.ndindex(4, 388):
+            row = values[place[0], :, place[1]].T  # (w, K), in one piece as the logits are
+            if is_one_ignored:
+                row = row.copy()
+                row[:, 17] = -np.inf
+            found[place] = row.argmax(1)
+
     return {
         "as it is": lambda: classify(logits, 17),
         "-inf and argmax": lambda: logits.masked_fill(is_ignored[:, None, None], -torch.inf).argmax(1),
         "argmax alone, none ignored": lambda: logits.argmax(1),
         "numpy, none ignored": lambda: np.argmax(values, axis=1),
         "numpy on a copy without the ignored": lambda: np.argmax(values[:, others], axis=1),
+        "numpy row by row, none ignored": lambda: by_row(False),
+        "numpy row by row": lambda: by_row(True),
+    }
+
+
+def normalising() -> dict[str, Callable[[], object]]:
+    windows = torch.randint(0, 256, (1, 572, 572, 3), dtype=torch.uint8)
+    mean, std = [100.0, 120.0, 90.0], [60.0, 50.0, 55.0]
+    shift, scale = torch.tensor(mean), torch.tensor(std)
+    return {
+        "as it is": lambda: normalise(windows, mean, std, torch.float32),
+        "pixel by pixel": lambda: windows.to(torch.float32).sub_(shift).div_(scale),
     }
 
 
