@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.export.conftest import NAMES, make_model
+from tests.export.conftest import NAMES, TINY, make_model
 from unet_dist.cli import run
 from unet_dist.commands.parts import choose_inference
 from unet_dist.data.synthetic import SyntheticScenes
@@ -154,10 +154,8 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     pytest.importorskip(
         "transformers", reason="the extra segformer is not installed: pip install 'unet_dist[segformer]'"
     )
-    two_stages: dict[str, Any] = {"depths": [1, 1], "hidden_sizes": [8, 16], "num_attention_heads": [1, 2]}
-    two_stages |= {"patch_sizes": [7, 3], "strides": [4, 2], "sr_ratios": [8, 1], "mlp_ratios": [2, 2]}
     torch.manual_seed(0)
-    model = SegFormer(num_classes=5, architecture={**two_stages, "decoder_hidden_size": 16}, mean=[100.0] * 3).eval()
+    model = SegFormer(num_classes=5, architecture=TINY, mean=[100.0] * 3).eval()
     with torch.no_grad():
         for weights in model.parameters():
             if weights.dim() > 1:
@@ -171,6 +169,7 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
 
     inference = choose_inference(exported, window_batch=1, say=print)
     assert (inference.name, inference.is_asked) == ("blended tiles", False)
+    assert exported.locality_obstacle == model.locality_obstacle
     Image.fromarray(SCENE).save(tmp_path / "scene.png")
     labels = {}
     for name in ("best", "model.onnx"):

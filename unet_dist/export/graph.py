@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
 
 OPSET = 18
@@ -149,6 +150,6 @@ def metadata(model: Any) -> dict[str, str]:
         "stride": None if locality is None else locality.stride,
         "tiles": "windows whose origins differ by multiples of stride agree on all pixels at least halo from their edges"
         if locality is not None
-        else "none are exact: every output pixel depends on its whole window",
+        else f"{NO_EXACT_TILES}{model.locality_obstacle}",
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}

@@ -20,6 +20,9 @@ from unet_dist.tiling.geometry import Locality, WindowSizes
 
 SUFFIX = ".onnx"
 
+NO_EXACT_TILES = "none are exact: "
+"""Before the layer that couples all pixels, in the file's word on tiles."""
+
 
 class OnnxModel(nn.Module):
     """Segment images: (N, in_channels, H, W) of pixels 0 to 255 -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
@@ -55,7 +58,7 @@ class OnnxModel(nn.Module):
                 "made by unet-dist export --format onnx."
             ) from error
         self.locality = None if halo is None else Locality(halo, stride)
-        self.locality_obstacle = said["tiles"] if halo is None else None
+        self.locality_obstacle = said["tiles"].removeprefix(NO_EXACT_TILES) if halo is None else None
         self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
         # Whoever predicts asks a parameter where and in which type to compute.
