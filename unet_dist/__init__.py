@@ -6,12 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unet_dist.models.registry import load_model
     from unet_dist.models.unet import UNet
     from unet_dist.tiling.inference import predict_image
 
-__all__ = ["UNet", "predict_image"]
+__all__ = ["UNet", "load_model", "predict_image"]
 
-_HOMES = {"UNet": "unet_dist.models.unet", "predict_image": "unet_dist.tiling.inference"}
+_HOMES = {
+    "UNet": "unet_dist.models.unet",
+    "load_model": "unet_dist.models.registry",
+    "predict_image": "unet_dist.tiling.inference",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from unet_dist.tiling.inference import (
     predict_batch,
     predict_batch_confidence,
     predict_logits,
+    require_channels,
     require_locality,
 )
 
@@ -155,8 +156,13 @@ def _predict(
 
 
 def predict_labels(tiles: CoupledTiles, model: TiledModel, image: np.ndarray, tile_size: int) -> Labels:
-    """Predict an image (H, W, C) uint8 by blended tiles or as a whole: (H, W) uint8."""
+    """Predict an image (H, W, C) uint8 by blended tiles or as a whole: (H, W) uint8.
+
+    Raises:
+        DataError: the image has other channels than the network takes.
+    """
     reader = as_reader(image)
+    require_channels(model, reader)
     plan = tiles.plan(reader.shape[:2], tile_size)
     labels = np.empty(plan.image_shape, dtype=np.uint8)
     for tile in plan:

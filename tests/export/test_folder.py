@@ -16,12 +16,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.export.conftest import make_model
+import unet_dist
+from tests.export.conftest import NAMES, TINY, make_model
 from tests.models.hub_stand_in import running_hub
 from unet_dist import UNet, predict_image
 from unet_dist.cli import main, run
 from unet_dist.errors import ConfigError, DataError
+from unet_dist.figures import draw_prediction
 from unet_dist.models.registry import load_model
+from unet_dist.models.segformer import SegFormer
 
 FILES = ["README.md", "config.json", "example.png", "example_input.png", "model.safetensors"]
 
@@ -99,13 +102,38 @@ def test_without_licence_scores_or_run(run_folder: Path, tmp_path: Path, capsys:
 
 
 def test_a_network_without_a_halo_is_used_by_the_command(tmp_path: Path) -> None:
-    """predict_image would refuse it: the card does not say to call it."""
+    """predict_image would refuse it: the card does not say to call it, and the example shows what the command makes."""
     make_model(norm="group").save_pretrained(tmp_path / "best")
-    run(["export", str(tmp_path / "best"), "--format", "huggingface", "--output", str(tmp_path / "out")])
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)).save(tmp_path / "mine.png")
+    words = ["export", str(tmp_path / "best"), "--format", "huggingface", "--output", str(tmp_path / "out")]
+    run([*words, "--example", str(tmp_path / "mine.png")])
+    run(
+        ["predict", str(tmp_path / "best"), str(tmp_path / "mine.png"), "--output", str(tmp_path / "labels"), "--blend"]
+    )
+    mine, labels = (np.asarray(Image.open(tmp_path / name)) for name in ("mine.png", "labels/mine.png"))
+    assert len(np.unique(labels)) > 1
+    draw_prediction(tmp_path / "expected.png", mine, labels, NAMES)
+    assert (tmp_path / "out/example.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     card = (tmp_path / "out/README.md").read_text()
     assert "`unet-dist predict FOLDER some.jpg --output out --blend`" in card
     assert "predict_image" not in card.split("## Use")[1].split("## ")[0]
-    assert "example.png" not in card
+    assert "](example.png)" in card
+    Image.fromarray(np.zeros((50, 70), np.uint8)).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match=r"1 channel \(grey\)"):
+        run([*words, "--example", str(tmp_path / "grey.png")])
+
+
+def test_a_segformer_is_loaded_by_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(
+        "transformers", reason="the extra segformer is not installed: pip install 'unet_dist[segformer]'"
+    )
+    SegFormer(num_classes=3, class_names=NAMES, architecture=TINY).save_pretrained(tmp_path / "best")
+    run(["export", str(tmp_path / "best"), "--format", "huggingface", "--output", str(tmp_path / "out")])
+    assert f"unet_dist.load_model('{tmp_path}/out')" in capsys.readouterr().out
+    model = unet_dist.load_model(tmp_path / "out")
+    assert (type(model), model.class_names) == (SegFormer, NAMES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
 def test_the_example_is_what_the_user_names(

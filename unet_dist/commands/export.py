@@ -11,17 +11,20 @@ import numpy as np
 import torch
 
 from unet_dist.commands.data_set import open_data
-from unet_dist.commands.parts import load_run
+from unet_dist.commands.parts import choose_inference, load_run, resolve_tile_size
 from unet_dist.config import Config
 from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.errors import ConfigError, UnetDistError
+from unet_dist.evaluation import predict_labels
 from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
 from unet_dist.export.graph import OPSET, require_onnx, write_onnx
 from unet_dist.files import replacing, write_whole_folder
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.onnx_model import OnnxModel, open_session
+from unet_dist.models.unet import UNet
 from unet_dist.options import ExportOptions
+from unet_dist.tiling.inference import Labels, predict_image
 from unet_dist.tracking import Teller
 
 # Scenes that no run has seen (data_path synthetic has seed 0), where the run's own data are out of reach.
@@ -108,8 +111,14 @@ def _channels(image: np.ndarray, in_channels: int) -> np.ndarray:
 def _export_folder(
     model: Any, output: Path, trained: Config | None, run: Path | None, options: ExportOptions, teller: Teller
 ) -> None:
-    example = make_example(options.example, model.in_channels) if model.locality is not None else None
+    example = make_example(options.example, model.in_channels)
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
+
+    def predict(image: np.ndarray) -> Labels:
+        inference = choose_inference(model, window_batch=1, say=teller.say)
+        if inference.tiles is None:
+            return predict_image(model, image)
+        return predict_labels(inference.tiles, model, image, resolve_tile_size(None, model, trained))
 
     def fill(beside: Path) -> None:
         fill_folder(
@@ -121,13 +130,13 @@ def _export_folder(
             license=options.license,
             repo_id=options.push,
             example=example,
+            predict=predict,
         )
 
     write_whole_folder(output, fill)
     size = sum(path.stat().st_size for path in output.iterdir())
-    teller.say(
-        f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.{type(model).__name__}.from_pretrained({str(output)!r})"
-    )
+    load = "UNet.from_pretrained" if isinstance(model, UNet) else "load_model"
+    teller.say(f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.{load}({str(output)!r})")
     if options.example is not None:
         teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
     if options.license is None:

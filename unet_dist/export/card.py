@@ -122,11 +122,9 @@ def _usage(model: Any, repo_id: str | None, *, has_example: bool) -> str:
     command = f"unet-dist predict {repo_id or 'FOLDER'} some.jpg --output out"
     if model.locality is None:  # predict_image knows exact tiles only
         return f"## Use\n\n`{command}{'' if model.resize_to else ' --blend'}`"
-    kind = type(model).__name__
-    load = "from unet_dist import UNet, predict_image"
-    if kind != "UNet":
-        load, kind = "from unet_dist import predict_image\nfrom unet_dist.models.registry import load_model", ""
-    call = f"{kind}.from_pretrained" if kind else "load_model"
+    is_unet = type(model).__name__ == "UNet"
+    load = f"from unet_dist import {'UNet' if is_unet else 'load_model'}, predict_image"
+    call = "UNet.from_pretrained" if is_unet else "load_model"
     image = f'"{EXAMPLE_INPUT_FILE if has_example else "some.jpg"}"'
     if repo_id is None:
         where, note = ".", "  # this folder, or its id on the hub"

@@ -5,6 +5,7 @@ Owns what is in the folder and its way to the hub. The folder is a model folder 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from unet_dist.export.card import CARD_FILE, EXAMPLE_FILE, EXAMPLE_INPUT_FILE, r
 from unet_dist.figures import draw_prediction
 from unet_dist.imaging.reader import as_reader
 from unet_dist.imaging.writer import write_picture
-from unet_dist.tiling.inference import predict_image
+from unet_dist.tiling.inference import Labels
 
 # Not the seed of data_path synthetic (0): no scene here was trained on.
 _UNSEEN_SEED = 572
@@ -70,12 +71,14 @@ def fill_folder(
     license: str | None,
     repo_id: str | None,
     example: Example | None,
+    predict: Callable[[np.ndarray], Labels],
 ) -> None:
     """Write the files into an empty folder.
 
     Args:
         run: the run's folder, where evaluations are looked for.
         repo_id: on the hub, where the folder is to go.
+        predict: (H, W, C) uint8 -> (H, W) uint8, as the network's images are predicted.
 
     Raises:
         DataError: the example has other channels than the network takes.
@@ -83,7 +86,7 @@ def fill_folder(
     model.save_pretrained(folder)
     if example is not None:
         names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
-        labels = predict_image(model, example.image)
+        labels = predict(example.image)
         write_picture(folder / EXAMPLE_INPUT_FILE, example.image)
         draw_prediction(folder / EXAMPLE_FILE, example.image, labels, names)
     card = write_card(

@@ -324,12 +324,13 @@ def _read(model: TiledModel, windows: Sequence[Window]) -> Tensor:
     assert len(shapes) == 1, shapes
     pixels = []
     for reader, plan, tile in windows:
-        _require_channels(model, reader)
+        require_channels(model, reader)
         pixels.append(read_window(reader, *plan.window_origin(tile), *plan.window_shape))
     return torch.from_numpy(np.stack(pixels))
 
 
-def _require_channels(model: TiledModel, reader: ImageReader) -> None:
+def require_channels(model: TiledModel, reader: ImageReader) -> None:
+    """Raises DataError: the image has other channels than the network takes."""
     got = reader.shape[2]
     if got != model.in_channels:
         raise DataError(
