@@ -16,8 +16,14 @@ from unet_dist.models.unet import UNet
 NAMES = ["road", "sky", "tree | bush"]
 
 TINY: dict[str, Any] = {
-    **{"depths": [1, 1], "hidden_sizes": [8, 16], "num_attention_heads": [1, 2], "decoder_hidden_size": 16},
-    **{"patch_sizes": [7, 3], "strides": [4, 2], "sr_ratios": [8, 1], "mlp_ratios": [2, 2]},
+    "depths": [1, 1],
+    "hidden_sizes": [8, 16],
+    "num_attention_heads": [1, 2],
+    "decoder_hidden_size": 16,
+    "patch_sizes": [7, 3],
+    "strides": [4, 2],
+    "sr_ratios": [8, 1],
+    "mlp_ratios": [2, 2],
 }
 """What shapes a SegFormer of two stages."""
 
