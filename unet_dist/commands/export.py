@@ -111,7 +111,7 @@ def _channels(image: np.ndarray, in_channels: int) -> np.ndarray:
 def _export_folder(
     model: Any, output: Path, trained: Config | None, run: Path | None, options: ExportOptions, teller: Teller
 ) -> None:
-    example = make_example(options.example, model.in_channels)
+    example = make_example(options.example, model.in_channels, is_local=model.locality is not None)
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
 
     def predict(image: np.ndarray) -> Labels:

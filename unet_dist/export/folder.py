@@ -26,6 +26,8 @@ from unet_dist.tiling.inference import Labels
 # Not the seed of data_path synthetic (0): no scene here was trained on.
 _UNSEEN_SEED = 572
 _SCENE_SHAPE = (540, 960)
+_SCENE_SHAPE_BLENDED = (270, 480)
+"""Blended tiles overlap by half: four times the work a pixel, and more windows where the network was trained on small ones."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,13 @@ class Example:
     words: str
 
 
-def make_example(path: str | None, in_channels: int) -> Example | None:
+def make_example(path: str | None, in_channels: int, *, is_local: bool = True) -> Example | None:
     """Read the image that the user named, or draw a street scene; None where the network takes neither grey nor colour.
 
     A picture of the training data is never taken by itself: whoever publishes it needs the right to.
+
+    Args:
+        is_local: whether tiles are exact; a network without a halo gets a smaller scene.
 
     Raises:
         DataError: the image cannot be read.
@@ -55,7 +60,7 @@ def make_example(path: str | None, in_channels: int) -> Example | None:
             return Example(np.array(reader.read(0, height, 0, width)), "An image")
     if in_channels not in (1, 3):
         return None
-    scene, _ = SyntheticScenes(1, *_SCENE_SHAPE, seed=_UNSEEN_SEED).render(0)
+    scene, _ = SyntheticScenes(1, *(_SCENE_SHAPE if is_local else _SCENE_SHAPE_BLENDED), seed=_UNSEEN_SEED).render(0)
     if in_channels == 1:
         scene = np.rint(scene.mean(axis=2, keepdims=True)).astype(np.uint8)
     return Example(scene, "A street scene drawn by a procedure, no photograph")
