@@ -279,6 +279,24 @@ def test_command_compares_several(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.count("0.1546 †") == 2  # the published figure, beside ours
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_no_word_of_the_printed_table_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("input-full", "camvid_weight_norm")
+    folders = [fabricate(tmp_path / name, pictures=0, norm="weight") for name in names]
+    report([str(folder) for folder in folders], ReportOptions(output=str(tmp_path / "page.html")))
+    lines = capsys.readouterr().out.splitlines()[:-1]  # the last says what was written
+    assert max(map(len, lines)) <= width
+    headings = "run model input, px steps mean IoU published training time peak memory"
+    values = "input-full camvid_weight_norm U-Net 64 wide, depth 4, weight norm 572 300 8 min 00 s 3.0 GiB 0.1546 †"
+    words = f"{headings} {values}".split()
+    pieces = {*words, "camvid_weight_", "norm"}  # a long name may part at a joint
+    printed = {word for line in lines for word in line.split() if not set(word) <= {"─"}}
+    assert not {word for word in printed - pieces if not re.fullmatch(r"0\.\d{4}", word)}
+
+
 def test_command_refuses_nonsense(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "run", pictures=0)
     with pytest.raises(ConfigError, match=r"^report: got the same run twice"):

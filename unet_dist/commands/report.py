@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 
 from unet_dist.errors import ConfigError
@@ -40,7 +43,7 @@ def run(words: Sequence[str], options: ReportOptions) -> None:
                 teller.say(f"Written: {path}")
     else:
         html = comparison_page(runs, split=options.split, max_pictures=options.pictures)
-        teller.table(_comparison_table(runs, splits))
+        teller.table(_comparison_table(runs, splits, teller.console.width))
     content = html.encode()
     write_whole(page, content)
     seconds = time.perf_counter() - started
@@ -68,21 +71,55 @@ def _named_apart(runs: list[RunContents]) -> list[RunContents]:
     ]
 
 
-def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None]) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    shown = (
-        Column.RUN,
-        Column.MODEL,
-        Column.INPUT,
-        Column.STEPS,
-        Column.MIOU,
-        Column.PUBLISHED,
-        Column.TIME,
-        Column.MEMORY,
-    )
+_SHOWN = (
+    Column.RUN,
+    Column.MODEL,
+    Column.INPUT,
+    Column.STEPS,
+    Column.MIOU,
+    Column.PUBLISHED,
+    Column.TIME,
+    Column.MEMORY,
+)
+
+_PIECE = re.compile(r"\S{3,}?[-_/:]+(?=\w)|\S+\s*")
+"""What a line may end after: a word, or a joint of a name. U-Net stays whole."""
+
+_GAP = 2
+
+
+def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None], width: int) -> Table:
+    """The table for a terminal of that many characters a line, in which no word is broken while its pieces fit."""
     columns = list(Column)
-    for column in shown:
-        table.add_column(column.value, justify="right" if column.is_number else "left", overflow="fold")
-    for row in compare(runs, splits):
-        table.add_row(*(row[columns.index(column)].text for column in shown))
+    rows = [[row[columns.index(column)].text for column in _SHOWN] for row in compare(runs, splits)]
+    headings = [column.value for column in _SHOWN]
+    widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(_SHOWN) - 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for column, side in zip(_SHOWN, widths, strict=True):
+        justify = "right" if column.is_number else "left"
+        table.add_column(_folded(column.value, side), justify=justify, overflow="fold", width=side)
+    for row in rows:
+        table.add_row(*(_folded(text, side) for text, side in zip(row, widths, strict=True)))
     return table
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """What each column, a heading above values, needs for its longest piece; the rest goes to values, then to headings."""
+    widths = [max(cell_len(piece.rstrip()) for text in texts for piece in _PIECE.findall(text)) for texts in columns]
+    left = room - sum(widths)
+    for first in (1, 0):
+        wishes = [max(map(cell_len, texts[first:])) - least for texts, least in zip(columns, widths, strict=True)]
+        for index in sorted(range(len(columns)), key=wishes.__getitem__):  # the most columns whole
+            more = max(0, min(wishes[index], left))
+            widths[index] += more
+            left -= more
+    return widths
+
+
+def _folded(text: str, width: int) -> str:
+    lines = [""]
+    for piece in _PIECE.findall(text):
+        if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)

@@ -160,7 +160,7 @@ def status(run: RunContents) -> str:
 def missing(run: RunContents, split: str | None, wanted: str | None = None) -> list[tuple[str, str | None]]:
     """What the page lacks, in sentences, each with the command that adds it."""
     notes: list[tuple[str, str | None]] = []
-    command = f"unet-dist evaluate {run.folder} --split {wanted or 'test'}"
+    command = f"unet-dist evaluate {run.folder} --split {wanted or _held_out_split(run)}"
     if split is None and not run.has_model:
         notes.append(("There is no model to evaluate yet: the first comes with the first validation.", None))
     elif split is None:
@@ -184,6 +184,12 @@ def missing(run: RunContents, split: str | None, wanted: str | None = None) -> l
     if not run.is_finished and run.step:
         notes.append(("The run is unfinished: the page shows what is recorded so far.", None))
     return notes
+
+
+def _held_out_split(run: RunContents) -> str:
+    """The split that a run is to be evaluated on: the last that its data has besides its training images."""
+    names = [part["name"] for part in run.data.get("splits") or () if part["name"] != "train"]
+    return "test" if "test" in names or not names else str(names[-1])
 
 
 def device_type(run: RunContents) -> str | None:
