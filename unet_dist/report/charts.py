@@ -1,11 +1,13 @@
 """The charts of the page, as Plotly figures.
 
 Owns what is drawn against what. Colours are left to the page, which knows whether it is dark: a trace says which of the series'
-colours it takes (`meta.colour`), or that it is a scale (`meta.scale`).
+colours it takes (`meta.colour`), or that it is a scale (`meta.scale`). So is the width:
+a layout says what is other on a phone (`meta.narrow`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ MAX_POINTS = 2000
 
 ROW_PX = 21
 """Height of a class in the bars and in the confusion matrix."""
+
+NARROW = "narrow"
+"""Key of a layout's meta: what its axes are like on a phone, by axis."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -194,8 +199,17 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
         },
         yaxis={"dtick": 1, "range": [-0.7, len(names) - 0.3]},
         yaxis2={"range": [-0.7, len(names) - 0.3]},
+        meta={NARROW: {"xaxis": {"range": [0, 1.45], "tickvals": [0, 0.5, 1]}, "xaxis2": _narrow_shares(scores)}},
     )
     return figure
+
+
+def _narrow_shares(scores: Sequence[ClassScore]) -> dict[str, Any]:
+    """The axis of shares where a third of a phone is left for it: whole decades up to 100 %, three of them named at most."""
+    shares = [share for score in scores for share in (score.train_share, score.split_share) if share]
+    decades = max(1, -math.floor(math.log10(min(shares, default=0.1))))
+    title = {"text": "share (log)", "standoff": 8}
+    return {"title": title, "range": [-decades - 0.2, 0.2], "tick0": 0, "dtick": -(-decades // 2)}
 
 
 def _frequency(score: ClassScore) -> float:

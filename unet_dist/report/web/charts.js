@@ -1,4 +1,4 @@
-// Draws the charts when they come near the screen, in the colours of the page, and again when it turns dark or light.
+// Draws the charts, those on the screen first, in the colours of the page, and again when it turns dark or light.
 "use strict";
 const report = JSON.parse(document.getElementById("data").textContent);
 
@@ -17,7 +17,9 @@ const report = JSON.parse(document.getElementById("data").textContent);
   const isDark = matchMedia("(prefers-color-scheme: dark)");
   const theme = () => (isDark.matches ? dark : light);
 
-  function coloured(figure) {
+  const NARROW_PX = 520;
+
+  function fitted(figure, width) {
     const { series, scale, text, grid, line, label } = theme();
     const copy = JSON.parse(JSON.stringify(figure));
     for (const trace of copy.data) {
@@ -34,6 +36,9 @@ const report = JSON.parse(document.getElementById("data").textContent);
       if (trace.colorbar) trace.colorbar.outlinewidth = 0;
     }
     const layout = copy.layout;
+    if (width < NARROW_PX) {
+      for (const [axis, change] of Object.entries(layout.meta?.narrow || {})) Object.assign(layout[axis], change);
+    }
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: text };
     layout.hoverlabel = { bgcolor: label, bordercolor: line, font: { color: text, size: 12 } };
@@ -48,13 +53,16 @@ const report = JSON.parse(document.getElementById("data").textContent);
 
   // The library's script is known to the page's security policy by its hash, wherever it comes from.
   async function unpackLibrary() {
-    const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (c) => c.charCodeAt(0));
+    const text = atob(document.getElementById("library").textContent);
+    const packed = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i += 1) packed[i] = text.charCodeAt(i);
     const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
     script.textContent = await new Response(unpacked).text();
     document.head.append(script);
   }
 
+  const nextFrame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
   const nextTask = () => new Promise((resolve) => setTimeout(resolve));
   // To read and compile 4.8 MB takes as long as all else together: the page is painted before.
   const library = new Promise((resolve) => addEventListener("load", () => requestAnimationFrame(resolve)))
@@ -65,22 +73,8 @@ const report = JSON.parse(document.getElementById("data").textContent);
   const drawn = new Set();
   function draw(place) {
     drawn.add(place);
-    const { data, layout } = coloured(report.charts[place.dataset.chart]);
+    const { data, layout } = fitted(report.charts[place.dataset.chart], place.clientWidth);
     return Plotly.react(place, data, layout, options);
-  }
-
-  // One after the other, and the page answers in between.
-  let queue = library.catch(() => {
-    for (const place of places) place.textContent = "The charts could not be drawn: they need a browser of 2023 or later.";
-  });
-  function drawInTurn(place) {
-    queue = queue
-      .then(() => draw(place))
-      .then(() => {
-        place.dataset.drawn = "";
-      })
-      .catch((error) => console.error(error))
-      .then(nextTask);
   }
 
   const places = [...document.querySelectorAll("[data-chart]")];
@@ -88,14 +82,44 @@ const report = JSON.parse(document.getElementById("data").textContent);
     // The place keeps its height before it is drawn: nothing below it jumps, and links to sections meet them.
     place.style.height = `${report.charts[place.dataset.chart].layout.height + 16}px`;
   }
+
+  // One after the other, what the reader sees first, and the page answers in between.
+  const waiting = new Set();
+  const distance = (place) => {
+    const { top, bottom } = place.getBoundingClientRect();
+    return Math.max(0, top - innerHeight, -bottom);
+  };
+  let isDrawing = false;
+  async function drawWaiting() {
+    if (isDrawing) return;
+    isDrawing = true;
+    await library;
+    while (waiting.size) {
+      const place = [...waiting].reduce((best, other) => (distance(other) < distance(best) ? other : best));
+      waiting.delete(place);
+      try {
+        await draw(place);
+        place.dataset.drawn = "";
+      } catch (error) {
+        console.error(error);
+      }
+      await nextFrame();
+    }
+    isDrawing = false;
+  }
+  library.catch(() => {
+    for (const place of places) place.textContent = "The charts could not be drawn: they need a browser of 2023 or later.";
+  });
+
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const { isIntersecting, target } of entries) {
         if (isIntersecting) {
           watcher.unobserve(target);
-          drawInTurn(target);
+          waiting.add(target);
         }
       }
+      drawWaiting().catch(() => {});
     },
     { rootMargin: "600px" },
   );
