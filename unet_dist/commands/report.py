@@ -96,8 +96,8 @@ def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None],
     widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(_SHOWN) - 1))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for column, side in zip(_SHOWN, widths, strict=True):
-        justify = "right" if column.is_number else "left"
-        table.add_column(_folded(column.value, side), justify=justify, overflow="fold", width=side)
+        name = _folded(column.value, side)
+        table.add_column(name, justify="right" if column.is_number else "left", overflow="fold", width=side)
     for row in rows:
         table.add_row(*(_folded(text, side) for text, side in zip(row, widths, strict=True)))
     return table
