@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.distributed.conftest import TINY, TWO_PASSES, Laboratory
-from unet_dist.commands.parts import build_network, open_data, plan_crops, read_run_config
+from unet_dist.commands.data_set import open_data
+from unet_dist.commands.parts import build_network, plan_crops, read_run_config
 from unet_dist.data.crops import CropReader
 from unet_dist.data.shares import RunShares
 from unet_dist.losses.class_weights import weigh_classes
