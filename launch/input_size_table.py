@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unet_dist.commands.parts import build_skeleton, open_data, read_run_config, resolve_input_size
+from unet_dist.commands.data_set import open_data
+from unet_dist.commands.parts import build_skeleton, read_run_config, resolve_input_size
 from unet_dist.errors import CheckpointError, UnetDistError
 from unet_dist.files import write_whole
 from unet_dist.report.patches import count_patches
@@ -51,15 +52,15 @@ def read_row(run: Path) -> dict[str, Any]:
     cache = open_data(config, quiet)
     image = max(zip(cache.table["heights"].tolist(), cache.table["widths"].tolist(), strict=True))
     # The config of a run holds the side after rounding; the folder's name, what was asked for.
-    asked: int | str = run.name.removeprefix("input-")
-    asked = int(asked) if asked.isdigit() else asked
+    name = run.name.removeprefix("input-")
+    asked = int(name) if name.isdigit() else name
     side = resolve_input_size(config.schedule.input_size, model, quiet)
     patches = count_patches(
         model.window_sizes,
         model.locality,
         side,
         image,
-        quoted_output=PUBLISHED_OUTPUT.get(asked),  # type: ignore[call-overload]
+        quoted_output=PUBLISHED_OUTPUT.get(asked) if isinstance(asked, int) else None,
     )
     records = read_metrics(run / "metrics.jsonl")
     evaluation = run / "evaluation-test.json"
@@ -74,7 +75,7 @@ def read_row(run: Path) -> dict[str, Any]:
         "aligned": list(patches.aligned) if patches.aligned else None,
         "tile_size": config.run.tile_size,
         "miou": scores.get("miou"),
-        "published_miou": PUBLISHED_MIOU.get(asked),  # type: ignore[call-overload]
+        "published_miou": PUBLISHED_MIOU.get(asked) if isinstance(asked, int) else None,
         "seconds": training_seconds(records, config.schedule.batch_size) if records else None,
         "memory_bytes": max((record["memory_bytes"] for record in records if "memory_bytes" in record), default=None),
         "steps": steps,

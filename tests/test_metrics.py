@@ -75,7 +75,7 @@ def test_rows_are_labels_and_columns_predictions() -> None:
 def test_mean_of_the_parts_is_another_number() -> None:
     """Why the matrix is summed first: two halves of one picture score 1.0 and 0.25, the picture does not score 0.625."""
     halves = [([0, 0], [0, 0]), ([1, 1, 0, 0], [1, 0, 1, 1])]
-    parts = [count_confusion(*(torch.tensor(x, dtype=torch.uint8) for x in half), 2) for half in halves]
+    parts = [count_confusion(*torch.tensor(half, dtype=torch.uint8), num_classes=2) for half in halves]
     mean = sum(Scores.of(part).miou for part in parts) / 2
     assert Scores.of(parts[0] + parts[1]).miou == pytest.approx((2 / 5 + 1 / 4) / 2)
     assert mean != pytest.approx(Scores.of(parts[0] + parts[1]).miou)

@@ -99,7 +99,7 @@ def test_value_and_gradient_are_those_of_the_formula(name: str, cut: str) -> Non
     loss, plain = CASES[name]
     logits, labels = draw_batch()
     labels[labels == 3] = 0  # a class that does not occur
-    parts = {"whole": [slice(None)], "samples": [slice(0, 1), slice(1, 4)], "tiles": ROWS}[cut]
+    parts: Any = {"whole": [slice(None)], "samples": [slice(0, 1), slice(1, 4)], "tiles": ROWS}[cut]
     if cut == "tiles":  # (N, K, h, W) and (N, h, W) are cut along their rows
         images = [logits[:, :, rows] for _, rows in parts]
         divisor = sum(loss.divisor(count_labels(labels[part])) for part in parts)
