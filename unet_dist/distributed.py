@@ -24,6 +24,7 @@ from unet_dist.config import Precision
 from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
 from unet_dist.failing import announce, end_together
 from unet_dist.rendezvous import MEETING, naming_the_place
+from unet_dist.stopping import follow_launcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -158,6 +159,7 @@ def open_processes(
         ConfigError: a precision that the device or the launcher contradicts.
     """
     _refuse_silent_single_process(os.environ)
+    follow_launcher(os.environ)
     keep_freed_memory()
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin

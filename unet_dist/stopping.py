@@ -1,11 +1,12 @@
 """The wish to stop: signals and the stop file.
 
 Owns what counts as a wish and the marker that asks for a requeue. A handler only sets a flag; the processes agree on it at
-a step boundary, elsewhere.
+a step boundary, elsewhere. A launcher that is gone is such a wish, too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,9 @@ STOP_FILE = "stop"
 REQUEUE_MARKER = "requeue"
 
 NO_WISH, STOP, STOP_AND_REQUEUE = 0, 1, 2
+
+# From linux/prctl.h: the signal that a process gets when the thread that started it ends.
+PR_SET_PDEATHSIG = 1
 
 ECHO_S = 1.0
 """A SIGINT so soon after the first is the same one, sent on by a launcher."""
@@ -85,6 +89,15 @@ class StopWish:
             beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
             os.replace(beside, marker)
         (self._folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def follow_launcher(environment: Mapping[str, str]) -> None:
+    """Let Linux send this process SIGTERM when the launcher above it is gone, killed or lost: nobody else would end it.
+
+    Only below torchrun's agent, which accelerate launch uses for several processes too: a shell may end before its jobs.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _leave_at_once() -> None:

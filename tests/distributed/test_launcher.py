@@ -1,5 +1,5 @@
 """Proves, under accelerate's own launcher, that a run whose process was killed comes back by itself, that one asked to stop
-through the launcher saves, and that nothing outlives either.
+through the launcher saves, as one whose launcher was killed does, and that nothing outlives any of them.
 """
 
 from __future__ import annotations
@@ -107,3 +107,15 @@ def test_launcher_asked_to_stop_saves_and_leaves_nothing_behind(lab: Laboratory)
         step = assert_all_is_saved(folder)
         assert f"Stopped as asked at step {step} of " in launched.said
         assert "requeue" not in names(folder)
+
+
+def test_processes_of_a_killed_launcher_save_and_leave(lab: Laboratory) -> None:
+    """Nothing is left to end them: they notice it, and the same command goes on from where they stood."""
+    folder = lab.folder / "orphaned-2"
+    words = lab.train("orphaned-2", **LONG, num_workers=1)
+    with launcher(words, lab.folder / "orphaned.txt") as launched:
+        launched.wait_for_step(folder, 12)
+        launched.agent.kill()
+        assert launched.wait() == -signal.SIGKILL, launched.said
+        step = assert_all_is_saved(folder)
+        assert f"Stopped as asked at step {step} of " in launched.said
