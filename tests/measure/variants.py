@@ -3,9 +3,10 @@
     python -m tests.measure.variants configs/camvid_unet_cpu.yaml --folder FOLDER --seeds 0 1 --common total_steps=300 \\
         --variant "as it is" --variant "averaged weights: ema_decay=0.99"
 
-A variant is a name and, after a colon, settings key=value apart by semicolons. --common is said to every run. The runs go one
-after the other, one thread each unless OMP_NUM_THREADS says otherwise; a run that has ended in FOLDER is not made again, so a
-campaign that was interrupted goes on. The last validation counts, as no variant then chooses its best moment.
+A variant is a name and, after a colon, settings key=value apart by semicolons; module=MODULE runs `python -m MODULE train` in
+place of unet_dist's. --common is said to every run. The runs go one after the other, one thread each unless OMP_NUM_THREADS
+says otherwise; a run that has ended in FOLDER is not made again, so a campaign that was interrupted goes on. The last
+validation counts, as no variant then chooses its best moment.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def train(config: str, settings: Sequence[str], folder: Path) -> float:
     """Train to the end, unless it has been done; the seconds of processor time, of all starts."""
     spent = folder / "processor_seconds.json"
     if not spent.exists():
-        words = [word for setting in settings for word in ("--" + setting.partition("=")[0], setting.partition("=")[2])]
-        command = [sys.executable, "-m", "unet_dist", "train", config, *words, "--output_path", str(folder)]
+        said = dict(setting.split("=", 1) for setting in settings)
+        module = said.pop("module", "unet_dist")
+        words = [word for key, value in said.items() for word in (f"--{key}", value)]
+        command = [sys.executable, "-m", module, "train", config, *words, "--output_path", str(folder)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
