@@ -7,6 +7,7 @@ so that nothing is unpickled, and weights that do not fit are an error. Must not
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -64,6 +65,11 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
     if path.exists():
         _require_files(path)
         return path
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path_or_hub_id)):
+        raise CheckpointError(
+            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and no name that the hub could have. '
+            f'Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling.'
+        )
     # Only these names are asked for: a pickle beside safetensors, or in a repository of ours, is not even downloaded.
     names = [CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE]
     try:
