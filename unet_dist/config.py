@@ -162,8 +162,8 @@ class RunConfig:
     and masks it was fed to figures/, tries to overfit 4 crops within total_steps (500 at most) and tries a resume. A run in
     output_path is not touched; the default output_path becomes debug."""
     resume: str = "auto"
-    """auto resumes what the folder holds, never starts anew in an empty folder only, a path names a checkpoint to branch
-    off from into another folder."""
+    """auto: go on with what the folder holds; never: start anew, and refuse a folder that holds a run; or the path of a
+    checkpoint to branch off from into another folder."""
     allow_config_change: bool = False
     """Resume although settings that change the result differ from the interrupted run's."""
     extend_schedule: Literal["continue", "restart"] | None = None
@@ -310,6 +310,8 @@ def check(config: Config) -> None:
     for key, least in at_least.items():
         value = values[key]
         _require(value is None or value >= least, key, value, f"{least} or more")
+        largest = 2**63 - 1 if key in ("seed", "max_pixels") else 2**31 - 1
+        _require(value is None or value <= largest, key, value, f"{largest} at most")
     side = values["input_size"]
     _require(side == "full" or (isinstance(side, int) and side >= 1), "input_size", side, "1 or more, or full")
     above_0 = (
@@ -325,7 +327,6 @@ def check(config: Config) -> None:
         _require(value is None or 0 < value < float("inf"), key, value, "a finite number above 0")
     for key in ("dropout", "warmup_fraction", "label_smoothing"):
         _require(0 <= values[key] < 1, key, values[key], "0 or more and less than 1")
-    _require(values["seed"] < 2**63, "seed", values["seed"], "less than 2^63")
     decay = values["ema_decay"]
     _require(decay is None or 0 < decay < 1, "ema_decay", decay, "above 0 and less than 1")
     for key in ("weight_decay", "focal_gamma"):

@@ -76,6 +76,7 @@ def test_output_folder_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixtu
         (["--augmentation", "[{name: os.system}]"], "augmentation: got name 'os.system', expected the name of an"),
         (["--base_channels", "1000000"], "base_channels, depth: got a network of "),
         (["--batch_size", "1000000000"], "batch_size, input_size: got 1000000000 windows of 40x40 at a time"),
+        (["--batch_size", "9" * 23], f"batch_size: got {'9' * 23}, expected 2147483647 at most."),
         (["--expected_processes", "3"], "expected_processes: got 1 process, expected 3."),
     ],
 )
