@@ -5,6 +5,7 @@ That --help answers at once is measured by hand; here only that parsing loads no
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from unet_dist.cli import COMMANDS, main, parse_config, parse_options, run
+from unet_dist.cli import COMMANDS, _Parser, _sections, main, parse_config, parse_options, run
 from unet_dist.config import KEYS
 from unet_dist.errors import ConfigError
 
@@ -116,6 +117,7 @@ def test_options_of_evaluate() -> None:
             ["--learning-rat", "1"],
             "Unknown key --learning_rat. Did you mean --learning_rate or --early_stopping_evals? --help lists all keys.",
         ),
+        (["--lr", "1"], "Unknown key --lr. Did you mean --learning_rate? --help lists all keys."),
         (["-s", "3"], "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them."),
         (["--total_steps"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
         (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
@@ -124,6 +126,16 @@ def test_options_of_evaluate() -> None:
         (
             ["--padding", "full"],
             "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper) or with zeros.)",
+        ),
+        (
+            ["--trackers", "wandb"],
+            "trackers: got 'wandb', expected a list such as [a, b]. (Trackers by their accelerate name: tensorboard, wandb, "
+            "trackio, ...)",
+        ),
+        (
+            ["--input_size", "x"],
+            "input_size: got 'x', expected a whole number or full. (Side of the training input window, px; an even side that "
+            "the network cannot take is rounded up. full trains on whole images, each with its own shape.)",
         ),
         (["a.yaml", "b.yaml"], "train: got 2 words without a key (a.yaml b.yaml), expected one CONFIG.yaml at most."),
         (
@@ -209,9 +221,22 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     run(["train", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
+    out = capsys.readouterr().out
+    text = " ".join(out.split())
     assert [key for key in KEYS if f"--{key} " not in text] == []
-    assert "Crops of one optimizer step over all processes. (type: int, default: 16)" in text
+    assert "--batch_size INTEGER Crops of one optimizer step over all processes. (default: 16)" in text
+    assert "--norm none|weight|batch|group Normalisation: " in text
+    assert "--input_size INTEGER|full Side of the training input window" in text
+    assert "by default not. --loss WORD|{A: B, ...} " in text, "nothing where the default is none"
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_key_of_a_help_can_be_given(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    run([command, "--help"])
+    named = re.findall(r"^ +--(\S+) ", capsys.readouterr().out, re.MULTILINE)
+    assert named
+    assert set(named) <= set(_Parser(command, _sections(command)).keys)
 
 
 def test_parsing_loads_nothing_heavy() -> None:

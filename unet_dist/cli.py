@@ -9,13 +9,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from unet_dist.errors import ConfigError, UnetDistError, suggest
 from unet_dist.files import refusal_of_disk
@@ -58,13 +62,8 @@ class _Parser:
         from jsonargparse import ArgumentParser, set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        self._parser = ArgumentParser(
-            prog=f"unet-dist {command}",
-            usage=USAGE[command],
-            description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
-            exit_on_error=False,
-            add_help=False,
-        )
+        self._parser = ArgumentParser(exit_on_error=False, add_help=False)
+        self.command = command
         self.sections = list(sections)
         self.keys: list[str] = []
         self.booleans: set[str] = set()
@@ -76,8 +75,20 @@ class _Parser:
                     self.booleans.add(f.name)
 
     def help(self) -> str:
-        """The help text: every key with its meaning, unit and default."""
-        return str(self._parser.format_help())
+        """The help text: every key with the values it takes, its meaning, unit and default."""
+        width = min(shutil.get_terminal_size().columns, 100)
+        about = COMMANDS[self.command]
+        lines = [f"usage: {USAGE[self.command]}", "", *textwrap.wrap(f"{about[0].upper()}{about[1:]}.", width)]
+        defaults = {action.dest: action.default for action in self._parser._actions}
+        for section in self.sections:
+            lines += ["", *textwrap.wrap(f"{section.__doc__}:", width)]
+            for key, kind in get_type_hints(section).items():
+                text = self._meaning(key)
+                if defaults[key] is not None:  # what none means is in the text
+                    text += f" (default: {json.dumps(defaults[key]).replace(chr(34), '')})"
+                lines.append(f"  --{key} {_values(kind)}")
+                lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        return "\n".join(lines)
 
     def split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         """Separate positional words from `--key value` words; `-` in a key reads as `_`, a bare switch as true."""
@@ -104,7 +115,7 @@ class _Parser:
                 elif has_value:
                     value = pending.pop(0)
                 else:
-                    raise ConfigError(f"--{key}: got no value, expected one. {self._meaning(key)}")
+                    raise ConfigError(f"--{key}: got no value, expected one. ({self._meaning(key)})")
             options.append(f"--{key}={value}")
         return positional, options
 
@@ -120,10 +131,8 @@ class _Parser:
         return {key: namespace[key] for key in named}
 
     def _meaning(self, key: str) -> str:
-        for action in self._parser._actions:
-            if action.dest == key and action.help:
-                return f"({action.help})"
-        return ""
+        """The string under a field, as one line."""
+        return next(" ".join(str(action.help).split()) for action in self._parser._actions if action.dest == key)
 
     def _guard(self, parse: Any, key: str | None = None) -> Any:
         from jsonargparse import ArgumentError
@@ -142,20 +151,34 @@ class _Parser:
             if key is None:
                 raise ConfigError(text) from None
             said = got[-1] if got else "a value that cannot be read"
-            raise ConfigError(f"{key}: got {said!r}, expected {expected}. {self._meaning(key)}") from None
+            raise ConfigError(f"{key}: got {said!r}, expected {expected}. ({self._meaning(key)})") from None
 
 
 def _readable(hint: str) -> str:
     """Turn a type as Python prints it into words."""
     hint = re.sub(r"<class '(\w+)'>", r"\1", hint).replace("typing.", "")
-    hint = re.sub(r"Literal\[(.*?)\]", lambda m: "one of " + m.group(1).replace("'", ""), hint)
+    literal = re.fullmatch(r"Literal\[(.*?)\]", hint)
+    if literal:
+        return ("one of " if "," in literal[1] else "") + literal[1].replace("'", "")
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word", "NoneType": "null"}
-    return words.get(hint, hint)
+    lists = {"list": "a list such as [a, b]", "dict": "a mapping such as {a: 1}"}
+    return (words | lists).get(hint, hint)
+
+
+def _values(kind: Any) -> str:
+    """The values that a type takes, as the help shows them beside a key."""
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(_values(one) for one in get_args(kind) if one is not type(None))
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    shown = {int: "INTEGER", float: "NUMBER", bool: "true|false", str: "WORD", list: "[A,B,...]", dict: "{A: B, ...}"}
+    return shown[get_origin(kind) or kind]
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:
     """The nearest keys to a misspelt one; the whole list would hide them."""
-    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    near = [k for k in keys if len(key) > 1 and key == "".join(word[0] for word in k.split("_"))]  # lr, bs
+    near = near or difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     return (
         f"Did you mean {' or '.join('--' + k for k in near)}? --help lists all keys."
         if near
