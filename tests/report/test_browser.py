@@ -1,5 +1,5 @@
-"""Proves the page in a real browser: it loads nothing, logs no error, its divider moves, its legend switches classes, its table
-sorts, its words can be read on light and on dark ground, and a phone needs no sideways scrolling."""
+"""Proves the page in a real browser: it loads nothing, logs no error, draws every chart, its divider moves, its legend switches
+classes, its table sorts, its words can be read on light and on dark ground, and a phone needs no sideways scrolling."""
 
 from __future__ import annotations
 
@@ -79,6 +79,12 @@ def test_page_fits_the_screen_asks_for_nothing_and_can_be_read(
     browser: Any, pages: list[Path], number: int, width: int, is_dark: bool
 ) -> None:
     show(browser, pages[number], width, is_dark=is_dark)
+    charts = browser.find_elements("css selector", "[data-chart]")
+    assert len(charts) == (7, 4)[number]
+    for chart in charts:
+        browser.execute_script("arguments[0].scrollIntoView()", chart)
+        wait(browser, lambda _, chart=chart: chart.get_attribute("data-drawn") is not None)
+        assert chart.find_elements("css selector", ".main-svg")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script(SCROLLING) == []
     seen = browser.execute_script(CONTRASTS)

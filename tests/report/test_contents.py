@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -100,6 +103,15 @@ def test_a_page_holds_all_and_ends_no_element_early(tmp_path: Path) -> None:
     assert "<img src=x" not in html
     assert "<script>alert" not in html
     assert "<h1>a&lt;b</h1>" in html
+
+
+def test_charts_are_drawn_by_the_library_that_the_page_holds(finished: Path) -> None:
+    html = run_page(read_run(finished))
+    (packed,) = re.findall(r'<script type="application/gzip" id="library">(.*?)</script>', html)
+    text = gzip.decompress(base64.b64decode(packed))
+    assert text.startswith(b"/**\n* plotly.js (cartesian - minified) v4.")
+    digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
+    assert f"'sha256-{digest}'" in html
 
 
 def test_pictures_are_as_many_as_asked_for(finished: Path) -> None:

@@ -64,7 +64,7 @@ const report = JSON.parse(document.getElementById("data").textContent);
 
   const nextFrame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
   const nextTask = () => new Promise((resolve) => setTimeout(resolve));
-  // To read and compile 4.8 MB takes as long as all else together: the page is painted before.
+  // To read and compile 1.5 MB takes as long as all else together: the page is painted before.
   const library = new Promise((resolve) => addEventListener("load", () => requestAnimationFrame(resolve)))
     .then(nextTask)
     .then(unpackLibrary);
