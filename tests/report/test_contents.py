@@ -259,6 +259,15 @@ def test_output_and_patches_are_those_of_the_published_table(
     assert [cells[column].text for column in (Column.OUTPUT, Column.ABUTTING, Column.ALIGNED)] == expected
 
 
+def test_what_several_runs_lack_is_said_once_with_all_commands(finished: Path, tmp_path: Path) -> None:
+    bare = [fabricate(tmp_path / name, is_evaluated=False) for name in ("first", "second")]
+    html = comparison_page([read_run(folder) for folder in (finished, *bare)])
+    assert html.count("The run was not evaluated") == 1
+    assert "<b>first</b>, <b>second</b>: The run was not evaluated" in html
+    commands = "\n".join(f"unet-dist evaluate {folder} --split test" for folder in bare)
+    assert f'<code class="command">{commands}</code>' in html
+
+
 def test_comparison_holds_every_published_figure_and_the_common_pictures(finished: Path, tmp_path: Path) -> None:
     other = fabricate(tmp_path / "other", quality=0.8, ignore_index=34, norm="weight")
     html = comparison_page([read_run(finished), read_run(other)])

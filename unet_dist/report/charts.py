@@ -28,6 +28,12 @@ ROW_PX = 21
 NARROW = "narrow"
 """Key of a layout's meta: what its axes are like on a phone, by axis."""
 
+LEAST_WIDTH = "least_width"
+"""Key of a layout's meta: below as many px, a chart is wider than its place and scrolls there."""
+
+LEGEND_PX = 19
+"""Height of a name in a legend: on a phone, or beside another chart, each of several runs takes a line."""
+
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
@@ -54,7 +60,7 @@ def comparison_charts(runs: Sequence[RunContents], scores: Sequence[Sequence[Cla
     charts = {
         "loss": _loss_chart(runs),
         "rate": _curve_chart(runs, "train", "learning_rate", "learning rate"),
-        "miou": _curve_chart(runs, "validation", "miou", "mean IoU of the validation"),
+        "miou": _curve_chart(runs, "validation", "miou", "mean IoU"),
         "iou": _class_comparison_chart(runs, scores),
     }
     return {name: figure for name, figure in charts.items() if figure is not None}
@@ -93,7 +99,7 @@ def _figure(height: int = 300, **layout: Any) -> go.Figure:
             "height": height,
             "margin": {"l": 12, "r": 24, "t": 12, "b": 56},
             "hovermode": "x unified",
-            "xaxis": {"title": {"standoff": 8}},
+            "xaxis": {"title": {"standoff": 8}, "rangemode": "tozero"},
             "yaxis": {"automargin": True, "title": {"standoff": 8}},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
         }
@@ -101,8 +107,13 @@ def _figure(height: int = 300, **layout: Any) -> go.Figure:
     return figure.update_layout(**layout)
 
 
+def _curve_height(runs: Sequence[RunContents]) -> int:
+    """300 px, and more where the legend is of many runs."""
+    return 300 + LEGEND_PX * max(0, len(runs) - 2)
+
+
 def _loss_chart(runs: Sequence[RunContents]) -> go.Figure | None:
-    figure = _figure(xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": "loss"}})
+    figure = _figure(_curve_height(runs), xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": "loss"}})
     for number, run in enumerate(runs):
         steps, values = column(run.train, "loss")
         if not len(steps):
@@ -119,7 +130,8 @@ def _loss_chart(runs: Sequence[RunContents]) -> go.Figure | None:
 
 
 def _curve_chart(runs: Sequence[RunContents], split: str, key: str, title: str) -> go.Figure | None:
-    figure = _figure(xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": title}, "rangemode": "tozero"})
+    axis = {"title": {"text": title}, "rangemode": "tozero", "exponentformat": "none"}
+    figure = _figure(_curve_height(runs), xaxis={"title": {"text": "step"}}, yaxis=axis)
     for number, run in enumerate(runs):
         steps, values = column(run.train if split == "train" else run.validations, key)
         if len(steps):
@@ -187,7 +199,9 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
                 xaxis="x2",
                 yaxis="y2",
             )
-    figure.update_layout(_figure(height=110 + ROW_PX * len(names)).layout)
+    figure.update_layout(
+        _figure(height=max(220, 110 + ROW_PX * len(names))).layout
+    )  # the legend takes three lines of a phone
     figure.update_layout(hovermode="closest", bargap=0.25, margin={"l": 8, "r": 16, "t": 12, "b": 56})
     figure.update_layout(
         xaxis={"title": {"text": "IoU"}, "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
@@ -205,11 +219,18 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
 
 
 def _narrow_shares(scores: Sequence[ClassScore]) -> dict[str, Any]:
-    """The axis of shares where a third of a phone is left for it: whole decades up to 100 %, three of them named at most."""
+    """The axis of shares where a third of a phone is left for it: whole decades up to 100 %, the last and a middle one named."""
     shares = [share for score in scores for share in (score.train_share, score.split_share) if share]
     decades = max(1, -math.floor(math.log10(min(shares, default=0.1))))
+    middle = (decades + 1) // 2
     title = {"text": "share (log)", "standoff": 8}
-    return {"title": title, "range": [-decades - 0.2, 0.2], "tick0": 0, "dtick": -(-decades // 2)}
+    return {
+        "title": title,
+        "range": [-decades - 0.2, 0.2],
+        "tickvals": [10.0**-middle, 1],
+        "tickangle": 0,
+        "tickfont": {"size": 10},
+    }
 
 
 def _frequency(score: ClassScore) -> float:
@@ -235,7 +256,12 @@ def _confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str], i
         xgap=1,
         ygap=1,
         meta={"scale": True},
-        colorbar={"title": {"text": "share of<br>the label"}, "tickformat": ".0%", "thickness": 12, "len": 0.6},
+        colorbar={
+            "title": {"text": "share of the label", "side": "right"},
+            "tickformat": ".0%",
+            "thickness": 12,
+            "len": 0.6,
+        },
         hovertemplate="label %{y}<br>predicted %{x}<br>%{z:.1%} of the label's pixels<br>%{customdata:,} pixels<extra></extra>",
     )
     figure.update_layout(
@@ -243,6 +269,7 @@ def _confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str], i
         margin={"l": 8, "r": 8, "t": 8, "b": 28},
         xaxis={"title": {"text": "predicted"}, "tickangle": -60, "automargin": True, "dtick": 1, "showgrid": False},
         yaxis={"title": {"text": "label"}, "autorange": "reversed", "automargin": True, "dtick": 1, "showgrid": False},
+        meta={LEAST_WIDTH: 140 + 16 * len(shown)},
     )
     return figure
 
@@ -310,7 +337,7 @@ def _images_chart(by_image: Sequence[Mapping[str, Any]]) -> go.Figure | None:
         hovertemplate="%{text}<br>mean IoU %{y:.4f}<br>%{x}. from below<extra></extra>",
     )
     figure.update_layout(
-        xaxis={"title": {"text": "images, the worst first"}, "rangemode": "tozero"},
+        xaxis={"title": {"text": "images, the worst first"}},
         yaxis={"title": {"text": "mean IoU"}, "rangemode": "tozero"},
     )
     return figure
@@ -322,7 +349,7 @@ def _class_comparison_chart(runs: Sequence[RunContents], scores: Sequence[Sequen
     if not occurring:
         return None
     names = list(dict.fromkeys(score.name for score in sorted(occurring, key=_frequency)))
-    figure = _figure(height=130 + ROW_PX * len(names), hovermode="closest")
+    figure = _figure(height=90 + LEGEND_PX * len(runs) + ROW_PX * len(names), hovermode="closest")
     symbols = ("circle", "diamond", "square", "triangle-up", "cross", "x")
     for number, (run, of_run) in enumerate(zip(runs, scores, strict=True)):
         known = {score.name: score.iou for score in of_run if score.iou is not None}

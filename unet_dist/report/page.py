@@ -73,10 +73,8 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
         "rows": rows,
         "published": PUBLISHED,
         "published_data": DATA_SET,
-        "differences": differing_keys(runs),
-        "missing": [
-            (run.name, note) for run, shown in zip(runs, splits, strict=True) for note in missing(run, shown, split)
-        ],
+        "differences": [(key, [_said(value) for value in values]) for key, values in differing_keys(runs)],
+        "missing": _missing_together(runs, splits, split),
         "statuses": [(run.name, status(run)) for run in runs],
     }
     data = {"pictures": pictures, "classes": _classes(runs[0])}
@@ -177,6 +175,19 @@ def _common_pictures(runs: Sequence[RunContents], splits: Sequence[str | None], 
 
 def _is_same_image(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[key] == other[key] for key in ("id", "label", "width", "height"))
+
+
+def _missing_together(
+    runs: Sequence[RunContents], splits: Sequence[str | None], wanted: str | None
+) -> list[tuple[str, list[str], list[str]]]:
+    """What runs lack: a sentence once, the names of the runs it is true of, and their commands."""
+    together: dict[str, tuple[list[str], list[str]]] = {}
+    for run, shown in zip(runs, splits, strict=True):
+        for text, command in missing(run, shown, wanted):
+            names, commands = together.setdefault(text, ([], []))
+            names.append(run.name)
+            commands += [] if command is None else [command]
+    return [(text, *found) for text, found in together.items()]
 
 
 def _settings(run: RunContents) -> list[tuple[str, str, bool]]:

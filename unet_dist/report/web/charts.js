@@ -33,7 +33,10 @@ const report = JSON.parse(document.getElementById("data").textContent);
         if (trace.type === "bar") delete trace.line;
       }
       if (meta.scale) trace.colorscale = scale;
-      if (trace.colorbar) trace.colorbar.outlinewidth = 0;
+      if (trace.colorbar) {
+        trace.colorbar.outlinewidth = 0;
+        trace.showscale = width >= NARROW_PX;
+      }
     }
     const layout = copy.layout;
     if (width < NARROW_PX) {
@@ -80,7 +83,9 @@ const report = JSON.parse(document.getElementById("data").textContent);
   const places = [...document.querySelectorAll("[data-chart]")];
   for (const place of places) {
     // The place keeps its height before it is drawn: nothing below it jumps, and links to sections meet them.
-    place.style.height = `${report.charts[place.dataset.chart].layout.height + 16}px`;
+    const { height, meta } = report.charts[place.dataset.chart].layout;
+    place.style.height = `${height}px`;
+    if (meta?.least_width) place.style.minWidth = `${meta.least_width}px`;
   }
 
   // One after the other, what the reader sees first, and the page answers in between.

@@ -131,7 +131,7 @@
     return [
       ["image", "image"],
       ["label", "label"],
-      ...predictions.map(({ title }, i) => [`prediction ${i}`, one ? "prediction" : `prediction: ${title}`]),
+      ...predictions.map(({ title }, i) => [`prediction ${i}`, one ? "prediction" : title]),
       ...predictions.map(({ title }, i) => [`errors ${i}`, one ? "errors" : `errors: ${title}`]),
     ];
   }
@@ -197,16 +197,20 @@
   for (const each of pictures) {
     const button = document.createElement("button");
     const image = new Image();
-    const text = document.createElement("span");
-    const miou = each.predictions.length === 1 && each.miou !== null ? ` · ${each.miou.toFixed(3)}` : "";
-    const reason = each.reason === "worst" ? "worst · " : "";
+    const miou = each.predictions.length === 1 && each.miou !== null ? `mean IoU ${each.miou.toFixed(3)}` : "";
+    const reason = each.reason === "worst" ? "worst" : "";
     button.type = "button";
     button.dataset.name = each.name;
     image.src = each.image;
     image.alt = "";
     image.loading = "lazy";
-    text.textContent = `${reason}${each.id}${miou}`;
-    button.append(image, text);
+    button.title = each.id;
+    button.append(image);
+    for (const line of [each.id, [reason, miou].filter(Boolean).join(" · ")].filter(Boolean)) {
+      const text = document.createElement("span");
+      text.textContent = line;
+      button.append(text);
+    }
     button.addEventListener("click", () => choose(each));
     find("strip").append(button);
   }
