@@ -45,7 +45,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder, a scene and what predict makes of it, a grey picture."""
     folder = tmp_path_factory.mktemp("demo")
     torch.manual_seed(3)
-    UNet(num_classes=4, base_channels=4, depth=2, class_names=NAMES).save_pretrained(folder / "streets")
+    model = UNet(num_classes=5, base_channels=4, depth=2, class_names=[*NAMES, "void"], ignore_index=4)
+    model.save_pretrained(folder / "streets")
     Image.fromarray(SyntheticScenes(1, 270, 480, seed=5).render(0)[0]).save(folder / "scene.png")
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(folder / "grey.png")
     run(["predict", str(folder / "streets"), str(folder / "scene.png"), "--output", str(folder / "out")])
@@ -122,6 +123,8 @@ def requested_hosts(browser: Any) -> set[str]:
 def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str, browser: Any) -> None:
     browser.get(address)
     upload(browser, place / "scene.png")
+    words = "4 classes, colour images of any size."  # the ignored one is none
+    wait(browser, lambda b: words in b.find_element("css selector", "body").text)
     view = wait(browser, lambda b: b.find_element("css selector", "#view img"))
     wait(browser, lambda b: view.get_property("naturalWidth") > 0)
     assert (view.get_property("naturalWidth"), view.get_property("naturalHeight")) == (480, 270)

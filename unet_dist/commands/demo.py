@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         labeller = Labeller(model, inference.tiles, tile_size=tile_size, folder=Path(folder), say=teller.say)
         names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
         kind = {1: "grey", 3: "colour"}.get(model.in_channels, f"{model.in_channels}-channel")
-        about = f"{model.num_classes} classes, {kind} images of any size."
+        about = f"{_num_labels(model)} classes, {kind} images of any size."
         if inference.name != "whole image":
             about += f" Computed in windows of at most {tile_size} px."
         if told := inference.told(model):
@@ -46,6 +47,12 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         _wait_for_a_signal()
         page.close(verbose=False)
         teller.say("Ended.")
+
+
+def _num_labels(model: Any) -> int:
+    """How many classes a label map can have: the ignored one is never predicted."""
+    ignored = model.ignore_index
+    return int(model.num_classes) - int(ignored is not None and 0 <= ignored < model.num_classes)
 
 
 def _wait_for_a_signal() -> None:
