@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unet_dist.data.label_counts import NOTHING, LabelCounts
 from unet_dist.data.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowBatch, WindowPlace
+from unet_dist.threads import stay_on_device
 
 AHEAD = 2
 """Micro-batches that the thread reads beyond the one that is computed. A worker process has as many by torch's default."""
@@ -123,7 +124,7 @@ class _BatchesAhead(UnreadBatches):
 
 
 def _by_thread(read: _Parts, parts: Iterable[Part]) -> Generator[Any, None, None]:
-    with ThreadPoolExecutor(1, thread_name_prefix="crops") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="crops", initializer=stay_on_device()) as thread:
         ready: deque[Future[StepShare | WindowBatch]] = deque()
         for part in parts:
             ready.append(thread.submit(read.__getitem__, part))

@@ -29,6 +29,7 @@ from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.shares import Share, share_finishing, share_out
 from unet_dist.prediction.work import Values, Work
 from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
+from unet_dist.threads import stay_on_device
 
 _AHEAD = 2
 """Batches read ahead, and batches computed and not yet written."""
@@ -62,7 +63,8 @@ def compute_share(
         writer = stack.enter_context(Writing(work, share, done, rank, finishers, handover))
         # Left in reverse: first the threads stop, then what they use is closed.
         reads = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="reader")))
-        writes = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="writer")))
+        writing_thread = ThreadPoolExecutor(1, thread_name_prefix="writer", initializer=stay_on_device())
+        writes = stack.enter_context(_Stopping(writing_thread))
         writing: deque[Future[None]] = deque(writes.submit(writer.finish, image) for image in share.finish_now)
         reading: deque[tuple[int, Future[list[Piece]]]] = deque()
         numbers = iter(share.batches)
