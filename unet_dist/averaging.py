@@ -48,7 +48,8 @@ class WeightAverage:
             return
         moved: list[Tensor] = [p for p in self._parameters if self._optimizer.state.get(p)]
         for parameter in moved:
-            self._optimizer.state[parameter].setdefault(MOMENT, parameter.detach().clone())
+            if MOMENT not in self._optimizer.state[parameter]:
+                self._optimizer.state[parameter][MOMENT] = parameter.detach().clone()
         averages = [self._optimizer.state[p][MOMENT] for p in moved]
         weight = (1 - min(self._decay, (1 + step) / (10 + step))) * (~is_masked).double()
         changes = torch._foreach_sub(moved, averages)

@@ -61,7 +61,9 @@ def probabilities_of(logits: Tensor, ignore_index: int | None) -> Tensor:
     """Softmax over classes without the ignored one, in float32 at least: (N, K, h, w) -> (N, K, h, w)."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if ignore_index is not None and 0 <= ignore_index < logits.shape[1]:
-        wide = wide.index_fill(1, torch.tensor([ignore_index], device=wide.device), -math.inf)
+        wide = wide.clone() if wide is logits else wide
+        # By a number: an index that is a tensor would be copied to the device, and the copy waits for all that came before.
+        wide.select(1, ignore_index).fill_(-math.inf)
     return wide.softmax(dim=1)
 
 

@@ -155,8 +155,9 @@ class WindowGradient:
         channels_last = windows.device.type == "cuda"
         images = images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
-        # over 63 bits, so that neither a large one overflows nor two of them share their masks.
-        seed_key = torch.tensor([(self.seed * _SPREAD) % 2**63, 0, 0]).to(keys.device, non_blocking=True)
-        logits: Tensor = self.wrapped(images, keys + seed_key)
+        # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing
+        # is copied to the device.
+        seeded = torch.cat([keys[:, :1] + (self.seed * _SPREAD) % 2**63, keys[:, 1:]], dim=1)
+        logits: Tensor = self.wrapped(images, seeded)
         trim = self.trim
         return logits[:, :, trim : logits.shape[2] - trim, trim : logits.shape[3] - trim]
