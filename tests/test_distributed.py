@@ -70,6 +70,46 @@ def test_precision_that_contradicts(wish: Any, launcher: dict[str, str], device:
     assert str(refusal.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "environment", "device"),
+    [
+        (None, {}, "cpu"),
+        ("cuda", {}, "cuda"),
+        ("cuda", {"ACCELERATE_USE_CPU": "False"}, "cuda"),  # what accelerate launch exports unasked
+        ("cuda", {"ACCELERATE_USE_CPU": "True"}, "cpu"),
+        ("cuda", {"ACCELERATE_USE_CPU": "1"}, "cpu"),
+        ("xpu", {}, "xpu"),
+        ("mps", {}, "cpu"),  # no float64
+    ],
+)
+def test_device(accelerator: str | None, environment: dict[str, str], device: str) -> None:
+    assert distributed.choose_device_type(accelerator, environment) == device
+
+
+def test_apples_gpu_is_left_alone_by_accelerate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import state
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(state, "is_mps_available", lambda: True)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+    with distributed.open_processes(mixed_precision="no") as processes:
+        assert processes.device == torch.device("cpu")
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_several_processes_on_one_gpu_are_refused() -> None:
+    for fitting in ({}, {"LOCAL_WORLD_SIZE": "2"}):
+        distributed._refuse_shared_devices(fitting, 2)
+    with pytest.raises(LaunchError) as refusal:
+        distributed._refuse_shared_devices({"LOCAL_WORLD_SIZE": "4"}, 2)
+    assert str(refusal.value) == (
+        "num_processes: got 4 on this node, expected 2 at most, one for each GPU that is visible. Set a smaller --num_processes, "
+        "or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
+    )
+
+
 def test_bf16_is_fast_only_where_it_is_known_to_be() -> None:
     assert not has_fast_bf16("mps")
     assert has_fast_bf16("cpu") in (True, False)

@@ -86,7 +86,8 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world_size > 1:
-            dist.barrier()
+            # Named, as NCCL otherwise takes the device in use and warns; gloo has none to name.
+            dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
 
     def share(self, value: T) -> T:
         """The main process's value, on every process."""
@@ -170,15 +171,16 @@ def open_processes(
         torch.backends.cudnn.benchmark = False
     _require_trackers(trackers or [])
     accelerating = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    has_accelerator = accelerating is not None and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
-    device_type = accelerating.type if accelerating is not None and has_accelerator else "cpu"
+    device_type = choose_device_type(None if accelerating is None else accelerating.type, os.environ)
+    if device_type == "cuda":
+        _refuse_shared_devices(os.environ, torch.cuda.device_count())
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
 
     def accelerate(precision: str) -> Accelerator:
         return Accelerator(
             mixed_precision=precision,
             # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
-            cpu=not has_accelerator and "LOCAL_RANK" in os.environ,
+            cpu=device_type == "cpu" and (accelerating is not None or "LOCAL_RANK" in os.environ),
             log_with=trackers or None,
             project_dir=project_dir,
             # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
@@ -287,6 +289,39 @@ def _require_trackers(names: list[str]) -> None:
             )
         if name not in available:
             raise ExtraError(f"trackers: {name} is not installed. Run pip install {name}, or take it out of trackers.")
+
+
+def _refuse_shared_devices(environment: Any, num_devices: int) -> None:
+    """Refuse several processes on one GPU: accelerate counts the GPUs round, and NCCL then ends in a traceback.
+
+    Raises:
+        LaunchError: more processes than GPUs on this node.
+    """
+    processes = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > num_devices:
+        raise LaunchError(
+            f"num_processes: got {processes} on this node, expected {num_devices} at most, one for each GPU that is visible. Set a "
+            "smaller --num_processes, or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
+        )
+
+
+def choose_device_type(accelerator: str | None, environment: Any) -> str:
+    """Say on which kind of device to compute.
+
+    On Apple's GPUs nothing is computed: they have no float64, in which losses and divisors are summed.
+
+    Args:
+        accelerator: the kind that torch sees, None for none.
+    """
+    wants_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in (
+        "1",
+        "true",
+        "yes",
+        "on",
+        "y",
+        "t",
+    )  # as accelerate reads it
+    return "cpu" if accelerator is None or accelerator == "mps" or wants_cpu else accelerator
 
 
 def has_fast_bf16(device_type: str) -> bool:
