@@ -29,6 +29,7 @@ from unet_dist.files import write_whole_folder
 from unet_dist.losses.mixture import Loss
 from unet_dist.metrics import Scores
 from unet_dist.optim import set_step
+from unet_dist.out_of_memory import is_out_of_memory
 from unet_dist.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.tiling.training import WindowGradient
 from unet_dist.tracking import MetricsLog, ProgressBar, Teller, duration, scores_table
@@ -42,6 +43,10 @@ T = TypeVar("T")
 
 class DivergedError(UnetDistError):
     """The loss or its gradient is no longer finite."""
+
+
+class StepTooLargeError(UnetDistError):
+    """Memory ran out on the way."""
 
 
 class Evaluate(Protocol):
@@ -235,9 +240,14 @@ class Trainer:
         Raises:
             DivergedError: a step was not finite; the last good state is saved.
             CheckpointError: a checkpoint or a model could not be written.
+            StepTooLargeError: memory ran out.
         """
         try:
             outcome = self._fit(wish)
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise self._too_large(error) from error
+            raise
         finally:
             self._writer.close()
         if outcome == NO_WISH and self.parts.processes.is_main:
@@ -302,7 +312,8 @@ class Trainer:
         asks = torch.tensor([asked == STOP, asked == STOP_AND_REQUEUE], dtype=divisor.dtype)
         vector = torch.cat([asks, divisor.flatten()])
         if self._device.type == "cuda":
-            vector = vector.pin_memory().to(self._device, non_blocking=True)
+            vector = vector.pin_memory()
+        vector = vector.to(self._device, non_blocking=True)
         self.parts.processes.sum_(vector)
         divisor = vector[2:].view(divisor.shape)
         self._flags.append(_read_later(torch.cat([vector[:2], self._bad_step[None]])))
@@ -451,6 +462,14 @@ class Trainer:
             "The same command goes on from here."
         )
         return outcome
+
+    def _too_large(self, error: BaseException) -> StepTooLargeError:
+        said = (str(error).splitlines() or ["no more to be had"])[0].partition(" GPU ")[0].rstrip(".")
+        return StepTooLargeError(
+            f"Memory ran out after step {self.progress.step}, on {self._device}: {said}. Set a smaller --micro_batch_size or "
+            "--tile_size, or --checkpoint_activations true: the run goes on with them from its last checkpoint. What fits is "
+            "told by unet-dist plan."
+        )
 
     def _check_finite(self) -> None:
         bad_step = int(self._bad_step.item())

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.prediction.parts import build, draw, make_tiles
 from unet_dist.errors import ConfigError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
-from unet_dist.prediction.exact import ExactTiles, is_out_of_memory
-from unet_dist.prediction.values import NO_CLASS, Recipe, blank, sees_something
+from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.values import NO_CLASS, Recipe, blank, probabilities_of, sees_something
 from unet_dist.tiling.inference import predict_image, predict_logits
 
 EVERYTHING = Recipe(probabilities="float16", confidence=True, flip=True)
@@ -138,6 +140,28 @@ def test_smaller_windows_after_an_overflow_give_the_same(recipe: Recipe) -> None
     assert len(said) <= 3, "said once a step, not once a batch"
 
 
+class _NoNewTensors(TorchDispatchMode):
+    """Refuses tensors made of numbers: on a GPU such a one is copied there, and the copy waits for all that came before."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ != "lift_fresh", "a tensor made of numbers"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_probabilities_leave_the_ignored_class_out_without_waiting(dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 5, 3, 4, dtype=dtype)
+    before = logits.clone()
+    with _NoNewTensors():
+        probabilities = probabilities_of(logits, 1)
+    assert torch.equal(logits, before), "they choose the labels yet"
+    others = logits.float()[:, [0, 2, 3, 4]].softmax(1)
+    assert torch.equal(probabilities[:, 1], torch.zeros(2, 3, 4))
+    torch.testing.assert_close(probabilities[:, [0, 2, 3, 4]], others)
+    with pytest.raises(AssertionError, match="a tensor made of numbers"), _NoNewTensors():
+        logits.index_fill(1, torch.tensor([1]), 0.0)
+
+
 def test_no_memory_for_the_smallest_window_is_a_sentence() -> None:
     model = build()
     model.register_forward_pre_hook(_Small(0))
@@ -151,6 +175,8 @@ def test_no_memory_for_the_smallest_window_is_a_sentence() -> None:
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (RuntimeError("shape mismatch"), False),
     ],
     ids=str,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ImageReader, read_window
+from unet_dist.out_of_memory import is_out_of_memory
 from unet_dist.prediction.values import Recipe, probabilities_of, sees_something, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan, plan_tiles, smallest_tile_size
 from unet_dist.tiling.inference import require_locality, window_logits, windows_at_once
@@ -200,11 +201,3 @@ def _cut(pixels: Pixels, row: int, col: int, height: int, width: int) -> Pixels:
     part = pixels[row : row + height, col : col + width]
     missing = (height - part.shape[0], width - part.shape[1])
     return np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else part
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell lack of memory from other failures: on a CPU torch raises a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "std::bad_alloc" in text

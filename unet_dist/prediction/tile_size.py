@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from unet_dist.errors import ConfigError
+from unet_dist.out_of_memory import is_out_of_memory
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
 from unet_dist.planner.simulation import Setting, prediction_peak
-from unet_dist.prediction.exact import is_out_of_memory
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
 from unet_dist.tiling.inference import window_logits, windows_at_once
