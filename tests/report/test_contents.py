@@ -299,6 +299,10 @@ def test_command_compares_several(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "b/run" in html
     assert capsys.readouterr().out.count("0.1546 †") == 2  # the published figure, beside ours
 
+    others = [fabricate(tmp_path / parent / "whole", pictures=0, input_size="full") for parent in ("a", "b")]
+    report([str(folder) for folder in others], ReportOptions(output=str(tmp_path / "page.html")))
+    assert "published" not in capsys.readouterr().out  # of whole images none is
+
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_no_word_of_the_printed_table_is_broken(

@@ -91,11 +91,14 @@ _GAP = 2
 def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None], width: int) -> Table:
     """The table for a terminal of that many characters a line, in which no word is broken while its pieces fit."""
     columns = list(Column)
-    rows = [[row[columns.index(column)].text for column in _SHOWN] for row in compare(runs, splits)]
-    headings = [column.value for column in _SHOWN]
-    widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(_SHOWN) - 1))
+    table_rows = compare(runs, splits)
+    is_published = any(row[columns.index(Column.PUBLISHED)].key is not None for row in table_rows)
+    shown = [column for column in _SHOWN if is_published or column is not Column.PUBLISHED]
+    rows = [[row[columns.index(column)].text for column in shown] for row in table_rows]
+    headings = [column.value for column in shown]
+    widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(shown) - 1))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for column, side in zip(_SHOWN, widths, strict=True):
+    for column, side in zip(shown, widths, strict=True):
         name = _folded(column.value, side)
         table.add_column(name, justify="right" if column.is_number else "left", overflow="fold", width=side)
     for row in rows:
