@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from unet_dist.cores import num_cores
 from unet_dist.files import write_whole
 
 ENVIRONMENT_FILE = "environment.json"
@@ -26,7 +27,7 @@ def describe_machine(device: torch.device, world_size: int) -> dict[str, Any]:
         "device": device_name(device),
         "device_type": device.type,
         "processes": world_size,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),

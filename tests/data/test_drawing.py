@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_what_was_begun_is_given_out_once(
     monkeypatch: pytest.MonkeyPatch, started: list[drawing.subprocess.Popen[bytes]]
 ) -> None:
     monkeypatch.setattr(drawing, "LEAST_PIXELS", 1)
-    monkeypatch.setattr(drawing.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     drawing.begin(*SIZE)
     assert len(started) == 2, "they get ready before there is something to draw"
     scenes = drawing.scene_processes(*SIZE)

@@ -44,6 +44,7 @@ from unet_dist.config import Config
 from unet_dist.distributed import Processes
 from unet_dist.errors import ConfigError, DataError, LaunchError
 from unet_dist.files import write_whole
+from unet_dist.machine import device_name
 from unet_dist.options import BenchOptions
 
 # Settled by bench itself, the same for all settings, or without effect on what is measured.
@@ -263,15 +264,3 @@ def _scratch(folder: Path, processes: Processes) -> Iterator[Path]:
     finally:
         if processes.is_main:
             shutil.rmtree(shared, ignore_errors=True)
-
-
-def device_name(device: torch.device) -> str:
-    """What computes, as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from unet_dist.commands.parts import load_run, resolve_tile_size, teller_of
+from unet_dist.cores import num_cores
 from unet_dist.distributed import Processes, open_processes
 from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
@@ -306,7 +307,7 @@ def _num_finishers(device: torch.device) -> int:
     """Images whose files are made at once: beside a GPU the cores have nothing else to do, on a CPU they compute."""
     if device.type == "cpu":
         return 1
-    return max(1, min(_MOST_FINISHERS, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _digest(model: Any) -> str:

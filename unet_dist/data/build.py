@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from unet_dist.cores import num_cores
 from unet_dist.data.cache import (
     FORMAT_VERSION,
     IMAGES,
@@ -41,6 +42,7 @@ Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
 
 _MAX_LISTED = 10
+_MOST_THREADS = 16
 _RESERVE_BYTES = 64 * 2**20  # left free on the file system beside the cache
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -74,7 +76,9 @@ def prepare(
     path = locate_cache(source, settings, cache_path)
 
     def write(folder: Path) -> None:
-        _Builder(source, settings, max_pixels, num_threads or _num_cores(), progress or _no_progress).write(folder)
+        _Builder(
+            source, settings, max_pixels, num_threads or min(num_cores(), _MOST_THREADS), progress or _no_progress
+        ).write(folder)
 
     make_once(path, write, is_whole=is_whole, say=say)
     return Cache(path, seed=seed, root=source.files_root)
@@ -373,10 +377,6 @@ def _write_at(handle: int, pixels: np.ndarray, offset: int) -> None:
     while view:
         written = os.pwrite(handle, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _num_cores() -> int:
-    return min(len(os.sched_getaffinity(0)), 16)
 
 
 def _no_progress(phase: str, done: int, total: int) -> None:

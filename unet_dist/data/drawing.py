@@ -11,7 +11,6 @@ reads numbers of scenes, a line each, and writes the bytes of the picture and of
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet_dist.allocator import keep_freed_memory
+from unet_dist.cores import num_cores
 from unet_dist.data.synthetic import SyntheticScenes
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -43,7 +43,7 @@ class SceneProcesses:
     def __init__(self, num_images: int, height: int, width: int, seed: int, *, count: int | None = None) -> None:
         self._scenes = SyntheticScenes(num_images, height, width, seed)
         if count is None:
-            cores = min(len(os.sched_getaffinity(0)), _MOST)
+            cores = min(num_cores(), _MOST)
             count = cores if cores > 1 and num_images * height * width >= LEAST_PIXELS else 0
         self._count = count
         self._idle: queue.Queue[subprocess.Popen[bytes]] = queue.Queue()

@@ -10,7 +10,6 @@ processes talk twice: at the start they agree on the journal, at the end they wa
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unet_dist.cores import num_cores
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.image import ImageReader
 from unet_dist.prediction.exact import Piece
@@ -166,7 +166,7 @@ def finish_shared(work: Work, share: Share, rank: int, world_size: int) -> bool:
     sizes = [work.jobs[image].shape[0] * work.jobs[image].shape[1] for image in share.shared]
     finished = DoneList(work.journal, rank)
     # All have ended their shares, so the cores have nothing else to do.
-    num_threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(world_size, len(share.shared))))
+    num_threads = max(1, num_cores() // max(1, min(world_size, len(share.shared))))
     for image in share_finishing(share.shared, sizes, rank, world_size):
         finish_image(work, image, num_threads)
         finished.append(images=[image])
