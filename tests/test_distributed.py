@@ -100,10 +100,11 @@ def test_apples_gpu_is_left_alone_by_accelerate_too(monkeypatch: pytest.MonkeyPa
 
 
 def test_several_processes_on_one_gpu_are_refused() -> None:
-    for fitting in ({}, {"LOCAL_WORLD_SIZE": "2"}):
+    agent = {"TORCHELASTIC_RUN_ID": "none"}
+    for fitting in ({}, {**agent, "LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "4"}):
         distributed._refuse_shared_devices(fitting, 2)
     with pytest.raises(LaunchError) as refusal:
-        distributed._refuse_shared_devices({"LOCAL_WORLD_SIZE": "4"}, 2)
+        distributed._refuse_shared_devices({**agent, "LOCAL_WORLD_SIZE": "4"}, 2)
     assert str(refusal.value) == (
         "num_processes: got 4 on this node, expected 2 at most, one for each GPU that is visible. Set a smaller --num_processes, "
         "or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."

@@ -294,11 +294,13 @@ def _require_trackers(names: list[str]) -> None:
 def _refuse_shared_devices(environment: Any, num_devices: int) -> None:
     """Refuse several processes on one GPU: accelerate counts the GPUs round, and NCCL then ends in a traceback.
 
+    Only below torchrun's agent, which accelerate launch uses too: its processes see the same GPUs. srun may show each its own.
+
     Raises:
         LaunchError: more processes than GPUs on this node.
     """
     processes = int(environment.get("LOCAL_WORLD_SIZE", "1"))
-    if processes > num_devices:
+    if processes > num_devices and "TORCHELASTIC_RUN_ID" in environment:
         raise LaunchError(
             f"num_processes: got {processes} on this node, expected {num_devices} at most, one for each GPU that is visible. Set a "
             "smaller --num_processes, or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
