@@ -157,6 +157,9 @@ def test_the_folder_of_a_run_is_pointed_to_its_best_model(folder: Path, tmp_path
 def test_a_file_is_no_folder(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors is a file\. Expected a model folder"):
         load_model(folder / "model.safetensors")
+    (folder / "model.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model\.onnx is a file\. .* unet_dist\.load_model takes an ONNX file\."):
+        UNet.from_pretrained(folder / "model.onnx")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "../nothing", "a/b/c"])

@@ -110,6 +110,8 @@ def _require_files(folder: Path) -> None:
         remedy = f"Did you mean {folder / nested[0]}?"
     elif pickles:
         remedy = f"{pickles[0]} is a pickle, which can run code when it is read, and is not loaded. {remedy}"
+    elif folder.suffix == ".onnx" and folder.is_file():
+        remedy = "unet_dist.load_model takes an ONNX file."
     kind = "a file" if folder.is_file() else f"a folder without {' and '.join(missing)}"
     raise CheckpointError(
         f"{folder} is {kind}. Expected a model folder with {CONFIG_FILE} and {WEIGHTS_FILE}. {remedy}"
