@@ -259,6 +259,31 @@ def test_output_and_patches_are_those_of_the_published_table(
     assert [cells[column].text for column in (Column.OUTPUT, Column.ABUTTING, Column.ALIGNED)] == expected
 
 
+def test_a_published_checkpoint_stands_beside_the_runs(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fabricate(tmp_path / "segformer-b3", pictures=0)
+    name = "segments-tobias/segformer-b3-finetuned-segments-sidewalk"
+    record = json.loads((folder / "evaluation-test.json").read_text())
+    record |= {"model": name, "data": "segments/sidewalk-semantic", "training_split": "unknown"}
+    (folder / "evaluation-test.json").write_text(json.dumps(record))
+    for left in ("config.yaml", "metrics.jsonl", "data.json"):  # what evaluate --output_path does not write
+        (folder / left).unlink()
+    (row,) = compare([read_run(folder)], ["test"])
+    cells = dict(zip(Column, row, strict=True))
+    assert [cells[column].text for column in (Column.MODEL, Column.INPUT, Column.STEPS)] == [name, "–", "–"]
+    assert cells[Column.MIOU].note == "test split; training split unknown"
+    assert cells[Column.PUBLISHED].text == "0.4345"  # of the same data: no dagger
+    report([str(finished), str(folder)], ReportOptions(output=str(tmp_path / "page.html")))
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>segformer-b3</b> evaluated, trained elsewhere" in html
+    assert "All settings are the same." in html
+    with pytest.raises(
+        ConfigError, match=r"^report: got .*segformer-b3, which holds an evaluation and no run, expected"
+    ):
+        report([str(folder)], ReportOptions())
+
+
 def test_what_several_runs_lack_is_said_once_with_all_commands(finished: Path, tmp_path: Path) -> None:
     bare = [fabricate(tmp_path / name, is_evaluated=False) for name in ("first", "second")]
     html = comparison_page([read_run(folder) for folder in (finished, *bare)])

@@ -34,6 +34,11 @@ def run(words: Sequence[str], options: ReportOptions) -> None:
     if page.is_dir():
         raise ConfigError(f"output: got the folder {page}, expected a file. Set --output {page / 'report.html'}.")
     splits = [found.shown_split(options.split) for found in runs]
+    if len(runs) == 1 and not runs[0].is_run:
+        raise ConfigError(
+            f"report: got {words[0]}, which holds an evaluation and no run, expected a run or several to compare. "
+            f"Name a run beside it: unet-dist report RUN {words[0]}."
+        )
     if len(runs) == 1:
         html = run_page(runs[0], split=options.split, max_pictures=options.pictures)
         for text, command in missing(runs[0], splits[0], options.split):

@@ -6,7 +6,7 @@ Owns the columns, their order and what each sorts by.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -94,14 +94,12 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
     cells = {
         Column.RUN: Cell(run.name, run.name),
         Column.MODEL: Cell(_model(run), _model(run)),
-        Column.INPUT: Cell(str(side), float(side) if isinstance(side, int) else None),
+        Column.INPUT: Cell("–" if side is None else str(side), float(side) if isinstance(side, int) else None),
         Column.OUTPUT: _output_cell(patches),
         Column.ABUTTING: _grid_cell(None if patches is None else patches.abutting),
         Column.ALIGNED: _grid_cell(None if patches is None else patches.aligned),
-        Column.STEPS: Cell(f"{run.step:,}", run.step, "" if run.step == run.total_steps else f"of {run.total_steps:,}"),
-        Column.MIOU: Cell(
-            number(evaluation.get("miou"), 4), evaluation.get("miou"), f"{split} split" if split else "not evaluated"
-        ),
+        Column.STEPS: _steps_cell(run),
+        Column.MIOU: Cell(number(evaluation.get("miou"), 4), evaluation.get("miou"), _evaluated_on(evaluation, split)),
         Column.PUBLISHED: Cell(
             "–" if published is None else f"{published.miou:.4f}{mark}",
             None if published is None else published.miou,
@@ -121,6 +119,19 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
         Column.DEVICE: Cell(str(starts[-1].get("device", "–")), starts[-1].get("device")),
     }
     return [cells[column] for column in Column]
+
+
+def _steps_cell(run: RunContents) -> Cell:
+    if not run.is_run:
+        return Cell("–", None)
+    return Cell(f"{run.step:,}", run.step, "" if run.step == run.total_steps else f"of {run.total_steps:,}")
+
+
+def _evaluated_on(evaluation: Mapping[str, Any], split: str | None) -> str:
+    """The split, and that the network may have seen its images where nobody knows what it was trained on."""
+    if split is None:
+        return "not evaluated"
+    return f"{split} split" + ("; training split unknown" if evaluation.get("training_split") == "unknown" else "")
 
 
 def _output_cell(patches: Patches | None) -> Cell:

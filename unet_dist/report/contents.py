@@ -37,6 +37,7 @@ class RunContents:
         validations: records of the validations, each with step, miou, iou by class name.
         evaluations: evaluation-SPLIT.json by split.
         has_model: whether best/ or last/ is there to be evaluated.
+        is_run: whether it was trained here; else there is no more than evaluations, such as those of a published checkpoint.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class RunContents:
     validations: list[dict[str, Any]]
     evaluations: Mapping[str, dict[str, Any]]
     has_model: bool
+    is_run: bool = True
 
     @cached_property
     def step(self) -> int:
@@ -107,6 +109,11 @@ def read_run(path: str | Path) -> RunContents:
     """
     folder = Path(path)
     config_file = folder / "config.yaml"
+    read = {split: read_json(folder / f"evaluation-{split}.json") for split in SPLITS}
+    evaluations = {split: found for split, found in read.items() if found.get("confusion")}
+    is_run = config_file.is_file() or (folder / "metrics.jsonl").is_file()
+    if evaluations and not is_run:
+        return _evaluated_only(folder, evaluations)
     if not config_file.is_file():
         nested = sorted(str(found.parent) for found in folder.glob("*/config.yaml"))[:3]
         hint = f" Did you mean {' or '.join(nested)}?" if nested else ""
@@ -120,7 +127,6 @@ def read_run(path: str | Path) -> RunContents:
     if not isinstance(config, dict) or not isinstance(config.get("total_steps"), int):
         raise CheckpointError(f"{config_file}: expected the keys of a run, total_steps among them. It is damaged.")
     records = read_metrics(folder / "metrics.jsonl")
-    evaluations = {split: read_json(folder / f"evaluation-{split}.json") for split in SPLITS}
     return RunContents(
         folder=folder,
         name=folder.resolve().name,
@@ -129,8 +135,25 @@ def read_run(path: str | Path) -> RunContents:
         environment=read_environment(folder),
         train=[record for record in records if record.get("split") == "train"],
         validations=[record for record in records if record.get("split") == "validation"],
-        evaluations={split: found for split, found in evaluations.items() if found.get("confusion")},
+        evaluations=evaluations,
         has_model=any((folder / name / "config.json").is_file() for name in ("best", "last")),
+    )
+
+
+def _evaluated_only(folder: Path, evaluations: Mapping[str, dict[str, Any]]) -> RunContents:
+    """What evaluate --output_path left of a model that is no run's."""
+    said = next(iter(evaluations.values()))
+    return RunContents(
+        folder=folder,
+        name=folder.resolve().name,
+        config={"model": str(said.get("model")), "data_path": str(said.get("data")), "total_steps": 0},
+        data={},
+        environment=read_environment(folder),
+        train=[],
+        validations=[],
+        evaluations=evaluations,
+        has_model=False,
+        is_run=False,
     )
 
 

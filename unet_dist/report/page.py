@@ -67,13 +67,15 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
     scores = [class_scores(run, shown) for run, shown in zip(runs, splits, strict=True)]
     rows = compare(runs, splits)
     pictures = _common_pictures(runs, splits, max_pictures)
+    trained = [run for run in runs if run.is_run]  # what is of elsewhere has no settings
     context = {
         "runs": runs,
+        "trained": trained,
         "columns": list(Column),
         "rows": rows,
         "published": PUBLISHED,
         "published_data": DATA_SET,
-        "differences": [(key, [_said(value) for value in values]) for key, values in differing_keys(runs)],
+        "differences": [(key, [_said(value) for value in values]) for key, values in differing_keys(trained)],
         "missing": _missing_together(runs, splits, split),
         "statuses": [(run.name, status(run)) for run in runs],
     }

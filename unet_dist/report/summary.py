@@ -148,6 +148,8 @@ def headline(run: RunContents, split: str | None) -> list[Tile]:
 
 def status(run: RunContents) -> str:
     """How far the run is."""
+    if not run.is_run:
+        return "evaluated, trained elsewhere"
     if run.is_finished and run.step < run.total_steps:
         return f"ended early at step {run.step:,} of {run.total_steps:,}"
     if run.is_finished:
@@ -160,6 +162,8 @@ def status(run: RunContents) -> str:
 def missing(run: RunContents, split: str | None, wanted: str | None = None) -> list[tuple[str, str | None]]:
     """What the page lacks, in sentences, each with the command that adds it."""
     notes: list[tuple[str, str | None]] = []
+    if not run.is_run:
+        return notes if split is not None else [("The model was not evaluated on this split.", None)]
     command = f"unet-dist evaluate {run.folder} --split {wanted or _held_out_split(run)}"
     if split is None and not run.has_model:
         notes.append(("There is no model to evaluate yet: the first comes with the first validation.", None))
