@@ -74,10 +74,11 @@ def compare(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[l
     columns = list(Column)
     for column, largest in ((Column.MIOU, True), (Column.VALIDATION, True), (Column.CALIBRATION, False)):
         at = columns.index(column)
-        keys = [row[at].key for row in rows if isinstance(row[at].key, (int, float))]
+        ours = [row for row, run in zip(rows, runs, strict=True) if run.is_run]  # others may have seen the split
+        keys = [row[at].key for row in ours if isinstance(row[at].key, (int, float))]
         if len(keys) > 1:
             best = max(keys) if largest else min(keys)  # type: ignore[type-var]
-            for row in rows:
+            for row in ours:
                 cell = row[at]
                 row[at] = Cell(cell.text, cell.key, cell.note, is_best=cell.key == best)
     return rows
