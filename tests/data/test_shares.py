@@ -17,7 +17,7 @@ from tests.tiling.scenes import Scenes, build_model, build_shares
 from unet_dist.data.ahead import AHEAD, read_ahead
 from unet_dist.data.augment import Augmentation
 from unet_dist.data.borders import BorderWeights
-from unet_dist.data.label_counts import NOTHING, LabelCounts, count_labels
+from unet_dist.data.label_counts import LabelCounts, count_labels, no_labels
 from unet_dist.data.labels import IGNORED
 from unet_dist.data.shares import RunShares, StepShare, WindowBatch
 from unet_dist.losses.pixelwise import CrossEntropy
@@ -110,7 +110,7 @@ def test_counts_add_up_and_divide_as_the_whole() -> None:
     labels[1] = labels[3, :4] = IGNORED
     borders = torch.rand(labels.shape)
     parts = [slice(0, 2), slice(2, 5)]
-    summed = sum((count_labels(labels[part], borders[part]) for part in parts), NOTHING)
+    summed = sum((count_labels(labels[part], borders[part]) for part in parts), no_labels())
     whole = count_labels(labels, borders)
     valid = labels != IGNORED
     assert torch.equal(summed.pixels, torch.tensor([int((labels == value).sum()) for value in range(256)]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from unet_dist.data.label_counts import NOTHING, LabelCounts
+from unet_dist.data.label_counts import LabelCounts, no_labels
 from unet_dist.data.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowBatch, WindowPlace
 from unet_dist.threads import stay_on_device
 
@@ -45,7 +45,7 @@ def read_ahead(
     def count(plan: SharePlan) -> LabelCounts:
         # A mask of a gigapixel takes many seconds: whoever leaves does not wait for the rest of it.
         batches = itertools.takewhile(lambda _: not is_left.is_set(), plan.batches)
-        return sum(map(shares.count, batches), NOTHING)
+        return sum(map(shares.count, batches), no_labels())
 
     def plan(step: int) -> SharePlan:
         if step not in plans:

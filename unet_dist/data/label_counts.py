@@ -48,5 +48,7 @@ def count_labels(labels: Tensor, borders: Tensor | None = None) -> LabelCounts:
     )
 
 
-NOTHING = LabelCounts(torch.zeros(IGNORED + 1, dtype=torch.int64), 0.0, 0)
-"""No labels at all."""
+def no_labels() -> LabelCounts:
+    """Count no labels at all. Not a constant: a tensor made at import would come before allocator.py's setting, which torch then
+    overlooks."""
+    return LabelCounts(torch.zeros(IGNORED + 1, dtype=torch.int64), 0.0, 0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.crops import Crop, CropReader
-from unet_dist.data.label_counts import NOTHING, LabelCounts, count_labels
+from unet_dist.data.label_counts import LabelCounts, count_labels, no_labels
 from unet_dist.data.labels import IGNORED
 from unet_dist.data.sampler import Draw, draw_batch, share_of_rank
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
@@ -202,11 +202,13 @@ class RunShares:
             pin_memory: read straight into page-locked memory, from which a copy to a GPU does not wait.
         """
         if not plan.is_kept:
-            return StepShare(plan.step, UnreadBatches(self, plan.batches), sum(map(self.count, plan.batches), NOTHING))
+            return StepShare(
+                plan.step, UnreadBatches(self, plan.batches), sum(map(self.count, plan.batches), no_labels())
+            )
         open_crop = functools.cache(self.crops.open)
         batches = [self.read_batch(places, open_crop, pin_memory=pin_memory) for places in plan.batches]
         batches = batches or [self.blank()]
-        return StepShare(plan.step, batches, sum((count_labels(b.labels, b.borders) for b in batches), NOTHING))
+        return StepShare(plan.step, batches, sum((count_labels(b.labels, b.borders) for b in batches), no_labels()))
 
     def count(self, places: Sequence[WindowPlace]) -> LabelCounts:
         """Count the labels of a micro-batch; no image is read."""
