@@ -6,6 +6,7 @@ Must not know what the values are for.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Sequence
 
@@ -52,7 +53,14 @@ def _apart(values: np.ndarray) -> np.ndarray:
     In the heap, labels that wait to be written would lie between the activations that were freed, while the next batch is
     computed: the largest no longer find their place, and the heap grows by one more set of them for every batch that waits.
     """
-    memory = mmap.mmap(-1, max(values.nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, max(values.nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        return (
+            values.copy()
+        )  # the system has no more, and the heap may have kept what was freed; else numpy's MemoryError
     copy = np.frombuffer(memory, values.dtype, values.size).reshape(values.shape)
     copy[...] = values
     return copy
