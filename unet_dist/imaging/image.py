@@ -261,7 +261,7 @@ def require_mappable(dtype: np.dtype, value_range: ValueRange | None, name: str)
         if dtype not in (np.uint8, np.bool_):
             raise ValueRangeError(
                 f"{name} holds {dtype} values, and uint8 was expected. Say which values are black and white with "
-                "value_range (12-bit data: 0 4095); they are mapped linearly to 0 and 255."
+                "value_range (12-bit data: 0,4095); they are mapped linearly to 0 and 255."
             )
     elif not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
         raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")

@@ -221,7 +221,7 @@ def _colours(page: Any, value_range: ValueRange | None, path: Path) -> Callable[
         # Also fewer than 8 bits, which arrive as uint8 and would all look black.
         raise ValueRangeError(
             f"{path} holds {page.bitspersample}-bit values ({page.dtype}), and uint8 was expected. Say which values are "
-            "black and white with value_range (12-bit data: 0 4095); they are mapped linearly to 0 and 255."
+            "black and white with value_range (12-bit data: 0,4095); they are mapped linearly to 0 and 255."
         )
     require_mappable(page.dtype, value_range, str(path))
     if page.photometric == _MIN_IS_WHITE:
