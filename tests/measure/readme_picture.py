@@ -5,7 +5,7 @@ python -m tests.measure.readme_picture runs/quickstart docs/prediction.png
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from unet_dist.data.synthetic import SyntheticScenes
@@ -15,16 +15,21 @@ from unet_dist.tiling.inference import predict_image
 
 SEED = 572  # the scenes of data_path synthetic have seed 0
 INDICES = (2, 5, 8)
+SHAPE = (270, 480)  # (height, width), px, as the quick start's
 
 
-def main(run: str, path: str, height: int = 270, width: int = 480) -> None:
+def main() -> None:
     """Draw three scenes."""
-    model = load_model(Path(run) / "best")
-    scenes = SyntheticScenes(max(INDICES) + 1, height, width, seed=SEED)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("path", type=Path, help="PNG to write")
+    options = parser.parse_args()
+    model = load_model(options.run / "best")
+    scenes = SyntheticScenes(max(INDICES) + 1, *SHAPE, seed=SEED)
     rendered = [scenes.render(index) for index in INDICES]
     samples = [Sample(image, label, predict_image(model, image)) for image, label in rendered]
-    draw_samples(Path(path), samples, scenes.class_names)
+    draw_samples(options.path, samples, scenes.class_names)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -24,6 +24,7 @@ def draw_roofline(path: Path, layers: Sequence[Layer], ceilings: Ceilings, *, ti
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     counted = [layer for layer in layers if layer.flops]
     total = sum(layer.seconds for layer in layers)
@@ -46,15 +47,20 @@ def draw_roofline(path: Path, layers: Sequence[Layer], ceilings: Ceilings, *, ti
     rates = [layer.flops / layer.seconds / 1e9 for layer in counted]
     sizes = [20 + 1500 * layer.seconds / total for layer in counted]
     axes.scatter(intensities, rates, s=sizes, alpha=0.55, color="tab:blue", edgecolors="white", linewidths=0.5)
-    order = sorted(range(len(counted)), key=lambda i: -counted[i].seconds)
-    for place, i in enumerate(order[:LABELLED]):
-        share = counted[i].seconds / total
+    # Layers of like shapes lie upon each other: their names stand in a column beside the picture, in the order of their rates.
+    longest = sorted(range(len(counted)), key=lambda i: -counted[i].seconds)[:LABELLED]
+    for place, i in enumerate(sorted(longest, key=lambda i: -rates[i])):
         axes.annotate(
-            f"{counted[i].name}  {share:.0%}", (intensities[i], rates[i]), (7, 7 if place % 2 else -11),
-            textcoords="offset points", fontsize=7,
+            f"{counted[i].seconds / total:.0%}  {counted[i].name}", (intensities[i], rates[i]), (1.04, 0.92 - 0.08 * place),
+            textcoords="axes fraction", va="center", fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 2},
         )  # fmt: skip
     rest = sum(layer.seconds for layer in layers if not layer.flops) / total
     axes.set(xscale="log", yscale="log", xlabel="operations a byte moved (FLOP/B)", ylabel="GFLOP/s", xlim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=10)
     axes.text(
         0.99, 0.02, f"area: time; without products (ReLU, pooling, copies, loss): {rest:.0%} of it",
