@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from unet_dist import cli
 from unet_dist.cli import COMMANDS, _Parser, _sections, main, parse_config, parse_options, run
 from unet_dist.config import KEYS
 from unet_dist.errors import ConfigError
@@ -205,6 +206,19 @@ def test_main_prints_a_sentence_and_leaves_with_2(capsys: pytest.CaptureFixture[
     assert out == ""
     assert err.startswith("unet-dist: error: seed: got 'x', expected a whole number. ")
     assert err.count("\n") == 1
+
+
+def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C before a command listens for it, while libraries load or data are read."""
+
+    def interrupted(_words: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    with pytest.raises(SystemExit) as leaving:
+        main(["train"])
+    assert leaving.value.code == 130
+    assert capsys.readouterr() == ("", "unet-dist: interrupted\n")
 
 
 # -------------------------------------------------------------------------------------------------------------- help

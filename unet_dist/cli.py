@@ -340,6 +340,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if argv is None else argv
     try:
         run(words)
+    except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save
+        print("unet-dist: interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
     except (UnetDistError, OSError) as error:
         sentence = str(error) if isinstance(error, UnetDistError) else refusal_of_disk(error)
         if isinstance(error, BrokenPipeError):
