@@ -58,9 +58,8 @@ def _apart(values: np.ndarray) -> np.ndarray:
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-        return (
-            values.copy()
-        )  # the system has no more, and the heap may have kept what was freed; else numpy's MemoryError
+        # The system has no more; the heap may have kept what was freed. If it has not, numpy raises MemoryError.
+        return values.copy()
     copy = np.frombuffer(memory, values.dtype, values.size).reshape(values.shape)
     copy[...] = values
     return copy
