@@ -260,9 +260,8 @@ def parse_options(command: str, words: Sequence[str]) -> tuple[list[str], Any]:
     parser = _Parser(command, [section])
     positional, options = parser.split(words)
     if not positional:
-        raise ConfigError(
-            f"{command}: got no RUN, expected a run's folder, a model folder or a hub id. Usage: {USAGE[command]}"
-        )
+        expected = "the folders of runs" if command == "report" else "a run's folder, a model folder or a hub id"
+        raise ConfigError(f"{command}: got no RUN, expected {expected}. Usage: {USAGE[command]}")
     return positional, section(**parser.parse(options))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         if chosen:
             teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
         if folder is not None and output == folder:
-            teller.say(f"Next: unet-dist report {folder}")
+            teller.say(f"Next: unet-dist report {shlex.quote(str(folder))}")
 
 
 def _step_of(folder: Path | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         teller.say(
             f"Finished at step {done.step} in {duration(done.seconds)}: best mean IoU {done.best_miou:.4f} at step "
             f"{done.best_step}. "
-            f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {folder}"
+            f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {shlex.quote(str(folder))}"
         )
 
 
