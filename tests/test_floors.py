@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("imaging",),
     ("data",),
     ("tiling",),
-    ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping", "compiling"),
+    ("losses", "metrics", "optim", "averaging", "instance_scores", "planner", "stopping", "compiling", "pace"),
     # processes and artefacts
     ("failing", "rendezvous"),
     ("distributed",),

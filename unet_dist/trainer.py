@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +30,13 @@ from unet_dist.losses.mixture import Loss
 from unet_dist.metrics import Scores
 from unet_dist.optim import set_step
 from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.pace import Clock
 from unet_dist.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.tiling.training import WindowGradient
 from unet_dist.tracking import MetricsLog, ProgressBar, Teller, duration, scores_table
 
 # fp16: that many steps skipped in a row halve the largest loss scale (65536) below what any finite gradient needs.
 MAX_OVERFLOWS_IN_A_ROW = 40
-
-
-T = TypeVar("T")
 
 
 class DivergedError(UnetDistError):
@@ -141,7 +139,7 @@ class Trainer:
         self._grad_norm = torch.zeros((), device=self._device)
         self._recent: deque[tuple[int, list[str], Tensor]] = deque(maxlen=3)
         self._flags: deque[Callable[[], list[float]]] = deque()
-        self._clock = _Clock()
+        self._clock = Clock()
         self._saved: tuple[int, int] | None = None  # step and evaluated_step of the last checkpoint
 
     # ---------------------------------------------------------------------------------------------- one step
@@ -503,59 +501,6 @@ class Trainer:
             f"Step {bad_step} is not finite: {where}. {state}. Lower --learning_rate, set --max_grad_norm, "
             "or look at those samples; go on with --allow_config_change true."
         )
-
-
-class _Clock:
-    """Wall time of the loop: in total, since the last checkpoint, since the last record, and waiting for data."""
-
-    def __init__(self) -> None:
-        self._start = self._taken = self._lap = time.perf_counter()
-        self._waited = self._skipped = 0.0
-        self._lap_step: int | None = None
-        self.detail = ""
-
-    @property
-    def total(self) -> float:
-        return time.perf_counter() - self._start
-
-    def waits(self, shares: Iterator[StepShare]) -> Iterator[StepShare]:
-        """Pass shares on and measure how long each one let us wait."""
-        self._lap = time.perf_counter()
-        for share in self.timed(shares):
-            if self._lap_step is None:
-                self._lap_step = share.step - 1
-            yield share
-
-    def timed(self, items: Iterable[T]) -> Iterator[T]:
-        """Pass on what is read and add up how long each item let us wait."""
-        remaining = iter(items)
-        while True:
-            started = time.perf_counter()
-            try:
-                item = next(remaining)
-            except StopIteration:
-                return
-            finally:
-                self._waited += time.perf_counter() - started
-            yield item
-
-    def skip(self, seconds: float) -> None:
-        """Leave a validation out of the loop's pace."""
-        self._skipped += seconds
-
-    def lap(self, step: int) -> tuple[int, float, float]:
-        """Steps, seconds and seconds of waiting since the last lap."""
-        now = time.perf_counter()
-        steps = step - (self._lap_step or 0)
-        result = steps, max(now - self._lap - self._skipped, 1e-9), self._waited
-        self._lap, self._lap_step, self._waited, self._skipped = now, step, 0.0, 0.0
-        return result
-
-    def take(self) -> float:
-        """Seconds since the last call."""
-        now = time.perf_counter()
-        seconds, self._taken = now - self._taken, now
-        return seconds
 
 
 def _read_later(tensor: Tensor) -> Callable[[], list[float]]:
