@@ -140,7 +140,7 @@ def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str,
     wait(browser, lambda b: button.is_enabled())
     button.click()
     downloaded = Path(browser.caps["chrome"]["userDataDir"]).parent / "downloads/scene.png"
-    wait(browser, lambda b: downloaded.exists())
+    wait(browser, lambda b: downloaded.exists() and downloaded.stat().st_size)
     assert downloaded.read_bytes() == (place / "out/scene.png").read_bytes()
     with Image.open(downloaded) as picture:
         assert picture.mode == "P"

@@ -81,7 +81,7 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
         [sys.executable, "-m", "unet_dist", "predict", *slow], env=environment, stdout=subprocess.PIPE, text=True
     )
     journal = Journal(output)
-    while process.poll() is None and not (journal.folder.exists() and journal.done().batches):
+    while process.poll() is None and not any(journal.folder.glob("*.labels")):  # the journal's first line comes later
         time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=120)
@@ -103,8 +103,11 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
 
 
 def test_the_large_image_in_small(tmp_path: Path) -> None:
-    """Two processes under RLIMIT_DATA, killed once, against another tile size: the script for 20,000 px, at 700."""
-    words = ["--side", "900", "--depth", "2", "--base_channels", "2", "--tile_size", "60", "--other_tile_size", "572"]
+    """Two processes under RLIMIT_DATA, killed once, against another tile size: the script for 20,000 px, at 2,000.
+
+    Its tiles take several times as long as it takes until the first of them stand in the journal, so that it is killed half-way.
+    """
+    words = ["--side", "2000", "--depth", "2", "--base_channels", "2", "--tile_size", "60", "--other_tile_size", "572"]
     script = subprocess.run(
         [sys.executable, large_image.__file__, *words, "--folder", str(tmp_path)],
         capture_output=True,

@@ -81,7 +81,7 @@ def test_preempted_three_times_ends_like_the_undisturbed(lab: Lab, root: Path, u
     rng = random.Random()
     for life in range(3):
         # A moment within the next steps of this life; the last life is left enough to do.
-        moment = logged_step(root / "preempted") + rng.randint(1, TOTAL_STEPS // 5)
+        moment = logged_step(root / "preempted") + rng.randint(1, TOTAL_STEPS // 8)
         wait_until(partial(has_reached, root / "preempted", moment), 400, lambda: job.log)
         lab.preempt(job.id)
         wait_until(partial(has_come_back, lab, job, life + 1), 400, lambda: job.log)
