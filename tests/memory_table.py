@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from unet_dist.config import ScheduleConfig
 from unet_dist.losses.pixelwise import CrossEntropy
+from unet_dist.memory_format import choose_memory_format
 from unet_dist.models.unet import UNet
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import Peak
@@ -88,7 +89,7 @@ def recorded_peak(work: Callable[[], object]) -> int:
 
 def _model(case: Case, device_type: str) -> Any:
     model = UNet(**case.options).to(device_type)
-    return model.to(memory_format=torch.channels_last) if device_type == "cuda" else model
+    return model.to(memory_format=choose_memory_format("auto", device_type)) if case.is_training else model
 
 
 def _train(case: Case, device_type: str) -> None:

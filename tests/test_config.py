@@ -61,6 +61,7 @@ REFUSED: dict[str, list[Any]] = {
     "log_steps": [0],
     "mixed_precision": ["fp8"],
     "dtype": ["float16"],
+    "memory_format": ["channels_first"],
     "tile_size": [0],
     "window_batch": [0],
     "expected_processes": [0],

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "unet_dist"
 # above its own, and on its own floor without a circle. A new module needs a place here.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "allocator", "machine", "threads", "cores", "out_of_memory", "loss_terms"),
+    ("files", "allocator", "machine", "threads", "cores", "out_of_memory", "loss_terms", "memory_format"),
     ("tiling.geometry", "tiling.crop_plan"),
     ("config",),
     ("options",),

@@ -66,6 +66,9 @@ def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below `folder` (a run's checkpoints/); returns its path once it stands.
 
+    Args:
+        checkpoint: as `on_host` gives it: weights that are channels last could not be written.
+
     Raises:
         CheckpointError: it could not be written.
     """

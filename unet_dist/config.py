@@ -186,6 +186,9 @@ class RunConfig:
     compile: bool = False
     """Compile the network for training (torch.compile, one graph for crops of one size): the first step then takes minutes on a
     CPU. Validations compute as ever. Where nothing here can compile, it is said and the run goes on without."""
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Order of a batch's values in training: channels_last, with the channels of a pixel side by side; contiguous, one channel
+    after the other; auto is channels_last on GPUs and on CPUs with AVX-512, which are faster with it, else contiguous."""
     tile_size: int | None = None
     """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
     the whole and the memory of one tile. By default crops are undivided, and a validation takes 572 or the input size,
@@ -254,6 +257,7 @@ FREE_KEYS = frozenset(
             "split_sample",
             "checkpoint_activations",
             "compile",
+            "memory_format",
         ),
         *("early_stopping_evals", "time_limit_min", "output_path", "resume", "allow_config_change", "extend_schedule"),
         *(

@@ -131,7 +131,7 @@ def check_resume(trainer: Trainer, restore: Callable[[Checkpoint], Progress]) ->
     if scaler is not None:
         trainer.progress.scaler = scaler.state_dict()
     with tempfile.TemporaryDirectory(dir=parts.folder, prefix=".debug-") as folder:
-        path = write_checkpoint(Path(folder), trainer.checkpoint())
+        path = write_checkpoint(Path(folder), trainer.checkpoint().on_host())
         _redo(trainer)
         expected = trainer.checkpoint().on_host()
         trainer = Trainer(parts, restore(read_checkpoint(path)))

@@ -30,6 +30,7 @@ from unet_dist.data.shares import RunShares
 from unet_dist.distributed import Processes, launcher_accumulation
 from unet_dist.errors import ConfigError
 from unet_dist.evaluation import evaluate_split
+from unet_dist.memory_format import choose_memory_format
 from unet_dist.metrics import Scores
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.training import require_separable
@@ -88,10 +89,7 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
 def place_network(model: Any, layout: Layout, processes: Processes, teller: Teller) -> Any:
     """Put a network on the device, in the memory format and with the normalisation that training there takes."""
     model.to(processes.device)
-    if (
-        processes.device.type == "cuda"
-    ):  # tensor cores read channels last; on CPUs without them it is slower in training
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=choose_memory_format(layout.config.run.memory_format, processes.device.type))
     if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if model.couples_batch:

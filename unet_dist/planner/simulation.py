@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +21,7 @@ from unet_dist.averaging import WeightAverage
 from unet_dist.config import ScheduleConfig
 from unet_dist.loss_terms import parse_loss
 from unet_dist.losses.mixture import build_loss
+from unet_dist.memory_format import choose_memory_format
 from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
@@ -44,6 +45,7 @@ class Setting:
         keeps_gradients: whether gradients exist before the pass: several processes, or a second micro-batch.
         loss: its terms in words.
         averages: whether the weights are averaged over the steps.
+        memory_format: of training, as the config has it.
     """
 
     build: Callable[..., Any]
@@ -56,6 +58,7 @@ class Setting:
     keeps_gradients: bool = False
     loss: str | dict[str, float] = "cross_entropy"
     averages: bool = False
+    memory_format: str = "auto"
 
     def with_option(self, name: str, value: Any) -> Setting:
         """The same with another option of the network."""
@@ -76,6 +79,8 @@ def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, in
     """
     with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
         model = _build(setting, memory)
+        with memory.making(WEIGHTS):
+            _set_format(model, choose_memory_format(setting.memory_format, setting.device_type))
         optimizer = build_optimizer(model, ScheduleConfig())
         parameters = list(model.parameters())
         with memory.making(OPTIMIZER):
@@ -164,13 +169,21 @@ def _build(setting: Setting, memory: LiveMemory) -> Any:
         torch.set_default_dtype(default)
 
 
+def _set_format(model: nn.Module, memory_format: torch.memory_format) -> None:
+    """Do what model.to(memory_format=...) does, which cannot swap every fake parameter."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.dim() == 4:
+                module.register_parameter(
+                    name, nn.Parameter(parameter.detach().contiguous(memory_format=memory_format))
+                )
+
+
 def _pass(setting: Setting, memory: LiveMemory, model: Any, count: int, window: tuple[int, int]) -> None:
     """Run forward and backward pass of `count` windows."""
 
     def wrapped(images: Tensor, keys: Tensor) -> Tensor:
         memory.count_as(INPUT, [images])
-        if setting.device_type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
         with _autocast(setting):
             logits: Tensor = model(images, keys)
         return logits if setting.precision == "no" else logits.float()  # accelerate gives back float32

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.errors import LocalityError
+from unet_dist.memory_format import memory_format_of
 from unet_dist.tiling.inference import normalise
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
@@ -151,9 +152,7 @@ class WindowGradient:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
         model = self.model
         images = normalise(windows, model.mean, model.std, next(model.parameters()).dtype)  # (n, C, h, w)
-        # Measured on a CPU without matrix units: channels last is 1.4 times as fast forward, and slower in sum with backward.
-        channels_last = windows.device.type == "cuda"
-        images = images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        images = images.contiguous(memory_format=memory_format_of(model))
         # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
         # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing
         # is copied to the device.
