@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unet_dist.allocator import keep_freed_memory
 from unet_dist.compiling import DEFAULT_BACKEND, compile_static
+from unet_dist.memory_format import choose_memory_format
 from unet_dist.models.unet import UNet
 
 Network = Callable[[Tensor], Tensor]
@@ -37,9 +38,11 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    model = UNet(3, 12, base_channels=options.base_channels, depth=options.depth)
+    memory_format = choose_memory_format("auto", "cpu")
+    model = UNet(3, 12, base_channels=options.base_channels, depth=options.depth).to(memory_format=memory_format)
     compare(copy.deepcopy(model).double())
     images = torch.randn(options.batch_size, 3, options.input_size, options.input_size)
+    images = images.contiguous(memory_format=memory_format)
     networks = variants(model)
     if options.compile == "true":
         compiled = compile_static(model, DEFAULT_BACKEND)
@@ -66,14 +69,21 @@ def main() -> None:
 
 def variants(model: UNet) -> dict[str, tuple[nn.Module, Network]]:
     """Each way by its name: whose parameters it is computed with, and what computes it."""
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    first, last = (
+        copy.deepcopy(model).to(memory_format=each) for each in (torch.contiguous_format, torch.channels_last)
+    )
     return {
         "as it is": (model, model),
         "the same again": (model, model),
         "skip and upsampled by split weights, no concatenation": (model, Rewritten(model, splits=True)),
         "ReLU not in place": (model, Rewritten(model, in_place=False)),
         "pooling before ReLU, which is done twice": (model, Rewritten(model, pools_first=True)),
-        "channels last": (last, lambda x: last(x.to(memory_format=torch.channels_last))),
+        "contiguous": (first, lambda x: first(x.contiguous())),
+        "channels last": (last, lambda x: last(x.contiguous(memory_format=torch.channels_last))),
+        "channels last, skips cropped by slices": (
+            last,
+            lambda x: Rewritten(last)(x.contiguous(memory_format=torch.channels_last)),
+        ),
     }
 
 

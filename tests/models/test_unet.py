@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.models.promises import ModelPromises
 from unet_dist.errors import ConfigError
+from unet_dist.models import unet
 from unet_dist.models.unet import UNet
 
 # Ronneberger et al. 2015, figure 1: (channels, side) after each 3x3 convolution, up-convolution and the last 1x1 one.
@@ -102,6 +103,21 @@ def test_skips_are_cropped_at_the_centre_and_come_first() -> None:
     # 18 -> 14 after two convolutions; up from the bottleneck come 6, so 2 + 4 pixels go a side.
     assert torch.equal(seen[0][:, :1], image[:, :, 6:-6, 6:-6])
     assert seen[0][:, 1:].abs().max() == 0
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_the_crops_gradient_is_that_of_a_slice_in_the_format_of_what_it_meets(
+    memory_format: torch.memory_format,
+) -> None:
+    features = torch.randn(2, 3, 12, 14, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    weights = torch.randn(2, 3, 8, 6, dtype=torch.float64).contiguous(memory_format=memory_format)
+    gradients = []
+    for crop in (unet._Centre.apply, unet._centre):
+        part = crop(features, 8, 6)
+        assert part.data_ptr() == features[:, :, 2:, 4:].data_ptr(), "a view"
+        gradients += torch.autograd.grad((part * weights).sum(), features)
+    assert torch.equal(*gradients)
+    assert gradients[0].is_contiguous(memory_format=memory_format)
 
 
 def test_starts_with_the_papers_initialisation() -> None:

@@ -264,10 +264,33 @@ def _down(block: nn.Module, features: Tensor) -> Tensor:
 
 def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -> Tensor:
     features = upsample(features)
-    # Both sides are even, so the crop is centred. It is a view: the concatenation makes the only copy.
-    top, left = ((skip.shape[dim] - features.shape[dim]) // 2 for dim in (2, 3))
-    skip = skip[:, :, top : top + features.shape[2], left : left + features.shape[3]]
-    return block(torch.cat([skip, features], dim=1))
+    crop = _centre if torch.compiler.is_compiling() else _Centre.apply  # a compiler lays gradients out itself
+    # The crop is a view: the concatenation makes the only copy.
+    return block(torch.cat([crop(skip, features.shape[2], features.shape[3]), features], dim=1))
+
+
+def _centre(features: Tensor, height: int, width: int) -> Tensor:
+    """Crop (N, C, H, W) to (N, C, height, width). Both sides are even, so the crop is centred."""
+    top, left = (features.shape[2] - height) // 2, (features.shape[3] - width) // 2
+    return features[:, :, top : top + height, left : left + width]
+
+
+class _Centre(torch.autograd.Function):
+    """_centre with a gradient that keeps the memory format.
+
+    A slice's own is contiguous. Where batches are channels last, all that it meets on its way back, the gradient of pooling and the
+    ReLU, would then be computed value by value (tests/measure/step_variants.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, height: int, width: int) -> Tensor:
+        ctx.border = (features.shape[2] - height) // 2, (features.shape[3] - width) // 2
+        return _centre(features, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        top, left = ctx.border
+        return F.pad(gradient, (left, left, top, top)), None, None
 
 
 def _recomputation_contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
