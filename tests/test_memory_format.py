@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from unet_dist.cli import main
 from unet_dist.memory_format import choose_memory_format, memory_format_of
+from unet_dist.models.segformer import SegFormer
 from unet_dist.models.unet import UNet
 from unet_dist.tracking import read_metrics
 
@@ -61,6 +62,14 @@ def test_the_fastest_of_the_device_unless_another_is_wished(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert choose_memory_format(wish, device_type) == chosen
+
+
+def test_a_transformer_takes_it_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert UNet.is_convolutional
+    assert not SegFormer.is_convolutional
+    formats = [choose_memory_format("auto", device_type, is_convolutional=False) for device_type in ("cpu", "cuda")]
+    assert formats == [CONTIGUOUS, LAST]
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])

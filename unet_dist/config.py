@@ -188,7 +188,8 @@ class RunConfig:
     CPU. Validations compute as ever. Where nothing here can compile, it is said and the run goes on without."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Order of a batch's values in training: channels_last, with the channels of a pixel side by side; contiguous, one channel
-    after the other; auto is channels_last on GPUs and on CPUs with AVX-512, which are faster with it, else contiguous."""
+    after the other; auto is channels_last on GPUs, and for convolutional networks on CPUs with AVX-512, which are faster with
+    it, else contiguous."""
     tile_size: int | None = None
     """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
     the whole and the memory of one tile. By default crops are undivided, and a validation takes 572 or the input size,

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 
 
-def choose_memory_format(wish: str, device_type: str) -> torch.memory_format:
+def choose_memory_format(wish: str, device_type: str, *, is_convolutional: bool = True) -> torch.memory_format:
     """Settle the memory format of training.
 
     Tensor cores, and oneDNN's kernels for AVX-512, take channels last as they are. A CPU without AVX-512 is slower with it forward
-    and backward (docs/experiments.md), though faster forward alone.
+    and backward, though faster forward alone; so is a transformer on any CPU (docs/experiments.md).
 
     Args:
         wish: auto, channels_last or contiguous.
         device_type: cpu or cuda.
+        is_convolutional: whether convolutions are most of the network's work.
     """
     if wish == "auto":
-        is_fast = device_type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
+        has_kernels = is_convolutional and "AVX512" in torch.backends.cpu.get_cpu_capability()
+        is_fast = device_type != "cpu" or has_kernels
         wish = "channels_last" if is_fast else "contiguous"
     return torch.channels_last if wish == "channels_last" else torch.contiguous_format
 

@@ -89,7 +89,8 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
 def place_network(model: Any, layout: Layout, processes: Processes, teller: Teller) -> Any:
     """Put a network on the device, in the memory format and with the normalisation that training there takes."""
     model.to(processes.device)
-    model.to(memory_format=choose_memory_format(layout.config.run.memory_format, processes.device.type))
+    wish, device_type = layout.config.run.memory_format, processes.device.type
+    model.to(memory_format=choose_memory_format(wish, device_type, is_convolutional=model.is_convolutional))
     if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if model.couples_batch:

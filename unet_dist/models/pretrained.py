@@ -151,11 +151,13 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     Attributes:
         config_keys: those keys of a training config that are arguments of the constructor; the others of ModelConfig that
             describe a network have no effect on this one.
+        is_convolutional: whether convolutions are most of its work, by which the memory format of training is chosen.
         resize_to: (height, width) that a whole image is scaled to before the network and its logits back from; None: not.
     """
 
     model_type: ClassVar[str]
     config_keys: ClassVar[tuple[str, ...]]
+    is_convolutional: ClassVar[bool] = True
     resize_to: Sequence[int] | None = None
 
     @classmethod

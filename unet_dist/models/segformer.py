@@ -78,6 +78,7 @@ class SegFormer(
 
     model_type: ClassVar[str] = "segformer"
     config_keys: ClassVar[tuple[str, ...]] = ("dropout", "checkpoint_activations")
+    is_convolutional: ClassVar[bool] = False
     window_sizes: ClassVar[WindowSizes] = _SIDES
 
     # Kept by keep_description.

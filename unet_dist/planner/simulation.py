@@ -80,7 +80,10 @@ def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, in
     with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
         model = _build(setting, memory)
         with memory.making(WEIGHTS):
-            _set_format(model, choose_memory_format(setting.memory_format, setting.device_type))
+            choice = choose_memory_format(
+                setting.memory_format, setting.device_type, is_convolutional=model.is_convolutional
+            )
+            _set_format(model, choice)
         optimizer = build_optimizer(model, ScheduleConfig())
         parameters = list(model.parameters())
         with memory.making(OPTIMIZER):
