@@ -11,6 +11,7 @@ from tests.losses.batches import WEIGHTS, draw_batch
 from unet_dist.data.label_counts import count_labels
 from unet_dist.data.labels import IGNORED
 from unet_dist.errors import ConfigError
+from unet_dist.losses import pixelwise
 from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.pixelwise import CrossEntropy, Focal
 
@@ -112,8 +113,12 @@ def test_listed_weights_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     "loss", [CrossEntropy(WEIGHTS), CrossEntropy(label_smoothing=0.1, ignore_index=1), Focal(WEIGHTS, gamma=2.0)]
 )
-def test_the_memory_format_changes_nothing(loss: CrossEntropy) -> None:
-    """On a CPU planes and channels last are summed in different ways; with border weights, and trimmed logits."""
+@pytest.mark.parametrize("least_of_rows", [1, 16])
+def test_the_memory_format_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, loss: CrossEntropy, least_of_rows: int
+) -> None:
+    """On a CPU planes and rows are summed in different ways; with border weights, and trimmed logits."""
+    monkeypatch.setattr(pixelwise, "_ROWS_PAY", least_of_rows)
     logits, labels = draw_batch()
     borders = torch.rand(labels.shape, dtype=torch.float64)[:, 1:-1, 1:-1]
     results = []

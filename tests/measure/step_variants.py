@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unet_dist.allocator import keep_freed_memory
 from unet_dist.compiling import DEFAULT_BACKEND, compile_static
 from unet_dist.memory_format import choose_memory_format
+from unet_dist.models import unet
 from unet_dist.models.unet import UNet
 
 Network = Callable[[Tensor], Tensor]
@@ -82,7 +83,7 @@ def variants(model: UNet) -> dict[str, tuple[nn.Module, Network]]:
         "channels last": (last, lambda x: last(x.contiguous(memory_format=torch.channels_last))),
         "channels last, skips cropped by slices": (
             last,
-            lambda x: Rewritten(last)(x.contiguous(memory_format=torch.channels_last)),
+            lambda x: Rewritten(last, slices=True)(x.contiguous(memory_format=torch.channels_last)),
         ),
     }
 
@@ -119,10 +120,20 @@ class Rewritten:
         splits: the first convolution after a skip is the sum of two, over each half of its weights.
         in_place: of ReLU.
         pools_first: a level down pools what ReLU has not seen yet (the two commute), so that the skip alone is rectified whole.
+        slices: skips are cropped by slices, whose gradients are contiguous.
     """
 
-    def __init__(self, model: Any, *, splits: bool = False, in_place: bool = True, pools_first: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        splits: bool = False,
+        in_place: bool = True,
+        pools_first: bool = False,
+        slices: bool = False,
+    ) -> None:
         self.model, self.splits, self.in_place, self.pools_first = model, splits, in_place, pools_first
+        self.crop = unet._centre if slices else unet._Centre.apply
 
     def __call__(self, images: Tensor) -> Tensor:
         model: Any = self.model
@@ -138,9 +149,7 @@ class Rewritten:
         features = skips.pop()
         for upsample, block in zip(model.upsample, model.decoder, strict=True):
             features = upsample(features)
-            skip = skips.pop()
-            margin = (skip.shape[2] - features.shape[2]) // 2
-            skip = skip[:, :, margin : margin + features.shape[2], margin : margin + features.shape[3]]
+            skip = self.crop(skips.pop(), features.shape[2], features.shape[3])
             if self.splits:
                 width = skip.shape[1]
                 first = F.conv2d(skip, block.conv1.weight[:, :width], block.conv1.bias)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -148,11 +149,15 @@ class WindowGradient:
             buffer.copy_(before)
         return torch.stack(counts).sum(0)
 
+    @cached_property
+    def _memory_format(self) -> torch.memory_format:
+        return memory_format_of(self.model)
+
     def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
         model = self.model
         images = normalise(windows, model.mean, model.std, next(model.parameters()).dtype)  # (n, C, h, w)
-        images = images.contiguous(memory_format=memory_format_of(model))
+        images = images.contiguous(memory_format=self._memory_format)
         # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
         # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing
         # is copied to the device.
