@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 SEED = 572  # the scenes of data_path synthetic have seed 0
 

@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unet_dist.commands.data_set import open_data
-from unet_dist.commands.parts import build_skeleton, read_run_config, resolve_input_size
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.network import build_skeleton
+from unet_dist.assembly.run_folder import read_run_config
+from unet_dist.assembly.sizes import resolve_input_size
 from unet_dist.errors import CheckpointError, UnetDistError
-from unet_dist.files import write_whole
 from unet_dist.report.patches import count_patches
 from unet_dist.report.published import PUBLISHED
-from unet_dist.tracking import Teller, duration, read_metrics
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.storage.files import write_whole
+from unet_dist.terminal import Teller, duration
 
 # The published comparison of the sizes: segments/sidewalk-semantic, 1080x1920, 35 classes, batch 16.
 PUBLISHED_STEPS = 2000

@@ -34,8 +34,8 @@ import tifffile
 import torch
 
 from unet_dist import UNet
-from unet_dist.files import digest
 from unet_dist.prediction.journal import Done, Journal
+from unet_dist.storage.files import digest
 
 _TILE = 512
 _MIB = 2**20

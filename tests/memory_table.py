@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from unet_dist.config import ScheduleConfig
+from unet_dist.config.sections import ScheduleConfig
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.memory_format import choose_memory_format
+from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.models.unet import UNet
-from unet_dist.optim import build_optimizer
 from unet_dist.planner.memory import Peak
 from unet_dist.planner.simulation import Setting, prediction_peak, training_peak
-from unet_dist.tiling.inference import classify, window_logits, windows_at_once
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.tiling.gradient import WindowGradient
+from unet_dist.tiling.windows import classify, window_logits, windows_at_once
+from unet_dist.training.optimizer import build_optimizer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from unet_dist import cli
 from unet_dist.cli import COMMANDS, _Parser, _sections, main, parse_config, parse_options, run
-from unet_dist.config import KEYS
+from unet_dist.config.sections import KEYS
 from unet_dist.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

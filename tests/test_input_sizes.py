@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unet_dist.config import Config
+from unet_dist.config.sections import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,7 +22,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from unet_dist.errors import ConfigError, UnetDistError, suggest
-from unet_dist.files import refusal_of_disk
+from unet_dist.storage.files import refusal_of_disk
 
 # As in distributed.py, which is too heavy to import here.
 GRACE_S = 3.0
@@ -216,7 +216,7 @@ def parse_config(command: str, words: Sequence[str]) -> Any:
 
 def parse_plan(command: str, words: Sequence[str]) -> tuple[Any, Any]:
     """Build the Config and the PlanOptions of `plan` from [CONFIG.yaml] and --key value words."""
-    from unet_dist.options import PlanOptions
+    from unet_dist.config.options import PlanOptions
 
     config, others, _ = _parse(command, words)
     return config, PlanOptions(**others)
@@ -224,8 +224,8 @@ def parse_plan(command: str, words: Sequence[str]) -> tuple[Any, Any]:
 
 def parse_bench(command: str, words: Sequence[str]) -> tuple[Any, Any, dict[str, Any]]:
     """Build the Config and the BenchOptions of `bench`, and the Config of each setting that it compares, by its name."""
-    from unet_dist.config import KEYS
-    from unet_dist.options import BenchOptions
+    from unet_dist.config.options import BenchOptions
+    from unet_dist.config.sections import KEYS
 
     config, others, parser = _parse(command, words)
     options = BenchOptions(**others)
@@ -240,7 +240,7 @@ def parse_bench(command: str, words: Sequence[str]) -> tuple[Any, Any, dict[str,
 
 def _parse(command: str, words: Sequence[str]) -> tuple[Any, dict[str, Any], _Parser]:
     """Read [CONFIG.yaml] and --key value words: the Config, the values of the other keys, and what read them."""
-    from unet_dist.config import KEYS, Config
+    from unet_dist.config.sections import KEYS, Config
 
     parser = _Parser(command, _sections(command))
     positional, options = parser.split(words)
@@ -267,7 +267,7 @@ def parse_options(command: str, words: Sequence[str]) -> tuple[list[str], Any]:
 
 def options_of(command: str) -> Any:
     """The options class of a command that works on a run."""
-    from unet_dist import options
+    from unet_dist.config import options
 
     return {
         "evaluate": options.EvaluateOptions,
@@ -290,8 +290,8 @@ def _help(command: str | None) -> str:
 
 def _sections(command: str) -> list[Any]:
     """The classes whose fields are the keys of a command."""
-    from unet_dist.config import SECTIONS
-    from unet_dist.options import BenchOptions, PlanOptions
+    from unet_dist.config.options import BenchOptions, PlanOptions
+    from unet_dist.config.sections import SECTIONS
 
     if command not in CONFIG_COMMANDS:
         return [options_of(command)]
@@ -324,7 +324,7 @@ def run(words: Sequence[str]) -> None:
     elif command == "bench":
         parsed = parse_bench(command, rest)
     elif command in CONFIG_COMMANDS:
-        from unet_dist.commands.data_set import begin_drawing
+        from unet_dist.assembly.data_set import begin_drawing
 
         config = parse_config(command, rest)
         begin_drawing(config, os.environ)

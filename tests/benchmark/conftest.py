@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from unet_dist.benchmark.setting import Setting
 from unet_dist.cli import main
-from unet_dist.commands.bench_setting import Setting
-from unet_dist.config import Config
-from unet_dist.distributed import Processes, open_processes
-from unet_dist.tracking import Teller
+from unet_dist.config.sections import Config
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.terminal import Teller
 
 TINY: dict[str, Any] = {
     "synthetic_images": 9, "synthetic_size": "48x80", "base_channels": 2, "depth": 2, "input_size": 60, "batch_size": 4,

@@ -17,7 +17,7 @@ from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.planner.operations import OWN_COUNTS
 from unet_dist.planner.simulation import Setting, training_flops
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.tiling.gradient import WindowGradient
 
 CPU = torch.device("cpu")
 CEILINGS = Ceilings(flops_per_s=1e9, bytes_per_s=1e9)

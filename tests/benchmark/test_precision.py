@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from unet_dist.distributed import Processes
 from unet_dist.errors import ConfigError
+from unet_dist.processes.group import Processes
 
 
 def test_each_keeps_its_precision(processes: Processes) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from unet_dist.benchmark.ceilings import Ceilings
+from unet_dist.benchmark.setting import Setting
 from unet_dist.benchmark.step import pixels_of, read_seconds, run_loop, windows_of
 from unet_dist.benchmark.subject import Limits
-from unet_dist.commands.bench_setting import Setting
-from unet_dist.trainer import Progress, Trainer
+from unet_dist.training.trainer import Progress, Trainer
 
 Build = Callable[..., Setting]
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmark.conftest import TINY
-from unet_dist.commands.bench_setting import Setting
-from unet_dist.config import Config
-from unet_dist.distributed import open_processes
-from unet_dist.tracking import Teller
+from unet_dist.benchmark.setting import Setting
+from unet_dist.config.sections import Config
+from unet_dist.processes.group import open_processes
+from unet_dist.terminal import Teller
 
 # What gives a value to the host, or a tensor whose shape depends on values. On a GPU each of them waits.
 READS = {

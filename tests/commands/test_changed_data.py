@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from tests.data.pictures import png, random_pair, write_folder
-from unet_dist.checkpoint import list_checkpoints, state_digest
 from unet_dist.cli import main
+from unet_dist.runs.checkpoint import list_checkpoints, state_digest
 
 TINY = {
     "depth": 1, "base_channels": 2, "input_size": 40, "batch_size": 2, "total_steps": 2, "eval_steps": 1,

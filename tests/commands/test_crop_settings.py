@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from unet_dist.commands.parts import build_skeleton, plan_crops, resolve_input_size, resolve_tile_size
-from unet_dist.commands.training import lay_out
-from unet_dist.config import Config
+from unet_dist.assembly.network import build_skeleton
+from unet_dist.assembly.sizes import plan_crops, resolve_input_size, resolve_tile_size
+from unet_dist.assembly.training import lay_out
+from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, LocalityError, SizeError
-from unet_dist.tracking import Teller
+from unet_dist.terminal import Teller
 
 
 def planned(**keys: Any) -> Any:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from unet_dist.commands.data_set import begin_drawing, open_data
-from unet_dist.config import Config
-from unet_dist.data import drawing
-from unet_dist.tracking import Teller
+from unet_dist.assembly.data_set import begin_drawing, open_data
+from unet_dist.config.sections import Config
+from unet_dist.scenes import drawing
+from unet_dist.terminal import Teller
 
 
 @pytest.fixture
@@ -50,5 +50,5 @@ def test_others_begin_nothing(
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, unet_dist.commands.data_set; sys.exit('torch' in sys.modules)"
+    code = "import sys, unet_dist.assembly.data_set; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

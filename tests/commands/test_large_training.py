@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.test_shares import Alive, alive  # noqa: F401 a fixture
-from tests.data.test_windowed import draw_pair, write_tiff
+from tests.data.batches.test_shares import Alive, alive  # noqa: F401 a fixture
+from tests.data.decoded.test_windowed import draw_pair, write_tiff
 from unet_dist.cli import main
 from unet_dist.commands.train import _refuse_beyond_memory
-from unet_dist.config import BatchCut
-from unet_dist.data import windowed
-from unet_dist.data.ahead import AHEAD
-from unet_dist.data.shares import RunShares, SharePlan
-from unet_dist.data.splits import FRACTIONS, cut
-from unet_dist.data.windowed import WindowedFiles
+from unet_dist.config.batch_cut import BatchCut
+from unet_dist.data.batches.ahead import AHEAD
+from unet_dist.data.batches.shares import RunShares, SharePlan
+from unet_dist.data.decoded import windowed
+from unet_dist.data.decoded.windowed import WindowedFiles
+from unet_dist.data.sources.splits import FRACTIONS, cut
 from unet_dist.errors import ConfigError
 
 SMALL = ["--depth", "1", "--base_channels", "1", "--ignore_index", "200", "--mixed_precision", "no", "--trackers", "[]"]

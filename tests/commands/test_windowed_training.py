@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_windowed import draw_pair, write_tiff
+from tests.data.decoded.test_windowed import draw_pair, write_tiff
 from unet_dist.cli import main
 
 pytestmark = pytest.mark.usefixtures("own_process")

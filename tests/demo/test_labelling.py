@@ -10,14 +10,14 @@ import tifffile
 import torch
 from PIL import Image
 
+from unet_dist.assembly.inference import choose_inference
 from unet_dist.cli import run
-from unet_dist.commands.parts import choose_inference
-from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller, shrink
 from unet_dist.errors import DataError
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import ArrayReader
 from unet_dist.models.unet import UNet
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 
 @pytest.fixture

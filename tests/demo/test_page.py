@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 
 from unet_dist.cli import run
-from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.demo.page import as_share
 from unet_dist.models.unet import UNet
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.distributed.processes import launch
 from unet_dist.cli import main
-from unet_dist.data.scenes.classes import SIDEWALK_CLASSES
+from unet_dist.scenes.classes import SIDEWALK_CLASSES
 
 IGNORED_CLASS = SIDEWALK_CLASSES.index("nature-vegetation")
 """A tenth of the pixels, and very uneven among crops: a mean of the ranks' means would be another loss."""

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 300.0

@@ -15,8 +15,8 @@ import pytest
 
 from tests.distributed.conftest import LONG, STEPS_OF_LONG, Laboratory
 from tests.distributed.processes import PATIENCE_S, Group, last_step, launch
-from unet_dist.checkpoint import list_checkpoints, read_checkpoint
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.checkpoint import list_checkpoints, read_checkpoint
+from unet_dist.runs.metrics_log import read_metrics
 
 pytestmark = pytest.mark.processes
 

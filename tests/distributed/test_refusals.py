@@ -11,8 +11,8 @@ import pytest
 
 from tests.distributed.conftest import Laboratory
 from tests.distributed.processes import PATIENCE_S, ROOT, free_ports, launch, quiet_environment
-from unet_dist.checkpoint import list_checkpoints, read_checkpoint
-from unet_dist.locking import lock_run
+from unet_dist.runs.checkpoint import list_checkpoints, read_checkpoint
+from unet_dist.storage.lock import lock_run
 
 
 @pytest.mark.processes
@@ -68,7 +68,7 @@ def test_error_that_all_processes_see_is_said_once(lab: Laboratory) -> None:
 # One rank raises what nobody foresaw, while the others wait for it.
 RAISING = """
 import torch
-from unet_dist.distributed import open_processes
+from unet_dist.processes.group import open_processes
 
 torch.set_num_threads(1)
 with open_processes(mixed_precision="no") as processes:

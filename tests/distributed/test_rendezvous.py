@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from unet_dist.rendezvous import agree_on_session
+from unet_dist.processes.rendezvous import agree_on_session
 
 LONG = timedelta(seconds=60)
 SHORT = timedelta(seconds=0.3)

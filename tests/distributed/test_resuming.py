@@ -12,10 +12,10 @@ import torch
 
 from tests.distributed.conftest import TINY, Laboratory
 from tests.distributed.processes import last_step
-from unet_dist.checkpoint import list_checkpoints, read_checkpoint, state_digest
-from unet_dist.config import ScheduleConfig
-from unet_dist.optim import course
-from unet_dist.tracking import read_metrics
+from unet_dist.config.sections import ScheduleConfig
+from unet_dist.runs.checkpoint import list_checkpoints, read_checkpoint, state_digest
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.training.optimizer import course
 
 SHORT: dict[str, Any] = {"total_steps": 6, "eval_steps": 2, "keep_checkpoints": 9, "schedule": "constant"}
 
@@ -195,7 +195,7 @@ def test_stop_within_a_validation_saves_the_step_before_it(
     lab: Laboratory, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wish comes when some of the images are done: nothing of the half is kept, and the next start makes all of it."""
-    from unet_dist.commands import training
+    from unet_dist.assembly import training
 
     folder = lab.folder / "in-validation"
     evaluate = training.evaluate_split

@@ -17,14 +17,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.distributed.conftest import TINY, TWO_PASSES, Laboratory
-from unet_dist.commands.data_set import open_data
-from unet_dist.commands.parts import build_network, plan_crops, read_run_config
-from unet_dist.data.crops import CropReader
-from unet_dist.data.shares import RunShares
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.network import build_network
+from unet_dist.assembly.run_folder import read_run_config
+from unet_dist.assembly.sizes import plan_crops
+from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.shares import RunShares
 from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.tiling.training import WindowGradient
-from unet_dist.tracking import Teller, read_metrics
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.terminal import Teller
+from unet_dist.tiling.gradient import WindowGradient
 
 pytestmark = pytest.mark.processes
 

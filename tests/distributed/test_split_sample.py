@@ -17,16 +17,17 @@ import pytest
 import torch
 
 from tests.tiling.scenes import CLASS_WEIGHTS, Scenes, build_model, build_shares, gradient_of, relative_differences
-from unet_dist.config import BatchCut, Config
-from unet_dist.data.ahead import read_ahead
-from unet_dist.distributed import open_processes
+from unet_dist.config.batch_cut import BatchCut
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.ahead import read_ahead
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.mixture import Mixture
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.optim import build_optimizer
-from unet_dist.stopping import NO_WISH
-from unet_dist.tracking import Teller
-from unet_dist.trainer import Parts, Progress, Trainer
+from unet_dist.processes.group import open_processes
+from unet_dist.processes.stopping import NO_WISH
+from unet_dist.terminal import Teller
+from unet_dist.training.optimizer import build_optimizer
+from unet_dist.training.trainer import Parts, Progress, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

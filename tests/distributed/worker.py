@@ -21,7 +21,7 @@ def run_jobs(path: Path) -> None:
     from accelerate.state import AcceleratorState
 
     from unet_dist.cli import main
-    from unet_dist.files import write_whole
+    from unet_dist.storage.files import write_whole
 
     codes = []
     for job in json.loads(path.read_text(encoding="utf-8")):

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from unet_dist.config import Config
+from unet_dist.config.sections import Config
 from unet_dist.models.unet import UNet
 
 NAMES = ["road", "sky", "tree | bush"]

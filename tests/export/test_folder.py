@@ -22,9 +22,9 @@ from tests.models.hub_stand_in import running_hub
 from unet_dist import UNet, predict_image
 from unet_dist.cli import main, run
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.figures import draw_prediction
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
+from unet_dist.report.figures import draw_prediction
 
 FILES = ["README.md", "config.json", "example.png", "example_input.png", "model.safetensors"]
 

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from tests.export.conftest import NAMES, TINY, make_model
+from unet_dist.assembly.inference import choose_inference
 from unet_dist.cli import run
-from unet_dist.commands.parts import choose_inference
-from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.errors import CheckpointError, ConfigError, ExportError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
-from unet_dist.tiling.inference import normalise, predict_image
+from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.tiling.windows import normalise, predict_image
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
 ort = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unet_dist.cli import main
-from unet_dist.trainer import Trainer
+from unet_dist.training.trainer import Trainer
 
 TINY = (
     *("--synthetic_images", "4", "--synthetic_size", "48x80", "--depth", "1", "--base_channels", "2"),

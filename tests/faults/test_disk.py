@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests.faults.runs import TINY, before_step, model_of, sentence_of, train
-from unet_dist import checkpoint
-from unet_dist.checkpoint import list_checkpoints, newest_whole
 from unet_dist.cli import main
-from unet_dist.data.fingerprint import digest_files
+from unet_dist.data.sources.fingerprint import digest_files
+from unet_dist.runs import checkpoint
+from unet_dist.runs.checkpoint import list_checkpoints, newest_whole
 
 KIB = 1024
 

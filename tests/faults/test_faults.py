@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.faults.runs import TINY, model_of, sentence_of, train
-from unet_dist.checkpoint import list_checkpoints, state_digest
-from unet_dist.failing import is_lost_peer, is_timeout
-from unet_dist.files import digest
-from unet_dist.tracking import MetricsLog, read_metrics
+from unet_dist.processes.failing import is_lost_peer, is_timeout
+from unet_dist.runs.checkpoint import list_checkpoints, state_digest
+from unet_dist.runs.metrics_log import MetricsLog, read_metrics
+from unet_dist.storage.files import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 # -------------------------------------------------------------------------------------------------------------- words

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from unet_dist.errors import DataError
-from unet_dist.files import replacing
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.writer import write_label_map, write_overlay
+from unet_dist.storage.files import replacing
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 11, 35, 255])
@@ -80,7 +80,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path):
     code = (
-        "import os, sys, pathlib; from unet_dist.files import replacing\n"
+        "import os, sys, pathlib; from unet_dist.storage.files import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
     )

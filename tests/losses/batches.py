@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unet_dist.data.label_counts import count_labels
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import count_labels
+from unet_dist.data.decoded.labels import IGNORED
 
 NUM_CLASSES = 5
 WEIGHTS = torch.tensor([0.5, 0.0, 3.0, 1.0, 0.1], dtype=torch.float64)

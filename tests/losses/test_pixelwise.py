@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.losses.batches import WEIGHTS, draw_batch
-from unet_dist.data.label_counts import count_labels
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import count_labels
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import ConfigError
 from unet_dist.losses import pixelwise
 from unet_dist.losses.class_weights import weigh_classes

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.losses.batches import NUM_CLASSES, WEIGHTS, draw_batch, loss_of
-from unet_dist.data.label_counts import count_labels
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import count_labels
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.lovasz import Lovasz
 from unet_dist.losses.mixture import Mixture, build_loss

@@ -22,8 +22,8 @@ import torch
 
 from tests.measure.anonymous_memory import highest_during, rss_anon
 from unet_dist import UNet, predict_image
-from unet_dist.allocator import keep_freed_memory
-from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 MIB = 2**20
 ROI, OVERLAP = 576, 0.25

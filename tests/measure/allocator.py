@@ -1,4 +1,4 @@
-"""Measure a training step with and without unet_dist.allocator, alternately, each in a process of its own.
+"""Measure a training step with and without unet_dist.machine.allocator, alternately, each in a process of its own.
 
 python -m tests.measure.allocator [--rounds 3] [--batch 8] [--input_size 444] [--base_channels 16]
 """
@@ -41,7 +41,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> tuple[float, int]:
     """Seconds and page faults of the median of four steps after the first."""
     if options.one == "kept":
-        from unet_dist.allocator import keep_freed_memory
+        from unet_dist.machine.allocator import keep_freed_memory
 
         assert keep_freed_memory()
     import torch

@@ -20,8 +20,8 @@ import torch
 
 from tests.measure.anonymous_memory import highest_during, rss_anon
 from unet_dist import UNet
-from unet_dist.allocator import keep_freed_memory
 from unet_dist.imaging.reader import ArrayReader
+from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.prediction.exact import ExactTiles, Piece
 from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.values import Recipe

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unet_dist.data.build import prepare
-from unet_dist.data.cache import CacheSettings
-from unet_dist.data.crops import CropReader
-from unet_dist.data.sampler import crop_generator, draw_batch
-from unet_dist.data.shares import RunShares
-from unet_dist.data.source import open_source
-from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.sampler import crop_generator, draw_batch
+from unet_dist.data.batches.shares import RunShares
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.sources.registry import open_source
 from unet_dist.models.unet import UNet
+from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.tiling.crop_plan import CropPlanner
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from unet_dist.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors
 from unet_dist.cli import parse_config
 from unet_dist.models.unet import UNet
-from unet_dist.optim import build_optimizer
-from unet_dist.trainer import Progress
+from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors
+from unet_dist.training.optimizer import build_optimizer
+from unet_dist.training.trainer import Progress
 
 
 def main() -> None:

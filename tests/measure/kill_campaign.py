@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 EVAL_STEPS = 4

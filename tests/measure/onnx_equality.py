@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from unet_dist.commands.parts import load_run
-from unet_dist.data.build import prepare
-from unet_dist.data.cache import CacheSettings
-from unet_dist.data.source import open_source
+from unet_dist.assembly.opening import load_run
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import ExportError
 from unet_dist.export.check import compare
 from unet_dist.export.graph import require_onnx, write_onnx

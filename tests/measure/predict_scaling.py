@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from tests.large_image import Launch, write_image, write_model
-from unet_dist.files import digest
 from unet_dist.prediction.journal import Journal
+from unet_dist.storage.files import digest
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ import torch
 
 from tests.large_image import write_image
 from unet_dist import UNet
-from unet_dist.allocator import keep_freed_memory
-from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.writer import write_picture
+from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
 from unet_dist.prediction.journal import Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Work
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 _LARGEST_PICTURE_PX = 16_000_000
 _MIB = 2**20

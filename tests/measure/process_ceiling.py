@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from unet_dist.distributed import Processes, open_processes
 from unet_dist.models.unet import UNet
+from unet_dist.processes.group import Processes, open_processes
 
 
 def main() -> None:

@@ -36,12 +36,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from unet_dist import UNet
-from unet_dist.allocator import keep_freed_memory
 from unet_dist.benchmark.baseline import PlainUNet
-from unet_dist.data.synthetic import SyntheticScenes
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.tiling.inference import classify, normalise, window_logits
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.tiling.gradient import WindowGradient
+from unet_dist.tiling.windows import classify, normalise, window_logits
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unet_dist.allocator import keep_freed_memory
-from unet_dist.compiling import DEFAULT_BACKEND, compile_static
-from unet_dist.memory_format import choose_memory_format
+from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.machine.compiling import DEFAULT_BACKEND, compile_static
+from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.models import unet
 from unet_dist.models.unet import UNet
 

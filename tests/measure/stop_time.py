@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from tests.measure.kill_campaign import HANG_S, Ranks
-from unet_dist.checkpoint import list_checkpoints, read_checkpoint
 from unet_dist.errors import CheckpointError
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.checkpoint import list_checkpoints, read_checkpoint
+from unet_dist.runs.metrics_log import read_metrics
 
 CONFIG = "configs/synthetic_unet_quickstart.yaml"
 EVAL_STEPS = 3

@@ -37,11 +37,11 @@ from tests.tiling.scenes import (
     gradient_of,
     relative_differences,
 )
-from unet_dist.allocator import keep_freed_memory
-from unet_dist.data.ahead import read_ahead
-from unet_dist.data.shares import WindowBatch
+from unet_dist.data.batches.ahead import read_ahead
+from unet_dist.data.batches.shares import WindowBatch
 from unet_dist.losses.pixelwise import CrossEntropy
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.tiling.gradient import WindowGradient
 
 MIB = 2**20
 

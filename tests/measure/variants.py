@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.metrics_log import read_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> None:

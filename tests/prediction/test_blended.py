@@ -13,7 +13,7 @@ from tests.prediction.test_exact import compute
 from unet_dist.errors import ConfigError, SizeError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.prediction.values import Recipe
-from unet_dist.tiling.inference import normalise
+from unet_dist.tiling.windows import normalise
 
 PROBABILITIES = Recipe(probabilities="float16")
 

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.prediction.parts import build, draw, make_tiles
 from unet_dist.errors import ConfigError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
-from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.values import NO_CLASS, Recipe, blank, probabilities_of, sees_something
-from unet_dist.tiling.inference import predict_image, predict_logits
+from unet_dist.tiling.windows import predict_image, predict_logits
 
 EVERYTHING = Recipe(probabilities="float16", confidence=True, flip=True)
 
@@ -207,7 +207,7 @@ def test_a_cpu_computes_large_windows_one_by_one(monkeypatch: pytest.MonkeyPatch
     model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
     found = []
     for at_once_px, expected in ((10**6, [5]), (2 * 60 * 60, [2, 2, 1]), (1, [1] * 5)):
-        monkeypatch.setattr("unet_dist.tiling.inference._CPU_AT_ONCE_PX", at_once_px)
+        monkeypatch.setattr("unet_dist.tiling.windows._CPU_AT_ONCE_PX", at_once_px)
         counts.clear()
         found.append([values["labels"] for values in make_tiles(model, Recipe()).compute(pieces, plan.halo)])
         assert counts == expected

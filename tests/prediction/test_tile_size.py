@@ -10,10 +10,11 @@ import torch
 from tests.prediction.parts import build, make_tiles
 from tests.prediction.test_exact import _Small
 from unet_dist import UNet
+from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError
-from unet_dist.options import PredictOptions
+from unet_dist.machine.memory import free_bytes
 from unet_dist.planner.simulation import Setting, prediction_peak
-from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
+from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.values import Recipe
 from unet_dist.tiling.geometry import smallest_tile_size
 

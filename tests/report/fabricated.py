@@ -14,15 +14,16 @@ import numpy as np
 import torch
 import yaml
 
-from unet_dist.config import Config
-from unet_dist.data.labels import IGNORED
-from unet_dist.data.scenes.classes import SIDEWALK_CLASSES
-from unet_dist.data.synthetic import SyntheticScenes
-from unet_dist.figures import Sample
-from unet_dist.machine import describe_machine, record_evaluation, record_start
-from unet_dist.metrics import CONFIDENCE_LEVELS, Calibration, Scores
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.machine.description import describe_machine
+from unet_dist.metrics.confusion import CONFIDENCE_LEVELS, Calibration, Scores
+from unet_dist.report.figures import Sample
 from unet_dist.report.pictures import PICTURES_FOLDER, picture_name, write_picture
-from unet_dist.tracking import MetricsLog
+from unet_dist.runs.environment import record_evaluation, record_start
+from unet_dist.runs.metrics_log import MetricsLog
+from unet_dist.scenes.classes import SIDEWALK_CLASSES
+from unet_dist.scenes.synthetic import SyntheticScenes
 
 
 def fabricate(

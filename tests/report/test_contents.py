@@ -16,9 +16,9 @@ import yaml
 
 from tests.report.fabricated import fabricate
 from unet_dist.commands.report import run as report
-from unet_dist.config import Config
+from unet_dist.config.options import ReportOptions
+from unet_dist.config.sections import Config
 from unet_dist.errors import CheckpointError, ConfigError
-from unet_dist.options import ReportOptions
 from unet_dist.report.charts import MAX_POINTS, column, run_charts, smooth
 from unet_dist.report.comparison import Column, compare, differing_keys
 from unet_dist.report.contents import read_run

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.crops import CropReader
-from unet_dist.data.labels import IGNORED
-from unet_dist.data.shares import KEPT_PX, RunShares
+from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.shares import KEPT_PX, RunShares
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import aligned_halo
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.tiling.gradient import WindowGradient
 
 NUM_CLASSES = 4
 CLASS_WEIGHTS = torch.tensor([0.3, 1.0, 2.5, 0.7], dtype=torch.float64)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from unet_dist.data.batches.crops import crop_origin_range
 from unet_dist.errors import DataError, SizeError
+from unet_dist.imaging.reader import mirror_indices
 from unet_dist.tiling.geometry import (
     Locality,
     TilePlan,
@@ -18,9 +20,7 @@ from unet_dist.tiling.geometry import (
     aligned_halo,
     assign,
     covering_tile_size,
-    crop_origin_range,
     default_tile_size,
-    mirror_indices,
     plan_abutting,
     plan_tiles,
     smallest_tile_size,

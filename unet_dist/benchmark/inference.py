@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from unet_dist.benchmark.timing import seconds
-from unet_dist.distributed import Processes
 from unet_dist.imaging.reader import ImageReader, open_image
 from unet_dist.imaging.writer import write_picture
 from unet_dist.prediction.exact import ExactTiles
@@ -26,7 +25,8 @@ from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of, wait_for_others
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Work
-from unet_dist.tiling.inference import normalise
+from unet_dist.processes.group import Processes
+from unet_dist.tiling.windows import normalise
 
 LARGEST_SIDE_PX = 4096
 """Of an image that is predicted: more takes longer and shows nothing else."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.layers import Layer
-from unet_dist.files import write_whole
+from unet_dist.storage.files import write_whole
 
 LABELLED = 8
 """Layers with the most time, which are named in the picture."""

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from unet_dist.benchmark.timing import seconds
-from unet_dist.config import Config
-from unet_dist.data.ahead import read_ahead
-from unet_dist.data.shares import StepShare, WindowBatch
-from unet_dist.stopping import NO_WISH
-from unet_dist.tracking import Teller, read_metrics
-from unet_dist.trainer import Parts, Progress, Trainer
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.ahead import read_ahead
+from unet_dist.data.batches.shares import StepShare, WindowBatch
+from unet_dist.processes.stopping import NO_WISH
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.terminal import Teller
+from unet_dist.training.trainer import Parts, Progress, Trainer
 
 # Further than any measurement goes: no validation, no checkpoint, and a learning rate that stays small.
 ENDLESS_STEPS = 10**9

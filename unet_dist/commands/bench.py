@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from unet_dist.assembly.opening import open_for, teller_of
 from unet_dist.benchmark.baseline import Baseline, write_pairs
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.inference import image_pixels
 from unet_dist.benchmark.picture import draw_roofline
 from unet_dist.benchmark.results import VERSION, Amounts, Result, figures_of, layers_as_json, speedups
+from unet_dist.benchmark.setting import Setting
 from unet_dist.benchmark.step import endless
 from unet_dist.benchmark.subject import (
     BYTES,
@@ -38,14 +40,12 @@ from unet_dist.benchmark.subject import (
 )
 from unet_dist.benchmark.tables import comparison_tables, layer_table, result_table, scaling_table, size
 from unet_dist.benchmark.timing import Spread
-from unet_dist.commands.bench_setting import Setting
-from unet_dist.commands.parts import open_for, teller_of
-from unet_dist.config import Config
-from unet_dist.distributed import Processes
+from unet_dist.config.options import BenchOptions
+from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, DataError, LaunchError
-from unet_dist.files import write_whole
-from unet_dist.machine import device_name
-from unet_dist.options import BenchOptions
+from unet_dist.machine.description import device_name
+from unet_dist.processes.group import Processes
+from unet_dist.storage.files import write_whole
 
 # Settled by bench itself, the same for all settings, or without effect on what is measured.
 _NOT_COMPARED = frozenset(

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
-from unet_dist.commands.parts import choose_inference, load_run, resolve_tile_size
+from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import DemoOptions
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
-from unet_dist.options import DemoOptions
-from unet_dist.tracking import Teller
+from unet_dist.terminal import Teller
 
 
 def run(words: Sequence[str], options: DemoOptions) -> None:

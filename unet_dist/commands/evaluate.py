@@ -11,28 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.commands.data_set import open_data
-from unet_dist.commands.objective import require_border_class
-from unet_dist.commands.parts import (
-    Inference,
-    choose_inference,
-    load_run,
-    resolve_tile_size,
-    teller_of,
-)
-from unet_dist.config import Config
-from unet_dist.data.cache import Cache
-from unet_dist.data.crops import WindowedSamples
-from unet_dist.distributed import Processes, open_processes
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.inference import Inference, choose_inference
+from unet_dist.assembly.objective import require_border_class
+from unet_dist.assembly.opening import load_run, teller_of
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import EvaluateOptions
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.crops import WindowedSamples
+from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.evaluation import Details, evaluate_instances, evaluate_split, predict_labels
-from unet_dist.figures import Sample, draw_samples
-from unet_dist.files import write_whole
 from unet_dist.imaging.reader import ImageReader, as_reader
-from unet_dist.machine import describe_machine, record_evaluation
-from unet_dist.metrics import Calibration, image_scores
+from unet_dist.machine.description import describe_machine
+from unet_dist.metrics.confusion import Calibration, image_scores
+from unet_dist.metrics.table import scores_table
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
-from unet_dist.options import EvaluateOptions
+from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split, predict_labels
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.report.figures import Sample, draw_samples
 from unet_dist.report.pictures import (
     PICTURES_FOLDER,
     Choice,
@@ -41,9 +37,12 @@ from unet_dist.report.pictures import (
     remove_pictures,
     write_picture,
 )
+from unet_dist.runs.environment import record_evaluation
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.storage.files import write_whole
+from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
-from unet_dist.tiling.inference import predict_image
-from unet_dist.tracking import Teller, read_metrics, scores_table
+from unet_dist.tiling.windows import predict_image
 
 MAX_DRAWN_PX = 2048
 """Side of what is drawn of an image; matplotlib shrinks even that."""

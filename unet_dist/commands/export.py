@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from unet_dist.commands.data_set import open_data
-from unet_dist.commands.parts import choose_inference, load_run, resolve_tile_size
-from unet_dist.config import Config
-from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import ExportOptions
+from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, UnetDistError
-from unet_dist.evaluation import predict_labels
 from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
 from unet_dist.export.graph import OPSET, require_onnx, write_onnx
-from unet_dist.files import replacing, write_whole_folder
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.onnx_model import OnnxModel, open_session
 from unet_dist.models.unet import UNet
-from unet_dist.options import ExportOptions
-from unet_dist.tiling.inference import Labels, predict_image
-from unet_dist.tracking import Teller
+from unet_dist.prediction.evaluation import predict_labels
+from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.storage.files import replacing, write_whole_folder
+from unet_dist.terminal import Teller
+from unet_dist.tiling.windows import Labels, predict_image
 
 # Scenes that no run has seen (data_path synthetic has seed 0), where the run's own data are out of reach.
 _CHECK_SEED, _CHECK_SHAPE = 573, (360, 480)

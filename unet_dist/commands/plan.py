@@ -9,15 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from unet_dist.commands.parts import resolve_input_size, resolve_tile_size, simulated, training_halo
-from unet_dist.config import BatchCut, Config, cut_batch, synthetic_size
-from unet_dist.data.ahead import AHEAD
-from unet_dist.data.cache import Cache, CacheSettings, open_cache
-from unet_dist.data.shares import is_held_at_once
-from unet_dist.data.source import open_source
-from unet_dist.distributed import has_fast_bf16
+from unet_dist.assembly.network import simulated
+from unet_dist.assembly.sizes import resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.config.batch_cut import BatchCut, cut_batch
+from unet_dist.config.options import PlanOptions
+from unet_dist.config.sections import Config, synthetic_size
+from unet_dist.data.batches.ahead import AHEAD
+from unet_dist.data.batches.shares import is_held_at_once
+from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
-from unet_dist.options import PlanOptions
 from unet_dist.planner.fitting import (
     CUDA_CONTEXT_BYTES,
     Remedy,
@@ -31,10 +32,11 @@ from unet_dist.planner.fitting import (
 )
 from unet_dist.planner.memory import OPTIMIZER, PARTS, Peak
 from unet_dist.planner.simulation import Setting, prediction_flops, prediction_peak, training_flops, training_peak
+from unet_dist.processes.precision import has_fast_bf16
+from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import TilePlan, WindowSizes, plan_abutting, plan_tiles
-from unet_dist.tiling.training import require_separable
-from unet_dist.tracking import Teller
+from unet_dist.tiling.gradient import require_separable
 
 # Images of the reference task, where nobody said what there is.
 _REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from unet_dist.commands.parts import load_run, resolve_tile_size, teller_of
-from unet_dist.cores import num_cores
-from unet_dist.distributed import Processes, open_processes
+from unet_dist.assembly.opening import load_run, teller_of
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
-from unet_dist.locking import lock_run
-from unet_dist.options import PredictOptions
+from unet_dist.machine.cores import num_cores
+from unet_dist.machine.memory import free_bytes
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.exact import ExactTiles
@@ -34,13 +34,15 @@ from unet_dist.prediction.run import (
     share_of,
     wait_for_others,
 )
-from unet_dist.prediction.tile_size import choose_tile_size, free_bytes
+from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.whole import WholeImages
 from unet_dist.prediction.work import Tiles, Work
-from unet_dist.stopping import NO_WISH, StopWish
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.processes.stopping import NO_WISH, StopWish
+from unet_dist.storage.lock import lock_run
+from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
-from unet_dist.tracking import Teller
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
 _SHARE_OF_FREE = 0.8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from unet_dist.commands.data_set import open_data
-from unet_dist.config import Config
-from unet_dist.data.cache import Cache
-from unet_dist.tracking import Teller
+from unet_dist.assembly.data_set import open_data
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.terminal import Teller
 
 
 def run(config: Config) -> None:

@@ -12,15 +12,15 @@ from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 
+from unet_dist.config.options import ReportOptions
 from unet_dist.errors import ConfigError
-from unet_dist.files import write_whole
-from unet_dist.options import ReportOptions
 from unet_dist.report.comparison import Column, compare
 from unet_dist.report.contents import RunContents, read_run
 from unet_dist.report.page import comparison_page, run_page
 from unet_dist.report.plots import draw_plots
 from unet_dist.report.summary import missing
-from unet_dist.tracking import Teller
+from unet_dist.storage.files import write_whole
+from unet_dist.terminal import Teller
 
 
 def run(words: Sequence[str], options: ReportOptions) -> None:

@@ -13,30 +13,28 @@ from typing import Any
 import torch
 import yaml
 
-from unet_dist.commands.data_set import open_data
-from unet_dist.commands.parts import (
-    CONFIG_FILE,
-    build_network,
-    load_published,
-    load_run,
-    open_for,
-    teller_of,
-)
-from unet_dist.commands.resuming import answer_changes, find_checkpoint, restore
-from unet_dist.commands.training import assemble, lay_out, place_network
-from unet_dist.config import BatchCut, Config
-from unet_dist.data.cache import Cache
-from unet_dist.data.statistics import summarise
-from unet_dist.debugging import debug, debugging_config
-from unet_dist.distributed import Processes
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.network import build_network, load_published
+from unet_dist.assembly.opening import load_run, open_for, teller_of
+from unet_dist.assembly.resuming import answer_changes, find_checkpoint, restore
+from unet_dist.assembly.run_folder import CONFIG_FILE
+from unet_dist.assembly.training import assemble, lay_out, place_network
+from unet_dist.config.batch_cut import BatchCut
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.statistics import summarise
+from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import ConfigError, LaunchError
-from unet_dist.files import write_whole
-from unet_dist.locking import lock_run
-from unet_dist.machine import describe_machine, record_start
-from unet_dist.optim import build_optimizer
-from unet_dist.stopping import StopWish
-from unet_dist.tracking import MetricsLog, Teller, duration
-from unet_dist.trainer import Parts, Progress, Trainer
+from unet_dist.machine.description import describe_machine
+from unet_dist.processes.group import Processes
+from unet_dist.processes.stopping import StopWish
+from unet_dist.runs.environment import record_start
+from unet_dist.runs.metrics_log import MetricsLog
+from unet_dist.storage.files import write_whole
+from unet_dist.storage.lock import lock_run
+from unet_dist.terminal import Teller, duration
+from unet_dist.training.optimizer import build_optimizer
+from unet_dist.training.trainer import Parts, Progress, Trainer
 
 
 def run(config: Config) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from unet_dist.config import Config
+from unet_dist.config.sections import Config
 
 CARD_FILE = "README.md"
 EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"

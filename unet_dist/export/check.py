@@ -18,7 +18,7 @@ from unet_dist.errors import ExportError
 from unet_dist.export.graph import INPUT
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
-from unet_dist.tiling.inference import classify, window_logits
+from unet_dist.tiling.windows import classify, window_logits
 
 MAX_DIFFERENCE = 1e-3
 """Of two logits."""

@@ -14,14 +14,14 @@ import numpy as np
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 
-from unet_dist.config import Config
-from unet_dist.data.synthetic import SyntheticScenes
+from unet_dist.config.sections import Config
 from unet_dist.errors import ExportError
 from unet_dist.export.card import CARD_FILE, EXAMPLE_FILE, EXAMPLE_INPUT_FILE, read_evaluations, write_card
-from unet_dist.figures import draw_prediction
 from unet_dist.imaging.reader import as_reader
 from unet_dist.imaging.writer import write_picture
-from unet_dist.tiling.inference import Labels
+from unet_dist.report.figures import draw_prediction
+from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.tiling.windows import Labels
 
 # Not the seed of data_path synthetic (0): no scene here was trained on.
 _UNSEEN_SEED = 572

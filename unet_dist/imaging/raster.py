@@ -17,11 +17,11 @@ import numpy as np
 import tifffile
 
 from unet_dist.errors import DataError
-from unet_dist.files import replacing
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, GEO_TAGS, Placement
 from unet_dist.imaging.palette import IGNORED_COLOUR
 from unet_dist.imaging.writer import write_grey, write_label_map
 from unet_dist.imaging.zarr_store import require_zarr
+from unet_dist.storage.files import replacing
 
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".zarr")
 

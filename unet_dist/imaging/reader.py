@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from unet_dist.errors import DataError
@@ -27,7 +28,6 @@ from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.slide import SLIDE_SUFFIXES, open_slide
 from unet_dist.imaging.tiff import open_tiff
 from unet_dist.imaging.zarr_store import is_zarr, open_zarr
-from unet_dist.tiling.geometry import mirror_indices
 
 __all__ = ["ArrayReader", "ImageLike", "ImageReader", "as_reader", "open_image", "read_window", "read_window_into"]
 
@@ -241,3 +241,21 @@ def _is_tiff(path: Path) -> bool:
             return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}. Check the path and your permissions.") from error
+
+
+def mirror_indices(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
+    """Return, for each coordinate of [start, stop), the pixel of [0, size) that the mirrored image shows there.
+
+    The edge is not repeated (d c b | a b c d | c b a) and the image is mirrored as often as needed; an image one pixel
+    wide is constant.
+
+    >>> mirror_indices(-2, 6, 4).tolist()
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    assert size >= 1, size
+    assert start <= stop, (start, stop)
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.int64)
+    period = 2 * (size - 1)
+    phase = np.arange(start, stop, dtype=np.int64) % period
+    return np.minimum(phase, period - phase)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_dist.errors import DataError
-from unet_dist.files import writing_failed
+from unet_dist.storage.files import writing_failed
 
 if TYPE_CHECKING:
     from typing_extensions import Self

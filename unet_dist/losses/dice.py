@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unet_dist.data.label_counts import LabelCounts
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import LabelCounts
+from unet_dist.data.decoded.labels import IGNORED
 
 
 class Dice:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unet_dist.data.label_counts import LabelCounts
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import LabelCounts
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.one_pass import OnePass
 
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unet_dist.data.label_counts import LabelCounts
+from unet_dist.data.batches.label_counts import LabelCounts
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.lovasz import Lovasz
 from unet_dist.losses.pixelwise import CrossEntropy, Focal
-from unet_dist.tiling.training import SummedLoss
+from unet_dist.tiling.gradient import SummedLoss
 
 
 class Loss(SummedLoss, Protocol):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unet_dist.data.label_counts import LabelCounts
-from unet_dist.data.labels import IGNORED
+from unet_dist.data.batches.label_counts import LabelCounts
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.one_pass import OnePass
 
 _ROWS_PAY = 16

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_dist.averaging import WeightAverage
-from unet_dist.config import ScheduleConfig
-from unet_dist.loss_terms import parse_loss
+from unet_dist.config.loss_terms import parse_loss
+from unet_dist.config.sections import ScheduleConfig
 from unet_dist.losses.mixture import build_loss
-from unet_dist.memory_format import choose_memory_format
-from unet_dist.optim import build_optimizer
+from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
-from unet_dist.tiling.inference import classify, window_logits, windows_at_once
-from unet_dist.tiling.training import WindowGradient
+from unet_dist.tiling.gradient import WindowGradient
+from unet_dist.tiling.windows import classify, window_logits, windows_at_once
+from unet_dist.training.averaging import WeightAverage
+from unet_dist.training.optimizer import build_optimizer
 
 _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError, SizeError
 from unet_dist.imaging.reader import ImageReader, read_window
-from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.prediction.exact import Piece, Pixels
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
-from unet_dist.tiling.inference import window_logits
+from unet_dist.tiling.windows import window_logits
 
 _CELLS = 4
 """Cells (half windows) along a side of a tile: 25 windows for 16 cells, where single cells would take 64."""

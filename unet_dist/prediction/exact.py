@@ -17,10 +17,10 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ImageReader, read_window
-from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.prediction.values import Recipe, probabilities_of, sees_something, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan, plan_tiles, smallest_tile_size
-from unet_dist.tiling.inference import require_locality, window_logits, windows_at_once
+from unet_dist.tiling.windows import require_locality, window_logits, windows_at_once
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.files import sync_folder, write_whole, writing_failed
+from unet_dist.storage.files import sync_folder, write_whole, writing_failed
 
 FOLDER = ".unet-dist-predict"
 _SETTINGS, _DONE, _END, _STOP = "settings.json", "done.txt", "end", "stop"

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_dist.cores import num_cores
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.image import ImageReader
+from unet_dist.machine.cores import num_cores
+from unet_dist.machine.threads import stay_on_device
 from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
@@ -29,7 +30,6 @@ from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.shares import Share, share_finishing, share_out
 from unet_dist.prediction.work import Values, Work
 from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
-from unet_dist.threads import stay_on_device
 
 _AHEAD = 2
 """Batches read ahead, and batches computed and not yet written."""

@@ -1,14 +1,12 @@
 """The tile size of least time that memory allows.
 
-Owns the choice for `--tile_size auto`: how much memory there is, which windows are tried on the device, and what is made of
+Owns the choice for `--tile_size auto`: which windows are tried on the device, and what is made of
 their times. What windows need and how long they should take is the planner's knowledge. The result of a prediction does not
 depend on the choice.
 """
 
 from __future__ import annotations
 
-import os
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,13 +19,13 @@ import torch
 from torch import Tensor
 
 from unet_dist.errors import ConfigError
-from unet_dist.out_of_memory import is_out_of_memory
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
 from unet_dist.planner.simulation import Setting, prediction_peak
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
-from unet_dist.tiling.inference import window_logits, windows_at_once
+from unet_dist.tiling.windows import window_logits, windows_at_once
 
 # Share of the memory that tensors may take; the rest is for gaps between them. On a CPU by tests/measure/auto_tile.py memory:
 # of 1 GiB, 0.8 were taken in float32 and 0.9 in float64, whose convolutions unfold their input.
@@ -230,32 +228,3 @@ def _setting(model: Any, precision: str) -> Setting:
 
 def _pixels(plan: TilePlan) -> int:
     return plan.window_shape[0] * plan.window_shape[1]
-
-
-def free_bytes(device: torch.device, local_world_size: int) -> int:
-    """Say how much memory a process may still take: of its device, or its part of the host's.
-
-    On a host the least of: what the kernel calls available, what the control group leaves, and RLIMIT_DATA.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [_proc("/proc/meminfo", "MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
-            free.append(int(limit.read()) - int(current.read()))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
-    share = min(free) // local_world_size
-    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit_bytes != resource.RLIM_INFINITY:
-        share = min(share, limit_bytes - (_proc("/proc/self/status", "VmData") or 0))
-    return max(share, 0)
-
-
-def _proc(path: str, key: str) -> int | None:
-    """Read a line such as `MemAvailable:  123 kB` in bytes."""
-    try:
-        with open(path) as file:
-            return next((int(line.split()[1]) * 1024 for line in file if line.startswith(key + ":")), None)
-    except OSError:
-        return None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unet_dist.tiling.inference import classify
+from unet_dist.tiling.windows import classify
 
 NO_CLASS = 255
 """Label of a pixel that the network was not asked about; no class has it."""

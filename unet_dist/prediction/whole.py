@@ -20,7 +20,7 @@ from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.prediction.exact import Piece, Pixels
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
-from unet_dist.tiling.inference import window_logits
+from unet_dist.tiling.windows import window_logits
 
 
 class WholeImages:

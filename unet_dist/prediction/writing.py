@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, ExitStack
 import numpy as np
 import torch
 
-from unet_dist.files import sync_folder
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
@@ -28,6 +27,7 @@ from unet_dist.prediction.journal import Done, DoneList
 from unet_dist.prediction.shares import Share
 from unet_dist.prediction.values import blank
 from unet_dist.prediction.work import Work
+from unet_dist.storage.files import sync_folder
 
 COMMIT_S = 2.0
 """Work that a kill may cost: batches go into the journal this often, as each time waits for the disk."""

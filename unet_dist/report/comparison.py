@@ -21,7 +21,7 @@ from unet_dist.report.summary import (
     peak_memory_bytes,
     training_seconds,
 )
-from unet_dist.tracking import duration
+from unet_dist.terminal import duration
 
 FREE_OF_INTEREST = frozenset({"output_path", "cache_path", "trackers"})
 """Keys in which runs differ always, or without effect on what is compared."""

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from unet_dist.errors import CheckpointError
-from unet_dist.machine import read_environment
-from unet_dist.tracking import read_metrics
+from unet_dist.runs.environment import read_environment
+from unet_dist.runs.metrics_log import read_metrics
 
 SPLITS = ("test", "validation", "all", "train")
 """In the order in which their evaluation is shown."""

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from unet_dist.config import KEYS, Config
+from unet_dist.config.sections import KEYS, Config
 from unet_dist.imaging.palette import class_palette
 from unet_dist.report.charts import comparison_charts, run_charts
 from unet_dist.report.comparison import Column, compare, differing_keys

@@ -15,14 +15,7 @@ from unet_dist.errors import UnetDistError
 from unet_dist.models.registry import find_model
 from unet_dist.models.unet import UNet
 from unet_dist.report.contents import RunContents
-from unet_dist.tiling.geometry import (
-    Locality,
-    WindowSizes,
-    aligned_halo,
-    covering_tile_size,
-    plan_abutting,
-    plan_tiles,
-)
+from unet_dist.tiling.geometry import Locality, WindowSizes, aligned_halo, covering_tile_size, plan_abutting, plan_tiles
 
 
 @dataclass(frozen=True)

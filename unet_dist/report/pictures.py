@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unet_dist.data.labels import IGNORED
-from unet_dist.figures import Sample
-from unet_dist.files import write_whole
+from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.imaging.palette import class_palette
+from unet_dist.report.figures import Sample
+from unet_dist.storage.files import write_whole
 
 PICTURES_FOLDER = "pictures"
 MAX_SIDE_PX = 960

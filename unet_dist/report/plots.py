@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.figures import write_figure
 from unet_dist.report.charts import column, smooth
 from unet_dist.report.contents import RunContents
+from unet_dist.report.figures import write_figure
 from unet_dist.report.summary import ClassScore, class_scores
 
 # Source: Okabe and Ito 2008, "Color Universal Design".

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unet_dist.report.contents import RunContents
-from unet_dist.tracking import duration
+from unet_dist.terminal import duration
 
 
 def training_seconds(run: RunContents) -> float:

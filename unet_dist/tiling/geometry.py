@@ -17,9 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from unet_dist.errors import DataError, SizeError
 
 # The window of Ronneberger et al. 2015. On 1080x1920 it was also faster than one covering window (6.6 s against 7.9 s,
@@ -310,31 +307,3 @@ def assign(num_items: int, rank: int, world_size: int) -> range:
     each, more = divmod(num_items, world_size)
     start = rank * each + min(rank, more)
     return range(start, start + each + (rank < more))
-
-
-def mirror_indices(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
-    """Return, for each coordinate of [start, stop), the pixel of [0, size) that the mirrored image shows there.
-
-    The edge is not repeated (d c b | a b c d | c b a) and the image is mirrored as often as needed; an image one pixel
-    wide is constant.
-
-    >>> mirror_indices(-2, 6, 4).tolist()
-    [2, 1, 0, 1, 2, 3, 2, 1]
-    """
-    assert size >= 1, size
-    assert start <= stop, (start, stop)
-    if size == 1:
-        return np.zeros(stop - start, dtype=np.int64)
-    period = 2 * (size - 1)
-    phase = np.arange(start, stop, dtype=np.int64) % period
-    return np.minimum(phase, period - phase)
-
-
-def crop_origin_range(image_side: int, output_side: int) -> int:
-    """Return how many origins a training crop's output may have along an axis: 0 up to, not including, this number.
-
-    The output lies wholly inside the image; where it exceeds the image the origin is 0, the crop covers the image and
-    the pixels outside are ignored in the loss.
-    """
-    assert min(image_side, output_side) >= 1, (image_side, output_side)
-    return max(image_side - output_side, 0) + 1

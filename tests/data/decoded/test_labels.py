@@ -1,0 +1,133 @@
+"""Ids of masks are read, never converted; what has no meaning is refused with what was found and what to do."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.pictures import palette_png, png, png_of_bits
+from unet_dist.data.decoded.labels import IGNORED, LabelMap, LabelRules
+from unet_dist.data.sources.pairs import RefusedError
+from unet_dist.errors import ConfigError
+
+
+def read(content: bytes, **rules) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as mask:
+        return LabelRules(**{"num_classes": None, **rules}).read(mask)
+
+
+IDS = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
+
+
+def test_grey_ids_are_the_classes():
+    label = read(png(IDS), num_classes=3)
+    assert label.dtype == np.uint8
+    assert (label == IDS).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+def test_every_grey_depth_gives_its_ids_as_they_are(bits):
+    """Pillow shows 2 and 4 bits scaled to 0..255."""
+    rows = [[0, 1, min(3, 2**bits - 1)], [min(14, 2**bits - 1), 0, 1]]
+    assert read(png_of_bits(rows, bits)).tolist() == rows
+
+
+def test_16_bit_ids_beyond_255_are_not_clipped():
+    rows = [[300, 7], [65535, 300]]
+    label = read(png_of_bits(rows, 16), label_map={300: 1, 7: 0, 65535: 9}, ignore_index=9, num_classes=2)
+    assert label.tolist() == [[1, 0], [IGNORED, 1]]
+    with pytest.raises(RefusedError, match=r"holds ids 300 \(2 px\), 65535 \(1 px\), outside 0 to 1"):
+        read(png_of_bits(rows, 16), num_classes=2, ignore_index=7)
+
+
+def test_ignore_index_becomes_255_inside_and_outside_the_classes():
+    assert read(png(IDS), num_classes=3, ignore_index=1).tolist() == [[0, IGNORED, 2], [2, IGNORED, 0]]
+    assert read(png(IDS), num_classes=2, ignore_index=2).tolist() == [[0, 1, IGNORED], [IGNORED, 1, 0]]
+
+
+def test_an_id_out_of_range_is_named_with_its_count():
+    with pytest.raises(RefusedError) as caught:
+        read(png(IDS), num_classes=2)
+    assert str(caught.value) == (
+        "holds id 2 (2 px), outside 0 to 1 (num_classes: 2). "
+        "Say num_classes: 3, ignore_index for an id that means nothing, or a label_map."
+    )
+
+
+def test_255_is_not_silently_ignored():
+    with pytest.raises(RefusedError, match=r"holds id 255 \(1 px\), outside 0 to 254\. .*say ignore_index: 255\.$"):
+        read(png(np.array([[0, 1, 255]], dtype=np.uint8)))
+    with pytest.raises(RefusedError, match=r"if it is class 1, label_map: \{0: 0, 255: 1\}\.$"):
+        read(png(np.array([[0, 255]], dtype=np.uint8)), num_classes=2)
+    assert read(png(np.array([[0, 255]], dtype=np.uint8)), label_map={0: 0, 255: 1}).tolist() == [[0, 1]]
+
+
+COLOURS = [(255, 0, 0), (0, 128, 0), (9, 9, 9)]
+
+
+def test_a_palette_mask_needs_a_label_map():
+    with pytest.raises(RefusedError) as caught:
+        read(palette_png(IDS, COLOURS), num_classes=3)
+    assert str(caught.value) == (
+        "is a palette mask and there is no label_map. Say what the palette's indices or colours mean. "
+        "If the indices are the class ids: label_map: {0: 0, 1: 1, 2: 2}."
+    )
+
+
+def test_a_palette_mask_is_read_by_index_or_by_colour():
+    content = palette_png(IDS, COLOURS)
+    assert read(content, label_map={0: 2, 1: 1, 2: 0}).tolist() == (2 - IDS).tolist()
+    colour_map = {"#ff0000": 2, "0,128,0": 1, "(9, 9, 9)": 0}
+    assert read(content, label_map=colour_map).tolist() == (2 - IDS).tolist()
+
+
+def test_a_colour_mask_needs_and_follows_a_label_map():
+    content = png(np.array(COLOURS, dtype=np.uint8)[IDS])
+    with pytest.raises(RefusedError, match=r'in colours \(RGB\) and there is no label_map.*Found here: .*"#ff0000"'):
+        read(content)
+    assert read(content, label_map={"#ff0000": 0, "#008000": 1, "#090909": 2}).tolist() == IDS.tolist()
+    with pytest.raises(RefusedError, match=r'colours that label_map does not name: "#090909" \(2 px\)'):
+        read(content, label_map={"#ff0000": 0, "#008000": 1})
+    with pytest.raises(RefusedError, match="label_map has ids as keys"):
+        read(content, label_map={0: 0})
+
+
+def test_ids_without_a_meaning_in_the_map_are_refused():
+    with pytest.raises(RefusedError, match=r"holds id 2 \(2 px\), which label_map does not name"):
+        read(png(IDS), label_map={0: 0, 1: 1})
+    with pytest.raises(RefusedError, match="holds ids, and label_map gives the meaning of colours"):
+        read(png(IDS), label_map={"#ffffff": 0})
+
+
+def test_transparent_or_strange_masks_are_refused():
+    pixels = np.zeros((2, 2, 4), dtype=np.uint8)
+    with pytest.raises(RefusedError, match="transparent"):
+        read(png(pixels), label_map={"#000000": 0})
+    pixels[..., 3] = 255
+    assert read(png(pixels), label_map={"#000000": 0}).tolist() == [[0, 0], [0, 0]]
+    with pytest.raises(RefusedError, match='mode "F"'):
+        LabelRules(num_classes=2).read(Image.new("F", (2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_map": {"red": 0}}, "the key 'red' is neither an id"),
+        ({"label_map": {"300,0,0": 0}}, "the key '300,0,0' is neither"),
+        ({"label_map": {}}, "it is empty"),
+        ({"label_map": {0: 0, "#000000": 1}}, "both ids and colours"),
+        ({"label_map": {0: -1}}, "leads to -1"),
+        ({"label_map": {0: 5}, "num_classes": 2}, "leads to 5; expected classes 0 to 1"),
+        ({"num_classes": 256}, "num_classes: got 256; expected 1 to 255"),
+        ({"ignore_index": -100}, "ignore_index: got -100.*no effect"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        LabelRules(**{"num_classes": None, **settings})
+
+
+def test_keys_may_be_text_as_yaml_and_the_command_line_give_them():
+    assert LabelMap.parse({"7": 1, "8": 0}) == LabelMap({7: 1, 8: 0}, {})
+    assert LabelMap.parse({"#0000FF": 3}) == LabelMap({}, {255: 3})

@@ -1,0 +1,115 @@
+"""A data set of the hub is loaded by the real libraries, here from a hub of one data set on this machine."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.data.pictures import png, random_pair, write_names, write_parquet
+
+COMMIT = "c0ffee" * 6 + "0000"
+PROGRAM = """
+import sys
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.sources.registry import open_source
+from unet_dist.errors import DataError
+
+try:
+    cache = prepare(open_source(sys.argv[1], say=print), CacheSettings(), seed=0, cache_path=sys.argv[2], say=print)
+    print(cache.path.name, cache.name, cache.class_names, {name: len(split) for name, split in cache.splits.items()})
+except DataError as error:
+    print(error)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Speaks the part of the hub's interface that loading the data set `lab/tiny` needs."""
+
+    root: Path
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if path.startswith(f"/datasets/lab/tiny/resolve/{COMMIT}/"):
+            file = self.root / path.partition(COMMIT + "/")[2]
+            return self.answer(file.read_bytes()) if file.is_file() else self.answer(b"", error="EntryNotFound")
+        if path.startswith(f"/api/datasets/lab/tiny/tree/{COMMIT}"):
+            folder = self.root / path.partition(COMMIT)[2].strip("/")
+            return self.answer(json.dumps([self.describe(item) for item in sorted(folder.iterdir())]).encode())
+        if path in ("/api/datasets/lab/tiny", f"/api/datasets/lab/tiny/revision/{COMMIT}"):
+            files = [{"rfilename": str(file.relative_to(self.root))} for file in self.root.rglob("*") if file.is_file()]
+            about = {"id": "lab/tiny", "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0}
+            return self.answer(json.dumps({**about, "siblings": files}).encode())
+        return self.answer(b"", error="RepoNotFound")
+
+    def describe(self, item: Path) -> dict[str, object]:
+        kind = "file" if item.is_file() else "directory"
+        return {"type": kind, "path": str(item.relative_to(self.root)), "size": item.stat().st_size, "oid": "0" * 40}
+
+    def answer(self, content: bytes, error: str | None = None) -> None:
+        self.send_response(404 if error else 200)
+        for key, value in {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}.items():
+            self.send_header(key, value)
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Serve a data set of 10 pairs in one split."""
+    root = tmp_path / "tiny"
+    pairs = [tuple(png(part) for part in random_pair(seed)) for seed in range(10)]
+    write_parquet(root / "data" / "train-00000-of-00001.parquet", pairs)
+    write_names(root, ["road", "sky", "tree"])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Hub,), {"root": root}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def load(tmp_path: Path, endpoint: str, data_path: str, **environment: str) -> str:
+    """Open a hub data set in a process of its own: the libraries read the hub's address when they are imported."""
+    variables = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), **environment}
+    command = [sys.executable, "-c", PROGRAM, data_path, str(tmp_path / "cache")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_hub_data_set_is_loaded_and_found_again_without_network(tmp_path, hub):
+    first = load(tmp_path, hub, "lab/tiny")
+    assert first.endswith("lab/tiny ['road', 'sky', 'tree'] {'train': 7, 'validation': 1, 'test': 2}")
+    again = load(tmp_path, "http://127.0.0.1:9", "lab/tiny")
+    assert again == (f"lab/tiny: the hub does not answer; going on with commit {COMMIT[:12]}, the last seen.\n{first}")
+
+
+def test_a_name_that_the_hub_does_not_know(tmp_path, hub):
+    assert load(tmp_path, hub, "lab/other") == (
+        f"lab/other: no folder {Path('lab/other').absolute()} here, and no data set of that name on the hub "
+        "(or a private one). Correct data_path, or log in with `hf auth login` or set HF_TOKEN."
+    )
+
+
+def test_no_network_and_nothing_remembered(tmp_path):
+    answer = load(tmp_path, "http://127.0.0.1:9", "lab/tiny", HF_HUB_OFFLINE="1")
+    assert answer.startswith(f"lab/tiny: no folder {Path('lab/tiny').absolute()} here, and the hub cannot be reached")
+    assert "run `unet-dist prepare` with the same settings on a machine that has it" in answer

@@ -1,0 +1,138 @@
+"""Proves what compiling leaves alone: the run's losses, its files and their names; and that its lack is one sentence.
+
+The backend aot_eager captures both passes in one graph, as any would, and runs it uncompiled: in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from unet_dist.cli import main
+from unet_dist.machine.compiling import choose_backend, compile_static, find_obstacle, uncompiled
+from unet_dist.processes.group import open_processes
+from unet_dist.runs.metrics_log import read_metrics
+
+CPU = torch.device("cpu")
+INDUCTOR_WARNS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+TINY: dict[str, Any] = {
+    "synthetic_images": 9, "synthetic_size": "48x80", "base_channels": 2, "depth": 2, "input_size": 60, "batch_size": 4,
+    "micro_batch_size": 2, "ema_decay": 0.9, "max_grad_norm": 1.0, "loss": "cross_entropy+dice", "dropout": 0.1,
+    "total_steps": 3, "eval_steps": 2, "log_steps": 1, "dtype": "float64", "trackers": "[]",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "ACCELERATE_DYNAMO_BACKEND"):
+        monkeypatch.delenv(key, raising=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(folder: Path, **keys: Any) -> list[float]:
+    """Train a tiny run; returns the losses of its steps."""
+    keys = {**TINY, "cache_path": folder.parent / "cache", "output_path": folder, **keys}
+    with pytest.raises(SystemExit) as leaving:
+        main(["train", *(f"--{key}={value}" for key, value in keys.items())])
+    assert not leaving.value.code
+    return [r["loss"] for r in read_metrics(folder / "metrics.jsonl") if r["split"] == "train"]
+
+
+def no_compiler() -> Any:
+    """What CXX=/nowhere/c++ is to a new process."""
+    from torch._inductor import config
+
+    return config.patch({"cpp.cxx": (None, "/nowhere/c++")})
+
+
+@pytest.mark.parametrize(
+    ("wish", "launched", "backend"),
+    [
+        (False, None, None),
+        (False, "no", None),
+        (True, None, "inductor"),
+        (True, "NO", "inductor"),
+        (False, "AOT_EAGER", "aot_eager"),
+        (True, "aot_eager", "aot_eager"),
+    ],
+)
+def test_the_launcher_is_honoured(wish: bool, launched: str | None, backend: str | None) -> None:
+    environment = {} if launched is None else {"ACCELERATE_DYNAMO_BACKEND": launched}
+    assert choose_backend(wish, environment) == backend
+
+
+def test_a_compiled_run_is_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = train(tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "aot_eager")
+    compiled = train(tmp_path / "compiled")
+    assert "The network is compiled in the first step, by aot_eager." in capsys.readouterr().out
+    assert len(plain) == 3
+    assert compiled == pytest.approx(plain, rel=1e-10)
+    for name in ("last/model", "best/model", "checkpoints/step-00000002/model", "checkpoints/step-00000003/optimizer"):
+        files = [load_file(tmp_path / run / f"{name}.safetensors") for run in ("plain", "compiled")]
+        assert files[0].keys() == files[1].keys(), name
+        assert all(torch.allclose(files[0][key], files[1][key], rtol=1e-8, atol=1e-10) for key in files[0]), name
+    # An interrupted run goes on with the other of the two.
+    (tmp_path / "compiled/checkpoints/step-00000003").rename(tmp_path / "later")
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
+    assert train(tmp_path / "compiled") == pytest.approx(plain, rel=1e-10)
+
+
+def test_the_network_itself_stays_uncompiled() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with open_processes(mixed_precision="no") as processes:
+        compiled = processes.prepare(model, "aot_eager")
+        assert compiled is not model
+        assert all(a is b for a, b in zip(compiled.parameters(), model.parameters(), strict=True))
+        assert list(model.state_dict()) == ["0.weight", "0.bias"]
+        assert processes.prepare(model) is model
+
+
+def test_a_graph_break_is_an_error_and_no_slow_remainder() -> None:
+    def breaks(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+    compiled = compile_static(breaks, "aot_eager")
+    with pytest.raises(RuntimeError, match="break"):
+        compiled(torch.ones(2))
+    with uncompiled():
+        assert compiled(torch.ones(2)).tolist() == [2, 2]
+
+
+@INDUCTOR_WARNS
+@pytest.mark.parametrize(
+    ("backend", "compiler_is_missing", "obstacle"),
+    [
+        ("aot_eager", True, None),
+        ("inductor", True, "No working C++ compiler found"),
+        ("fastest", False, "Invalid backend"),
+    ],
+)
+def test_what_cannot_compile_is_named(backend: str, compiler_is_missing: bool, obstacle: str | None) -> None:
+    with no_compiler() if compiler_is_missing else nullcontext():
+        found = find_obstacle(backend, CPU)
+    assert (found is None) if obstacle is None else obstacle in (found or ""), found
+    assert found is None or "\n" not in found
+
+
+@INDUCTOR_WARNS
+def test_without_a_compiler_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with no_compiler():
+        assert len(train(tmp_path / "run", compile=True)) == 3
+    said = capsys.readouterr().out
+    assert "compile: inductor does not work here, so the network runs uncompiled: " in said
+    assert "No working C++ compiler found" in said

@@ -1,0 +1,68 @@
+"""Proves what an evaluation counts beyond the scores: each image's own counts, and the confidence of every valid pixel.
+
+That counts are the same on any number of processes is proved with real processes, in tests/distributed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from unet_dist import UNet, predict_image
+from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.metrics.confusion import Scores, count_confusion, image_scores
+from unet_dist.prediction.evaluation import Details, evaluate_split
+from unet_dist.processes.group import open_processes
+from unet_dist.tiling.windows import predict_logits
+
+SHAPES = ((40, 70), (55, 30), (20, 20))
+
+
+class Scenes:
+    """Images of several shapes with random labels; the last has no valid pixel."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in SHAPES]
+        self.labels = [rng.integers(0, 4, shape).astype(np.uint8) for shape in SHAPES]
+        self.labels[0][:9] = IGNORED
+        self.labels[2][:] = IGNORED
+        self.ids = ["a", "b", "c"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+    def label(self, index: int) -> np.ndarray:
+        return self.labels[index]
+
+
+def test_details_are_those_of_each_image_and_pixel() -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 4, base_channels=2, depth=2).double().eval()
+    scenes = Scenes()
+    with open_processes(mixed_precision="no") as processes:
+        model.to(processes.device)
+        details = Details.none_yet(len(scenes), 4, processes.device)
+        arguments = {"tile_size": 60, "window_batch": 3}
+        scores = evaluate_split(model, scenes, processes, details=details, **arguments)
+        plain = evaluate_split(model, scenes, processes, **arguments)
+    assert scores is not None
+    assert plain is not None
+    assert torch.equal(scores.confusion, plain.confusion)
+    right = sure = 0
+    for index, (miou, accuracy) in enumerate(image_scores(details.by_image, None)):
+        label = torch.from_numpy(scenes.label(index))
+        prediction = torch.from_numpy(predict_image(model, scenes.image(index)))
+        alone = Scores.of(count_confusion(label, prediction, 4))
+        valid = label != IGNORED
+        expected = (alone.miou, alone.pixel_accuracy) if valid.any() else (None, None)
+        assert (miou, accuracy) == expected
+        confidence = predict_logits(model, scenes.image(index)).softmax(dim=0).amax(dim=0)
+        assert confidence.shape == label.shape
+        right += int((prediction == label)[valid].sum())
+        sure += int((confidence[valid] >= 0.2605).sum())
+    assert details.confidence.sum(1).tolist() == [int(scores.confusion.sum()), right]
+    assert details.confidence[0, 261:].sum() == sure > 0

@@ -1,0 +1,196 @@
+"""Proves how config, launcher and device settle on precision and accumulation, and which launches are refused as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from unet_dist.errors import ConfigError, ExtraError, LaunchError
+from unet_dist.processes import group as distributed
+from unet_dist.processes.launcher import launcher_accumulation
+from unet_dist.processes.precision import has_fast_bf16, resolve_precision
+
+NO, FP16, BF16 = ({"ACCELERATE_MIXED_PRECISION": word} for word in ("no", "fp16", "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "launcher", "device", "fast_bf16", "precision"),
+    [
+        # Nobody says anything, or accelerate launch exports its default: as the device is.
+        ("auto", {}, "cuda", True, "bf16"),
+        ("auto", {}, "cuda", False, "no"),
+        ("auto", {}, "cpu", True, "bf16"),
+        ("auto", {}, "cpu", False, "no"),
+        ("auto", NO, "cuda", True, "bf16"),
+        # The launcher wishes.
+        ("auto", BF16, "cuda", False, "bf16"),
+        ("auto", FP16, "cuda", True, "fp16"),
+        ("bf16", BF16, "cuda", False, "bf16"),
+        # The config wishes, and the launcher's default is no contradiction.
+        ("no", {}, "cuda", True, "no"),
+        ("no", NO, "cuda", True, "no"),
+        ("fp16", NO, "cuda", True, "fp16"),
+        ("bf16", NO, "cpu", False, "bf16"),
+    ],
+)
+def test_precision(wish: Any, launcher: dict[str, str], device: str, fast_bf16: bool, precision: str) -> None:
+    assert resolve_precision(wish, launcher, device, fast_bf16) == precision
+
+
+@pytest.mark.parametrize(
+    ("wish", "launcher", "device", "sentence"),
+    [
+        (
+            "no",
+            BF16,
+            "cuda",
+            "mixed_precision: got no from the config and bf16 from accelerate launch, expected one of them. Remove "
+            "--mixed_precision on one side.",
+        ),
+        (
+            "bf16",
+            FP16,
+            "cuda",
+            "mixed_precision: got bf16 from the config and fp16 from accelerate launch, expected one of them. Remove "
+            "--mixed_precision on one side.",
+        ),
+        ("fp16", {}, "cpu", "mixed_precision: got fp16 on a CPU, expected no or bf16 there. Set --mixed_precision no."),
+        (
+            "auto",
+            FP16,
+            "cpu",
+            "mixed_precision: got fp16 on a CPU, expected no or bf16 there. Set --mixed_precision no.",
+        ),
+    ],
+)
+def test_precision_that_contradicts(wish: Any, launcher: dict[str, str], device: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve_precision(wish, launcher, device, True)
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "environment", "device"),
+    [
+        (None, {}, "cpu"),
+        ("cuda", {}, "cuda"),
+        ("cuda", {"ACCELERATE_USE_CPU": "False"}, "cuda"),  # what accelerate launch exports unasked
+        ("cuda", {"ACCELERATE_USE_CPU": "True"}, "cpu"),
+        ("cuda", {"ACCELERATE_USE_CPU": "1"}, "cpu"),
+        ("xpu", {}, "xpu"),
+        ("mps", {}, "cpu"),  # no float64
+    ],
+)
+def test_device(accelerator: str | None, environment: dict[str, str], device: str) -> None:
+    assert distributed.choose_device_type(accelerator, environment) == device
+
+
+def test_apples_gpu_is_left_alone_by_accelerate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import state
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(state, "is_mps_available", lambda: True)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+    with distributed.open_processes(mixed_precision="no") as processes:
+        assert processes.device == torch.device("cpu")
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_several_processes_on_one_gpu_are_refused() -> None:
+    agent = {"TORCHELASTIC_RUN_ID": "none"}
+    for fitting in ({}, {**agent, "LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "4"}):
+        distributed.refuse_shared_devices(fitting, 2)
+    with pytest.raises(LaunchError) as refusal:
+        distributed.refuse_shared_devices({**agent, "LOCAL_WORLD_SIZE": "4"}, 2)
+    assert str(refusal.value) == (
+        "num_processes: got 4 on this node, expected 2 at most, one for each GPU that is visible. Set a smaller --num_processes, "
+        "or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
+    )
+
+
+def test_bf16_is_fast_only_where_it_is_known_to_be() -> None:
+    assert not has_fast_bf16("mps")
+    assert has_fast_bf16("cpu") in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("launched", "wish", "steps"), [(None, None, None), ("1", None, None), ("1", 4, 4), ("4", None, 4), ("4", 4, 4)]
+)
+def test_accumulation(launched: str | None, wish: int | None, steps: int | None) -> None:
+    environment = {} if launched is None else {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": launched}
+    assert launcher_accumulation(environment, wish) == steps
+
+
+def test_accumulation_that_contradicts() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        launcher_accumulation({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, 2)
+    assert str(refusal.value) == (
+        "gradient_accumulation_steps: got 2 from the config and 4 from accelerate launch, expected one of them. "
+        "Remove --gradient_accumulation_steps on one side."
+    )
+
+
+def test_accelerate_does_not_divide_the_loss_by_the_launchers_accumulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is divided once, by the whole batch: a quarter of the gradient would hide behind AdamW."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    weight = torch.ones(1, requires_grad=True)
+    with distributed.open_processes(mixed_precision="no") as processes:
+        processes.accelerator.backward((weight * 8).sum())
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert weight.grad is not None
+    assert weight.grad.item() == 8
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {
+            "MASTER_PORT": "29500",
+            "ACCELERATE_MIXED_PRECISION": "no",
+            "RANK": "0",
+            "WORLD_SIZE": "2",
+        },  # a launcher's rank
+        {"ACCELERATE_MIXED_PRECISION": "no"},  # accelerate launch of one process
+        {"MASTER_PORT": "29500"},  # a cluster's environment
+        {"SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_STEP_NUM_TASKS": "2", "RANK": "1", "WORLD_SIZE": "2"},
+        {},
+    ],
+)
+def test_launch_that_is_what_it_says(environment: dict[str, str]) -> None:
+    distributed.refuse_silent_single_process(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (
+            {"MASTER_PORT": "29500", "ACCELERATE_MIXED_PRECISION": "no"},
+            "accelerate launch: got one process though several ",
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": "2"},
+            "srun: got 2 tasks that know nothing of each other, expected one launcher a node.",
+        ),
+    ],
+)
+def test_launch_that_would_train_several_times(environment: dict[str, str], sentence: str) -> None:
+    with pytest.raises(LaunchError) as refusal:
+        distributed.refuse_silent_single_process(environment)
+    assert str(refusal.value).startswith(sentence)
+
+
+def test_trackers_are_known_and_installed() -> None:
+    distributed._require_trackers(["tensorboard"])
+    with pytest.raises(ConfigError, match=r"^trackers: got 'tensorbord', .* Did you mean \"tensorboard\"\?"):
+        distributed._require_trackers(["tensorbord"])
+    with pytest.raises(ExtraError, match=r"^trackers: aim is not installed\. Run pip install aim"):
+        distributed._require_trackers(["aim"])

@@ -1,0 +1,139 @@
+"""Proves that files and folders appear whole or not at all, also when the process dies between any two steps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unet_dist.errors import DataError
+from unet_dist.storage.files import digest, recover_folder, write_whole, write_whole_folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file below a folder, hidden ones too."""
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def fill_with(text: str) -> object:
+    """A filler that writes two files, one in a folder of its own."""
+
+    def fill(folder: Path) -> None:
+        (folder / "a").write_text(text)
+        (folder / "inner").mkdir()
+        (folder / "inner/b").write_text(text)
+
+    return fill
+
+
+def whole(text: str, name: str = "best") -> dict[str, str]:
+    return {f"{name}/a": text, f"{name}/inner/b": text}
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def test_file_replaces_an_older_one_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.json", b"old")
+    write_whole(tmp_path / "a.json", b"new")
+    assert content(tmp_path) == {"a.json": "new"}
+
+
+def test_file_that_cannot_be_written_leaves_the_older_one(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.json", b"old")
+    with pytest.raises(TypeError):
+        write_whole(tmp_path / "a.json", "no bytes")  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataError, match="could not be written"):
+        write_whole(tmp_path / "file/a.json", b"new")
+    (tmp_path / "file").unlink()
+    assert content(tmp_path) == {"a.json": "old"}
+
+
+# ----------------------------------------------------------------------------------------------------------- folders
+
+
+def test_folder_replaces_an_older_one_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        write_whole_folder(tmp_path / "best", fill_with(text))  # type: ignore[arg-type]
+    assert content(tmp_path) == whole("new")
+
+
+def test_folder_whose_filling_fails_leaves_the_older_one(tmp_path: Path) -> None:
+    write_whole_folder(tmp_path / "best", fill_with("old"))  # type: ignore[arg-type]
+
+    def fail(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match=r"No space left.*Make room"):
+        write_whole_folder(tmp_path / "best", fail)
+    assert content(tmp_path) == whole("old")
+
+
+# Dies like a killed process, without any clean-up, just before the N-th rename or removal of a folder.
+DIE = """
+import os, shutil, sys
+from pathlib import Path
+from unet_dist.errors import DataError
+from unet_dist.storage.files import write_whole_folder
+
+left = int(sys.argv[2])
+
+def dying(function):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return function(*args, **kwargs)
+    return call
+
+def fill(folder):
+    (folder / "a").write_text("new")
+    (folder / "inner").mkdir()
+    (folder / "inner/b").write_text("new")
+
+os.rename, os.replace, shutil.rmtree = dying(os.rename), dying(os.replace), dying(shutil.rmtree)
+write_whole_folder(Path(sys.argv[1]) / "best", fill)
+"""
+
+
+def test_kill_between_any_two_steps_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    """Recovered, the folder is whole: the old one until its successor stands, and nothing lingers after the next write."""
+    found = []
+    for calls in range(5):
+        folder = tmp_path / str(calls)
+        write_whole_folder(folder / "best", fill_with("old"))  # type: ignore[arg-type]
+        died = subprocess.run([sys.executable, "-c", DIE, str(folder), str(calls)], check=False).returncode
+        recover_folder(folder / "best")
+        now = {name: text for name, text in content(folder).items() if not name.startswith(".")}
+        assert now in (whole("old"), whole("new")), calls
+        found.append((died, now["best/a"]))
+        write_whole_folder(folder / "best", fill_with("newest"))  # type: ignore[arg-type]
+        assert content(folder) == whole("newest")
+    # Away with the old; the new in place; remove the old: three calls, then it lives.
+    assert found == [(9, "old"), (9, "old"), (9, "new"), (0, "new"), (0, "new")]
+
+
+def test_recovery_puts_the_old_back_only_where_its_successor_is_missing(tmp_path: Path) -> None:
+    write_whole_folder(tmp_path / "best", fill_with("old"))  # type: ignore[arg-type]
+    os.rename(tmp_path / "best", tmp_path / ".best.old")
+    recover_folder(tmp_path / "best")
+    assert content(tmp_path) == whole("old")
+    shutil.copytree(tmp_path / "best", tmp_path / ".best.old")
+    (tmp_path / "best/a").write_text("newer")
+    recover_folder(tmp_path / "best")
+    assert content(tmp_path) == {"best/a": "newer", "best/inner/b": "old"}
+    recover_folder(tmp_path / "nowhere")
+
+
+def test_digest_is_sha256_of_a_file_of_many_blocks(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4096 * 3 + b"tail"
+    (tmp_path / "a").write_bytes(data)
+    assert digest(tmp_path / "a") == hashlib.sha256(data).hexdigest()

@@ -1,0 +1,156 @@
+"""Proves that the schedules are pure functions of the step, that onecycle is torch's, and that found_inf masks an update."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from unet_dist.config.sections import ScheduleConfig
+from unet_dist.training.optimizer import BETAS, build_optimizer, course, set_step
+
+
+def courses(**keys: Any) -> tuple[list[float], list[float]]:
+    """Learning rate and beta1 of every step."""
+    schedule = ScheduleConfig(**keys)
+    rates, momenta = zip(*(course(schedule)(step) for step in range(1, schedule.total_steps + 1)), strict=True)
+    return list(rates), list(momenta)
+
+
+@given(st.integers(1, 60), st.floats(0.0, 0.99), st.sampled_from([5e-4, 1.0, 3e-2]))
+def test_onecycle_is_torchs_at_every_step(total_steps: int, warmup_fraction: float, peak: float) -> None:
+    if warmup_fraction * total_steps == 1:
+        warmup_fraction += 1e-9  # torch divides by zero where the rise is one step long
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=peak, betas=BETAS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer makes no step before the scheduler's
+        theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps, pct_start=warmup_fraction)
+        expected = []
+        for step in range(1, total_steps + 1):
+            group = optimizer.param_groups[0]
+            expected.append((group["lr"], group["betas"][0]))
+            if step < total_steps:
+                theirs.step()
+    rates, momenta = courses(
+        schedule="onecycle", total_steps=total_steps, warmup_fraction=warmup_fraction, learning_rate=peak
+    )
+    assert rates == pytest.approx([rate for rate, _ in expected], rel=1e-9, abs=1e-15)
+    assert momenta == pytest.approx([momentum for _, momentum in expected], rel=1e-9)
+
+
+def test_onecycle_of_a_rise_of_one_step_starts_at_the_peak() -> None:
+    rates, momenta = courses(total_steps=10, warmup_fraction=0.1, learning_rate=1.0)
+    assert (rates[0], momenta[0]) == (1.0, 0.85)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "poly"])
+@pytest.mark.parametrize(("total_steps", "warmup_fraction"), [(10, 0.3), (10, 0.0), (1, 0.0), (1, 0.9), (100, 0.99)])
+def test_others_rise_in_a_line_and_never_rise_again(schedule: str, total_steps: int, warmup_fraction: float) -> None:
+    rates, momenta = courses(
+        schedule=schedule, total_steps=total_steps, warmup_fraction=warmup_fraction, learning_rate=2.0
+    )
+    warmup = round(warmup_fraction * total_steps)
+    assert rates[:warmup] == pytest.approx([2.0 * step / warmup for step in range(1, warmup + 1)])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert max(rates) == 2.0
+    assert min(rates) > 0, "the last step still learns"
+    assert set(momenta) == {BETAS[0]}
+
+
+def test_decays_by_hand() -> None:
+    """Ten steps without warm-up: step 6 is half-way."""
+    keys: dict[str, Any] = {"total_steps": 10, "warmup_fraction": 0.0, "learning_rate": 1.0}
+    assert courses(schedule="constant", **keys)[0] == [1.0] * 10
+    assert courses(schedule="cosine", **keys)[0][5] == pytest.approx(0.5)
+    assert courses(schedule="poly", **keys)[0][5] == pytest.approx(0.5**0.9)
+    assert courses(schedule="cosine", **keys)[0][9] == pytest.approx(0.5 * (1 - math.cos(0.1 * math.pi)))
+
+
+# --------------------------------------------------------------------------------------------------------- optimizer
+
+
+def small_network(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Conv2d(3, 2, 1)).to(dtype)
+
+
+def backward(model: nn.Module, scale: float = 1.0) -> None:
+    parameter = next(model.parameters())
+    images = torch.linspace(-1, 1, 2 * 5 * 5, dtype=parameter.dtype).view(1, 2, 5, 5)
+    model.zero_grad()
+    (model(images).square().sum() * scale).backward()
+
+
+def test_biases_and_gains_are_not_decayed() -> None:
+    model = small_network()
+    optimizer = build_optimizer(model, ScheduleConfig(weight_decay=0.05))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+        "0.weight": 0.05,
+        "0.bias": 0.0,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "2.weight": 0.05,
+        "2.bias": 0.0,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_update_is_adamw_as_published(dtype: torch.dtype) -> None:
+    """Loshchilov and Hutter 2019, algorithm 2, two steps written out for the first weight, with the rates of the course."""
+    schedule = ScheduleConfig(total_steps=4, learning_rate=1e-2, weight_decay=0.1)
+    model = small_network(dtype)
+    optimizer = build_optimizer(model, schedule)
+    weight = next(model.parameters())
+    expected = weight.detach().double().clone()
+    first = second = torch.zeros_like(expected)
+    for step in (1, 2):
+        backward(model)
+        assert weight.grad is not None
+        gradient = weight.grad.double().clone()
+        rate = set_step(optimizer, schedule, step)
+        beta1 = course(schedule)(step)[1]
+        assert rate == course(schedule)(step)[0]
+        optimizer.step()
+        first = beta1 * first + (1 - beta1) * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        # torch corrects by the current beta1, which the course moves.
+        update = (first / (1 - beta1**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        expected = expected - rate * 0.1 * expected - rate * update
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_found_inf_leaves_weights_and_moments_alone(dtype: torch.dtype) -> None:
+    """The switch that keeps a step with a non-finite gradient from damaging the state; it is torch's own, and fused only."""
+    model = small_network(dtype)
+    schedule = ScheduleConfig(total_steps=10)
+    optimizer = build_optimizer(model, schedule)
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+
+    def step(number: int, found_inf: float, scale: float = 1.0) -> None:
+        set_step(optimizer, schedule, number)
+        backward(model, scale)
+        optimizer.found_inf = torch.tensor(found_inf)  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def state() -> list[torch.Tensor]:
+        moments = [value for parameter in model.parameters() for value in optimizer.state[parameter].values()]
+        return [t.detach().clone() for t in (*model.parameters(), *moments)]
+
+    step(1, 0.0)
+    before = state()
+    step(2, 1.0, scale=float("inf"))
+    for now, then in zip(state(), before, strict=True):
+        torch.testing.assert_close(now, then, rtol=0, atol=0)
+    step(2, 0.0)
+    assert all(torch.isfinite(value).all() for value in state())
+    assert not any(torch.equal(now, then) for now, then in zip(state(), before, strict=True))

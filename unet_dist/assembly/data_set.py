@@ -1,0 +1,87 @@
+"""The data set of a config: its source, and its decoded cache.
+
+Owns what of a config concerns them, and the early start of what is made for them. Must not import torch, which takes longer
+than the command line before it: meanwhile scenes can be begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from unet_dist.config.sections import Config, synthetic_size
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import Cache, CacheSettings, is_whole, locate_cache
+from unet_dist.data.sources.pairs import Source
+from unet_dist.data.sources.registry import open_source
+from unet_dist.data.sources.synthetic import SYNTHETIC
+from unet_dist.scenes.drawing import begin
+
+if TYPE_CHECKING:
+    from unet_dist.terminal import Teller
+
+_SCENES_SEED = 0
+
+
+def open_data(config: Config, teller: Teller) -> Cache:
+    """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait."""
+    data = config.data
+    source = _source(config, teller.say)
+    shown: dict[str, Any] = {}
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if shown.get("phase") != phase:
+            shown["phase"] = phase
+            teller.say(f"{data.data_path}: {phase} {total} pairs")
+
+    return prepare(
+        source,
+        _settings(config, source),
+        seed=config.schedule.seed,
+        cache_path=data.cache_path,
+        max_pixels=data.max_pixels,
+        progress=progress,
+        say=teller.say,
+    )
+
+
+def begin_drawing(config: Config, environment: Mapping[str, str]) -> None:
+    """Start the processes that will draw the scenes of a config, where no cache holds them: they get ready while this one
+    imports torch, on a core that has nothing else to do.
+
+    Args:
+        environment: of this process; of those of one machine the first begins.
+    """
+    data = config.data
+    if data.data_path != SYNTHETIC or config.run.debug or environment.get("LOCAL_RANK", "0") != "0":
+        return
+    source = _source(config, None)
+    if not is_whole(locate_cache(source, _settings(config, source), data.cache_path)):
+        begin(data.synthetic_images, *synthetic_size(data.synthetic_size), _SCENES_SEED)
+
+
+def _source(config: Config, say: Callable[[str], None] | None) -> Source:
+    data = config.data
+    return open_source(
+        data.data_path,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        revision=data.revision,
+        synthetic_images=data.synthetic_images,
+        synthetic_size=synthetic_size(data.synthetic_size),
+        synthetic_seed=_SCENES_SEED,
+        say=say,
+    )
+
+
+def _settings(config: Config, source: Source) -> CacheSettings:
+    data = config.data
+    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    # A resolved config names the classes that the first one left to the data: both mean the cache that is there.
+    counting = replace(settings, num_classes=None)
+    counted = locate_cache(source, counting, data.cache_path)
+    if is_whole(counted) and Cache(counted, seed=config.schedule.seed).num_classes == settings.num_classes:
+        return counting
+    return settings

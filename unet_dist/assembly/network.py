@@ -1,0 +1,99 @@
+"""From a config to its network: its options, its first weights, and its skeleton for the planner."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import ConfigError
+from unet_dist.models.registry import MODELS, build_model, find_model
+from unet_dist.planner.simulation import Setting
+from unet_dist.terminal import Teller
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """The keys of a config that are options of its network.
+
+    Raises:
+        ConfigError: there is no such network, or a key is set that has no effect on it.
+    """
+    name, model = config.model.model, config.model
+    keys = find_model(name)[0].config_keys
+    for key in sorted({key for other in MODELS.values() for key in other.config_keys} - set(keys)):
+        default = next(f.default for f in fields(model) if f.name == key)
+        if getattr(model, key) != default:
+            raise ConfigError(
+                f"{key}: got {getattr(model, key)!r}, which has no effect on the model {name}: "
+                f"{'it takes ' + ', '.join(keys) if keys else 'it takes no such key'}. Remove {key}."
+            )
+    return {key: getattr(model, key) for key in keys}
+
+
+def build_network(config: Config, cache: Cache) -> torch.nn.Module:
+    """Build the network of a config for a data set, with first weights that depend on the seed alone.
+
+    Raises:
+        ConfigError: the data set has other channels than the config says.
+    """
+    wanted = config.model.in_channels
+    if wanted is not None and wanted != cache.channels:
+        raise ConfigError(
+            f"in_channels: got {wanted}, expected {cache.channels} as the images of {cache.name} have. Remove in_channels, or "
+            "convert the images."
+        )
+    torch.manual_seed(config.schedule.seed)
+    model = build_model(
+        config.model.model,
+        in_channels=cache.channels,
+        num_classes=cache.num_classes,
+        **architecture(config),
+        mean=cache.mean,
+        std=[max(std, 1.0) for std in cache.std],  # a flat channel stays finite: one step of uint8
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+    )
+    model.to(getattr(torch, config.run.dtype))
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def load_published(config: Config, model: Any, teller: Teller) -> None:
+    """Copy the published weights into a new network that its config names as its variant; where it names none, nothing.
+
+    Raises:
+        CheckpointError: they cannot be had, or do not fit.
+    """
+    _, variant = find_model(config.model.model)
+    told = model.load_variant(variant) if variant else None
+    if told is not None:
+        teller.say(told)
+
+
+def build_skeleton(config: Config) -> Any:
+    """The network without weights, before any data is read: for what follows from its architecture alone."""
+    options = architecture(config)
+    with torch.device("meta"):
+        return build_model(config.model.model, **options)
+
+
+def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> Setting:
+    """What the planner takes of a config: the network, where it computes, and what is trained.
+
+    Args:
+        precision: no, bf16 or fp16.
+    """
+    return Setting(
+        build=partial(build_model, config.model.model, in_channels=channels, num_classes=num_classes),
+        options=tuple(architecture(config).items()),
+        device_type=device_type,
+        precision=precision,
+        dtype=getattr(torch, config.run.dtype),
+        loss=config.schedule.loss,
+        averages=config.schedule.ema_decay is not None,
+        memory_format=config.run.memory_format,
+    )

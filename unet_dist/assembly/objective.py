@@ -1,0 +1,72 @@
+"""What a run minimises, from its config and its data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from unet_dist.config.loss_terms import PER_IMAGE, parse_loss
+from unet_dist.config.sections import ScheduleConfig
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import ConfigError
+from unet_dist.losses.class_weights import weigh_classes
+from unet_dist.losses.mixture import Loss, build_loss
+
+if TYPE_CHECKING:
+    from unet_dist.data.batches.borders import BorderWeights
+
+
+def refuse_whole_images(loss: str | dict[str, float], setting: str) -> None:
+    """Refuse to cut an image that a term of the loss sees as a whole.
+
+    Raises:
+        ConfigError: names the term.
+    """
+    whole = [name for name in parse_loss(loss) if name in PER_IMAGE]
+    if whole:
+        raise ConfigError(
+            f"loss: got {whole[0]}, which sorts the pixels of a whole image and is no sum over tiles, together with {setting}. "
+            f"Expected whole crops. Take {setting} back, or set --loss cross_entropy+dice, which is exact by tiles."
+        )
+
+
+def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Loss:
+    """The loss of a run on its data set."""
+    class_weights = None
+    if schedule.class_weights is not None:
+        histogram = cache.split("train").class_counts.tolist()
+        class_weights = weigh_classes(schedule.class_weights, histogram, cache.ignore_index).to(device)
+    return build_loss(
+        parse_loss(schedule.loss),
+        class_weights=class_weights,
+        ignore_index=cache.ignore_index,
+        label_smoothing=schedule.label_smoothing,
+        focal_gamma=schedule.focal_gamma,
+    )
+
+
+def border_weights_of(schedule: ScheduleConfig, cache: Cache) -> BorderWeights | None:
+    """What pixels between objects weigh beyond their class, None where nothing was said.
+
+    Raises:
+        ConfigError: the data set has no such class, or it counts nowhere.
+    """
+    border = schedule.border_class
+    if border is None:
+        return None
+    require_border_class(border, cache)
+    from unet_dist.data.batches.borders import BorderWeights  # scipy is slow to import, and most runs need none
+
+    return BorderWeights(border, schedule.border_weight, schedule.border_sigma_px)
+
+
+def require_border_class(border: int, cache: Cache) -> None:
+    """Refuse a class between objects that is none.
+
+    Raises:
+        ConfigError: the data set has no such class, or it counts nowhere; lists those that it has.
+    """
+    if not 0 <= border < cache.num_classes or border == cache.ignore_index:
+        named = ", ".join(f"{i} {name}" for i, name in enumerate(cache.class_names) if i != cache.ignore_index)
+        raise ConfigError(f"border_class: got {border}, expected a class of {cache.name} that counts: {named}.")

@@ -1,0 +1,54 @@
+"""What a command opens first: the processes of a config, the terminal, and the model of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
+from unet_dist.config.sections import Config
+from unet_dist.errors import CheckpointError
+from unet_dist.models.registry import load_model
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.terminal import Teller
+
+
+def open_for(config: Config) -> Any:
+    """Join the processes as a config says."""
+    run = config.run
+    return open_processes(
+        mixed_precision="no" if run.dtype == "float64" else run.mixed_precision,
+        expected_processes=run.expected_processes,
+        collective_timeout_s=run.collective_timeout_s,
+        deterministic=run.deterministic,
+        trackers=run.trackers,
+        project_dir=run.output_path,
+    )
+
+
+def load_run(path: str, device: torch.device) -> tuple[Any, Config | None, Path | None]:
+    """Load the model of RUN: a run's folder (its best, else its last), a model folder or a hub id.
+
+    Returns:
+        The model in evaluation mode, the run's config and its folder (None where RUN is no run's folder).
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG_FILE).is_file():
+        return load_model(path, device=device), None, None
+    config = read_run_config(folder)
+    for name in ("best", "last"):
+        if (folder / name / "config.json").is_file():
+            return load_model(folder / name, device=device), config, folder
+    raise CheckpointError(
+        f"{folder}: this run has neither best/ nor last/ yet: it was stopped before its first validation. Go on training it."
+    )
+
+
+def teller_of(processes: Processes) -> Teller:
+    """A teller that speaks on the main process only."""
+    return Teller(speaks=processes.is_main)

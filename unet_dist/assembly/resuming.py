@@ -1,0 +1,184 @@
+"""From where a run goes on: its checkpoint, what may have changed since, and putting it back.
+
+Owns which checkpoint is taken, which changed settings and data are said and which refused. Knows nothing of steps, and of data
+only what tells one data set from another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet_dist.config.sections import FREE_KEYS, Config
+from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.processes.group import Processes
+from unet_dist.runs.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    newest_whole,
+    read_checkpoint,
+    restore_optimizer,
+)
+from unet_dist.storage.files import recover_folder
+from unet_dist.terminal import Teller
+from unet_dist.training.trainer import Progress
+
+WHERE_KEYS = ("data_path", "revision", "image_column", "label_column")
+"""Keys that say where data lie: where what is read there is known to be the same, they may differ."""
+
+
+def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from, read by the main process and given to all.
+
+    Raises:
+        CheckpointError: resume never, and the folder holds a run; or the named one is not whole, or not this run's.
+    """
+    checkpoint = None
+    if processes.is_main:
+        checkpoints = folder / "checkpoints"
+        for name in ("best", "last"):
+            recover_folder(folder / name)
+        if config.run.resume == "never":
+            if list_checkpoints(checkpoints):
+                raise CheckpointError(
+                    f"resume: got never, but {folder} holds a run with {len(list_checkpoints(checkpoints))} checkpoint(s). "
+                    "Choose another --output_path, or remove the folder."
+                )
+        elif config.run.resume == "auto":
+            checkpoint = newest_whole(checkpoints, teller.say)
+        else:
+            checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
+    header = processes.share(replace(checkpoint, model={}, optimizer={}) if checkpoint else None)
+    return header if checkpoint is None else checkpoint
+
+
+def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
+    """The checkpoint to go on from where one is named: it, until the folder has one that follows from it.
+
+    Raises:
+        CheckpointError: it is not whole, or the folder holds a run that does not follow from it.
+    """
+    if own is not None and own.config.get("resume") == path:
+        return own  # the same command, started again
+    named = read_checkpoint(Path(path))
+    if own is None:  # its best model lies elsewhere: the best of this folder is still to come
+        return replace(named, progress={**named.progress, "best_miou": 0.0, "best_step": 0, "evals_without_better": 0})
+    if Path(path).resolve() == (folder / "checkpoints" / f"step-{own.step:08d}").resolve():
+        return own
+    raise CheckpointError(
+        f"resume: got {path}, but {folder} holds a run of its own at step {own.step}. Choose another --output_path to branch "
+        "off, or set --resume auto to go on with what the folder holds."
+    )
+
+
+def answer_changes(checkpoint: Checkpoint, config: Config, data: dict[str, Any], teller: Teller) -> bool:
+    """Compare a config and its data with the interrupted run's: say what only cuts or rounds the work otherwise, refuse what
+    changes it.
+
+    Returns:
+        Whether the course of the learning rate starts anew where the run stands.
+
+    Raises:
+        ConfigError: settings or data differ that change the result, and allow_config_change is not set; or total_steps was
+            raised, and nobody said how the learning rate goes on.
+    """
+    old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
+    new = config.flat()
+    changed = [key for key in new if key not in FREE_KEYS and old[key] != new[key]]
+    if "mixed_precision" in changed:  # auto follows the device, and a run may go on on another
+        changed.remove("mixed_precision")
+        teller.say(
+            f"Going on in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "
+            "differs by rounding from that of either alone."
+        )
+    other_data = _other_data(checkpoint.data, data) if checkpoint.data else []
+    moved = [key for key in changed if key in WHERE_KEYS]
+    if checkpoint.data and moved and not other_data:
+        changed = [key for key in changed if key not in moved]
+        listed = "; ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in moved)
+        teller.say(f"Going on with the same data, read from elsewhere: {listed}.")
+    is_raised = "total_steps" in changed and new["total_steps"] > old["total_steps"]
+    extension = config.run.extend_schedule
+    if is_raised and extension is not None:
+        changed.remove("total_steps")
+    listed = "; ".join([*(f"{key}: {old[key]!r} -> {new[key]!r}" for key in changed), *other_data])
+    if listed and not config.run.allow_config_change:
+        raise ConfigError(
+            f"{config.run.output_path} holds a run at step {checkpoint.step} with other {_kinds(changed, other_data)}: {listed}. "
+            f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed, other_data)}"
+        )
+    if listed:
+        teller.say(f"Going on with changed {_kinds(changed, other_data)}: {listed}.")
+    if not is_raised or extension is None:
+        return False
+    course = {
+        "continue": f"the learning rate goes on in the course of {new['total_steps']} steps",
+        "restart": f"the learning rate starts a new course over the {new['total_steps'] - checkpoint.step} steps left",
+    }
+    teller.say(f"Going on with more steps, {old['total_steps']} -> {new['total_steps']}: {course[extension]}.")
+    return extension == "restart"
+
+
+def _other_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What of the data is not what it was, by split: the number of images, or the digests of their pixels and labels."""
+    found = []
+    for split in dict.fromkeys([*old, *new]):
+        before, now = old.get(split, {}), new.get(split, {})
+        if before.get("images", 0) != now.get("images", 0):
+            found.append(f"images of {split}: {before.get('images', 0)} -> {now.get('images', 0)}")
+            continue
+        for kind in ("pixels", "labels"):
+            if before.get(kind) != now.get(kind):
+                found.append(f"{kind} of {split}: SHA-256 {str(before.get(kind))[:8]} -> {str(now.get(kind))[:8]}")
+    return found
+
+
+def _kinds(changed: list[str], other_data: list[str]) -> str:
+    """What differs, in a word or two."""
+    return " and ".join(word for word, found in (("settings", changed), ("data", other_data)) if found)
+
+
+def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[str], other_data: list[str]) -> str:
+    """What to do about changed settings and data, as sentences."""
+    asked = ""
+    if asks_for_schedule:
+        asked = (
+            f"Say how the learning rate goes on: --extend_schedule continue (the course of {total_steps} steps, entered at step "
+            f"{step}) or --extend_schedule restart (a new course over the {total_steps - step} steps left). "
+        )
+        if changed == ["total_steps"] and not other_data:
+            return f"{asked}Or take it back, or choose another --output_path."
+    back, them = ("Put back what was there", "what is there now") if other_data else ("Take them back", "them")
+    return f"{asked}{back}, set --allow_config_change true to go on with {them}, or choose another --output_path."
+
+
+def restore(
+    checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+) -> Progress:
+    """Put a checkpoint into the model and its optimizer: read by the main process, copied to the others."""
+    if processes.is_main:
+        try:
+            model.load_state_dict(checkpoint.model)
+        except RuntimeError as error:
+            raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
+        restore_optimizer(model, optimizer, checkpoint.optimizer)
+    moments = processes.share(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
+    if not processes.is_main:
+        for parameter in model.parameters():
+            optimizer.state[parameter] = {
+                moment: torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
+                for moment in moments
+            }
+    processes.copy_from_main(model.state_dict().values())
+    for parameter in model.parameters():
+        processes.copy_from_main(optimizer.state[parameter][moment] for moment in moments)
+    try:
+        return Progress(**checkpoint.progress)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The checkpoint of step {checkpoint.step} holds another kind of progress: {error}. It is of another release, or "
+            "damaged: remove its folder to take the one before."
+        ) from None

@@ -1,0 +1,211 @@
+"""The finished parts of a training run, as `train` runs them and `bench` times them.
+
+Owns how a checked config becomes sizes, a placed network and the parts of a Trainer. Must not know checkpoints: whoever
+goes on from one puts it into the network and the optimizer between `place_network` and `assemble`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.network import build_skeleton
+from unet_dist.assembly.objective import border_weights_of, loss_of, refuse_whole_images
+from unet_dist.assembly.sizes import plan_crops, resolve_input_size, resolve_tile_size
+from unet_dist.config.batch_cut import BatchCut, cut_batch
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.shares import RunShares
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import ConfigError
+from unet_dist.machine.compiling import choose_backend, find_obstacle
+from unet_dist.machine.memory_format import choose_memory_format
+from unet_dist.metrics.confusion import Scores
+from unet_dist.prediction.evaluation import evaluate_split
+from unet_dist.processes.group import Processes
+from unet_dist.processes.launcher import launcher_accumulation
+from unet_dist.terminal import Teller
+from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.gradient import require_separable
+from unet_dist.training.trainer import Parts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a run before any data is read.
+
+    Attributes:
+        skeleton: the network without weights.
+        side: of a crop's window, px; None for whole images.
+        planner: cuts crops into tiles.
+        cut: of the global batch.
+    """
+
+    config: Config
+    skeleton: Any
+    side: int | None
+    planner: CropPlanner
+    cut: BatchCut
+
+    def settled(self, cache: Cache, processes: Processes) -> Layout:
+        """The same with what the data and the device settle written into the config."""
+        config = self.config.replace(
+            num_classes=cache.num_classes,
+            in_channels=cache.channels,
+            input_size=self.side or "full",
+            mixed_precision=processes.precision,
+        )
+        return replace(self, config=config)
+
+
+def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
+    """Settle the sizes of a run and how its batch is cut.
+
+    Raises:
+        ConfigError, SizeError, LocalityError: they cannot be as the config says.
+    """
+    accumulation = launcher_accumulation(os.environ, config.schedule.gradient_accumulation_steps)
+    config = config.replace(gradient_accumulation_steps=accumulation)
+    skeleton = build_skeleton(config)
+    side = resolve_input_size(config.schedule.input_size, skeleton, teller)
+    planner = plan_crops(config, skeleton, side)
+    has_tiles = planner.tile_size is not None and (side is None or planner.tile_size < side)
+    cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
+    if cut.splits_samples:
+        require_separable(skeleton, "split_sample", by_pixels=False)
+    if has_tiles or cut.splits_samples:
+        refuse_whole_images(config.schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
+    return Layout(config, skeleton, side, planner, cut)
+
+
+def place_network(model: Any, layout: Layout, processes: Processes, teller: Teller) -> Any:
+    """Put a network on the device, in the memory format and with the normalisation that training there takes."""
+    model.to(processes.device)
+    wish, device_type = layout.config.run.memory_format, processes.device.type
+    model.to(memory_format=choose_memory_format(wish, device_type, is_convolutional=model.is_convolutional))
+    if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if model.couples_batch:
+        micro = layout.cut.micro_batch_size
+        teller.say(f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {micro}).")
+    return model
+
+
+def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentation: Any) -> None:
+    """Refuse to augment crops that no memory need hold: a transform sees a crop as a whole.
+
+    Args:
+        augmentation: as the config has it.
+
+    Raises:
+        ConfigError: an image that is read by windows has crops of several tiles; names it.
+    """
+    for index, name in enumerate(crops.samples.ids):
+        height, width = crops.output_shape(index)
+        if isinstance(crops.samples.image(index), np.ndarray) or len(planner.plan((height, width))) == 1:
+            continue
+        named = augmentation if isinstance(augmentation, str) else ", ".join(step["name"] for step in augmentation)
+        raise ConfigError(
+            f"augmentation: got {named}, which sees a crop as a whole, for {name}, which is read by windows and whose crops of "
+            f"{height}x{width} px are cut into tiles of {planner.tile_size}. Remove augmentation (horizontal_flip goes by "
+            "windows), set an --input_size of --tile_size or less, or raise --max_pixels, with another --cache_path, so that "
+            "TIFF is decoded."
+        )
+
+
+def _backend(config: Config, processes: Processes, teller: Teller) -> str | None:
+    """What compiles the network on all processes; None where it stays uncompiled, and why is said if it was asked for."""
+    backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
+    if backend is None:
+        return None
+    obstacles = [text for text in processes.gather(find_obstacle(backend, processes.device)) if text is not None]
+    if obstacles:
+        teller.say(f"compile: {backend} does not work here, so the network runs uncompiled: {obstacles[0]}.")
+        return None
+    teller.say(f"The network is compiled in the first step, by {backend}.")
+    return backend
+
+
+def assemble(
+    layout: Layout,
+    cache: Cache,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    processes: Processes,
+    teller: Teller,
+    folder: Path,
+) -> Parts:
+    """Put together what a Trainer runs.
+
+    Args:
+        layout: settled.
+        model: placed, with the weights to start from.
+        folder: the run's.
+    """
+    config, planner, cut = layout.config, layout.planner, layout.cut
+    schedule = config.schedule
+    tile_size = resolve_tile_size(None, model, config)
+    wrapped = processes.prepare(model, _backend(config, processes, teller))
+    train, validation = cache.split("train"), cache.split("validation")
+    augmentation = None
+    if config.data.augmentation:
+        from unet_dist.data.batches.augment import Augmentation  # slow to import, and most runs name none
+
+        augmentation = Augmentation(config.data.augmentation)
+    crops = CropReader(
+        train,
+        schedule.seed,
+        window_side=layout.side,
+        halo=planner.halo,
+        horizontal_flip=config.data.horizontal_flip,
+        augmentation=augmentation,
+        borders=border_weights_of(schedule, cache),
+    )
+    if augmentation is not None:
+        _refuse_augmented_tiles(crops, planner, config.data.augmentation)
+    inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
+    if told := inference.told(model):
+        teller.say(told)
+
+    def evaluate(model: Any, is_stopped: Any) -> Scores | None:
+        return evaluate_split(
+            model,
+            validation,
+            processes,
+            tile_size=tile_size,
+            window_batch=config.run.window_batch,
+            tiles=inference.tiles,
+            is_stopped=is_stopped,
+        )
+
+    return Parts(
+        config=config,
+        cut=cut,
+        processes=processes,
+        model=model,
+        wrapped=wrapped,
+        trim=planner.halo - model.window_sizes.margin,
+        optimizer=optimizer,
+        loss=loss_of(schedule, cache, processes.device),
+        shares=RunShares(
+            crops,
+            planner=planner,
+            batch_size=schedule.batch_size,
+            micro_batch_size=cut.micro_batch_size,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            splits_samples=cut.splits_samples,
+        ),
+        evaluate=evaluate,
+        folder=folder,
+        data=cache.identity,
+        teller=teller,
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+    )

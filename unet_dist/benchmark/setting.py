@@ -1,0 +1,237 @@
+"""One setting to be measured by `bench`: a config with its data, network, training parts and prediction.
+
+Owns how a config becomes what the benchmark times. The training parts are those that `train` runs; the network that predicts is
+saved and loaded as `predict` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.network import architecture, build_network, simulated
+from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.assembly.training import assemble, lay_out, place_network
+from unet_dist.benchmark.ceilings import Ceilings
+from unet_dist.benchmark.inference import Prediction, image_pixels, write_images
+from unet_dist.benchmark.layers import Layer, time_layers
+from unet_dist.benchmark.results import Amounts, Result, figures_of
+from unet_dist.benchmark.step import endless, flops_of, pixels_of
+from unet_dist.benchmark.subject import Limits, Round, RunSubject
+from unet_dist.benchmark.timing import affordable
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.shares import RunShares
+from unet_dist.planner.simulation import Setting as Simulated
+from unet_dist.planner.simulation import training_flops, training_peak
+from unet_dist.processes.group import Processes
+from unet_dist.terminal import Teller
+from unet_dist.tiling.gradient import WindowGradient
+from unet_dist.training.optimizer import build_optimizer
+from unet_dist.training.trainer import Parts
+
+_PREDICTED_PX, _MOST_IMAGES = 1080 * 1920, 8
+"""Pixels that a process predicts, in whole images, and how many of them at most: one of 1080x1920, or 8 of 360x480."""
+
+LAYER_PASSES = 5
+_LAYER_SHARE = 0.15
+"""Of the seconds of a setting, at most, for its layers."""
+
+
+class Setting:
+    """A config, ready to be measured.
+
+    Args:
+        config: as the user said it.
+        folder: scratch of this setting, the same for all processes.
+        name: for the tables.
+        predicts: whether an image is predicted, too.
+
+    Attributes:
+        precision: in which products are computed, in words.
+        title: what is measured, in a line.
+        image_shape: of the images predicted; None where none are.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        folder: Path,
+        teller: Teller,
+        *,
+        name: str,
+        predicts: bool = True,
+    ) -> None:
+        layout = lay_out(endless(config), processes.world_size, teller)
+        self.cache = open_data(layout.config, teller)
+        model = build_network(layout.config, self.cache)
+        self.layout = layout.settled(self.cache, processes)
+        self.config = self.layout.config
+        if processes.is_main:
+            folder.mkdir(parents=True)
+            model.save_pretrained(folder / "model")  # type: ignore[operator]
+        model = place_network(model, self.layout, processes, teller)
+        optimizer = build_optimizer(model, self.config.schedule)
+        parts = assemble(self.layout, self.cache, model, optimizer, processes, teller, folder)
+        self._predicts = predicts and parts.model.locality is not None
+        self._finish(parts, folder, name)
+        if predicts and not self._predicts:
+            teller.say(f"Prediction is not measured: {parts.model.locality_obstacle}, so that no exact tiles exist.")
+
+    def alone(self, folder: Path, *, name: str) -> Setting:
+        """The same on one process that is by itself, with as much work as each one has now.
+
+        Where samples are split over the processes, it has all of it.
+        """
+        parts, cut = self.parts, self.layout.cut
+        schedule = parts.config.schedule
+        batch_size = schedule.batch_size if cut.splits_samples else schedule.batch_size // cut.world_size
+        shares = RunShares(
+            parts.shares.crops,
+            planner=parts.shares.planner,
+            batch_size=batch_size,
+            micro_batch_size=cut.micro_batch_size,
+            rank=0,
+            world_size=1,
+            splits_samples=cut.splits_samples,
+        )
+        setting = object.__new__(Setting)
+        setting._predicts = self._predicts
+        setting.cache, setting.config = self.cache, parts.config.replace(batch_size=batch_size)
+        setting.layout = replace(self.layout, config=setting.config, cut=replace(cut, world_size=1))
+        lonely = replace(
+            parts,
+            config=setting.config,
+            cut=setting.layout.cut,
+            processes=parts.processes.alone(),
+            wrapped=parts.wrapped.module,  # mixed precision and the compiler are within; the gradients are not averaged
+            shares=shares,
+        )
+        setting._finish(lonely, folder, name, model_folder=parts.folder)
+        return setting
+
+    def _finish(self, parts: Parts, folder: Path, name: str, model_folder: Path | None = None) -> None:
+        self.parts = parts
+        self.precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
+        prediction = self._prediction(folder, model_folder or folder)
+        self.subject = RunSubject(name, parts, prediction, folder)
+        self.image_shape = None if prediction is None else prediction.image_shape
+        self.amounts = self._amounts()
+
+    @property
+    def title(self) -> str:
+        """What is measured, in a line."""
+        batch = self.subject.bare.share.batches[0]
+        height, width = batch.windows.shape[1:3]
+        options, cut = architecture(self.config), self.layout.cut
+        shape = (
+            f" {options['base_channels']} wide, depth {options['depth']}, norm {options['norm']}"
+            + f", stem stride {options['stem_stride']}" * (options["stem_stride"] > 1)
+            if "depth" in options
+            else ""
+        )
+        return (
+            f"{type(self.parts.model).__name__}{shape}, "
+            f"{self.precision}; batch {self.config.schedule.batch_size} on {cut.world_size} process"
+            f"{'es' * (cut.world_size > 1)}, {len(batch.windows)} windows of {height}x{width} at a time"
+        )
+
+    def _prediction(self, folder: Path, model_folder: Path) -> Prediction | None:
+        """A prediction of images of the validation split, as many for each process; None without exact tiles.
+
+        One small image would be a single batch, of which nothing can be read or written beside the computing: what `predict`
+        does with a folder is another thing.
+        """
+        processes, config = self.parts.processes, self.config
+        if not self._predicts:
+            return None
+        images = folder / "images"
+        if processes.is_main:
+            images.mkdir(parents=True)
+            samples = self.cache.split("validation")
+            height, width = image_pixels(samples.image(0)).shape[:2]
+            count = processes.world_size * max(1, min(_MOST_IMAGES, _PREDICTED_PX // (height * width)))
+            write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(count)])
+        processes.barrier()
+        model, _, _ = load_run(str(model_folder / "model"), processes.device)
+        return Prediction(
+            model,
+            sorted(images.iterdir()),
+            processes,
+            folder / "predictions",
+            tile_size=resolve_tile_size(None, model, config),
+            window_batch=config.run.window_batch,
+            timeout_s=config.run.collective_timeout_s,
+        )
+
+    def _amounts(self) -> Amounts:
+        parts = self.parts
+        share = self.subject.bare.share
+        simulation = self._simulated
+        if "checkpoint_activations" in dict(simulation.options):
+            simulation = simulation.with_option("checkpoint_activations", False)
+        count = lru_cache(partial(training_flops, simulation))
+        return Amounts(
+            crops=self.config.schedule.batch_size,
+            window_pixels=sum(parts.processes.gather(pixels_of(share))),
+            flops=max(parts.processes.gather(flops_of(share, count))),
+            share_crops=self.config.schedule.batch_size / parts.processes.world_size,
+            image_pixels=self.subject.prediction.pixels if self.subject.prediction else 0,
+            images=self.subject.prediction.num_images if self.subject.prediction else 0,
+            world_size=parts.processes.world_size,
+        )
+
+    @property
+    def _simulated(self) -> Simulated:
+        processes = self.parts.processes
+        return simulated(
+            self.config,
+            channels=self.cache.channels,
+            num_classes=self.cache.num_classes,
+            device_type=processes.device.type,
+            precision=processes.precision,
+        )
+
+    def result(self, rounds: Sequence[Round]) -> Result:
+        """What the rounds say."""
+        subject, share = self.subject, self.subject.bare.share
+        largest = max((batch.windows for batch in share.batches), key=torch.Tensor.numel)
+        keeps = self.parts.processes.world_size > 1 or len(share.batches) > 1
+        simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps)
+        peak = training_peak(simulation, len(largest), (largest.shape[1], largest.shape[2]))
+        return Result(
+            subject.name,
+            figures_of(rounds, self.amounts),
+            self.amounts,
+            rounds=len(rounds),
+            steps=subject.steps,
+            peak_bytes=subject.peak_bytes or None,
+            predicted_bytes=peak.total_bytes,
+        )
+
+    def layers(self, ceilings: Ceilings, limits: Limits) -> list[Layer]:
+        """Time a forward and a backward pass of one micro-batch, layer by layer."""
+        parts, batch = self.parts, self.subject.bare.share.batches[0]
+        gradient = WindowGradient(
+            parts.model, parts.model, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
+        )
+        scale = torch.ones_like(self.subject.bare.divisor)
+
+        def forward_and_backward() -> None:
+            # A loss of two passes is taken as that of these windows alone: one pass is what is looked at.
+            gradient.add(
+                batch.windows, batch.labels, batch.keys, scale=scale, borders=batch.borders, totals=lambda own: own
+            )
+
+        step_s = self.subject.bare.seconds(1)
+        passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
+        passes = parts.processes.share(passes)
+        layers = time_layers(parts.model, forward_and_backward, parts.processes.device, ceilings, passes=passes)
+        parts.optimizer.zero_grad(set_to_none=False)
+        return layers

@@ -1,0 +1,54 @@
+"""What the labels of a batch count, all that the divisor of a loss is made of.
+
+Owns the sums. They add up over micro-batches and tiles, exactly, and are small where the labels are not: so the divisor of a
+global batch is known before, and long after, its labels are in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unet_dist.data.decoded.labels import IGNORED
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Sums over labels.
+
+    Attributes:
+        pixels: (256,) int64, those of each class id, the last one IGNORED.
+        border: summed border weights of the pixels that count.
+        windows: those with a pixel that counts.
+    """
+
+    pixels: Tensor
+    border: float
+    windows: int
+
+    @property
+    def valid(self) -> int:
+        """The pixels that count."""
+        return int(self.pixels[:IGNORED].sum())
+
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(self.pixels + other.pixels, self.border + other.border, self.windows + other.windows)
+
+
+def count_labels(labels: Tensor, borders: Tensor | None = None) -> LabelCounts:
+    """Count labels (N, H, W) uint8 on the host, and their border weights (N, H, W) float32 where there are any."""
+    # One histogram a window, which also tells the windows that count: a comparison of all pixels would cost as much again.
+    pixels = torch.stack([torch.bincount(window.flatten(), minlength=IGNORED + 1) for window in labels])  # (N, 256)
+    return LabelCounts(
+        pixels.sum(0),
+        0.0 if borders is None else float((borders.double() * (labels != IGNORED)).sum()),
+        int((pixels[:, :IGNORED].sum(1) > 0).sum()),
+    )
+
+
+def no_labels() -> LabelCounts:
+    """Count no labels at all. Not a constant: a tensor made at import would come before allocator.py's setting, which torch then
+    overlooks."""
+    return LabelCounts(torch.zeros(IGNORED + 1, dtype=torch.int64), 0.0, 0)

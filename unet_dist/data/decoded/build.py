@@ -1,0 +1,383 @@
+"""Checks every pair of a source and writes the decoded cache.
+
+Owns the order of the work: sizes from the headers, free space, decoding by threads into place, the table of sums. That
+one process does it and a cache appears whole or not at all is `once.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from unet_dist.data.decoded.cache import (
+    FORMAT_VERSION,
+    IMAGES,
+    INDEX,
+    LABELS,
+    TABLE,
+    Cache,
+    CacheSettings,
+    is_whole,
+    locate_cache,
+)
+from unet_dist.data.decoded.decode import DecodedPair, decode_pair, lift_pillow_limit, read_shape
+from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
+from unet_dist.data.sources.pairs import RawPair, RefusedError, Source
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.machine.cores import num_cores
+from unet_dist.storage.once import make_once
+
+Progress = Callable[[str, int, int], None]
+"""Called as (phase, done, total)."""
+
+_MAX_LISTED = 10
+_MOST_THREADS = 16
+_RESERVE_BYTES = 64 * 2**20  # left free on the file system beside the cache
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def prepare(
+    source: Source,
+    settings: CacheSettings,
+    *,
+    seed: int,
+    cache_path: str | Path | None = None,
+    num_threads: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Cache:
+    """Open the cache of a source, making it first where it is not there; several processes may call this at once.
+
+    Args:
+        seed: decides the splits where the source has none; the cache itself does not depend on it.
+        num_threads: threads that decode, None for one per core this process may use, at most 16.
+        max_pixels: an image with more is read by windows from its file (TIFF, Zarr), or refused by its header.
+        progress: called from the calling thread.
+        say: takes a line for the user.
+
+    Raises:
+        DataError: pairs that cannot be used, all of them counted and the first ten named; no space; an empty split.
+        ConfigError: the settings are out of range or contradict the source.
+    """
+    say = say or (lambda line: None)
+    path = locate_cache(source, settings, cache_path)
+
+    def write(folder: Path) -> None:
+        _Builder(
+            source, settings, max_pixels, num_threads or min(num_cores(), _MOST_THREADS), progress or _no_progress
+        ).write(folder)
+
+    make_once(path, write, is_whole=is_whole, say=say)
+    return Cache(path, seed=seed, root=source.files_root)
+
+
+@dataclass
+class _Problems:
+    """What is wrong with the pairs so far: the first few in words, all of them in number."""
+
+    total: int = 0
+    first: list[RefusedError] = field(default_factory=list)
+
+    def add(self, problem: RefusedError) -> None:
+        self.total += 1
+        if len(self.first) < _MAX_LISTED:
+            self.first.append(problem)
+
+    def raise_if_any(self, name: str, num_pairs: int) -> None:
+        if not self.total:
+            return
+        lines = [f"{name}: {self.total} of {num_pairs} pairs cannot be used."]
+        lines += [f"  {problem.got}" for problem in self.first]
+        if self.total > len(self.first):
+            lines.append(f"  and {self.total - len(self.first)} more")
+        lines += [remedy for remedy in dict.fromkeys(problem.remedy for problem in self.first) if remedy]
+        raise DataError("\n".join(lines))
+
+
+class _Builder:
+    """One pass over a source, into a folder that nobody else sees yet."""
+
+    def __init__(
+        self, source: Source, settings: CacheSettings, max_pixels: int, num_threads: int, progress: Progress
+    ) -> None:
+        self.source, self.settings, self.max_pixels = source, settings, max_pixels
+        self.num_threads, self.progress = num_threads, progress
+        self.splits = source.splits
+        self.positions = [(split, index) for split, size in self.splits.items() for index in range(size)]
+        empty = [split for split, size in self.splits.items() if size == 0]
+        if empty or not self.positions:
+            raise DataError(
+                f"{source.name}: the split {', '.join(empty) or 'train'} is empty. "
+                "Add pairs of an image and a mask to it, or remove the split."
+            )
+        id_names = source.read_id_names()
+        self.num_classes = _resolve_num_classes(settings, id_names, source.name)
+        self.id_names = id_names or {}
+        self.rules = LabelRules(
+            num_classes=self.num_classes, ignore_index=settings.ignore_index, label_map=settings.label_map
+        )
+        self.problems = _Problems()
+        self.windowed: dict[int, tuple[str, str]] = {}  # paths of what stays in its files
+
+    def write(self, folder: Path) -> None:
+        """Write all files of the cache into `folder`."""
+        num_pairs = len(self.positions)
+        with lift_pillow_limit(), ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
+            shapes = self._read_shapes(pool)
+            self._check_channels(shapes)
+            writer = None
+            if not self.problems.total:
+                writer = _PixelWriter(folder, [shape for shape in shapes if shape is not None], self.windowed)
+            try:
+                records = self._decode_all(pool, shapes, writer)
+            finally:
+                if writer is not None:
+                    writer.close()
+        self.problems.raise_if_any(self.source.name, num_pairs)
+        assert writer is not None
+        self._write_index(folder, writer, records)
+
+    def _read_shapes(self, pool: ThreadPoolExecutor) -> list[tuple[int, int, int] | None]:
+        if self.source.fixed_shape is not None:
+            return [self.source.fixed_shape] * len(self.positions)
+
+        def read(number: int) -> tuple[int, int, int] | RefusedError:
+            try:
+                pair = self.source.read_pair(*self.positions[number])
+                if self.source.files_root is not None and needs_windows(pair, self.max_pixels):
+                    self.windowed[number] = _paths_below(self.source.files_root, pair)
+                    return read_windowed_shape(pair, self.rules)
+                return read_shape(pair, self.max_pixels)
+            except RefusedError as error:
+                return error
+
+        shapes: list[tuple[int, int, int] | None] = []
+        numbers = range(len(self.positions))
+        for shape in self._watched("sizes", _map_bounded(pool, read, numbers, self.num_threads)):
+            if isinstance(shape, RefusedError):
+                self.problems.add(shape)
+            shapes.append(None if isinstance(shape, RefusedError) else shape)
+        return shapes
+
+    def _check_channels(self, shapes: list[tuple[int, int, int] | None]) -> None:
+        counts = Counter(shape[2] for shape in shapes if shape is not None)
+        if len(counts) < 2:
+            return
+        few = min(counts, key=lambda channels: counts[channels])
+        for i, shape in enumerate(shapes):
+            if shape is not None and shape[2] == few:
+                most = max(counts, key=lambda channels: counts[channels])
+                name = self.source.read_pair(*self.positions[i]).image_name
+                self.problems.add(
+                    RefusedError(
+                        f"image {name} is {_colour(few)}, and {counts[most]} others are {_colour(most)}",
+                        "Write all images as grey, or all as RGB.",
+                    )
+                )
+                shapes[i] = None
+
+    def _decode_all(
+        self, pool: ThreadPoolExecutor, shapes: list[tuple[int, int, int] | None], writer: _PixelWriter | None
+    ) -> list[tuple[str, DecodedPair]]:
+        def decode(number: int) -> tuple[str, DecodedPair] | RefusedError:
+            try:
+                pair = self.source.read_pair(*self.positions[number])
+                if number in self.windowed:
+                    return pair.id, scan_pair(pair, self.rules)
+                decoded = decode_pair(pair, self.rules, self.max_pixels)
+            except RefusedError as error:
+                return error
+            assert decoded.image.shape == shapes[number], (pair.image_name, decoded.image.shape, shapes[number])
+            if writer is not None:
+                writer.write(number, decoded)
+            return pair.id, decoded.without_pixels()
+
+        usable = [number for number, shape in enumerate(shapes) if shape is not None]
+        records: list[tuple[str, DecodedPair]] = []
+        for result in self._watched("decode", _map_bounded(pool, decode, usable, self.num_threads)):
+            if isinstance(result, RefusedError):
+                self.problems.add(result)
+            else:
+                records.append(result)
+        return records
+
+    def _write_index(self, folder: Path, writer: _PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
+        counts = np.stack([record.class_counts for _, record in records])  # (n, 256)
+        num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
+        if counts[:, :IGNORED].sum() == 0:
+            raise DataError(f"{self.source.name}: every pixel is ignored. Check ignore_index and label_map.")
+        shapes = np.array(writer.shapes, dtype=np.int64)
+        with (folder / TABLE).open("wb") as file:
+            np.savez(
+                file,
+                heights=shapes[:, 0],
+                widths=shapes[:, 1],
+                image_offsets=writer.image_offsets,
+                label_offsets=writer.label_offsets,
+                sums=np.stack([record.sums for _, record in records]),
+                square_sums=np.stack([record.square_sums for _, record in records]),
+                class_counts=counts[:, [*range(num_classes), IGNORED]],
+                image_digests=_rows([record.image_digest for _, record in records]),
+                label_digests=_rows([record.label_digest for _, record in records]),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        index = {
+            "version": FORMAT_VERSION,
+            "name": self.source.name,
+            "num_classes": num_classes,
+            "class_names": [self.id_names.get(i, f"class_{i}") for i in range(num_classes)],
+            "ignore_index": self.settings.ignore_index,
+            "channels": int(shapes[0, 2]),
+            "splits": self.splits,
+            "ids": _make_unique([name for name, _ in records]),
+        }
+        if self.windowed:
+            label_map = {str(key): target for key, target in (self.settings.label_map or {}).items()}
+            index["windowed"] = {
+                "paths": self.windowed,
+                "num_classes": self.num_classes,
+                "label_map": label_map or None,
+            }
+        with (folder / INDEX).open("w", encoding="utf-8") as file:
+            json.dump(index, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _watched(self, phase: str, results: Iterator[_Result]) -> Iterator[_Result]:
+        for done, result in enumerate(results, start=1):
+            self.progress(phase, done, len(self.positions))
+            yield result
+
+
+class _PixelWriter:
+    """The two files of pixels, of which every sample's place is known before the first is written."""
+
+    def __init__(self, folder: Path, shapes: list[tuple[int, int, int]], windowed: Collection[int]) -> None:
+        self.shapes = shapes
+        pixels = [0 if i in windowed else height * width for i, (height, width, _) in enumerate(shapes)]
+        sizes = np.array(pixels, dtype=np.int64)
+        channels = shapes[0][2]
+        self.label_offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.image_offsets = self.label_offsets * channels
+        _check_space(folder, int(sizes.sum()) * (channels + 1))
+        self._files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) for name in (IMAGES, LABELS)]
+
+    def write(self, number: int, decoded: DecodedPair) -> None:
+        """Write a sample at its place; safe from several threads."""
+        _write_at(self._files[0], decoded.image, int(self.image_offsets[number]))
+        _write_at(self._files[1], decoded.label, int(self.label_offsets[number]))
+
+    def close(self) -> None:
+        for handle in self._files:
+            os.fsync(handle)
+            os.close(handle)
+
+
+def _resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None, name: str) -> int | None:
+    """Give the number of classes by the settings or the names, None where only the masks can tell.
+
+    Raises:
+        ConfigError: the two contradict each other.
+        DataError: the names leave out an id.
+    """
+    if id_names is None:
+        return settings.num_classes
+    ids = set(id_names)
+    if settings.ignore_index is not None and settings.ignore_index == max(ids, default=-1) != len(ids) - 1:
+        ids.remove(settings.ignore_index)  # such as 255: "void" behind 0..18: a name for pixels that count nowhere
+    gaps = sorted(set(range(max(ids, default=0) + 1)) - ids)
+    if gaps or min(ids) < 0:
+        raise DataError(
+            f"{name}: id2label.json names {len(ids)} ids and leaves out {', '.join(map(str, gaps[:_MAX_LISTED]))}. "
+            "Name every id from 0 on; a label_map can renumber ids to leave no gaps."
+        )
+    if settings.num_classes is not None and settings.num_classes != len(ids):
+        raise ConfigError(
+            f"num_classes: got {settings.num_classes}, and id2label.json of {name} names {len(ids)} classes. "
+            "Leave num_classes out, or correct the names."
+        )
+    return len(ids)
+
+
+def _rows(digests: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), -1)  # (n, 32)
+
+
+def _paths_below(root: Path, pair: RawPair) -> tuple[str, str]:
+    """Give the paths of image and mask below the root, by which they are found again where the folder has moved."""
+    assert isinstance(pair.image, Path), pair
+    assert isinstance(pair.mask, Path), pair
+    return pair.image.relative_to(root).as_posix(), pair.mask.relative_to(root).as_posix()
+
+
+def _colour(channels: int) -> str:
+    return {1: "grey", 3: "in colour"}.get(channels, f"of {channels} channels")
+
+
+def _map_bounded(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int
+) -> Iterator[_Result]:
+    """Map in order with a few items ahead at most, so that memory does not grow with their number."""
+    waiting: list[Future[_Result]] = []
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * num_threads:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + _RESERVE_BYTES > free:
+        raise DataError(
+            f"{folder.parent}: the decoded cache needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free. "
+            "Free some, or set cache_path to another file system."
+        )
+
+
+def _make_unique(names: list[str]) -> list[str]:
+    """Number the second and later occurrences of a name; the others stay.
+
+    >>> _make_unique(["a", "b", "a", "a"])
+    ['a', 'b', 'a~2', 'a~3']
+    """
+    given, taken, occurrences = set(names), set[str](), Counter[str]()
+    unique: list[str] = []
+    for name in names:
+        candidate = name
+        while candidate in taken or (candidate != name and candidate in given):
+            occurrences[name] += 1
+            candidate = f"{name}~{occurrences[name] + 1}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _write_at(handle: int, pixels: np.ndarray, offset: int) -> None:
+    view = np.ascontiguousarray(pixels).data.cast("B")
+    while view:
+        written = os.pwrite(handle, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _no_progress(phase: str, done: int, total: int) -> None:
+    pass

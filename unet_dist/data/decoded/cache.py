@@ -1,0 +1,300 @@
+"""The decoded data set on disk: memory-mapped uint8, so that a crop reads the crop and not the image. Of pairs that are read
+by windows from their own files it holds the sums and the paths.
+
+Owns the files' layout, where they lie, and reading them. `build.py` writes them. A cache holds what the source gives,
+in the source's order; which sample is in which split is decided when it is opened, so that a new seed costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
+from unet_dist.data.sources.fingerprint import digest_text
+from unet_dist.data.sources.pairs import Source
+from unet_dist.data.sources.splits import assign_splits, canonical_split
+from unet_dist.errors import DataError
+
+FORMAT_VERSION = 2
+INDEX, TABLE, IMAGES, LABELS = "index.json", "samples.npz", "images.bin", "labels.bin"
+ALL = "all"
+"""The split that holds every sample, whatever its own split."""
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What the user says about the masks: with the content it makes the cache's key."""
+
+    num_classes: int | None = None
+    """None takes the number of named classes, or else the largest id found + 1."""
+    ignore_index: int | None = None
+    """Id of the masks that counts nowhere; it is IGNORED (255) in the cache."""
+    label_map: Mapping[str | int, int] | None = None
+    """Id of each colour ("#rrggbb" or "r,g,b") or each id of the masks."""
+
+
+def cache_folder(cache_path: str | Path | None = None) -> Path:
+    """Give the folder of all caches: as told, or `$UNET_DIST_CACHE`, or `unet_dist` below the user's cache folder."""
+    if cache_path is not None:
+        return Path(cache_path).expanduser()
+    if told := os.environ.get("UNET_DIST_CACHE"):
+        return Path(told).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unet_dist"
+
+
+def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path | None = None) -> Path:
+    """Give the folder that the cache of this content under these settings has, whether it is there or not."""
+    folder = cache_folder(cache_path)
+    label_map = {str(key): target for key, target in (settings.label_map or {}).items()}
+    told = json.dumps({**asdict(settings), "label_map": label_map}, sort_keys=True)
+    key = digest_text(f"format {FORMAT_VERSION}", source.signature(folder), told)
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", source.name).strip("._-")
+    return folder / f"{name[:60] or 'data'}-{key[:20]}"
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a cache stands there: it appears under its name only when it is complete."""
+    return (path / INDEX).is_file()
+
+
+def open_cache(source: Source, settings: CacheSettings, *, seed: int, cache_path: str | Path | None = None) -> Cache:
+    """Open the cache of a source that `prepare` has made before.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = locate_cache(source, settings, cache_path)
+    if not is_whole(path):
+        raise DataError(
+            f"{path}: the decoded cache of {source.name} is not there. Run `unet-dist prepare` with the same settings "
+            "first, or set cache_path to the folder that holds it."
+        )
+    return Cache(path, seed=seed, root=source.files_root)
+
+
+class Cache:
+    """A data set, decoded. Opening is cheap, the files are mapped at first use; may be pickled and forked.
+
+    Args:
+        path: of the cache.
+        seed: decides the splits where the source has none.
+        root: folder of the source's files, where images may be read from them.
+
+    Raises:
+        DataError: the files are of another version, or incomplete.
+    """
+
+    def __init__(self, path: str | Path, *, seed: int, root: Path | None = None) -> None:
+        self.path = Path(path)
+        self.seed = seed
+        self.root = root
+        index = self._read_index()
+        self.name: str = index["name"]
+        self.num_classes: int = index["num_classes"]
+        self.class_names: list[str] = index["class_names"]
+        self.ignore_index: int | None = index["ignore_index"]
+        self.channels: int = index["channels"]
+        self.given_splits: dict[str, int] = index["splits"]
+        self.ids: list[str] = index["ids"]
+        self._in_files: dict[str, Any] = index.get("windowed", {"paths": {}})
+        self.windowed = {int(number): tuple(paths) for number, paths in self._in_files["paths"].items()}
+        """Paths of the image and the mask below the root, of the samples that are read from their files."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.seed, self.root)
+
+    @cached_property
+    def splits(self) -> dict[str, list[int]]:
+        """Positions of the samples of each split. Raises: DataError: too few samples to cut."""
+        return assign_splits(self.given_splits, self.seed)
+
+    def split(self, name: str) -> CachedSplit:
+        """Give one split, or `all`.
+
+        Raises:
+            DataError: the data has no such split.
+        """
+        name = canonical_split(name)
+        if name == ALL:
+            return CachedSplit(self, name, range(len(self)))
+        if name not in self.splits:
+            sizes = ", ".join(f"{split} ({len(positions)})" for split, positions in self.splits.items())
+            raise DataError(
+                f'{self.name}: it has no split "{name}". It has: {sizes}, {ALL} ({len(self)}). Name one of these.'
+            )
+        return CachedSplit(self, name, self.splits[name])
+
+    @cached_property
+    def mean(self) -> list[float]:
+        """Mean of each channel over the training split, in uint8 units (0..255)."""
+        return [total / count for total, _, count in self._train_sums]
+
+    @cached_property
+    def std(self) -> list[float]:
+        """Standard deviation of each channel over all pixels of the training split, in uint8 units."""
+        # In integers, so that nothing cancels: variance = (count * sum of squares - sum^2) / count^2.
+        return [((count * squares - total**2) / count**2) ** 0.5 for total, squares, count in self._train_sums]
+
+    @cached_property
+    def table(self) -> dict[str, np.ndarray]:
+        """What is known of each of the n samples, as integers.
+
+        heights, widths, image_offsets, label_offsets (n,); sums, square_sums of the channels (n, C); class_counts
+        (n, K + 1), the last for ignored pixels; image_digests, label_digests (n, 32).
+        """
+        with np.load(self.path / TABLE, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    @cached_property
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """What is there to train on, wherever its files lie: of each split that the source gives the number of images, and
+        digests of all their pixels and of all their labels.
+
+        A given test split is left out, as no training reads it.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        start = 0
+        for name, size in self.given_splits.items():
+            rows = slice(start, start + size)
+            start += size
+            if name != "test" or len(self.given_splits) == 1:
+                parts = (("pixels", "image_digests"), ("labels", "label_digests"))
+                digests = {word: hashlib.sha256(self.table[key][rows].tobytes()).hexdigest() for word, key in parts}
+                found[name] = {"images": size, **digests}
+        return found
+
+    @cached_property
+    def image_bytes(self) -> np.ndarray:
+        """All images behind each other, as mapped memory: (bytes,) uint8, read-only."""
+        return self._map(IMAGES, self.channels)
+
+    @cached_property
+    def label_bytes(self) -> np.ndarray:
+        """All labels behind each other, as mapped memory: (pixels,) uint8, read-only."""
+        return self._map(LABELS, 1)
+
+    @cached_property
+    def files(self) -> WindowedFiles:
+        """The samples that are read from their files."""
+        assert self.root is not None, (
+            f"{self.path} holds samples that stay in files, and was opened without their folder"
+        )
+        rules = LabelRules(
+            num_classes=self._in_files["num_classes"],
+            ignore_index=self.ignore_index,
+            label_map=self._in_files["label_map"],
+        )
+        return WindowedFiles(self.root, self.windowed, rules)
+
+    @cached_property
+    def num_pixels(self) -> int:
+        """Pixels of all decoded samples."""
+        sizes = self.table["heights"] * self.table["widths"]
+        sizes[list(self.windowed)] = 0
+        return int(sizes.sum())
+
+    @cached_property
+    def _train_sums(self) -> list[tuple[int, int, int]]:
+        positions = self.split("train").positions
+        count = int((self.table["heights"][positions] * self.table["widths"][positions]).sum())
+        sums = self.table["sums"][positions].sum(axis=0)
+        squares = self.table["square_sums"][positions].sum(axis=0)
+        return [(int(total), int(square), count) for total, square in zip(sums, squares, strict=True)]
+
+    def _read_index(self) -> dict[str, Any]:
+        try:
+            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path}: this is no decoded cache ({error}). Run `unet-dist prepare`.") from error
+        if index.get("version") != FORMAT_VERSION:
+            raise DataError(
+                f"{self.path}: the cache has format {index.get('version')} and this program reads {FORMAT_VERSION}. "
+                "Remove the folder; `unet-dist prepare` makes it again."
+            )
+        return dict(index)
+
+    def _map(self, name: str, channels: int) -> np.ndarray:
+        expected = self.num_pixels * channels
+        path = self.path / name
+        actual = path.stat().st_size if path.is_file() else 0
+        if actual != expected:
+            raise DataError(
+                f"{path}: {actual:,} bytes, expected {expected:,}. The cache is damaged: remove the folder "
+                f"{self.path}; `unet-dist prepare` makes it again."
+            )
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+
+
+@dataclass(frozen=True)
+class CachedSplit:
+    """The samples of one split, by their number in it.
+
+    Arrays are read-only views of mapped memory: slice first, then copy what is changed or kept. A sample that stays in its
+    files is given as a reader, and its label as what can be sliced.
+    """
+
+    cache: Cache
+    name: str
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The name of each sample."""
+        return [self.cache.ids[position] for position in self.positions]
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Give (H, W, C) of a sample."""
+        table, position = self.cache.table, self.positions[index]
+        return int(table["heights"][position]), int(table["widths"][position]), self.cache.channels
+
+    def image(self, index: int) -> np.ndarray | WindowedImage:
+        """Give the image of a sample: (H, W, C) uint8; C is 1 for grey."""
+        if self.positions[index] in self.cache.windowed:
+            return WindowedImage(self.cache.files, self.positions[index], self.shape(index))
+        height, width, channels = self.shape(index)
+        start = int(self.cache.table["image_offsets"][self.positions[index]])
+        return self.cache.image_bytes[start : start + height * width * channels].reshape(height, width, channels)
+
+    def label(self, index: int) -> np.ndarray | WindowedLabel:
+        """Give the class ids of a sample: (H, W) uint8, IGNORED (255) where nothing counts."""
+        height, width, _ = self.shape(index)
+        if self.positions[index] in self.cache.windowed:
+            return WindowedLabel(self.cache.files, self.positions[index], (height, width))
+        start = int(self.cache.table["label_offsets"][self.positions[index]])
+        return self.cache.label_bytes[start : start + height * width].reshape(height, width)
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """Pixels of each class over the split: (K,) int64, ignored pixels not among them."""
+        return self._counts[:-1]
+
+    @cached_property
+    def num_ignored(self) -> int:
+        """Pixels of the split that count nowhere."""
+        return int(self._counts[-1])
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        return self.cache.table["class_counts"][list(self.positions)].sum(axis=0)  # (K + 1,)
+
+
+def _reopen(path: Path, seed: int, root: Path | None) -> Cache:
+    return Cache(path, seed=seed, root=root)

@@ -1,0 +1,91 @@
+"""What `prepare` reports of a data set.
+
+Owns the summary's fields, all of them read from the cache's table: no pixel is touched. Knows nothing of how it is shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unet_dist.data.decoded.cache import Cache
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split in numbers."""
+
+    name: str
+    num_images: int
+    sizes: dict[tuple[int, int], int]
+    """Number of images by (height, width), the most frequent first."""
+    class_counts: list[int]
+    """Pixels of each class."""
+    num_ignored: int
+    """Pixels that count nowhere."""
+
+    @property
+    def absent_classes(self) -> list[int]:
+        """Classes without a pixel in this split: nothing can be learnt of them, or measured."""
+        return [class_id for class_id, count in enumerate(self.class_counts) if count == 0]
+
+    @property
+    def frequencies(self) -> list[float]:
+        """Share of each class in the pixels that count, 0 to 1."""
+        total = max(sum(self.class_counts), 1)
+        return [count / total for count in self.class_counts]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """A data set in numbers."""
+
+    name: str
+    cache_path: str
+    num_bytes: int
+    """Size of the decoded pixels and labels."""
+    channels: int
+    num_classes: int
+    class_names: list[str]
+    ignore_index: int | None
+    mean: list[float]
+    """Of each channel over the training split, 0..255."""
+    std: list[float]
+    """Of each channel over the training split, 0..255."""
+    splits: list[SplitSummary]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the summary in the types of JSON; a size is "HEIGHTxWIDTH"."""
+        stored = asdict(self)
+        for split in stored["splits"]:
+            split["sizes"] = {f"{height}x{width}": count for (height, width), count in split["sizes"].items()}
+        return stored
+
+
+def summarise(cache: Cache) -> DataSummary:
+    """Summarise a data set by its splits. Raises: DataError: it has no training split."""
+    return DataSummary(
+        name=cache.name,
+        cache_path=str(cache.path),
+        num_bytes=cache.num_pixels * (cache.channels + 1),
+        channels=cache.channels,
+        num_classes=cache.num_classes,
+        class_names=cache.class_names,
+        ignore_index=cache.ignore_index,
+        mean=cache.mean,
+        std=cache.std,
+        splits=[_summarise_split(cache, name) for name in cache.splits],
+    )
+
+
+def _summarise_split(cache: Cache, name: str) -> SplitSummary:
+    split = cache.split(name)
+    sizes = Counter(split.shape(index)[:2] for index in range(len(split)))
+    return SplitSummary(
+        name=name,
+        num_images=len(split),
+        sizes=dict(sizes.most_common()),
+        class_counts=[int(count) for count in split.class_counts],
+        num_ignored=split.num_ignored,
+    )

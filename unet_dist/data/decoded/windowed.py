@@ -1,0 +1,231 @@
+"""Pairs that are read by windows from their own files, and never copied: TIFF too large to be decoded whole, and Zarr.
+
+Owns which pairs these are, the one pass over all of their pixels that checks them, and the few files that stay open. Memory: a
+few decoded blocks, whatever the size of the images.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unet_dist.data.decoded.decode import TOO_DEEP, DecodedPair, check_sizes, naming
+from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
+from unet_dist.data.sources.pairs import RawPair, RefusedError
+from unet_dist.errors import DataError
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Interpret, Placement, Stored, ValueRangeError
+from unet_dist.imaging.reader import open_image, open_values, reads_by_windows
+from unet_dist.imaging.tiff import count_pixels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_OPEN_PAIRS = 4
+_BLOCK_BYTES = 64 * 2**20
+"""Decoded blocks kept of an open image, and of its mask: derived, 572 rows of a striped RGB image 39,000 px wide."""
+
+
+def needs_windows(pair: RawPair, max_pixels: int) -> bool:
+    """Say whether a pair is read from its files: it is Zarr, or its image a TIFF of more than max_pixels.
+
+    Raises:
+        RefusedError: the image cannot be opened.
+    """
+    image, mask = pair.image, pair.mask
+    if not (isinstance(image, Path) and isinstance(mask, Path)):
+        return False
+    if image.is_dir() or mask.is_dir():
+        return True
+    with _refusing(f"image {pair.image_name}"):
+        return reads_by_windows(image) and count_pixels(image) > max_pixels
+
+
+def read_windowed_shape(pair: RawPair, rules: LabelRules) -> tuple[int, int, int]:
+    """Read (height, width, channels) of a pair from the headers alone.
+
+    Raises:
+        RefusedError: image and mask differ in size, or either cannot be used.
+    """
+    with _opened(pair, rules) as (image, mask):
+        check_sizes(pair, image.shape[:2], mask.shape[:2])
+        return image.shape
+
+
+def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
+    """Check every pixel of a pair, sum up the statistics and digest the pixels; gives no pixels.
+
+    Raises:
+        RefusedError: a block is damaged, or the mask holds an id or colour without a meaning.
+    """
+    nothing = np.empty(0, dtype=np.uint8)
+    levels = np.arange(256, dtype=np.int64)
+    with _opened(pair, rules) as (image, mask):
+        height, width, channels = image.shape
+        histograms = np.zeros((channels, 256), dtype=np.int64)
+        class_counts = np.zeros(256, dtype=np.int64)
+        image_digest, label_digest = PixelDigest(image.shape), PixelDigest(image.shape[:2])
+        for part in parts_of(height, width):
+            with _refusing(f"image {pair.image_name}"):
+                pixels = image.read(*part)
+            with _refusing(f"mask {pair.mask_name}"):
+                labels = mask.read(*part)
+            for channel in range(channels):
+                histograms[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+            class_counts += np.bincount(labels.ravel(), minlength=256)
+            image_digest.add(pixels)
+            label_digest.add(labels)
+    return DecodedPair(
+        image=nothing,
+        label=nothing,
+        sums=histograms @ levels,
+        square_sums=histograms @ levels**2,
+        class_counts=class_counts,
+        image_digest=image_digest.digest(),
+        label_digest=label_digest.digest(),
+    )
+
+
+class WindowedFiles:
+    """The files of such pairs, of which a few are open at a time. Safe for threads, and after a fork.
+
+    Args:
+        root: folder that the paths are below.
+        paths: of the image and the mask, by the number of the pair.
+        rules: of the masks.
+    """
+
+    def __init__(self, root: Path, paths: Mapping[int, tuple[str, str]], rules: LabelRules) -> None:
+        self._root, self._paths, self._rules = root, paths, rules
+        self._open: OrderedDict[tuple[int, str], ImageReader] = OrderedDict()  # least recently used first
+        self._lock, self._process = threading.Lock(), os.getpid()
+        weakref.finalize(self, _close_all, self._open)
+
+    def read(self, number: int, kind: str, rectangle: tuple[int, int, int, int]) -> np.ndarray:
+        """Read rows and columns of the image or the mask of a pair: (rows, cols, channels) uint8.
+
+        Raises:
+            DataError: the file is gone, or has been damaged since it was checked.
+        """
+        if self._process != os.getpid():  # a worker: the parent's lock may be held by a thread that is not here
+            self._lock, self._process = threading.Lock(), os.getpid()
+        # One at a time, so that no file is closed while it is read.
+        with self._lock:
+            return self._reader(number, kind).read(*rectangle)
+
+    def _reader(self, number: int, kind: str) -> ImageReader:
+        key = number, kind
+        if key not in self._open:
+            image, mask = (self._root / path for path in self._paths[number])
+            self._open[key] = _open_image(image) if kind == "image" else _open_mask(mask, self._rules)
+            while len(self._open) > 2 * _OPEN_PAIRS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(key)
+        return self._open[key]
+
+
+@dataclass(frozen=True)
+class WindowedImage:
+    """The image of a pair, for whoever reads windows. Closing it leaves the file open for the next window."""
+
+    files: WindowedFiles
+    number: int
+    shape: tuple[int, int, int]
+    placement: Placement = field(default_factory=Placement)
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the image: (rows, cols, channels) uint8."""
+        return self.files.read(self.number, "image", (row_start, row_stop, col_start, col_stop))
+
+    def close(self) -> None:
+        """Let go of nothing: the file is the split's."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class WindowedLabel:
+    """The class ids of a pair, cut like an array: label[top:bottom, left:right] is (rows, cols) uint8."""
+
+    files: WindowedFiles
+    number: int
+    shape: tuple[int, int]
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        (top, bottom, _), (left, right, _) = (cut.indices(side) for cut, side in zip(part, self.shape, strict=True))
+        if top >= bottom or left >= right:
+            return np.empty((max(bottom - top, 0), max(right - left, 0)), dtype=np.uint8)
+        return self.files.read(self.number, "mask", (top, bottom, left, right))[..., 0]
+
+
+def _close_all(readers: OrderedDict[Any, ImageReader]) -> None:
+    while readers:
+        readers.popitem()[1].close()
+
+
+def _open_image(path: Path) -> ImageReader:
+    return open_image(path, max_pixels=DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
+
+
+def _open_mask(path: Path, rules: LabelRules) -> ImageReader:
+    return open_values(path, _to_classes(rules), max_pixels=DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
+
+
+def _to_classes(rules: LabelRules) -> Interpret:
+    """The way from the stored values of a mask to its class ids."""
+
+    def interpret(stored: Stored) -> Any:
+        if stored.obstacle is not None:
+            raise RefusedError(stored.obstacle, "Write masks as tiled TIFF or Zarr from the original ids.")
+        return lambda values: rules.map_values(values, stored.palette)[..., None]
+
+    return interpret
+
+
+@contextmanager
+def _opened(pair: RawPair, rules: LabelRules) -> Iterator[tuple[ImageReader, ImageReader]]:
+    assert isinstance(pair.image, Path), pair
+    assert isinstance(pair.mask, Path), pair
+    for path, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
+        if not reads_by_windows(path):
+            raise RefusedError(
+                f"{name} is neither TIFF nor Zarr, and its pair is too large to be decoded whole",
+                "Write both as tiled TIFF or Zarr; or raise max_pixels where both are pictures.",
+            )
+    with _refusing(f"image {pair.image_name}"):
+        image = _open_image(pair.image)
+    with image:
+        with _refusing(f"mask {pair.mask_name}"):
+            mask = _open_mask(pair.mask, rules)
+        with mask:
+            yield image, mask
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turn what a reader raises into the refusal of one file of many."""
+    try:
+        with naming(name):
+            yield
+    except RefusedError:
+        raise
+    except ValueRangeError as error:
+        raise RefusedError(f"{name} has more than 8 bits a channel", TOO_DEEP) from error
+    except DataError as error:
+        raise RefusedError(str(error), "") from error

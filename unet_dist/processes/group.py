@@ -1,0 +1,246 @@
+"""Processes: the one place that knows accelerate, process groups and the ranks in the environment.
+
+Owns starting and ending them, the device, mixed precision, and the few collectives the toolkit needs. Must not know what is
+trained or predicted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unet_dist.config.sections import Precision
+from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
+from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.machine.compiling import compile_static
+from unet_dist.processes.failing import announce, end_together
+from unet_dist.processes.launcher import refuse_shared_devices, refuse_silent_single_process
+from unet_dist.processes.precision import choose_device_type, has_fast_bf16, resolve_precision
+from unet_dist.processes.rendezvous import MEETING, naming_the_place
+from unet_dist.processes.stopping import follow_launcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank, local_rank, world_size: whole numbers, as every launcher means them.
+        device: where this process computes.
+        precision: "no", "fp16" or "bf16", resolved.
+        accelerator: accelerate's, for mixed precision and trackers.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, precision: str, accelerate: Callable[[str], Accelerator] | None = None
+    ) -> None:
+        self.accelerator = accelerator
+        self.precision = precision
+        self._accelerate = accelerate
+        self.rank: int = accelerator.process_index
+        self.local_rank: int = accelerator.local_process_index
+        self.world_size: int = accelerator.num_processes
+        self.device: torch.device = accelerator.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process talks and writes."""
+        return self.rank == 0
+
+    def alone(self) -> Processes:
+        """This process as if there were no other: to measure it by itself, while the others wait."""
+        alone = copy.copy(self)
+        alone.rank, alone.world_size = 0, 1
+        return alone
+
+    def in_precision(self, wish: Precision) -> Processes:
+        """The same processes in another mixed precision, to compare; what was prepared before keeps its own.
+
+        Raises:
+            ConfigError: fp16 on a CPU.
+        """
+        from accelerate.state import AcceleratorState
+
+        assert self._accelerate is not None, "processes that open_processes did not join"
+        precision = resolve_precision(wish, {}, self.device.type, has_fast_bf16(self.device.type))
+        AcceleratorState._reset_state()  # it refuses a second precision; the process group stays
+        return Processes(self._accelerate(precision), precision, self._accelerate)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over the processes, in place; ordered on the device, without waiting for it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            # Named, as NCCL otherwise takes the device in use and warns; gloo has none to name.
+            dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
+
+    def share(self, value: T) -> T:
+        """The main process's value, on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of ranks, on every process; for small things that are not tensors."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with the main process's, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                on_device = tensor.to(self.device)
+                dist.broadcast(on_device, src=0)
+                if on_device is not tensor:
+                    tensor.copy_(on_device)
+
+    def prepare(self, model: nn.Module, backend: str | None = None) -> nn.Module:
+        """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging.
+
+        Args:
+            backend: compiles what is returned, and leaves the model itself as it is; None compiles nothing.
+        """
+        prepared: Any = self.accelerator.prepare_model(model)
+        if backend is None:
+            return prepared
+        compiled: nn.Module = compile_static(model, backend)
+        if prepared is model:
+            return compiled
+        # Within the averaging, not around it: torch then cuts the graph where a bucket is full, so that its all-reduce runs
+        # beside the rest of the backward pass.
+        prepared.module = compiled
+        return prepared
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Around a forward pass of a model that prepare has not wrapped: the run's mixed precision."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def accumulate(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around a backward pass: gradients stay local until the last micro-batch of a step."""
+        return contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
+
+
+@contextlib.contextmanager
+def open_processes(
+    *,
+    mixed_precision: Precision,
+    expected_processes: int | None = None,
+    collective_timeout_s: float = 1800.0,
+    deterministic: bool = False,
+    trackers: list[str] | None = None,
+    project_dir: str | None = None,
+) -> Iterator[Processes]:
+    """Join the processes of the launcher, and leave them in good order.
+
+    An error inside is printed by the process it happened on, once, and ends the others.
+
+    Raises:
+        LaunchError: another number of processes than was asked for.
+        ConfigError: a precision that the device or the launcher contradicts.
+    """
+    refuse_silent_single_process(os.environ)
+    follow_launcher(os.environ)
+    keep_freed_memory()
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    _require_trackers(trackers or [])
+    accelerating = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device_type = choose_device_type(None if accelerating is None else accelerating.type, os.environ)
+    if device_type == "cuda":
+        refuse_shared_devices(os.environ, torch.cuda.device_count())
+    precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
+
+    def accelerate(precision: str) -> Accelerator:
+        return Accelerator(
+            mixed_precision=precision,
+            # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
+            cpu=device_type == "cpu" and (accelerating is not None or "LOCAL_RANK" in os.environ),
+            log_with=trackers or None,
+            project_dir=project_dir,
+            # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles what is within.
+            dynamo_plugin=TorchDynamoPlugin(backend="no"),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(init_method=MEETING, timeout=timedelta(seconds=collective_timeout_s)),
+                # The same parameters have a gradient in every backward pass: of crops, of tiles and of a blank window.
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
+            ],
+        )
+
+    with naming_the_place(os.environ):
+        accelerator = accelerate(precision)
+    processes = Processes(accelerator, precision, accelerate)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    assert processes.world_size == launched, (processes.world_size, launched, accelerator.distributed_type)
+    try:
+        announce(processes.rank, processes.world_size)
+        if expected_processes is not None and processes.world_size != expected_processes:
+            raise LaunchError(
+                f"expected_processes: got {processes.world_size} process{'es' * (processes.world_size > 1)}, expected "
+                f"{expected_processes}. On a host without GPUs several processes come from accelerate launch --multi_gpu "
+                f"--num_processes {expected_processes}; on a cluster check that every node's launcher was told the same."
+            )
+        yield processes
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            _leave(processes)
+            raise
+        end_together(error, rank=processes.rank, world_size=processes.world_size, timeout_s=collective_timeout_s)
+    else:
+        _leave(processes)
+
+
+def _leave(processes: Processes) -> None:
+    """Shut down in step. Without the collection and the barrier gloo aborts some successful runs at exit (measured: 7 of 12)."""
+    processes.accelerator.free_memory()
+    gc.collect()
+    processes.barrier()
+    processes.accelerator.end_training()
+
+
+def _require_trackers(names: list[str]) -> None:
+    """Refuse trackers that accelerate does not know or whose package is missing: it would leave them out in silence.
+
+    Raises:
+        ConfigError: not a name of accelerate's.
+        ExtraError: the package is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    available = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(
+                f"trackers: got {name!r}, expected names of trackers. {suggest(name, LOGGER_TYPE_TO_CLASS)}"
+            )
+        if name not in available:
+            raise ExtraError(f"trackers: {name} is not installed. Run pip install {name}, or take it out of trackers.")

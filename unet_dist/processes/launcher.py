@@ -1,0 +1,93 @@
+"""What a launcher's environment says, judged before torch ends on it in a traceback.
+
+Owns the reading of ranks, ports and accumulation from the environment, and the refusals. Joins nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unet_dist.errors import ConfigError, LaunchError
+
+if TYPE_CHECKING:
+    pass
+
+
+def refuse_silent_single_process(environment: Any) -> None:
+    """Notice a launcher that was asked for several processes and started one.
+
+    accelerate's simple launcher sets a rendezvous port for them but no rank; srun numbers tasks that never rendezvous.
+    """
+    refuse_broken_places(environment)
+    has_ranks = "WORLD_SIZE" in environment or "RANK" in environment
+    if "MASTER_PORT" in environment and "ACCELERATE_MIXED_PRECISION" in environment and not has_ranks:
+        raise LaunchError(
+            "accelerate launch: got one process though several were asked for: on a host without GPUs, --cpu and use_cpu start "
+            "one only. Use accelerate launch --multi_gpu --num_processes N -m unet_dist ... (it starts CPU processes too)."
+        )
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1 and not has_ranks:
+        raise LaunchError(
+            f"srun: got {tasks} tasks that know nothing of each other, expected one launcher a node. Start accelerate launch in "
+            "each task with --num_machines, --machine_rank and --main_process_ip, as the scripts in launch/slurm do."
+        )
+
+
+def refuse_broken_places(environment: Any) -> None:
+    """Judge what a launcher exports about ranks and the rendezvous, before torch ends on it in a traceback.
+
+    Raises:
+        LaunchError: not a whole number, a rank beyond the world, or no port.
+    """
+    numbers = {}
+    for key in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
+        word = environment.get(key)
+        if word is not None:
+            if not word.isascii() or not word.isdigit():
+                raise LaunchError(
+                    f"{key}: got {word!r} from the launcher, expected a whole number. Look at the launch command."
+                )
+            numbers[key] = int(word)
+    port, size = numbers.get("MASTER_PORT", 1), numbers.get("WORLD_SIZE", 1)
+    if port > 65535:
+        raise LaunchError(
+            f"MASTER_PORT: got {port}, expected 0 to 65535. Set --main_process_port (torchrun: --master_port)."
+        )
+    if size < 1 or numbers.get("RANK", 0) >= size:
+        raise LaunchError(
+            f"RANK: got {numbers.get('RANK', 0)} of {size} processes from the launcher, expected 0 to WORLD_SIZE - 1. Look at "
+            "--machine_rank and --num_processes."
+        )
+
+
+def refuse_shared_devices(environment: Any, num_devices: int) -> None:
+    """Refuse several processes on one GPU: accelerate counts the GPUs round, and NCCL then ends in a traceback.
+
+    Only below torchrun's agent, which accelerate launch uses too: its processes see the same GPUs. srun may show each its own.
+
+    Raises:
+        LaunchError: more processes than GPUs on this node.
+    """
+    processes = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > num_devices and "TORCHELASTIC_RUN_ID" in environment:
+        raise LaunchError(
+            f"num_processes: got {processes} on this node, expected {num_devices} at most, one for each GPU that is visible. Set a "
+            "smaller --num_processes, or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
+        )
+
+
+def launcher_accumulation(environment: Any, wish: int | None) -> int | None:
+    """Settle gradient accumulation between config and launcher; a launcher's 1 is no wish.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    launched = int(environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"))
+    if launched == 1:
+        return wish
+    if wish is not None and wish != launched:
+        raise ConfigError(
+            f"gradient_accumulation_steps: got {wish} from the config and {launched} from accelerate launch, expected one of them. "
+            "Remove --gradient_accumulation_steps on one side."
+        )
+    return launched

@@ -1,0 +1,147 @@
+"""Figures for people and papers: PNG files drawn by matplotlib.
+
+Owns how labels and predictions look side by side. A class always stands in text beside its colour.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.imaging.palette import class_palette
+from unet_dist.storage.files import write_whole
+
+MAX_SIDE_PX = 960
+PANEL_INCHES = 4.0
+LEGEND_COLUMNS = 6
+
+
+class Sample(NamedTuple):
+    """An image with its label and prediction: (H, W, C), (H, W) and (H, W), all uint8."""
+
+    image: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+
+
+def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
+    """Draw image, label and prediction side by side, a row a sample, with a legend of the classes that occur.
+
+    Args:
+        path: of the PNG; its folder is made.
+        class_names: one a class.
+    """
+    samples = [_shrunk(sample) for sample in samples]
+    colours = _class_colours(class_names)
+    occurring = np.unique(np.concatenate([part.ravel() for sample in samples for part in sample[1:]]))
+    heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.3 for sample in samples]
+    figure, rows = _panels(heights, occurring, class_names)
+    for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
+        shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
+        pictures = (shown, colours[sample.label], colours[sample.prediction])
+        for axes, title, picture in zip(row, ("image", "label", "prediction"), pictures, strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.axis("off")
+            if number == 0:
+                axes.set_title(title, fontsize=9)
+    write_figure(path, figure)
+
+
+def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class_names: Sequence[str]) -> None:
+    """Draw an image and its prediction side by side, with a legend of the classes that occur.
+
+    Args:
+        path: of the PNG; its folder is made.
+        image: (H, W, C) uint8.
+        prediction: (H, W) uint8.
+        class_names: one a class.
+    """
+    image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
+    height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.3
+    figure, rows = _panels([height], np.unique(prediction), class_names, columns=2)
+    shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+    pictures = (shown, _class_colours(class_names)[prediction])
+    for axes, title, picture in zip(rows[0], ("image", "prediction"), pictures, strict=True):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.axis("off")
+    write_figure(path, figure)
+
+
+def draw_fed(
+    path: Path, window: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw a window with a frame around its output, its labels, and the labels over that part of the window.
+
+    Args:
+        path: of the PNG; its folder is made.
+        window: (h, w, C) uint8, what the network sees.
+        labels: (h - 2 halo, w - 2 halo) uint8 of its output.
+        class_names: one a class.
+        title: such as the sample's id.
+    """
+    from matplotlib.patches import Rectangle
+
+    halo = (window.shape[0] - labels.shape[0]) // 2
+    height, width = labels.shape
+    colours = _class_colours(class_names)
+    picture = window[:, :, :3] if window.shape[2] >= 3 else np.repeat(window[:, :, :1], 3, axis=2)
+    seen = picture[halo : halo + height, halo : halo + width]
+    counted = (labels != IGNORED)[:, :, None]
+    mixed = np.where(counted, seen // 2 + colours[labels] // 2, seen // 4)
+    figure, rows = _panels([PANEL_INCHES * window.shape[0] / window.shape[1] + 0.3], np.unique(labels), class_names)
+    titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
+    for axes, text, shown in zip(rows[0], titles, (picture, colours[labels], mixed), strict=True):
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_title(text, fontsize=9)
+        axes.axis("off")
+    rows[0][0].add_patch(Rectangle((halo - 0.5, halo - 0.5), width, height, fill=False, edgecolor="red", linewidth=1))
+    write_figure(path, figure)
+
+
+def _class_colours(class_names: Sequence[str]) -> np.ndarray:
+    """(256, 3) uint8: a colour for each class id, black for what is none."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(class_names)] = class_palette(len(class_names))
+    return colours
+
+
+def _panels(
+    heights: Sequence[float], occurring: np.ndarray, class_names: Sequence[str], *, columns: int = 3
+) -> tuple[Any, Any]:
+    """A figure of rows of panels, each row's height in inches, above a legend of the classes that occur."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    colours = _class_colours(class_names)
+    names = [class_names[i] if i != IGNORED else "ignored" for i in occurring]
+    legend_columns = LEGEND_COLUMNS * columns // 3
+    legend_inches = 0.22 * -(-len(names) // legend_columns)
+    figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    patches = [
+        Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=name)
+        for i, name in zip(occurring, names, strict=True)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
+    return figure, figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a figure as a PNG."""
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, encoded.getvalue())
+
+
+def _shrunk(sample: Sample) -> Sample:
+    """Every n-th pixel, so that no side is longer than MAX_SIDE_PX."""
+    step = max(1, -(-max(sample.label.shape) // MAX_SIDE_PX))
+    return Sample(*(np.asarray(part[::step, ::step]) for part in sample))

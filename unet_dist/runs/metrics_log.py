@@ -1,0 +1,61 @@
+"""metrics.jsonl: the record of a run's steps, one object per line.
+
+Owns how a line is written, read and dropped at a resume. Must not know how a number is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from unet_dist.storage.files import write_whole, writing_failed
+
+
+class MetricsLog:
+    """metrics.jsonl: one object a line, each with step and split.
+
+    Lines are flushed as they come. A resumed run drops those after its checkpoint: they will be written again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Keep the lines up to a step, and drop a last line that a kill cut short."""
+        kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+        write_whole(self.path, "".join(_line(record) for record in kept).encode())
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one object.
+
+        Raises:
+            DataError: the disk is full or read-only, or the run's folder is gone.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise writing_failed(self.path, error) from error
+
+
+def _line(record: dict[str, Any]) -> str:
+    """JSON as everybody reads it: a number that is none is null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(clean) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The objects of a metrics.jsonl up to the first line that is none: a kill cut it short, or the file is damaged."""
+    records = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, RecursionError):
+                break
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                break
+            records.append(record)
+    return records

@@ -1,0 +1,167 @@
+"""The gradient of a batch, window by window: exact at any crop size, in the memory of one window.
+
+Owns the forward and the backward pass of windows, whole crops or tiles of them. With valid convolutions and nothing that
+couples pixels or samples, the loss of a crop is a sum over its tiles, so its gradient is the sum of theirs: no exchange of
+halos. A loss that is a ratio of such sums takes two passes: the first counts them, the second is again a sum over tiles. Must
+not know processes, optimizers or where windows come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unet_dist.errors import LocalityError
+from unet_dist.machine.memory_format import memory_format_of
+from unet_dist.tiling.windows import normalise
+
+_SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
+
+
+class SummedLoss(Protocol):
+    """A loss that is a sum over pixels, in its second pass at least.
+
+    Attributes:
+        has_statistics: whether it takes a first pass.
+    """
+
+    has_statistics: bool
+
+    def statistics(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the first pass counts: (N, K, h, w) logits and (N, h, w) labels -> (S,) float64, summed over the samples."""
+
+    def sums(
+        self, logits: Tensor, labels: Tensor, *, borders: Tensor | None = None, totals: Tensor | None = None
+    ) -> Tensor:
+        """(N, K, h, w) logits and (N, h, w) labels -> (N,) sums, or (N, T) of T terms with divisors of their own.
+
+        Args:
+            borders: (N, h, w), what pixels weigh beyond their classes.
+            totals: (S,) the statistics of the global batch.
+        """
+
+
+class WindowsAndLabels(Protocol):
+    """Windows that are computed at once."""
+
+    @property
+    def windows(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def keys(self) -> Tensor: ...
+
+
+def require_separable(model: Any, setting: str, *, by_pixels: bool) -> None:
+    """Refuse to cut a sample or a batch where that would change the gradient.
+
+    Args:
+        model: the network.
+        setting: what the user set, such as "tile_size 572 below input_size 1100".
+        by_pixels: whether a sample is cut into tiles, not only a batch into samples.
+
+    Raises:
+        LocalityError: a layer couples what would be cut; names it.
+    """
+    obstacle = model.couples_batch or (model.locality_obstacle if by_pixels else None)
+    if obstacle is not None:
+        raise LocalityError(
+            f"Got {setting}, with a network that couples what this takes apart: {obstacle}. Expected a network whose gradient "
+            "is a sum over windows. Set --norm weight or none, or take the setting back."
+        )
+
+
+@dataclass(frozen=True)
+class WindowGradient:
+    """Adds the gradients of windows to a network's.
+
+    Attributes:
+        model: the network, on the device.
+        wrapped: what is called: the network, or its wrapper for mixed precision and several processes.
+        loss: the loss, a sum over pixels.
+        trim: pixels cut off each side of the logits, so that they cover the labels.
+        seed: the run's, for dropout.
+    """
+
+    model: Any
+    wrapped: Any
+    loss: SummedLoss
+    trim: int = 0
+    seed: int = 0
+
+    def add(
+        self,
+        windows: Tensor,
+        labels: Tensor,
+        keys: Tensor,
+        *,
+        scale: Tensor,
+        borders: Tensor | None = None,
+        totals: Tensor | Callable[[Tensor], Tensor] | None = None,
+        backward: Callable[[Tensor], object] = torch.Tensor.backward,
+    ) -> Tensor:
+        """Add the gradient of scale * loss.
+
+        Args:
+            windows: (n, h, w, C) uint8, on the device, as the others.
+            labels: (n, h - 2 halo, w - 2 halo) uint8, IGNORED where another tile counts the pixel, or none does.
+            keys: (n, 3) int64: the key of the sample, and the row and the column of the window in the sample's grid, in
+                strides.
+            scale: scalar, or (T,) for a loss of T terms. The division comes before the backward pass: summed gradients
+                overflow fp16.
+            borders: what pixels weigh beyond their classes, shaped as the labels.
+            totals: what the first pass counted over the global batch, where the loss takes one. A function sums over the
+                other processes what these windows count, where they are all that this one has: they are then computed once.
+            backward: runs the backward pass of a loss.
+
+        Returns:
+            The windows' summed losses, (n,) or (n, T), without scale and without a graph.
+        """
+        logits = self.logits(windows, keys)
+        if callable(totals):
+            totals = totals(self.loss.statistics(logits.detach(), labels)) if self.loss.has_statistics else None
+        sums = self.loss.sums(logits, labels, borders=borders, totals=totals)
+        backward((sums.sum(0) * scale.to(sums.dtype)).sum())
+        return sums.detach()
+
+    @torch.no_grad()
+    def count(self, batches: Iterable[WindowsAndLabels], device: torch.device) -> Tensor:
+        """Make the first pass over batches: (S,) statistics, summed over them.
+
+        It leaves no trace: running statistics and random numbers are put back, so that the second pass sees the same function.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        counts = []
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for batch in batches:
+                windows, labels, keys = (
+                    t.to(device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)
+                )
+                counts.append(self.loss.statistics(self.logits(windows, keys), labels))
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        return torch.stack(counts).sum(0)
+
+    @cached_property
+    def _memory_format(self) -> torch.memory_format:
+        return memory_format_of(self.model)
+
+    def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
+        """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
+        model = self.model
+        images = normalise(windows, model.mean, model.std, next(model.parameters()).dtype)  # (n, C, h, w)
+        images = images.contiguous(memory_format=self._memory_format)
+        # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
+        # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing
+        # is copied to the device.
+        seeded = torch.cat([keys[:, :1] + (self.seed * _SPREAD) % 2**63, keys[:, 1:]], dim=1)
+        logits: Tensor = self.wrapped(images, seeded)
+        trim = self.trim
+        return logits[:, :, trim : logits.shape[2] - trim, trim : logits.shape[3] - trim]
