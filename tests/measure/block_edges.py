@@ -33,6 +33,13 @@ def main() -> None:
             print(
                 f"{kind}, {words} 0 to {options.side - 1} of a block: {', '.join(f'{share:.1%}' for share in shares)}"
             )
+        print(f"{kind}, speckles: {np.mean([speckles(ids) for ids in maps]):.1%}")
+
+
+def speckles(ids: np.ndarray) -> float:
+    """The share of inner pixels that have the class of none of their four neighbours."""
+    inner, others = ids[1:-1, 1:-1], (ids[:-2, 1:-1], ids[2:, 1:-1], ids[1:-1, :-2], ids[1:-1, 2:])
+    return float(np.logical_and.reduce([inner != other for other in others]).mean())
 
 
 def changes(ids: np.ndarray, axis: int, side: int) -> list[float]:

@@ -171,6 +171,20 @@ def test_a_stem_stride_is_the_network_on_blocks_of_pixels() -> None:
     assert torch.equal(model(image), expected)
 
 
+@pytest.mark.parametrize("stem_stride", [2, 4])
+def test_the_pixels_of_a_block_start_alike_and_learn_apart(stem_stride: int) -> None:
+    model = UNet(3, 5, base_channels=4, depth=1, stem_stride=stem_stride).double()
+    side = model.window_sizes.round_up(model.window_sizes.minimum + 4 * stem_stride)
+    logits = model(torch.randn(1, 3, side, side, dtype=torch.float64))
+    blocks = logits.unflatten(3, (-1, stem_stride)).unflatten(2, (-1, stem_stride))  # (1, 5, h / s, s, w / s, s)
+    assert torch.equal(blocks, blocks[:, :, :, :1, :, :1].expand_as(blocks))
+    assert logits.std() > 0.1
+    assert not torch.equal(logits[:, 0], logits[:, 1]), "classes start apart"
+    (logits * torch.randn_like(logits)).sum().backward()
+    gradient = model.classifier.weight.grad.unflatten(0, (5, -1))
+    assert not torch.equal(gradient[:, 0], gradient[:, 1])
+
+
 def test_a_folder_from_before_the_stem_stride_is_of_stride_1(tmp_path: Path) -> None:
     model = UNet(1, 2, base_channels=1, depth=1).eval()
     model.save_pretrained(tmp_path)

@@ -199,6 +199,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
         self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
         self.apply(_init_he)
+        start_pixels_of_a_block_alike(self.classifier, stem_stride)
 
     @property
     def locality(self) -> Locality | None:
@@ -336,3 +337,15 @@ def _init_he(module: nn.Module) -> None:
     module.weight.normal_(0, math.sqrt(2 / fan_in))
     if module.bias is not None:
         module.bias.zero_()
+
+
+@torch.no_grad()
+def start_pixels_of_a_block_alike(classifier: nn.Conv2d, stride: int) -> None:
+    """Give the stride^2 outputs of each class, which pixel_shuffle makes the pixels of a block, the weights of the first.
+
+    Independent ones print a checkerboard that training does not remove.
+
+    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution" (ICNR), arXiv 1707.02937, section 3.
+    """
+    of_a_class = classifier.weight.unflatten(0, (-1, stride**2))  # (K, s^2, C, 1, 1), a view
+    of_a_class[:, 1:] = of_a_class[:, :1]
