@@ -21,6 +21,7 @@ PACKAGE = ROOT / "unet_dist"
 # above its own, and on its own floor without a circle. A new module needs a place here.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("registry",),
     ("storage", "machine", "config"),
     ("tiling.geometry", "tiling.crop_plan"),
     # one process: rank and world size are plain arguments

@@ -1,0 +1,230 @@
+"""Parts by name: our own, those of installed packages, and those that an import path names.
+
+Owns how a word becomes a part: `dice`, the entry point of an installed package, `my_package.losses:tversky`, each with arguments
+in brackets where it takes some, `my_package.losses:tversky(alpha=0.3)`. Nothing is imported before a part is used. Must not know
+torch, nor what any part does: each kind of part keeps its own table of names beside its code.
+
+The words that come here are the user's own: typed, or written in their own YAML. A word that a folder brought (a checkpoint, a
+model folder) passes `require_trusted` first.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from unet_dist.errors import CheckpointError, ConfigError, suggest
+
+Part = TypeVar("Part")
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a user wrote for a part: its name, and the arguments in brackets behind it."""
+
+    name: str
+    arguments: Mapping[str, object]
+
+
+def parse_word(key: str, text: str) -> Word:
+    """Read NAME or NAME(key=value, ...), with values as Python writes numbers, strings, lists and mappings.
+
+    >>> parse_word("loss", "my_package.losses:tversky(alpha=0.3)")
+    Word(name='my_package.losses:tversky', arguments={'alpha': 0.3})
+
+    Raises:
+        ConfigError: the brackets hold anything else; names the key.
+    """
+    name, bracket, inside = text.strip().partition("(")
+    if not bracket:
+        return Word(name, {})
+    try:
+        call = ast.parse(f"_({inside}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or ast.unparse(call.func) != "_":
+            raise ValueError
+        arguments = {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords if pair.arg is not None}
+        if len(arguments) != len(call.keywords):
+            raise ValueError
+    except (SyntaxError, ValueError):
+        raise ConfigError(
+            f"{key}: got {text.strip()!r}. Expected arguments as key=value in the brackets, such as {name}(alpha=0.3, name='a'). "
+            f"Change {key}."
+        ) from None
+    return Word(name.strip(), arguments)
+
+
+def is_import_path(name: str) -> bool:
+    """Say whether a name has the form package.module:attribute."""
+    return _IMPORT_PATH.fullmatch(name) is not None
+
+
+class Registry(Generic[Part]):
+    """One kind of part.
+
+    Args:
+        key: the key that names such a part on the command line, for messages.
+        group: entry points under which installed packages offer theirs, such as unet_dist.losses.
+        own: the parts of this package, NAME -> "module:attribute". They go before those of other packages.
+    """
+
+    def __init__(self, key: str, group: str, own: Mapping[str, str]) -> None:
+        self.key = key
+        self.group = group
+        self.own = dict(own)
+
+    def names(self) -> list[str]:
+        """Names of our own parts and of those that installed packages offer."""
+        return sorted({*self.own, *(point.name for point in _installed(self.group))})
+
+    def find(self, name: str) -> str:
+        """Find the "module:attribute" that a name stands for, without importing it.
+
+        Raises:
+            ConfigError: no such part, or two packages offer one of this name.
+        """
+        if name in self.own:
+            return self.own[name]
+        offered = [point for point in _installed(self.group) if point.name == name]
+        if len({point.value for point in offered}) > 1:
+            both = " and ".join(f"{_distribution(point)} ({point.value})" for point in offered)
+            raise ConfigError(f"{self.key}: {name!r} is offered by {both}. Name the one you mean by its import path.")
+        if offered:
+            return offered[0].value
+        if is_import_path(name):
+            return name
+        raise ConfigError(
+            f"{self.key}: got {name!r}. {suggest(name, self.names())} Or an import path such as my_package.my_module:name. "
+            f"Change {self.key}."
+        )
+
+    def is_own(self, name: str) -> bool:
+        """Say whether a name stands for a part of this package, so that using it imports nobody else's code."""
+        return name in self.own
+
+    def load(self, name: str) -> Part:
+        """Import a part.
+
+        Raises:
+            ConfigError: no such part, or it cannot be imported; names the package and the line.
+        """
+        return cast(Part, import_part(self.key, self.find(name)))
+
+    def build(self, text: str, given: Mapping[str, object] | None = None) -> object:
+        """Load the part that NAME(key=value, ...) names and call it, with the arguments and those of `given` that it takes.
+
+        Raises:
+            ConfigError: no such part, or it does not take these arguments.
+        """
+        word = parse_word(self.key, text)
+        return call_part(self.key, word, cast(Callable[..., object], self.load(word.name)), given or {})
+
+
+def call_part(key: str, word: Word, part: Callable[..., object], given: Mapping[str, object]) -> object:
+    """Call a part with a word's arguments, which go first, and with those of `given` whose names it takes.
+
+    Raises:
+        ConfigError: it is no function or class, or does not take the word's arguments, or needs others.
+    """
+    if not callable(part):
+        raise ConfigError(
+            f"{key}: {word.name} is a {type(part).__name__}. Expected a function or a class. Change {key}."
+        )
+    signature = inspect.signature(part)
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    arguments = {name: value for name, value in given.items() if takes_all or name in signature.parameters}
+    arguments.update(word.arguments)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{key}: {word.name}{signature} does not fit: {error}. Put what it takes in brackets: {word.name}(name=value)."
+        ) from None
+    return part(**arguments)
+
+
+def import_part(key: str, path: str) -> object:
+    """Import "module:attribute".
+
+    The folder that the command is started in counts after all installed packages, as `unet-dist` is a program and not
+    `python -m`.
+
+    Raises:
+        ConfigError: there is no such module or attribute, or the module fails; names the line that does.
+    """
+    module_name, _, attribute = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        part: object = importlib.import_module(module_name)
+    except Exception as error:  # whatever somebody else's module raises
+        raise ConfigError(f"{key}: {path} cannot be imported: {_reason(module_name, error)}") from error
+    for name in attribute.split("."):
+        if not hasattr(part, name):
+            there = [other for other in dir(part) if not other.startswith("_")]
+            raise ConfigError(f"{key}: {path}: there is no {name} in {module_name}. {suggest(name, there)}")
+        part = getattr(part, name)
+    return part
+
+
+def require_trusted(name: str, trust: Sequence[str], where: str) -> None:
+    """Refuse to import what a folder names, unless the user trusts the package.
+
+    Args:
+        name: the part's "module:attribute".
+        trust: packages or modules that the user named.
+        where: the file that asks for the part.
+
+    Raises:
+        CheckpointError: it is not among them; says how to trust it.
+    """
+    module = name.partition(":")[0]
+    if any(module == trusted or module.startswith(f"{trusted}.") for trusted in trust):
+        return
+    package = module.partition(".")[0]
+    raise CheckpointError(
+        f"{where} needs {name}, which is code of the package {package}. A folder never decides what is imported here: if you "
+        f'trust that package, add --trust {package} (in Python trust=["{package}"]).'
+    )
+
+
+def _installed(group: str) -> tuple[EntryPoint, ...]:
+    return _entry_points(group, tuple(sys.path))
+
+
+@lru_cache(maxsize=64)
+def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of a group; the search path is the cache's key, as a folder on it may hold more of them."""
+    return tuple(entry_points(group=group))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "a package"
+
+
+def _reason(module_name: str, error: Exception) -> str:
+    """What went wrong, and in which line of whose file."""
+    package = module_name.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return (
+            f"there is no package {package}. Install it, or start in the folder that holds it ({os.getcwd()} does not)."
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and module_name.startswith(error.name):
+        return f"the package {package} has no module {error.name}. Check the spelling."
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})."
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {text.rstrip('.')}{place}."
