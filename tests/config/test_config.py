@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from unet_dist.config import sections as config_module
 from unet_dist.config.batch_cut import BatchCut, cut_batch
-from unet_dist.config.sections import FREE_KEYS, KEYS, SECTIONS, Config, ScheduleConfig, synthetic_size
+from unet_dist.config.quantities import parse_shape
+from unet_dist.config.sections import FREE_KEYS, KEYS, SECTIONS, Config, ScheduleConfig
 from unet_dist.errors import ConfigError
 
 # For each key the values that must be refused.
@@ -98,7 +99,7 @@ def test_refusal_says_got_expected_and_the_key(key: str, value: Any) -> None:
         Config.from_flat({key: value})
     sentence = str(refusal.value)
     assert sentence.startswith(f"{key}: got {value!r}, expected ")
-    assert key == "synthetic_size" or sentence.endswith(f" Change {key} in the config or --{key}.")
+    assert sentence.endswith(f" Change {key} in the config or --{key}.")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,11 @@ def test_refusal_says_got_expected_and_the_key(key: str, value: Any) -> None:
             {"norm": "layer"},
             "norm: got 'layer', expected one of none, weight, batch, group. Change norm in the config or --norm.",
         ),
-        ({"synthetic_size": "8"}, "synthetic_size: got '8', expected height x width in px such as 1080x1920."),
+        (
+            {"synthetic_size": "8"},
+            "synthetic_size: got '8', expected height x width in px such as 1080x1920. Change synthetic_size in the config or "
+            "--synthetic_size.",
+        ),
         (
             {"data_path": "me/streets", "synthetic_images": 7},
             "synthetic_images: got 7, which has no effect as data_path is 'me/streets'. Remove synthetic_images, or set "
@@ -212,8 +217,8 @@ def test_replace_checks_again_and_leaves_the_original() -> None:
 
 
 @given(st.integers(1, 10**5), st.integers(1, 10**5))
-def test_synthetic_size_reads_height_by_width(height: int, width: int) -> None:
-    assert synthetic_size(f"{height}x{width}") == synthetic_size(f"{height}X{width}") == (height, width)
+def test_shape_reads_height_by_width(height: int, width: int) -> None:
+    assert parse_shape(f"{height}x{width}") == parse_shape(f"{height}X{width}") == (height, width)
 
 
 # ------------------------------------------------------------------------------------------------- cutting a batch

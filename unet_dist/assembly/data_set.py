@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from unet_dist.config.sections import Config, synthetic_size
+from unet_dist.config.quantities import parse_shape
+from unet_dist.config.sections import Config
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings, is_whole, locate_cache
 from unet_dist.data.sources.pairs import Source
@@ -58,7 +59,7 @@ def begin_drawing(config: Config, environment: Mapping[str, str]) -> None:
         return
     source = _source(config, None)
     if not is_whole(locate_cache(source, _settings(config, source), data.cache_path)):
-        begin(data.synthetic_images, *synthetic_size(data.synthetic_size), _SCENES_SEED)
+        begin(data.synthetic_images, *parse_shape(data.synthetic_size), _SCENES_SEED)
 
 
 def _source(config: Config, say: Callable[[str], None] | None) -> Source:
@@ -69,7 +70,7 @@ def _source(config: Config, say: Callable[[str], None] | None) -> Source:
         label_column=data.label_column,
         revision=data.revision,
         synthetic_images=data.synthetic_images,
-        synthetic_size=synthetic_size(data.synthetic_size),
+        synthetic_size=parse_shape(data.synthetic_size),
         synthetic_seed=_SCENES_SEED,
         say=say,
     )

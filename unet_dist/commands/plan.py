@@ -13,7 +13,8 @@ from unet_dist.assembly.network import simulated
 from unet_dist.assembly.sizes import resolve_input_size, resolve_tile_size, training_halo
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.options import PlanOptions
-from unet_dist.config.sections import Config, synthetic_size
+from unet_dist.config.quantities import parse_shape
+from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
@@ -167,7 +168,7 @@ def _know_data(config: Config, options: PlanOptions) -> _Data:
             shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
         channels, classes = channels or cache.channels, classes or cache.num_classes
     if shape is None and config.data.data_path == "synthetic":
-        shape, known_from = synthetic_size(config.data.synthetic_size), "as synthetic_size says"
+        shape, known_from = parse_shape(config.data.synthetic_size), "as synthetic_size says"
     if shape is None:
         shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
     return _Data(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from)

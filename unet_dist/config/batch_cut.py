@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from unet_dist.config.sections import ScheduleConfig, require
+from unet_dist.config.sections import ScheduleConfig
 from unet_dist.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def cut_batch(schedule: ScheduleConfig, world_size: int, *, has_tiles: bool = Fa
         micro, accum = share, 1
     elif micro is None:
         assert accum is not None
-        require(
+        schedule.require(
             share % accum == 0,
             "gradient_accumulation_steps",
             accum,
@@ -65,7 +65,7 @@ def cut_batch(schedule: ScheduleConfig, world_size: int, *, has_tiles: bool = Fa
         )
         micro = share // accum
     elif accum is None:
-        require(
+        schedule.require(
             share % micro == 0, "micro_batch_size", micro, f"a divisor of {batch} / {world_size} = {share}: {listed}"
         )
         accum = share // micro
