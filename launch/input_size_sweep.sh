@@ -7,7 +7,7 @@
 #                                                               sizes a tenth as large; its scores mean nothing
 # Crops beyond 724 px are computed in tiles (--tile_size, by default 572): the gradient of the whole, the memory of a tile.
 # On SLURM launch/slurm/input_sizes.sbatch trains the sizes beside each other; the same words given to this script afterwards
-# evaluate them and write the table. What the sizes can and cannot change: docs/input_size.md.
+# evaluate them and write the table. What the sizes can and cannot change: docs/explanation/input_size.md.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

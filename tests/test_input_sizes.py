@@ -1,5 +1,5 @@
 """Proves that the sweep over input sizes trains, evaluates and ends in the table, goes on where it was, and that the table's
-figures are those of the runs; and what docs/input_size.md says: one network gives equal labels at every tile size.
+figures are those of the runs; and what docs/explanation/input_size.md says: one network gives equal labels at every tile size.
 
 Real trainings of a tiny network; only the making of the virtual environment is a stand-in.
 """
@@ -152,7 +152,7 @@ def test_a_folder_without_runs_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_one_network_at_several_tile_sizes() -> None:
-    """The command of docs/input_size.md, on a smaller image."""
+    """The command of docs/explanation/input_size.md, on a smaller image."""
     words = ["--image_size", "200x320", "--tile_sizes", "220", "252", "300", "--base_channels", "2"]
     command = [sys.executable, "-m", "tests.measure.tile_sizes", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

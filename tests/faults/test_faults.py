@@ -1,5 +1,5 @@
 """Proves that a fault of the user, the disk or the launcher is one sentence and exit code 2, in time, and that the last good
-state stays. docs/faults.md lists all faults and the tests of each; here are those that no module's own test can show.
+state stays. docs/evidence/faults.md lists all faults and the tests of each; here are those that no module's own test can show.
 """
 
 from __future__ import annotations
@@ -251,7 +251,9 @@ def test_lost_process_is_told_from_an_error_of_our_own() -> None:
 
 
 def test_every_row_of_the_table_names_a_test_that_exists() -> None:
-    rows = [line for line in (ROOT / "docs/faults.md").read_text(encoding="utf-8").splitlines() if "::" in line]
+    rows = [
+        line for line in (ROOT / "docs/evidence/faults.md").read_text(encoding="utf-8").splitlines() if "::" in line
+    ]
     assert len(rows) >= 30
     for row in rows:
         for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", row):

@@ -1,6 +1,6 @@
 """Draw the README's picture: street scenes that a run has not seen, their labels and its predictions.
 
-python -m tests.measure.readme_picture runs/quickstart docs/prediction.png
+python -m tests.measure.readme_picture runs/quickstart docs/images/prediction.png
 """
 
 from __future__ import annotations

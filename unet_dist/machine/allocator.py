@@ -2,7 +2,7 @@
 
 Owns one setting of the C library: that what torch frees is kept for the next step. By default every tensor above 32 MiB is
 mapped anew and its pages are zeroed by the kernel when touched: 252,783 page faults a step for a U-Net 16 wide on four crops of
-444 px, none with this (`docs/benchmarks.md` has the time).
+444 px, none with this (`docs/evidence/benchmarks.md` has the time).
 """
 
 from __future__ import annotations

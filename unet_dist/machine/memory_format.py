@@ -14,7 +14,7 @@ def choose_memory_format(wish: str, device_type: str, *, is_convolutional: bool 
     """Settle the memory format of training.
 
     Tensor cores, and oneDNN's kernels for AVX-512, take channels last as they are. A CPU without AVX-512 is slower with it forward
-    and backward, though faster forward alone; with it a transformer is slower than without (docs/experiments.md).
+    and backward, though faster forward alone; with it a transformer is slower than without (docs/evidence/experiments.md).
 
     Args:
         wish: auto, channels_last or contiguous.
