@@ -32,7 +32,7 @@ FILES = ["README.md", "config.json", "example.png", "example_input.png", "model.
 @pytest.fixture
 def folder(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     run(["export", str(run_folder), "--format", "huggingface", "--license", "mit"])
-    assert f"UNet.from_pretrained('{run_folder}/huggingface')" in capsys.readouterr().out
+    assert f"load_model('{run_folder}/huggingface')" in capsys.readouterr().out
     return run_folder / "huggingface"
 
 
@@ -201,7 +201,7 @@ def test_pushed_used_and_predicted_by_its_id(run_folder: Path, tmp_path: Path) -
         for name in FILES:
             assert files[name] == (run_folder / "huggingface" / name).read_bytes()
         code = snippet(files["README.md"].decode())
-        assert 'UNet.from_pretrained("someone/streets")' in code
+        assert 'load_model("someone/streets")' in code
         done = call("-c", code + "\nassert labels.shape == (540, 960)\n")
         assert done.returncode == 0, done.stderr
 

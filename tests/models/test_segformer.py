@@ -159,7 +159,7 @@ def test_an_encoder_alone_is_a_start_and_no_answer(tmp_path: Path) -> None:
     encoder.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"an encoder without a segmentation head.*--model segformer:USER/NAME"):
         load_model(tmp_path)
-    model = build_model(f"segformer:{tmp_path}", num_classes=5)
+    model: Any = build_model(f"segformer:{tmp_path}", num_classes=5)
     assert model.architecture["hidden_sizes"] == TINY["hidden_sizes"]
     assert model.mean == pytest.approx([123.675, 116.28, 103.53])
     assert model.resize_to is None, "training takes crops as they are"
@@ -174,7 +174,7 @@ def test_an_encoder_alone_is_a_start_and_no_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [NAMES, NAMES[::-1]])
 def test_a_head_is_kept_for_the_same_classes_only(tmp_path: Path, names: list[str]) -> None:
     network = publish(tmp_path)
-    model = build_model(f"segformer:{tmp_path}", num_classes=4, class_names=names)
+    model: Any = build_model(f"segformer:{tmp_path}", num_classes=4, class_names=names)
     model.load_variant(str(tmp_path))
     is_kept = torch.equal(model.network.decode_head.classifier.weight, network.decode_head.classifier.weight)
     assert is_kept == (names == NAMES)
@@ -183,7 +183,7 @@ def test_a_head_is_kept_for_the_same_classes_only(tmp_path: Path, names: list[st
 
 def test_grey_images_take_the_weights_that_fit(tmp_path: Path) -> None:
     publish(tmp_path)
-    model = build_model(f"segformer:{tmp_path}", in_channels=1, num_classes=4, mean=[90.0], std=[40.0])
+    model: Any = build_model(f"segformer:{tmp_path}", in_channels=1, num_classes=4, mean=[90.0], std=[40.0])
     assert model.mean == [90.0]
     assert "new: segformer.stages.0.patch_embeddings.proj.weight" in model.load_variant(str(tmp_path))
 

@@ -95,13 +95,14 @@ def test_a_name_says_decoder_encoder_and_weights(asked: list[tuple[Any, ...]]) -
     assert model.std == pytest.approx([51, 51, 102])
     assert "imagenet weights of resnet34" in model.load_variant("Unet:resnet34:imagenet")
     assert asked[-1] == ("Unet", "resnet34", "imagenet", 3, 5)
-    plain = build_model("smp:fpn:tu-convnext_tiny", in_channels=1, num_classes=5, mean=[90.0], std=[40.0])
+    plain: Any = build_model("smp:fpn:tu-convnext_tiny", in_channels=1, num_classes=5, mean=[90.0], std=[40.0])
     assert (plain.mean, plain.decoder, plain.encoder) == ([90.0], "fpn", "tu-convnext_tiny")
     assert plain.load_variant("fpn:tu-convnext_tiny") is None
 
 
 def test_dropout_of_the_library_is_off(asked: list[tuple[Any, ...]]) -> None:
-    model = build_model("smp", num_classes=2).train()
+    model = build_model("smp", num_classes=2)
+    model.train()
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(images), model(images))
     assert model.locality is None

@@ -13,6 +13,7 @@ from unet_dist import UNet
 from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
+from unet_dist.models.alignment import AlignedClasses, align_names
 from unet_dist.planner.simulation import Setting, prediction_peak
 from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.values import Recipe
@@ -93,8 +94,10 @@ def test_flip_and_probabilities_need_more_memory() -> None:
 
 
 def test_a_network_of_unknown_memory_wants_a_number() -> None:
-    with pytest.raises(ConfigError, match="tile_size: got auto, expected a number for Identity"):
-        choose(torch.nn.Identity(), (100, 100), memory_bytes=2**30)
+    network = build(dtype=torch.float32)
+    aligned = AlignedClasses(network, align_names(["a", "b"], ["b", "a"]), ["b", "a"], None)
+    with pytest.raises(ConfigError, match="tile_size: got auto, expected a number for AlignedClasses"):
+        choose(aligned, (100, 100), memory_bytes=2**30)
 
 
 def test_free_memory_is_shared_by_the_processes_of_a_host() -> None:

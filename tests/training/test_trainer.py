@@ -20,6 +20,7 @@ from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.sections import Config
 from unet_dist.losses.mixture import Mixture
 from unet_dist.losses.pixelwise import CrossEntropy
+from unet_dist.models.contract import as_module
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.stopping import NO_WISH
 from unet_dist.terminal import Teller
@@ -154,7 +155,7 @@ def test_memory_that_runs_out_is_a_sentence(processes: Processes, tmp_path: Path
             "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.00 GiB is free."
         )
 
-    trainer.parts.model.register_forward_pre_hook(fail)
+    as_module(trainer.parts.model).register_forward_pre_hook(fail)
     with pytest.raises(StepTooLargeError) as refusal:
         trainer.fit(WISH)
     assert str(refusal.value) == (
@@ -170,6 +171,6 @@ def test_other_failures_keep_their_own_words(processes: Processes, tmp_path: Pat
     def fail(*_: Any) -> None:
         raise RuntimeError("shape mismatch")
 
-    trainer.parts.model.register_forward_pre_hook(fail)
+    as_module(trainer.parts.model).register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match=r"^shape mismatch$"):
         trainer.fit(WISH)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from unet_dist.models.contract import Network
 from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.whole import WholeImages
@@ -28,7 +28,7 @@ class Inference:
     tiles: BlendedTiles | WholeImages | None
     is_asked: bool
 
-    def told(self, model: Any) -> str | None:
+    def told(self, model: Network) -> str | None:
         """Why images are not predicted exactly, in a sentence; None where they are, or where it was asked for."""
         if self.tiles is None or self.is_asked:
             return None
@@ -41,7 +41,7 @@ class Inference:
 
 
 def choose_inference(
-    model: Any,
+    model: Network,
     *,
     blend: bool = False,
     whole: bool = False,

@@ -11,6 +11,7 @@ import torch
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.registry import MODELS, build_model, find_model
 from unet_dist.planner.simulation import Setting
 from unet_dist.terminal import Teller
@@ -34,7 +35,7 @@ def architecture(config: Config) -> dict[str, Any]:
     return {key: getattr(model, key) for key in keys}
 
 
-def build_network(config: Config, cache: Cache) -> torch.nn.Module:
+def build_network(config: Config, cache: Cache) -> TrainableNetwork:
     """Build the network of a config for a data set, with first weights that depend on the seed alone.
 
     Raises:
@@ -47,7 +48,7 @@ def build_network(config: Config, cache: Cache) -> torch.nn.Module:
             "convert the images."
         )
     torch.manual_seed(config.schedule.seed)
-    model = build_model(
+    model: TrainableNetwork = build_model(
         config.model.model,
         in_channels=cache.channels,
         num_classes=cache.num_classes,
@@ -57,12 +58,11 @@ def build_network(config: Config, cache: Cache) -> torch.nn.Module:
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
     )
-    model.to(getattr(torch, config.run.dtype))
-    assert isinstance(model, torch.nn.Module)
+    as_module(model).to(getattr(torch, config.run.dtype))
     return model
 
 
-def load_published(config: Config, model: Any, teller: Teller) -> None:
+def load_published(config: Config, model: TrainableNetwork, teller: Teller) -> None:
     """Copy the published weights into a new network that its config names as its variant; where it names none, nothing.
 
     Raises:
@@ -74,7 +74,7 @@ def load_published(config: Config, model: Any, teller: Teller) -> None:
         teller.say(told)
 
 
-def build_skeleton(config: Config) -> Any:
+def build_skeleton(config: Config) -> TrainableNetwork:
     """The network without weights, before any data is read: for what follows from its architecture alone."""
     options = architecture(config)
     with torch.device("meta"):

@@ -10,6 +10,8 @@ import torch
 from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
 from unet_dist.config.sections import Config
 from unet_dist.errors import CheckpointError
+from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.terminal import Teller
@@ -28,7 +30,7 @@ def open_for(config: Config) -> Any:
     )
 
 
-def load_run(path: str, device: torch.device) -> tuple[Any, Config | None, Path | None]:
+def load_run(path: str, device: torch.device) -> tuple[TrainableNetwork | OnnxModel, Config | None, Path | None]:
     """Load the model of RUN: a run's folder (its best, else its last), a model folder or a hub id.
 
     Returns:

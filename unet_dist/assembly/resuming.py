@@ -14,6 +14,7 @@ import torch
 
 from unet_dist.config.sections import FREE_KEYS, Config
 from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
 from unet_dist.runs.checkpoint import (
     Checkpoint,
@@ -156,7 +157,7 @@ def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[
 
 
 def restore(
-    checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+    checkpoint: Checkpoint, model: TrainableNetwork, optimizer: torch.optim.Optimizer, processes: Processes
 ) -> Progress:
     """Put a checkpoint into the model and its optimizer: read by the main process, copied to the others."""
     if processes.is_main:
@@ -164,7 +165,7 @@ def restore(
             model.load_state_dict(checkpoint.model)
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
-        restore_optimizer(model, optimizer, checkpoint.optimizer)
+        restore_optimizer(as_module(model), optimizer, checkpoint.optimizer)
     moments = processes.share(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
     if not processes.is_main:
         for parameter in model.parameters():

@@ -5,10 +5,11 @@ Owns what a config and a network say together about pixels. Knows nothing of dat
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from unet_dist.config.sections import Config
 from unet_dist.errors import SizeError
+from unet_dist.models.contract import Network, TrainableNetwork
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import (
@@ -21,7 +22,7 @@ from unet_dist.tiling.geometry import (
 from unet_dist.tiling.gradient import require_separable
 
 
-def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:
+def plan_crops(config: Config, model: TrainableNetwork, side: int | None) -> CropPlanner:
     """How training crops are cut into tiles.
 
     Args:
@@ -36,6 +37,7 @@ def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:
         wanted = int(model.window_sizes.require(wanted, "tile_size"))
     if wanted is not None and (side is None or wanted < side):
         require_separable(model, f"tile_size {wanted} below input_size {side or 'full'}", by_pixels=True)
+        assert model.locality is not None, "separable by pixels"
         smallest = smallest_tile_size(model.window_sizes, model.locality)
         if wanted < smallest:
             raise SizeError(
@@ -48,13 +50,13 @@ def plan_crops(config: Config, model: Any, side: int | None) -> CropPlanner:
     return CropPlanner(model.window_sizes, model.locality, training_halo(model), wanted)
 
 
-def training_halo(model: Any) -> int:
+def training_halo(model: Network) -> int:
     """Pixels that a training output leaves out on each side of its window: the halo where there is one, else the margin."""
     sizes: WindowSizes = model.window_sizes
     return sizes.margin if model.locality is None else aligned_halo(sizes, model.locality)
 
 
-def resolve_input_size(wanted: int | Literal["full"], model: Any, teller: Teller) -> int | None:
+def resolve_input_size(wanted: int | Literal["full"], model: Network, teller: Teller) -> int | None:
     """The window's side for an input size: itself where it is valid; an even one that is not is rounded up, and said.
 
     None for full, where each image has its own.
@@ -80,7 +82,7 @@ def resolve_input_size(wanted: int | Literal["full"], model: Any, teller: Teller
     return side
 
 
-def resolve_tile_size(wanted: int | None, model: Any, trained: Config | None) -> int:
+def resolve_tile_size(wanted: int | None, model: Network, trained: Config | None) -> int:
     """The largest side of a prediction window, px.
 
     Args:

@@ -7,9 +7,10 @@ goes on from one puts it into the network and the optimizer between `place_netwo
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from unet_dist.errors import ConfigError
 from unet_dist.machine.compiling import choose_backend, find_obstacle
 from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.metrics.confusion import Scores
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.prediction.evaluation import evaluate_split
 from unet_dist.processes.group import Processes
 from unet_dist.processes.launcher import launcher_accumulation
@@ -84,13 +86,15 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
     return Layout(config, skeleton, side, planner, cut)
 
 
-def place_network(model: Any, layout: Layout, processes: Processes, teller: Teller) -> Any:
+def place_network(model: TrainableNetwork, layout: Layout, processes: Processes, teller: Teller) -> TrainableNetwork:
     """Put a network on the device, in the memory format and with the normalisation that training there takes."""
     model.to(processes.device)
     wish, device_type = layout.config.run.memory_format, processes.device.type
-    model.to(memory_format=choose_memory_format(wish, device_type, is_convolutional=model.is_convolutional))
+    module: Any = as_module(model)  # torch does not type `memory_format`
+    module.to(memory_format=choose_memory_format(wish, device_type, is_convolutional=model.is_convolutional))
     if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
-        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        converted: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # the same network
+        return cast(TrainableNetwork, converted)
     if model.couples_batch:
         micro = layout.cut.micro_batch_size
         teller.say(f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {micro}).")
@@ -135,7 +139,7 @@ def _backend(config: Config, processes: Processes, teller: Teller) -> str | None
 def assemble(
     layout: Layout,
     cache: Cache,
-    model: Any,
+    model: TrainableNetwork,
     optimizer: torch.optim.Optimizer,
     processes: Processes,
     teller: Teller,
@@ -151,7 +155,7 @@ def assemble(
     config, planner, cut = layout.config, layout.planner, layout.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
-    wrapped = processes.prepare(model, _backend(config, processes, teller))
+    wrapped = processes.prepare(as_module(model), _backend(config, processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
     augmentation = None
     if config.data.augmentation:
@@ -173,7 +177,7 @@ def assemble(
     if told := inference.told(model):
         teller.say(told)
 
-    def evaluate(model: Any, is_stopped: Any) -> Scores | None:
+    def evaluate(model: TrainableNetwork, is_stopped: Callable[[], bool]) -> Scores | None:
         return evaluate_split(
             model,
             validation,

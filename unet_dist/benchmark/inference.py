@@ -19,6 +19,7 @@ import torch
 from unet_dist.benchmark.timing import seconds
 from unet_dist.imaging.reader import ImageReader, open_image
 from unet_dist.imaging.writer import write_picture
+from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
 from unet_dist.prediction.journal import Done, Journal
@@ -46,7 +47,7 @@ class Prediction:
 
     def __init__(
         self,
-        model: Any,
+        model: Network,
         images: Sequence[Path],
         processes: Processes,
         folder: Path,

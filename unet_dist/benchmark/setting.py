@@ -27,6 +27,7 @@ from unet_dist.benchmark.subject import Limits, Round, RunSubject
 from unet_dist.benchmark.timing import affordable
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.shares import RunShares
+from unet_dist.models.contract import as_module
 from unet_dist.planner.simulation import Setting as Simulated
 from unet_dist.planner.simulation import training_flops, training_peak
 from unet_dist.processes.group import Processes
@@ -75,9 +76,9 @@ class Setting:
         self.config = self.layout.config
         if processes.is_main:
             folder.mkdir(parents=True)
-            model.save_pretrained(folder / "model")  # type: ignore[operator]
+            model.save_pretrained(folder / "model")
         model = place_network(model, self.layout, processes, teller)
-        optimizer = build_optimizer(model, self.config.schedule)
+        optimizer = build_optimizer(as_module(model), self.config.schedule)
         parts = assemble(self.layout, self.cache, model, optimizer, processes, teller, folder)
         self._predicts = predicts and parts.model.locality is not None
         self._finish(parts, folder, name)
@@ -232,6 +233,8 @@ class Setting:
         step_s = self.subject.bare.seconds(1)
         passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
         passes = parts.processes.share(passes)
-        layers = time_layers(parts.model, forward_and_backward, parts.processes.device, ceilings, passes=passes)
+        layers = time_layers(
+            as_module(parts.model), forward_and_backward, parts.processes.device, ceilings, passes=passes
+        )
         parts.optimizer.zero_grad(set_to_none=False)
         return layers

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from unet_dist.config.options import DemoOptions
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
+from unet_dist.models.contract import Network
 from unet_dist.terminal import Teller
 
 
@@ -51,7 +51,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         teller.say("Ended.")
 
 
-def _num_labels(model: Any) -> int:
+def _num_labels(model: Network) -> int:
     """How many classes a label map can have: the ignored one is never predicted."""
     ignored = model.ignore_index
     return int(model.num_classes) - int(ignored is not None and 0 <= ignored < model.num_classes)

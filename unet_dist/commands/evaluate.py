@@ -26,6 +26,7 @@ from unet_dist.machine.description import describe_machine
 from unet_dist.metrics.confusion import Calibration, image_scores
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
+from unet_dist.models.contract import Network
 from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split, predict_labels
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.report.figures import Sample, draw_samples
@@ -175,7 +176,7 @@ def _training_split(trained: Config | None) -> str:
     return "its own" if start is None else f"its own, and unknown of {start}, which it started from"
 
 
-def _under_names_of(cache: Cache, model: Any, teller: Teller) -> Any:
+def _under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
     """Let a network answer in the order of the data's classes, where both have names and they differ."""
     if model.class_names is None or model.class_names == cache.class_names:
         return model
@@ -193,7 +194,7 @@ def _under_names_of(cache: Cache, model: Any, teller: Teller) -> Any:
     return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
 
 
-def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -> Config:
+def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
     """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
     if options.data_path is None and trained is None:
         raise ConfigError(
@@ -214,7 +215,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Any) -
 
 
 def _draw(
-    model: Any,
+    model: Network,
     inference: Inference,
     samples: WindowedSamples,
     cache: Cache,

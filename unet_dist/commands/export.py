@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
 from unet_dist.export.graph import OPSET, require_onnx, write_onnx
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.onnx_model import OnnxModel, open_session
-from unet_dist.models.unet import UNet
 from unet_dist.prediction.evaluation import predict_labels
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.storage.files import replacing, write_whole_folder
@@ -70,9 +69,11 @@ def _output(options: ExportOptions, folder: Path | None, named: str) -> Path:
     return output
 
 
-def _export_onnx(model: Any, output: Path, trained: Config | None, options: ExportOptions, teller: Teller) -> None:
+def _export_onnx(
+    model: TrainableNetwork, output: Path, trained: Config | None, options: ExportOptions, teller: Teller
+) -> None:
     require_onnx()
-    model = model.float()
+    as_module(model).float()
     about = {"licence": options.license} if options.license else {}
     with replacing(output) as beside:
         write_onnx(beside, model, about)
@@ -87,7 +88,9 @@ def _export_onnx(model: Any, output: Path, trained: Config | None, options: Expo
     )
 
 
-def _check_images(model: Any, trained: Config | None, count: int, teller: Teller) -> tuple[str, Iterator[ImageReader]]:
+def _check_images(
+    model: TrainableNetwork, trained: Config | None, count: int, teller: Teller
+) -> tuple[str, Iterator[ImageReader]]:
     """Images to compare on: of the run's test split, or street scenes where that cannot be had."""
     if trained is not None:
         try:
@@ -111,7 +114,12 @@ def _channels(image: np.ndarray, in_channels: int) -> np.ndarray:
 
 
 def _export_folder(
-    model: Any, output: Path, trained: Config | None, run: Path | None, options: ExportOptions, teller: Teller
+    model: TrainableNetwork,
+    output: Path,
+    trained: Config | None,
+    run: Path | None,
+    options: ExportOptions,
+    teller: Teller,
 ) -> None:
     example = make_example(options.example, model.in_channels, is_local=model.locality is not None)
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
@@ -137,8 +145,7 @@ def _export_folder(
 
     write_whole_folder(output, fill)
     size = sum(path.stat().st_size for path in output.iterdir())
-    load = "UNet.from_pretrained" if isinstance(model, UNet) else "load_model"
-    teller.say(f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.{load}({str(output)!r})")
+    teller.say(f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.load_model({str(output)!r})")
     if options.example is not None:
         teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
     if options.license is None:

@@ -20,6 +20,7 @@ from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
+from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.blended import BlendedTiles
 from unet_dist.prediction.exact import ExactTiles
@@ -290,7 +291,7 @@ def _warner(processes: Processes) -> Callable[[str], None]:
 
 
 def _make_tiles(
-    model: Any, recipe: Recipe, options: PredictOptions, say: Callable[[str], None], *, is_whole: bool
+    model: Network, recipe: Recipe, options: PredictOptions, say: Callable[[str], None], *, is_whole: bool
 ) -> Tiles:
     if is_whole:
         return WholeImages(model, recipe)
@@ -312,7 +313,7 @@ def _num_finishers(device: torch.device) -> int:
     return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _digest(model: Any) -> str:
+def _digest(model: Network) -> str:
     """A digest of all that the model computes with."""
     sha = hashlib.sha256(repr(model).encode())
     sha.update(repr((list(model.mean), list(model.std), model.ignore_index)).encode())

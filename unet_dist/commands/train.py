@@ -26,6 +26,7 @@ from unet_dist.data.decoded.statistics import summarise
 from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.machine.description import describe_machine
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
 from unet_dist.processes.stopping import StopWish
 from unet_dist.runs.environment import record_start
@@ -61,7 +62,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     checkpoint = find_checkpoint(layout.config, processes, teller, folder)
 
     cache = open_data(layout.config, teller)
-    model: Any = build_network(layout.config, cache)
+    model = build_network(layout.config, cache)
     layout = layout.settled(cache, processes)
     config = layout.config
     has_new_schedule = False
@@ -72,7 +73,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
         if config.model.init_from is not None:
             _start_from(config.model.init_from, model, teller)
     model = place_network(model, layout, processes, teller)
-    optimizer = build_optimizer(model, config.schedule)
+    optimizer = build_optimizer(as_module(model), config.schedule)
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, model, optimizer, processes)
@@ -130,7 +131,7 @@ def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None, tile_s
         )
 
 
-def _start_from(path: str, model: torch.nn.Module, teller: Teller) -> None:
+def _start_from(path: str, model: TrainableNetwork, teller: Teller) -> None:
     """Copy trained weights into a new network; what has another shape, such as the head of other classes, stays new.
 
     Raises:

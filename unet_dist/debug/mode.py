@@ -23,6 +23,7 @@ from unet_dist.debug.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.errors import UnetDistError
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.writer import write_label_map, write_picture
+from unet_dist.models.contract import as_module
 from unet_dist.report.figures import draw_fed
 from unet_dist.runs.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from unet_dist.terminal import duration
@@ -231,7 +232,7 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         )
     parts.model.train()
     gradient = WindowGradient(parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed)
-    first = inspect_step(parts.model, gradient, share, divisor, device)
+    first = inspect_step(as_module(parts.model), gradient, share, divisor, device)
     _tell_first(parts, first)
     parts.optimizer.zero_grad(set_to_none=True)
 
@@ -296,7 +297,7 @@ def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divi
         DebugFinding: always.
     """
     parts.optimizer.zero_grad(set_to_none=True)
-    found = inspect_step(parts.model, gradient, share, divisor, parts.processes.device)
+    found = inspect_step(as_module(parts.model), gradient, share, divisor, parts.processes.device)
     parts.teller.table(layer_table(found, f"step {step}, with the weights that step {step - 1} left"))
     schedule = parts.config.schedule
     raise DebugFinding(

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -21,6 +20,7 @@ from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.writer import write_overlay
+from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
@@ -66,7 +66,7 @@ class Labeller:
     """
 
     def __init__(
-        self, model: Any, tiles: Tiles | None, *, tile_size: int, folder: Path, say: Callable[[str], None]
+        self, model: Network, tiles: Tiles | None, *, tile_size: int, folder: Path, say: Callable[[str], None]
     ) -> None:
         self.model = model
         self._tile_size = tile_size

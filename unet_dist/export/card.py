@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from unet_dist.config.sections import Config
+from unet_dist.models.contract import TrainableNetwork
 
 CARD_FILE = "README.md"
 EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"
@@ -31,7 +32,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_card(
-    model: Any,
+    model: TrainableNetwork,
     *,
     name: str,
     trained: Config | None,
@@ -65,7 +66,11 @@ def write_card(
 
 
 def _front_matter(
-    model: Any, name: str, trained: Config | None, evaluations: Sequence[dict[str, Any]], license: str | None
+    model: TrainableNetwork,
+    name: str,
+    trained: Config | None,
+    evaluations: Sequence[dict[str, Any]],
+    license: str | None,
 ) -> str:
     results = [
         EvalResult(
@@ -109,7 +114,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _introduction(model: Any) -> str:
+def _introduction(model: TrainableNetwork) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     channels = {1: "grey", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
     return (
@@ -118,13 +123,11 @@ def _introduction(model: Any) -> str:
     )
 
 
-def _usage(model: Any, repo_id: str | None, *, has_example: bool) -> str:
+def _usage(model: TrainableNetwork, repo_id: str | None, *, has_example: bool) -> str:
     command = f"unet-dist predict {repo_id or 'FOLDER'} some.jpg --output out"
     if model.locality is None:  # predict_image knows exact tiles only
         return f"## Use\n\n`{command}{'' if model.resize_to else ' --blend'}`"
-    is_unet = type(model).__name__ == "UNet"
-    load = f"from unet_dist import {'UNet' if is_unet else 'load_model'}, predict_image"
-    call = "UNet.from_pretrained" if is_unet else "load_model"
+    load = "from unet_dist import load_model, predict_image"
     image = f'"{EXAMPLE_INPUT_FILE if has_example else "some.jpg"}"'
     if repo_id is None:
         where, note = ".", "  # this folder, or its id on the hub"
@@ -134,13 +137,13 @@ def _usage(model: Any, repo_id: str | None, *, has_example: bool) -> str:
             load = f"from huggingface_hub import hf_hub_download\n{load}"
             image = f'hf_hub_download("{repo_id}", {image})'
     return (
-        f'## Use\n\n```python\n{load}\n\nmodel = {call}("{where}"){note}\n'
+        f'## Use\n\n```python\n{load}\n\nmodel = load_model("{where}"){note}\n'
         f"labels = predict_image(model, {image})  # (height, width) uint8, one class id a pixel\n```\n\n"
         f"On the command line: `{command}`."
     )
 
 
-def _scores(evaluations: Sequence[dict[str, Any]], model: Any) -> str:
+def _scores(evaluations: Sequence[dict[str, Any]], model: TrainableNetwork) -> str:
     if not evaluations:
         return "## Scores\n\nNo evaluation was recorded."
     splits = [f"{record['split']} of {public_name(record['data'])}" for record in evaluations]
@@ -172,7 +175,7 @@ def _training(trained: Config | None) -> str:
     return "## Training\n\n| key | value |\n|---|---|\n" + "\n".join(lines)
 
 
-def _pixels(model: Any) -> str:
+def _pixels(model: TrainableNetwork) -> str:
     names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
     mean, std = (", ".join(f"{value:.2f}" for value in values) for values in (model.mean, model.std))
     lines = [

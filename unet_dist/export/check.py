@@ -17,6 +17,7 @@ import torch
 from unet_dist.errors import ExportError
 from unet_dist.export.graph import INPUT
 from unet_dist.imaging.reader import ImageReader, read_window
+from unet_dist.models.contract import Network
 from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
 from unet_dist.tiling.windows import classify, window_logits
 
@@ -87,7 +88,7 @@ class Agreement:
             )
 
 
-def compare(model: Any, session: Any, readers: Iterator[ImageReader], tell: Callable[[], None]) -> Agreement:
+def compare(model: Network, session: Any, readers: Iterator[ImageReader], tell: Callable[[], None]) -> Agreement:
     """Compute images by torch and by onnxruntime.
 
     Args:

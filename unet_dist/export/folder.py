@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from huggingface_hub import HfApi
@@ -19,6 +18,7 @@ from unet_dist.errors import ExportError
 from unet_dist.export.card import CARD_FILE, EXAMPLE_FILE, EXAMPLE_INPUT_FILE, read_evaluations, write_card
 from unet_dist.imaging.reader import as_reader
 from unet_dist.imaging.writer import write_picture
+from unet_dist.models.contract import TrainableNetwork
 from unet_dist.report.figures import draw_prediction
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.tiling.windows import Labels
@@ -68,7 +68,7 @@ def make_example(path: str | None, in_channels: int, *, is_local: bool = True) -
 
 def fill_folder(
     folder: Path,
-    model: Any,
+    model: TrainableNetwork,
     *,
     name: str,
     run: Path | None,

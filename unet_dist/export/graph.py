@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
 
@@ -39,7 +40,7 @@ class PixelsToLogits(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TrainableNetwork) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(model.mean, dtype=torch.float32))
@@ -65,7 +66,7 @@ def require_onnx() -> None:
         raise ExtraError(f"An export to ONNX needs {error.name}: pip install 'unet_dist[onnx]'.") from error
 
 
-def write_onnx(path: Path, model: Any, about: dict[str, str]) -> None:
+def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> None:
     """Write a network as one file.
 
     Args:
@@ -125,7 +126,7 @@ def _side(name: str, sizes: WindowSizes) -> Any:
     return side + sizes.remainder if sizes.remainder else side
 
 
-def metadata(model: Any) -> dict[str, str]:
+def metadata(model: TrainableNetwork) -> dict[str, str]:
     """What a reader of the file must know to use it, as ONNX metadata: words to words, lists as JSON."""
     sizes, locality = model.window_sizes, model.locality
     height, width = (f"{axis} - {2 * sizes.margin}" if sizes.margin else axis for axis in AXES[1:])

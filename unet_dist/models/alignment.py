@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import DataError
+from unet_dist.models.contract import Network
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 
@@ -93,7 +93,7 @@ class AlignedClasses(nn.Module):
     """
 
     def __init__(
-        self, network: Any, alignment: Alignment, class_names: Sequence[str], ignore_index: int | None
+        self, network: Network, alignment: Alignment, class_names: Sequence[str], ignore_index: int | None
     ) -> None:
         super().__init__()
         self.network = network
@@ -101,8 +101,8 @@ class AlignedClasses(nn.Module):
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index
         self.in_channels: int = network.in_channels
-        self.mean: list[float] = network.mean
-        self.std: list[float] = network.std
+        self.mean: Sequence[float] = network.mean
+        self.std: Sequence[float] = network.std
         self.resize_to: Sequence[int] | None = network.resize_to
         self.window_sizes: WindowSizes = network.window_sizes
         absent = [index is None for index in alignment.source]
@@ -120,6 +120,9 @@ class AlignedClasses(nn.Module):
         """The network's."""
         obstacle: str | None = self.network.locality_obstacle
         return obstacle
+
+    def config(self) -> None:
+        """None: it is of one data set."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits (N, num_classes, h, w); of a class that the network lacks they are never the largest."""

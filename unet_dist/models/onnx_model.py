@@ -75,6 +75,9 @@ class OnnxModel(nn.Module):
         (logits,) = self._session.run(None, {"pixels": np.ascontiguousarray(pixels)})
         return torch.from_numpy(logits).to(images.device)
 
+    def config(self) -> None:
+        """None: it cannot be built anew."""
+
     def extra_repr(self) -> str:
         return f"{self.model_type}, sha256={self._digest}"
 

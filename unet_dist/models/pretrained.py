@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
+from unet_dist.tiling.geometry import Locality, WindowSizes
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -172,6 +173,16 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
             f'model: got "{cls.model_type}:{variant}", expected "{cls.model_type}" alone: it has no variants. '
             f"Set --model {cls.model_type}."
         )
+
+    @classmethod
+    def sizes_of(cls, keys: Mapping[str, Any]) -> tuple[WindowSizes, Locality | None]:
+        """What a network takes, and how far its pixels see, by the keys of its training config: nothing is built that has weights.
+
+        Raises:
+            ConfigError: a key is not valid.
+        """
+        kind: Any = cls
+        return kind.window_sizes, None  # on the class, where they hold for each of its networks
 
     def load_variant(self, variant: str) -> str | None:
         """Copy a variant's published weights into this new network; says what was copied, None where there are none.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
+from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import SUFFIX, OnnxModel
 from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
 from unet_dist.models.segformer import SegFormer
@@ -35,7 +35,7 @@ def find_model(name: str) -> tuple[type[PretrainedModel], str]:
     return MODELS[model_type], variant
 
 
-def build_model(name: str, **options: Any) -> Any:
+def build_model(name: str, **options: Any) -> TrainableNetwork:
     """Build a model with fresh weights from torch's generator.
 
     Args:
@@ -55,10 +55,11 @@ def build_model(name: str, **options: Any) -> Any:
     fixed = cls.variant_options(variant) if variant else {}
     if len(fixed.get("mean", [])) != options.get("in_channels", 3):  # of colour weights, for images that are none
         fixed = {name: value for name, value in fixed.items() if name not in ("mean", "std")}
-    return cls(**{**options, **fixed})
+    model: Any = cls(**{**options, **fixed})  # an nn.Module, which the mixin cannot say
+    return cast(TrainableNetwork, model)
 
 
-def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> Any:
+def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> TrainableNetwork | OnnxModel:
     """Load a model from a folder, the hub or an exported ONNX file, in evaluation mode, in the precision of its file.
 
     Raises:
@@ -74,6 +75,5 @@ def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu"
             f'{folder / CONFIG_FILE} is of model_type "{name}", which is not known here. {suggest(name, MODELS)} '
             "Load it with the version of unet_dist that wrote it."
         )
-    model = MODELS[name].from_pretrained(folder, map_location=device)
-    assert isinstance(model, nn.Module), type(model)
-    return model
+    model: Any = MODELS[name].from_pretrained(folder, map_location=device)
+    return cast(TrainableNetwork, model)

@@ -15,7 +15,7 @@ Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
@@ -200,6 +200,13 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
         self.apply(_init_he)
         start_pixels_of_a_block_alike(self.classifier, stem_stride)
+
+    @classmethod
+    def sizes_of(cls, keys: Mapping[str, Any]) -> tuple[WindowSizes, Locality | None]:
+        """What the keys of a config say of a network that is built without memory."""
+        with torch.device("meta"):
+            model = cls(**{key: keys[key] for key in cls.config_keys if key in keys})
+        return model.window_sizes, model.locality
 
     @property
     def locality(self) -> Locality | None:

@@ -21,6 +21,7 @@ from unet_dist.config.loss_terms import parse_loss
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.losses.mixture import build_loss
 from unet_dist.machine.memory_format import choose_memory_format
+from unet_dist.models.contract import Network, TrainableNetwork
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
 from unet_dist.tiling.gradient import WindowGradient
@@ -65,7 +66,7 @@ class Setting:
         return replace(self, options=tuple({**dict(self.options), name: value}.items()))
 
     @cached_property
-    def network(self) -> Any:
+    def network(self) -> TrainableNetwork:
         """The network without memory, for its sizes and its number of parameters."""
         with torch.device("meta"):
             return self.build(**dict(self.options))
@@ -107,7 +108,7 @@ def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, in
     return memory.peak
 
 
-def label_windows(model: Any, pixels: Tensor, halo: int) -> None:
+def label_windows(model: Network, pixels: Tensor, halo: int) -> None:
     """Compute the labels of windows and nothing else."""
     classify(window_logits(model, pixels, halo=halo), model.ignore_index)
 
@@ -182,7 +183,7 @@ def _set_format(model: nn.Module, memory_format: torch.memory_format) -> None:
                 )
 
 
-def _pass(setting: Setting, memory: LiveMemory, model: Any, count: int, window: tuple[int, int]) -> None:
+def _pass(setting: Setting, memory: LiveMemory, model: TrainableNetwork, count: int, window: tuple[int, int]) -> None:
     """Run forward and backward pass of `count` windows."""
 
     def wrapped(images: Tensor, keys: Tensor) -> Tensor:

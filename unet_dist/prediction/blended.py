@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from unet_dist.errors import ConfigError, SizeError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import Piece, Pixels
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
@@ -53,7 +53,7 @@ class BlendedTiles:
         ConfigError: the recipe leaves out background, which takes a finite halo to tell.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, window_batch: int, say: Callable[[str], None]) -> None:
+    def __init__(self, model: Network, recipe: Recipe, window_batch: int, say: Callable[[str], None]) -> None:
         if recipe.skip_background:
             raise ConfigError(
                 "skip_background: got true with blend, expected false, as without a halo every pixel sees all of its window. "

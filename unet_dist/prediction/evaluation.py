@@ -18,13 +18,13 @@ from unet_dist.data.batches.crops import WindowedSamples
 from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.metrics.confusion import CONFIDENCE_LEVELS, Scores, count_confidence, count_confusion
 from unet_dist.metrics.instances import InstanceScores, score_image
+from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import Piece
 from unet_dist.processes.group import Processes
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import Tile, TilePlan, assign, plan_tiles
 from unet_dist.tiling.windows import (
     Labels,
-    TiledModel,
     classify,
     predict_batch,
     predict_batch_confidence,
@@ -70,7 +70,7 @@ class CoupledTiles(Protocol):
 
 
 def evaluate_split(
-    model: TiledModel,
+    model: Network,
     samples: WindowedSamples,
     processes: Processes,
     *,
@@ -134,7 +134,7 @@ def evaluate_split(
 
 
 def _predict(
-    model: TiledModel,
+    model: Network,
     samples: WindowedSamples,
     plans: Sequence[TilePlan],
     refs: Sequence[WindowRef],
@@ -155,7 +155,7 @@ def _predict(
     return predicted
 
 
-def predict_labels(tiles: CoupledTiles, model: TiledModel, image: np.ndarray, tile_size: int) -> Labels:
+def predict_labels(tiles: CoupledTiles, model: Network, image: np.ndarray, tile_size: int) -> Labels:
     """Predict an image (H, W, C) uint8 by blended tiles or as a whole: (H, W) uint8.
 
     Raises:
@@ -173,7 +173,7 @@ def predict_labels(tiles: CoupledTiles, model: TiledModel, image: np.ndarray, ti
 
 
 def evaluate_instances(
-    model: TiledModel, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
+    model: Network, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
 ) -> InstanceScores:
     """Score how well the objects of a split are told apart by their border; whole images are shared over the processes.
 

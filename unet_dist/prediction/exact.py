@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch import Tensor
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.contract import Network
 from unet_dist.prediction.values import Recipe, probabilities_of, sees_something, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan, plan_tiles, smallest_tile_size
 from unet_dist.tiling.windows import require_locality, window_logits, windows_at_once
@@ -57,7 +57,7 @@ class ExactTiles:
         LocalityError: the network has no finite halo.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, say: Callable[[str], None]) -> None:
+    def __init__(self, model: Network, recipe: Recipe, say: Callable[[str], None]) -> None:
         self._model = model
         self._recipe = recipe
         self._say = say

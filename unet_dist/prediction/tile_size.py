@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
 from unet_dist.planner.simulation import Setting, prediction_peak
@@ -41,7 +42,7 @@ _TRIAL_SHARE = 0.1
 
 
 def choose_tile_size(
-    model: Any,
+    model: Network,
     image_shapes: Sequence[tuple[int, int]],
     *,
     plan: Callable[[tuple[int, int], int], TilePlan],
@@ -67,7 +68,8 @@ def choose_tile_size(
     Raises:
         ConfigError: memory does not suffice for the smallest window, or what the model needs cannot be known.
     """
-    if not hasattr(model, "config"):
+    config = model.config()
+    if config is None:
         raise ConfigError(
             f"tile_size: got auto, expected a number for {type(model).__name__}: what its windows need is not known before "
             "they are computed. Set --tile_size, such as 572."
@@ -76,11 +78,11 @@ def choose_tile_size(
     shapes = dict(Counter(image_shapes).most_common())
     if len(shapes) > _SHAPES:
         shapes = dict(sorted(shapes.items(), key=lambda item: -item[0][0] * item[0][1] * item[1])[:_SHAPES])
-    setting = _setting(model, precision)
+    setting = _setting(model, config, precision)
     device_type = setting.device_type
     usable = _USABLE.get(setting.dtype, 0.5) if device_type == "cpu" else _USABLE_DEVICE
 
-    def compute(network: Any, pixels: Tensor, halo: int) -> None:
+    def compute(network: Network, pixels: Tensor, halo: int) -> None:
         _compute(recipe, network, pixels, halo)
 
     @cache
@@ -158,7 +160,7 @@ class _Trial:
 
     def __init__(
         self,
-        model: Any,
+        model: Network,
         recipe: Recipe,
         window_batch: int,
         around_forward: Callable[[], AbstractContextManager[Any]],
@@ -202,7 +204,7 @@ class _Trial:
         return time.perf_counter() - started
 
 
-def _compute(recipe: Recipe, model: Any, pixels: Tensor, halo: int) -> None:
+def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int) -> None:
     """Make what is written of a batch of windows."""
     logits = window_logits(model, pixels, halo=halo)
     probabilities = probabilities_of(logits, model.ignore_index) if recipe.needs_probabilities else None
@@ -213,9 +215,9 @@ def _compute(recipe: Recipe, model: Any, pixels: Tensor, halo: int) -> None:
     values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
 
 
-def _setting(model: Any, precision: str) -> Setting:
+def _setting(model: Network, config: dict[str, Any], precision: str) -> Setting:
     """Describe a finished network to the planner, which builds another without memory."""
-    described = {name: value for name, value in model.config().items() if name not in ("model_type", "format_version")}
+    described = {name: value for name, value in config.items() if name not in ("model_type", "format_version")}
     parameter = next(model.parameters())
     return Setting(
         type(model),

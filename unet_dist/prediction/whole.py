@@ -7,7 +7,6 @@ size. Memory grows with the image where nothing is scaled; then blended tiles ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
+from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import Piece, Pixels
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
@@ -33,7 +33,7 @@ class WholeImages:
         ConfigError: the recipe leaves out background, which takes a finite halo to tell.
     """
 
-    def __init__(self, model: Any, recipe: Recipe) -> None:
+    def __init__(self, model: Network, recipe: Recipe) -> None:
         if recipe.skip_background:
             raise ConfigError(
                 "skip_background: got true with whole, expected false, as without a halo every pixel sees the whole image. "

@@ -1,19 +1,15 @@
 """How the windows of a run's input size lie over its images, as the published table counts them.
 
 Owns the counting: outputs laid side by side as in the literature, and the tiles on the network's grid that this toolkit
-predicts by. Builds a network without weights to ask for its sizes; reads no data.
+predicts by. Reads no data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from unet_dist.errors import UnetDistError
 from unet_dist.models.registry import find_model
-from unet_dist.models.unet import UNet
 from unet_dist.report.contents import RunContents
 from unet_dist.tiling.geometry import Locality, WindowSizes, aligned_halo, covering_tile_size, plan_abutting, plan_tiles
 
@@ -67,14 +63,9 @@ def patches_of(run: RunContents) -> Patches | None:
     if not shapes or not (isinstance(side, int) or side == "full"):
         return None
     try:
-        kind, _ = find_model(str(run.config.get("model", "unet")))
-        model: Any = kind  # sizes that hold for every variant stand on the class
-        if kind is UNet:
-            with torch.device("meta"):
-                model = UNet(**{key: run.config[key] for key in UNet.config_keys if key in run.config})
-        window = model.window_sizes.round_up(side) if isinstance(side, int) else None
-        locality = model.locality if kind is UNet else None
-        return count_patches(model.window_sizes, locality, window, max(shapes))
+        sizes, locality = find_model(str(run.config.get("model", "unet")))[0].sizes_of(run.config)
+        window = sizes.round_up(side) if isinstance(side, int) else None
+        return count_patches(sizes, locality, window, max(shapes))
     except UnetDistError:  # keys of another release
         return None
 

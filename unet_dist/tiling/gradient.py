@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unet_dist.errors import LocalityError
 from unet_dist.machine.memory_format import memory_format_of
+from unet_dist.models.contract import TrainableNetwork
 from unet_dist.tiling.windows import normalise
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
@@ -59,7 +60,7 @@ class WindowsAndLabels(Protocol):
     def keys(self) -> Tensor: ...
 
 
-def require_separable(model: Any, setting: str, *, by_pixels: bool) -> None:
+def require_separable(model: TrainableNetwork, setting: str, *, by_pixels: bool) -> None:
     """Refuse to cut a sample or a batch where that would change the gradient.
 
     Args:
@@ -90,7 +91,7 @@ class WindowGradient:
         seed: the run's, for dropout.
     """
 
-    model: Any
+    model: TrainableNetwork
     wrapped: Any
     loss: SummedLoss
     trim: int = 0

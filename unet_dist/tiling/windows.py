@@ -13,21 +13,21 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unet_dist.errors import DataError, LocalityError
 from unet_dist.imaging.reader import ImageLike, ImageReader, as_reader, read_window
+from unet_dist.models.contract import Network
 from unet_dist.tiling.batches import cut_batches
 from unet_dist.tiling.geometry import (
     Locality,
     Tile,
     TilePlan,
-    WindowSizes,
     covering_tile_size,
     default_tile_size,
     plan_tiles,
@@ -40,43 +40,6 @@ _CPU_AT_ONCE_PX = 400_000
 """Pixels of the windows that a CPU computes together."""
 
 
-class TiledModel(Protocol):
-    """What prediction asks of a network beyond being an `nn.Module`."""
-
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def window_sizes(self) -> WindowSizes: ...
-    @property
-    def locality(self) -> Locality | None:
-        """Halo and stride in evaluation; None where there is no finite halo."""
-
-    @property
-    def locality_obstacle(self) -> str | None:
-        """The layer that couples all pixels of a window, and how."""
-
-    @property
-    def mean(self) -> Sequence[float]:
-        """One a channel, in units of uint8; `std` likewise."""
-
-    @property
-    def std(self) -> Sequence[float]: ...
-    @property
-    def ignore_index(self) -> int | None:
-        """The class that is no answer."""
-
-    @property
-    def __call__(self) -> Any:
-        """(N, C, H, W) normalised -> logits (N, K, H - 2 * margin, W - 2 * margin)."""
-
-    def modules(self) -> Iterator[nn.Module]: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def eval(self) -> Any: ...
-    def to(self, device: torch.device) -> Any: ...
-
-
 class Window(NamedTuple):
     """One window to be read and computed."""
 
@@ -85,7 +48,7 @@ class Window(NamedTuple):
     tile: Tile
 
 
-def require_locality(model: TiledModel) -> Locality:
+def require_locality(model: Network) -> Locality:
     """Return the network's locality.
 
     Raises:
@@ -158,7 +121,7 @@ def windows_at_once(window: Sequence[int], device_type: str) -> int:
 
 
 @torch.inference_mode()
-def window_logits(model: TiledModel, pixels: Tensor, *, halo: int, autocast: torch.dtype | None = None) -> Tensor:
+def window_logits(model: Network, pixels: Tensor, *, halo: int, autocast: torch.dtype | None = None) -> Tensor:
     """Compute the exact logits inside windows, in evaluation mode.
 
     Args:
@@ -182,7 +145,7 @@ def window_logits(model: TiledModel, pixels: Tensor, *, halo: int, autocast: tor
 
 
 def predict_batch(
-    model: TiledModel,
+    model: Network,
     windows: Sequence[Window | tuple[ImageReader, TilePlan, Tile]],
     *,
     autocast: torch.dtype | None = None,
@@ -200,7 +163,7 @@ def predict_batch(
 
 
 def predict_batch_confidence(
-    model: TiledModel, windows: Sequence[Window | tuple[ImageReader, TilePlan, Tile]]
+    model: Network, windows: Sequence[Window | tuple[ImageReader, TilePlan, Tile]]
 ) -> list[tuple[Tensor, Tensor]]:
     """Predict as predict_batch does, and say how sure the network is.
 
@@ -220,7 +183,7 @@ def predict_batch_confidence(
 
 
 def predict_tiles(
-    model: TiledModel,
+    model: Network,
     reader: ImageReader,
     plan: TilePlan,
     batches: Iterable[Sequence[int]],
@@ -248,7 +211,7 @@ def predict_tiles(
 
 
 def predict_image(
-    model: TiledModel,
+    model: Network,
     image: ImageLike,
     tile_size: int | None = None,
     *,
@@ -281,7 +244,7 @@ def predict_image(
     return labels
 
 
-def predict_logits(model: TiledModel, image: ImageLike, tile_size: int | None = None) -> Tensor:
+def predict_logits(model: Network, image: ImageLike, tile_size: int | None = None) -> Tensor:
     """Compute the logits of a whole image, (K, H, W) on the CPU; for calibration and proofs, as all of it is in memory.
 
     Args:
@@ -306,7 +269,7 @@ def predict_logits(model: TiledModel, image: ImageLike, tile_size: int | None = 
     return torch.cat(rows, dim=1)
 
 
-def _plan(model: TiledModel, reader: ImageReader, locality: Locality, tile_size: int | None) -> TilePlan:
+def _plan(model: Network, reader: ImageReader, locality: Locality, tile_size: int | None) -> TilePlan:
     if tile_size is None:
         tile_size = default_tile_size(model.window_sizes, locality)
     return plan_tiles(reader.shape[:2], tile_size, model.window_sizes, locality)
@@ -318,7 +281,7 @@ def _opened(image: ImageLike) -> AbstractContextManager[ImageReader]:
     return nullcontext(reader) if reader is image else reader
 
 
-def _read(model: TiledModel, windows: Sequence[Window]) -> Tensor:
+def _read(model: Network, windows: Sequence[Window]) -> Tensor:
     """Read windows of one shape, mirrored at their image's border: (N, H, W, C) uint8 on the CPU."""
     shapes = {(window.plan.window_shape, window.plan.halo) for window in windows}
     assert len(shapes) == 1, shapes
@@ -329,7 +292,7 @@ def _read(model: TiledModel, windows: Sequence[Window]) -> Tensor:
     return torch.from_numpy(np.stack(pixels))
 
 
-def require_channels(model: TiledModel, reader: ImageReader) -> None:
+def require_channels(model: Network, reader: ImageReader) -> None:
     """Raises DataError: the image has other channels than the network takes."""
     got = reader.shape[2]
     if got != model.in_channels:
@@ -351,7 +314,7 @@ def _upload(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def _label_tiles(
-    model: TiledModel, pixels: Tensor, windows: Sequence[Window], autocast: torch.dtype | None
+    model: Network, pixels: Tensor, windows: Sequence[Window], autocast: torch.dtype | None
 ) -> list[Tensor]:
     halo, device_type = windows[0].plan.halo, next(model.parameters()).device.type
     labels = [
@@ -372,7 +335,7 @@ def _fetch(windows: Sequence[Window], labels: Sequence[Tensor]) -> list[tuple[Ti
 
 
 @contextmanager
-def _evaluation(model: TiledModel) -> Iterator[None]:
+def _evaluation(model: Network) -> Iterator[None]:
     """Set evaluation mode, then restore each layer's own flag: some may have been frozen on purpose."""
     was_training = [(module, module.training) for module in model.modules()]
     model.eval()

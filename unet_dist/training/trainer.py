@@ -27,6 +27,7 @@ from unet_dist.machine.compiling import uncompiled
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.table import scores_table
+from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
@@ -53,7 +54,7 @@ class StepTooLargeError(UnetDistError):
 class Evaluate(Protocol):
     """Scores of the model on the validation split, or None when it was stopped half-way."""
 
-    def __call__(self, model: Any, is_stopped: Callable[[], bool]) -> Scores | None: ...
+    def __call__(self, model: TrainableNetwork, is_stopped: Callable[[], bool]) -> Scores | None: ...
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Parts:
     config: Config
     cut: BatchCut
     processes: Processes
-    model: Any
+    model: TrainableNetwork
     wrapped: Any
     trim: int
     optimizer: torch.optim.Optimizer
@@ -129,7 +130,7 @@ class Trainer:
         self._gradient = WindowGradient(
             parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
         )
-        self._average = WeightAverage(parts.model, parts.optimizer, parts.config.schedule.ema_decay)
+        self._average = WeightAverage(as_module(parts.model), parts.optimizer, parts.config.schedule.ema_decay)
         self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
         self._writer = CheckpointWriter(parts.folder / "checkpoints", parts.config.run.keep_checkpoints)
         self._scaler = parts.processes.accelerator.scaler
@@ -424,7 +425,7 @@ class Trainer:
     def _write_model(self, name: str) -> None:
         path = self.parts.folder / name
         with write_errors_named(path), self._average.lent():
-            write_whole_folder(path, lambda beside: self.parts.model.save_pretrained(beside))
+            write_whole_folder(path, self.parts.model.save_pretrained)
 
     def _save(self) -> None:
         """Write a checkpoint of this step, behind the training, unless it has been written."""
@@ -447,7 +448,7 @@ class Trainer:
         return Checkpoint(
             step=self.progress.step,
             model=dict(parts.model.state_dict()),
-            optimizer=optimizer_tensors(parts.model, parts.optimizer),
+            optimizer=optimizer_tensors(as_module(parts.model), parts.optimizer),
             config=parts.config.flat(),
             progress=asdict(self.progress),
             data=parts.data,
@@ -494,7 +495,9 @@ class Trainer:
         samples = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
         where = f"the loss of {samples}" if found else "the gradient, though every sample's loss is finite"
         self.progress.step = bad_step - 1
-        is_saved = self.progress.step > 0 and _all_finite(self.parts.model)  # running statistics may be damaged
+        is_saved = self.progress.step > 0 and _all_finite(
+            as_module(self.parts.model)
+        )  # running statistics may be damaged
         if is_saved and self.parts.processes.is_main:
             self._writer.write(self.checkpoint())
             self._writer.wait()

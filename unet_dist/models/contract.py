@@ -1,0 +1,116 @@
+"""What a network states about itself, so that everything else asks it and no special case asks which network it is.
+
+Owns the two contracts: what predicts, and what trains. Must not know any one architecture. A network of your own is an
+`nn.Module` with these attributes; `models.wrap.wrap` adds them to a plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unet_dist.tiling.geometry import Locality, WindowSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Network(Protocol):
+    """A network that predicts: an `nn.Module` from images (N, C, H, W) to logits (N, K, H - 2 margin, W - 2 margin)."""
+
+    training: bool
+
+    @property
+    def in_channels(self) -> int:
+        """C, channels of an image."""
+
+    @property
+    def num_classes(self) -> int:
+        """K, logits a pixel."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """One a class; None where nobody named them."""
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The class that is no answer; None where all are."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """One a channel, in units of uint8: images come as (pixel - mean) / std."""
+
+    @property
+    def std(self) -> Sequence[float]: ...
+
+    @property
+    def resize_to(self) -> Sequence[int] | None:
+        """(height, width) that a whole image is scaled to before the network, and its logits back from; None: not."""
+
+    @property
+    def window_sizes(self) -> WindowSizes:
+        """Which sides the network takes, and what it returns for them."""
+
+    @property
+    def locality(self) -> Locality | None:
+        """Halo and stride in evaluation; None where no finite halo is proven."""
+
+    @property
+    def locality_obstacle(self) -> str | None:
+        """Why there is no halo: the layer that couples all pixels of a window, and how. None where there is one."""
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """images -> logits; of a network that trains (images, dropout_keys) -> logits, with (N, 3) int64 keys or None."""
+
+    def config(self) -> dict[str, Any] | None:
+        """What config.json says: the model type and the options as they are now; None where it cannot be built anew."""
+
+    # Of every nn.Module; for more of it there is as_module.
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def buffers(self) -> Iterator[Tensor]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def eval(self) -> Self: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def to(self, device: torch.device) -> Self: ...
+
+
+def as_module(network: Network) -> nn.Module:
+    """The same network, for what takes any `nn.Module`: a Protocol cannot inherit from a class."""
+    assert isinstance(network, nn.Module), type(network)
+    return network
+
+
+class TrainableNetwork(Network, Protocol):
+    """A network that trains, and is kept as a folder."""
+
+    def config(self) -> dict[str, Any]: ...
+
+    @property
+    def model_type(self) -> str:
+        """The name under which a folder says what it holds."""
+
+    @property
+    def config_keys(self) -> tuple[str, ...]:
+        """Keys of a training config that are options of it; the others that describe a network have no effect on it."""
+
+    @property
+    def couples_batch(self) -> str | None:
+        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether convolutions are most of its work, by which the memory format of training is chosen."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...
+
+    def load_variant(self, variant: str) -> str | None:
+        """Copy the published weights of `--model NAME:VARIANT`; says what was copied, None where there are none."""
+
+    def save_pretrained(self, save_directory: Path) -> None:
+        """Write config.json and model.safetensors."""
