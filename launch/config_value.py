@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 
-from unet_dist.cli import parse_config
+from unet_dist.cli import parse
 from unet_dist.errors import UnetDistError
 
 
 def main(keys: list[str], words: list[str]) -> None:
     """Print the values; a mistake in the words is a sentence and exit code 2, as in train itself."""
     try:
-        config = parse_config("train", words)
+        config = parse("train", words)[0]
     except UnetDistError as error:
         print(f"unet-dist: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -53,7 +53,7 @@ if [ ${#words[@]} -eq 0 ] || [[ ${words[0]} == --* ]]; then words=("$default_con
 say "environment"
 prepare_environment ""
 values=$("$venv/bin/python" launch/config_value.py output_path,batch_size "${words[@]}") ||
-  fail "one of the words cannot be used; the line above says which. \"$venv/bin/unet-dist train --help\" lists all keys."
+  fail "one of the words cannot be used; the line above says which. \"$venv/bin/unet-dist train --help all\" lists all keys."
 { read -r output && read -r batch_size; } <<<"$values"
 choose_processes "$batch_size"
 

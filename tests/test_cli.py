@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from unet_dist import cli
-from unet_dist.cli import COMMANDS, _Parser, _sections, main, parse_config, parse_options, run
+from unet_dist.cli import main, parse, run
+from unet_dist.command_line.command import find_command, find_commands
 from unet_dist.config.sections import KEYS
 from unet_dist.errors import ConfigError
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parsed(*words: str) -> dict[str, Any]:
     """The flat config of `train` with these words."""
-    return dict(parse_config("train", words).flat())
+    return dict(parse("train", words)[0].flat())
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_lines_of_a_file(write_yaml: Any, line: str, key: str, value: Any) -> No
 
 
 def test_options_of_evaluate() -> None:
-    words, options = parse_options("evaluate", ["output", "--split", "validation", "--tile-size", "572"])
+    words, options = parse("evaluate", ["output", "--split", "validation", "--tile-size", "572"])
     assert (words, options.split, options.tile_size, options.pictures) == (["output"], "validation", 572, 4)
 
 
@@ -116,9 +117,12 @@ def test_options_of_evaluate() -> None:
     [
         (
             ["--learning-rat", "1"],
-            "Unknown key --learning_rat. Did you mean --learning_rate or --early_stopping_evals? --help lists all keys.",
+            "Unknown key --learning_rat. Did you mean --learning_rate or --early_stopping_evals? --help all lists all keys.",
         ),
-        (["--lr", "1"], "Unknown key --lr. Did you mean --learning_rate? --help lists all keys."),
+        (
+            ["--lr", "1"],
+            "Unknown key --lr. Here it is --learning_rate (at its peak). --help learning_rate explains it.",
+        ),
         (["-s", "3"], "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them."),
         (["--total_steps"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
         (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
@@ -160,7 +164,7 @@ def test_word_for_an_optional_number_is_told_what_none_is_called() -> None:
     ("text", "sentence"),
     [
         ("batchsize: 3", "unknown key 'batchsize'. Did you mean --batch_size"),
-        ("1: 3", "unknown key 1. --help lists all keys."),
+        ("1: 3", "unknown key 1. --help all lists all keys."),
         ("[1]", "got a list, expected lines of `key: value`."),
         ("a: [", "not readable as YAML: "),
     ],
@@ -185,12 +189,12 @@ def test_value_in_a_file_is_judged_like_a_word(write_yaml: Any, line: str) -> No
 def test_every_config_of_the_folder_is_understood(path: Path) -> None:
     said = {line.split(":")[0] for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}
     assert said <= set(KEYS)
-    assert parse_config("train", [str(path)]).flat()["output_path"] != "output", "each has a folder of its own"
+    assert parse("train", [str(path)])[0].flat()["output_path"] != "output", "each has a folder of its own"
 
 
 def test_run_is_required() -> None:
     with pytest.raises(ConfigError, match=r"^evaluate: got no RUN, .* Usage: unet-dist evaluate RUN"):
-        parse_options("evaluate", ["--split", "test"])
+        parse("evaluate", ["--split", "test"])
 
 
 def test_unknown_command_names_the_nearest() -> None:
@@ -230,27 +234,73 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert leaving.value.code == 0
         out = capsys.readouterr().out
-        assert [name for name in COMMANDS if f"\n  {name} " in out] == list(COMMANDS)
+        assert [name for name in find_commands() if f"\n  {name} " in out] == list(find_commands())
 
 
 def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixture[str]) -> None:
-    run(["train", "--help"])
+    run(["train", "--help", "all"])
     out = capsys.readouterr().out
     text = " ".join(out.split())
     assert [key for key in KEYS if f"--{key} " not in text] == []
-    assert "--batch_size INTEGER Crops of one optimizer step over all processes. (default: 16)" in text
+    assert "--batch_size INT Crops of one optimizer step over all processes. (default: 16)" in text
     assert "--norm none|weight|batch|group Normalisation: " in text
-    assert "--input_size INTEGER|full Side of the training input window" in text
-    assert "by default not. --loss WORD|{A: B, ...} " in text, "nothing where the default is none"
+    assert "--input_size INT|full Side of the training input window" in text
+    assert "by default not. --loss TEXT|{A: B, ...} " in text, "nothing where the default is none"
     assert max(map(len, out.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", find_commands())
 def test_every_key_of_a_help_can_be_given(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    run([command, "--help"])
+    run([command, "--help", "all"])
     named = re.findall(r"^ +--(\S+) ", capsys.readouterr().out, re.MULTILINE)
     assert named
-    assert set(named) <= set(_Parser(command, _sections(command)).keys)
+    assert set(named) <= set(find_command(command).hints)
+
+
+def test_short_help_shows_ten_keys_at_most_and_names_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["train", "--help"])
+    out = capsys.readouterr().out
+    explained = re.findall(r"^  --(\S+) ", out, re.MULTILINE)
+    assert {"data_path", "output_path", "batch_size", "total_steps", "learning_rate"} <= set(explained)
+    assert len(explained) <= 10
+    assert [key for key in KEYS if key not in explained and not re.search(rf"\b{key}\b", out)] == []
+
+
+def test_help_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("seed", "--seed"):
+        run(["train", "--help", word])
+        assert capsys.readouterr().out.startswith("  --seed INT\n      Seed of the split, ")
+    with pytest.raises(ConfigError, match=r"^Unknown key --sede\. Did you mean --seed"):
+        run(["train", "--help", "sede"])
+
+
+def test_print_config_is_a_config(capsys: pytest.CaptureFixture[str], write_yaml: Any) -> None:
+    run(["train", "--seed", "7", "--mixed_precision", "no", "--print_config"])
+    assert parsed(write_yaml(capsys.readouterr().out)) == parsed("--seed", "7", "--mixed_precision", "no")
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "answer"),
+    [
+        ("train", "epochs", "Here it is --total_steps (in optimizer steps: epochs x images / batch_size)."),
+        ("train", "imgsz", "Here it is --input_size "),
+        ("train", "workers", "Here it is --num_workers."),
+        ("train", "weights", "Here it is --init_from "),
+        ("predict", "weights", "Here it is RUN, the first word."),
+        ("predict", "source", "Here it is INPUT..., the words after RUN."),
+    ],
+)
+def test_key_of_another_toolkit_is_answered_with_ours(command: str, key: str, answer: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse(command, [f"--{key}", "3"])
+    assert str(refusal.value).startswith(f"Unknown key --{key}. {answer}")
+
+
+def test_number_or_name_of_thousands_of_characters_is_a_sentence(write_yaml: Any) -> None:
+    for words in (["--seed", "9" * 5000], [write_yaml(f"seed: {'9' * 5000}")], ["x" * 5000], [f"--{'y' * 5000}", "1"]):
+        with pytest.raises(ConfigError) as refusal:
+            parsed(*words)
+        assert len(str(refusal.value)) < 600
 
 
 def test_parsing_loads_nothing_heavy() -> None:

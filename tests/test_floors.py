@@ -20,9 +20,10 @@ PACKAGE = ROOT / "unet_dist"
 # From the top of the house down. A name is a module, or a folder with all that is in it. A module imports from floors
 # above its own, and on its own floor without a circle. A new module needs a place here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "wording"),
     ("registry",),
     ("storage", "machine", "config"),
+    ("command_line",),
     ("tiling.geometry", "tiling.crop_plan"),
     # one process: rank and world size are plain arguments
     ("models", "imaging", "scenes"),

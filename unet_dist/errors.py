@@ -56,3 +56,16 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f'Did you mean "{near[0]}"? ' if near else ""
     return f"{hint}Valid: {', '.join(valid)}."
+
+
+def suggest_key(key: str, keys: Iterable[str]) -> str:
+    """Say which keys were probably meant by a misspelt one; the whole list would hide them.
+
+    >>> suggest_key("lr", ["learning_rate", "depth"])
+    'Did you mean --learning_rate? --help all lists all keys.'
+    """
+    keys = list(keys)
+    near = [k for k in keys if len(key) > 1 and key == "".join(word[0] for word in k.split("_"))]  # lr, bs
+    near = near or difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join('--' + k for k in near)}? " if near else ""
+    return f"{hint}--help all lists all keys."

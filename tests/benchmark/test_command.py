@@ -13,7 +13,7 @@ from PIL import Image
 from tests.benchmark.conftest import leave
 from tests.distributed.processes import launch
 from unet_dist.benchmark.tables import layer_table
-from unet_dist.cli import parse_bench
+from unet_dist.cli import parse
 
 Words = Callable[..., list[str]]
 SPREAD = {"median", "low", "high"}
@@ -121,7 +121,8 @@ def test_refusals(
 
 
 def test_compared_values_are_read_as_the_key_is() -> None:
-    _, options, configs = parse_bench("bench", ["--compare", "tile-size=60, null", "--input_size", "92"])
+    config, options = parse("bench", ["--compare", "tile-size=60, null", "--input_size", "92"])
+    configs = options.settings(config)
     assert options.bench_steps == 20
     assert {name: config.run.tile_size for name, config in configs.items()} == {
         "tile_size 60": 60,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unet_dist.cli import parse_config
+from unet_dist.cli import parse
 from unet_dist.commands import train
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.label_counts import count_labels
@@ -347,7 +347,7 @@ def test_run_in_the_output_folder_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_config_of_the_script_can_be_read() -> None:
-    config = parse_config(
+    (config, _) = parse(
         "train", [str(ROOT / "configs/debug.yaml"), "--debug", "--data_path", "x", "--ignore_index", "11"]
     )
     assert (config.model.base_channels, config.schedule.input_size, config.run.debug) == (8, 252, True)

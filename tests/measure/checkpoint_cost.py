@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from unet_dist.cli import parse_config
+from unet_dist.cli import parse
 from unet_dist.models.unet import UNet
 from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors
 from unet_dist.training.optimizer import build_optimizer
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="configs/camvid_unet_cpu.yaml")
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
-    config = parse_config("train", [arguments.config])
+    config = parse("train", [arguments.config])[0]
     interval = config.run.checkpoint_steps or config.schedule.eval_steps
     model = UNet(3, 12, base_channels=config.model.base_channels, depth=config.model.depth, norm=config.model.norm)
     optimizer = build_optimizer(model, config.schedule)

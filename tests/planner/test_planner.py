@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.memory_table import CASES, Case, measure, predict
-from unet_dist.cli import parse_plan
+from unet_dist.cli import parse
 from unet_dist.cli import run as run_command
 from unet_dist.commands.plan import _plan
 from unet_dist.config.loss_terms import LOSSES
@@ -165,7 +165,8 @@ def test_windows_read_ahead_do_not_grow_with_the_input() -> None:
     words = ["--device", "cpu", "--base_channels", "2", "--depth", "2", "--batch_size", "1", "--tile_size", "204"]
 
     def held(*more: str) -> int:
-        return _plan(*parse_plan("plan", [*words, *more]), Teller(speaks=False)).setting.held_bytes
+        config, options = parse("plan", [*words, *more])
+        return _plan(config, options, Teller(speaks=False)).setting.held_bytes
 
     large = held("--input_size", "8012")
     assert large == held("--input_size", "16012")
@@ -175,7 +176,7 @@ def test_windows_read_ahead_do_not_grow_with_the_input() -> None:
 
 
 def test_plan_of_the_reference_run() -> None:
-    config, options = parse_plan("plan", ["configs/sidewalk_unet.yaml", "--memory", "24GiB"])
+    config, options = parse("plan", ["configs/sidewalk_unet.yaml", "--memory", "24GiB"])
     schedule = config.schedule
     assert (schedule.input_size, schedule.batch_size, schedule.learning_rate) == (572, 16, 5e-4)
     assert (schedule.total_steps, schedule.eval_steps, schedule.schedule) == (6000, 100, "onecycle")

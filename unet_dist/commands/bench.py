@@ -40,12 +40,21 @@ from unet_dist.benchmark.subject import (
 )
 from unet_dist.benchmark.tables import comparison_tables, layer_table, result_table, scaling_table, size
 from unet_dist.benchmark.timing import Spread
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import BenchOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, DataError, LaunchError
 from unet_dist.machine.description import device_name
 from unet_dist.processes.group import Processes
 from unet_dist.storage.files import write_whole
+
+COMMAND = Command(
+    about="how fast a run is, against what the device can do, layer by layer and over processes; compares settings",
+    usage="[CONFIG.yaml] [--compare KEY=VALUE,VALUE] [--key value ...]",
+    place=70,
+    takes_config=True,
+    options="config.options:BenchOptions",
+)
 
 # Settled by bench itself, the same for all settings, or without effect on what is measured.
 _NOT_COMPARED = frozenset(
@@ -60,8 +69,9 @@ _BASELINE_IMAGES = 8
 """Pairs that the usual loop decodes, at least: more would take as long each."""
 
 
-def run(config: Config, options: BenchOptions, configs: dict[str, Config]) -> None:
-    """Measure a config, or the configs to compare."""
+def run(config: Config, options: BenchOptions) -> None:
+    """Measure a config, or the settings to compare."""
+    configs = options.settings(config)
     _refuse(config, options)
     with open_for(endless(config)) as processes:
         if options.compare == "baseline" and processes.world_size > 1:

@@ -14,12 +14,21 @@ import torch
 from unet_dist.assembly.inference import choose_inference
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import DemoOptions
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
 from unet_dist.models.contract import Network
 from unet_dist.terminal import Teller
+
+COMMAND = Command(
+    about="a page on this machine that labels the images one drops on it",
+    usage="RUN [--port 7860] [--key value ...]",
+    place=50,
+    needs="a run's folder, a model folder or a hub id",
+    options="config.options:DemoOptions",
+)
 
 
 def run(words: Sequence[str], options: DemoOptions) -> None:

@@ -16,6 +16,7 @@ from unet_dist.assembly.inference import Inference, choose_inference
 from unet_dist.assembly.objective import require_border_class
 from unet_dist.assembly.opening import load_run, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.crops import WindowedSamples
@@ -44,6 +45,14 @@ from unet_dist.storage.files import write_whole
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
 from unet_dist.tiling.windows import predict_image
+
+COMMAND = Command(
+    about="per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
+    usage="RUN [--split test] [--key value ...]",
+    place=20,
+    needs="a run's folder, a model folder or a hub id",
+    options="config.options:EvaluateOptions",
+)
 
 MAX_DRAWN_PX = 2048
 """Side of what is drawn of an image; matplotlib shrinks even that."""

@@ -13,6 +13,7 @@ from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_inference
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import ExportOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, UnetDistError
@@ -27,6 +28,14 @@ from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.storage.files import replacing, write_whole_folder
 from unet_dist.terminal import Teller
 from unet_dist.tiling.windows import Labels, predict_image
+
+COMMAND = Command(
+    about="a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
+    usage="RUN --format onnx|huggingface [--output PATH] [--key value ...]",
+    place=40,
+    needs="a run's folder, a model folder or a hub id",
+    options="config.options:ExportOptions",
+)
 
 # Scenes that no run has seen (data_path synthetic has seed 0), where the run's own data are out of reach.
 _CHECK_SEED, _CHECK_SHAPE = 573, (360, 480)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from unet_dist.assembly.network import simulated
 from unet_dist.assembly.sizes import resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.command_line.command import Command
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.options import PlanOptions
 from unet_dist.config.quantities import parse_shape
@@ -38,6 +39,14 @@ from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import TilePlan, WindowSizes, plan_abutting, plan_tiles
 from unet_dist.tiling.gradient import require_separable
+
+COMMAND = Command(
+    about="sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
+    usage="[CONFIG.yaml] [--memory 24GiB] [--key value ...]",
+    place=80,
+    takes_config=True,
+    options="config.options:PlanOptions",
+)
 
 # Images of the reference task, where nobody said what there is.
 _REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3

@@ -15,6 +15,7 @@ import torch
 
 from unet_dist.assembly.opening import load_run, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import open_image
@@ -44,6 +45,14 @@ from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
+
+COMMAND = Command(
+    about="label maps and overlays of images",
+    usage="RUN INPUT... --output DIR [--key value ...]",
+    place=30,
+    needs="a run's folder, a model folder or a hub id",
+    options="config.options:PredictOptions",
+)
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
 _SHARE_OF_FREE = 0.8

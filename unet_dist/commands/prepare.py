@@ -5,9 +5,18 @@ from __future__ import annotations
 from rich.table import Table
 
 from unet_dist.assembly.data_set import open_data
+from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.terminal import Teller
+
+COMMAND = Command(
+    about="read a data set, check every pair, write the decoded cache and its statistics",
+    usage="[CONFIG.yaml] [--key value ...]",
+    place=60,
+    takes_config=True,
+    begins="assembly.data_set:begin_drawing",
+)
 
 
 def run(config: Config) -> None:

@@ -12,6 +12,7 @@ from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 
+from unet_dist.command_line.command import Command
 from unet_dist.config.options import ReportOptions
 from unet_dist.errors import ConfigError
 from unet_dist.report.comparison import Column, compare
@@ -21,6 +22,14 @@ from unet_dist.report.plots import draw_plots
 from unet_dist.report.summary import missing
 from unet_dist.storage.files import write_whole
 from unet_dist.terminal import Teller
+
+COMMAND = Command(
+    about="one self-contained HTML page of a run, or a comparison of several",
+    usage="RUN [RUN ...] [--output FILE.html] [--key value ...]",
+    place=90,
+    needs="the folders of runs",
+    options="config.options:ReportOptions",
+)
 
 
 def run(words: Sequence[str], options: ReportOptions) -> None:

@@ -19,13 +19,17 @@ from unet_dist.assembly.opening import load_run, open_for, teller_of
 from unet_dist.assembly.resuming import answer_changes, find_checkpoint, restore
 from unet_dist.assembly.run_folder import CONFIG_FILE
 from unet_dist.assembly.training import assemble, lay_out, place_network
+from unet_dist.command_line.command import Command
+from unet_dist.commands import plan, prepare
 from unet_dist.config.batch_cut import BatchCut
+from unet_dist.config.options import PlanOptions, TrainOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.statistics import summarise
 from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.machine.description import describe_machine
+from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
 from unet_dist.processes.stopping import StopWish
@@ -37,9 +41,21 @@ from unet_dist.terminal import Teller, duration
 from unet_dist.training.optimizer import build_optimizer
 from unet_dist.training.trainer import Parts, Progress, Trainer
 
+COMMAND = Command(
+    about="train a network; resumes by itself when its output folder holds an unfinished run",
+    usage="[CONFIG.yaml] [--key value ...]",
+    place=10,
+    takes_config=True,
+    options="config.options:TrainOptions",
+    begins="assembly.data_set:begin_drawing",
+)
 
-def run(config: Config) -> None:
+
+def run(config: Config, options: TrainOptions | None = None) -> None:
     """Train as a config says."""
+    if options is not None and options.dry_run:
+        _rehearse(config)
+        return
     if config.run.debug:
         config = debugging_config(config)
     with open_for(config) as processes:
@@ -54,6 +70,17 @@ def run(config: Config) -> None:
                 _run(config, processes, teller, folder)
         else:
             _run(config, processes, teller, folder)
+
+
+def _rehearse(config: Config) -> None:
+    """Check the data, print what the run would need here, and train nothing."""
+    prepare.run(config)
+    has_gpu = torch.cuda.is_available()
+    memory = torch.cuda.mem_get_info()[1] if has_gpu else free_bytes(torch.device("cpu"), 1)
+    plan.run(config, PlanOptions(device="cuda" if has_gpu else "cpu", memory=f"{memory}B"))
+    Teller(speaks=os.environ.get("RANK", "0") == "0").say(
+        "Nothing was trained (dry_run). Without --dry_run this trains."
+    )
 
 
 def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from unet_dist.config.meanings import meanings_of
 from unet_dist.config.quantities import (
     EXPECTED_BYTES,
     EXPECTED_RANGE,
@@ -29,12 +30,14 @@ from unet_dist.config.rules import (
     between,
     matching,
 )
-from unet_dist.config.sections import PrecisionWord
+from unet_dist.config.sections import HINTS, KEYS, SECTIONS, Config, PrecisionWord
+from unet_dist.config.values import read
+from unet_dist.errors import ConfigError, suggest_key
 
 SplitWord = Annotated[
     Literal["train", "validation", "test", "all"], Also("val", "validation"), Also("valid", "validation")
 ]
-Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES)]
+Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES, "SIZE")]
 NotNegativeInt = Annotated[int, AtLeast(0)]
 
 
@@ -125,7 +128,7 @@ class PredictOptions(InferenceOptions):
     """Level of an image pyramid, 0 the finest (the default)."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None
     """Micrometres per pixel, instead of a level: takes the level of this size, within 10 %."""
-    value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE)] | None = None
+    value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
     """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095)."""
     max_pixels: Annotated[int, AtLeast(1, 2**63 - 1)] = 500_000_000
     """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels: it is decoded whole."""
@@ -215,7 +218,7 @@ class PlanOptions(OptionsSection):
 
     memory: Bytes | None = None
     """Memory of a device, such as 24GiB: says what fits into it, and what to change where the run does not."""
-    image_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE)] | None = None
+    image_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
     """Height x width of the images, px; by default that of the scenes or of the decoded cache, else 1080x1920."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Kind of device that the run is planned for."""
@@ -260,3 +263,34 @@ class BenchOptions(OptionsSection):
         assert self.compare is not None
         key, _, values = self.compare.partition("=")
         return key.strip().lstrip("-").replace("-", "_"), [word.strip() for word in values.split(",") if word.strip()]
+
+    def settings(self, config: Config) -> dict[str, Config]:
+        """The config of each setting that compare names, by its name.
+
+        Raises:
+            ConfigError: not a key of the config, or not a value of that key.
+        """
+        key, words = self.compared()
+        if key is None:
+            return {}
+        if key not in HINTS:
+            raise ConfigError(f"compare: unknown key {key!r}. {suggest_key(key, HINTS)}")
+        meaning = meanings_of(SECTIONS[KEYS[key]])[key]
+        values = {word: read(key, HINTS[key], word, meaning, is_word=True) for word in words}
+        return {f"{key} {word}": config.replace(**{key: value}) for word, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(OptionsSection):
+    """The start of a training"""
+
+    dry_run: bool = False
+    """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions(OptionsSection):
+    """The config"""
+
+    print_config: bool = False
+    """Print every key with its value, as YAML that a run takes, and stop."""

@@ -59,6 +59,8 @@ class Reads:
 
     read: Callable[[str], object]
     words: str
+    shown: str = "TEXT"
+    """What the help writes beside the key."""
 
     def expected(self, value: Any) -> str | None:
         """What was expected of a word."""
@@ -229,7 +231,39 @@ def _rules(kind: Any, value: Any) -> Iterator[Rule]:
                 yield from _rules(one, value)
 
 
+_KNOWN_HINTS: dict[type, dict[str, Any]] = {}
+
+
 def hints_of(section: type) -> dict[str, Any]:
-    """The keys of a section with their types and marks, in order."""
-    hints = get_type_hints(section, include_extras=True)
-    return {f.name: hints[f.name] for f in dataclasses.fields(section)}
+    """The keys of a section with their types and marks, in order; read once, as it takes a while."""
+    if section not in _KNOWN_HINTS:
+        hints = get_type_hints(section, include_extras=True)
+        _KNOWN_HINTS[section] = {f.name: hints[f.name] for f in dataclasses.fields(section)}
+    return _KNOWN_HINTS[section]
+
+
+def unmarked(kind: Any) -> Any:
+    """A field's type without any mark in it, as libraries read types."""
+
+    class Field:
+        value: Any
+
+    Field.__annotations__["value"] = kind
+    return get_type_hints(Field)["value"]
+
+
+def placeholder(kind: Any) -> str:
+    """What a type takes, as a help writes it beside a key: "INT|full"."""
+    return "|".join(_placeholder(one, list(marks(kind))) for one in alternatives(kind) if bare(one) is not type(None))
+
+
+def _placeholder(kind: Any, around: list[Any]) -> str:
+    inner = bare(kind)
+    if get_origin(inner) is Literal:
+        return "|".join(get_args(inner))
+    shown = {int: "INT", float: "FLOAT", bool: "true|false", str: "TEXT", list: "[A,B,...]", dict: "{A: B, ...}"}
+    word = shown[get_origin(inner) or inner]
+    if word == "TEXT":
+        own = [mark.shown for mark in around if isinstance(mark, Reads)]
+        word = "PATH" if PATH in around else own[0] if own else word
+    return word

@@ -105,7 +105,7 @@ class DataConfig(Section):
     """Colour ("r,g,b" or "#rrggbb") or id of a mask -> class id, for palette and RGB masks."""
     synthetic_images: Annotated[int, AtLeast(3)] = 100
     """Number of procedural street scenes, 3 or more (data_path synthetic only)."""
-    synthetic_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE)] = "1080x1920"
+    synthetic_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] = "1080x1920"
     """Height x width of a procedural scene, px (data_path synthetic only)."""
     horizontal_flip: bool = True
     """Mirror half of the training crops left to right."""

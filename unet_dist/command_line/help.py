@@ -1,0 +1,101 @@
+"""The help: of the program, of a command in short and in full, and of one key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import textwrap
+from typing import Any
+
+from unet_dist.command_line.command import Command, find_commands
+from unet_dist.command_line.parsing import meaning_of
+from unet_dist.command_line.synonyms import answer_synonym
+from unet_dist.config.rules import hints_of, placeholder
+from unet_dist.errors import ConfigError, suggest_key
+
+
+def program_help() -> str:
+    """The list of commands."""
+    lines = ["usage: unet-dist COMMAND [...]", "", "Distributed training of U-Nets for semantic segmentation.", ""]
+    for name, command in find_commands().items():
+        lines += textwrap.wrap(command.about, _width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+    lines += ["", "unet-dist COMMAND --help shows its keys. On several processes:", ""]
+    lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
+    return "\n".join(lines)
+
+
+def command_help(command: Command, topic: str | None = None) -> str:
+    """The help of a command.
+
+    Args:
+        topic: None for the keys that matter first, "all" for every key, or one key.
+
+    Raises:
+        ConfigError: no such key.
+    """
+    if topic == "all":
+        return _full(command)
+    if topic is None:
+        return _short(command)
+    key = topic.lstrip("-").replace("-", "_")
+    if key not in command.hints:
+        raise ConfigError(
+            f"Unknown key --{key}. {answer_synonym(key, command.hints) or suggest_key(key, command.hints)}"
+        )
+    return "\n".join(_entry(command, key))
+
+
+def _full(command: Command) -> str:
+    lines = _head(command)
+    for section in command.sections:
+        lines += ["", *textwrap.wrap(f"{section.__doc__}:", _width())]
+        lines += [line for key in hints_of(section) for line in _entry(command, key)]
+    return "\n".join(lines)
+
+
+def _short(command: Command) -> str:
+    first = command.main_keys
+    others = {
+        str(section.__doc__): [key for key in hints_of(section) if key not in first] for section in command.sections
+    }
+    lines = [*_head(command), ""]
+    if any(others.values()):
+        lines += ["The keys that matter first:"]
+    lines += [line for key in first for line in _entry(command, key)]
+    if any(others.values()):
+        lines += ["", "The others (--help KEY explains one, --help all every one):"]
+        for title, keys in others.items():
+            indent = " " * 6
+            if keys:
+                lines += [
+                    f"  {title}",
+                    *textwrap.wrap(", ".join(keys), _width(), initial_indent=indent, subsequent_indent=indent),
+                ]
+    return "\n".join(lines)
+
+
+def _head(command: Command) -> list[str]:
+    about = f"{command.about[0].upper()}{command.about[1:]}."
+    return [f"usage: {command.usage_line}", "", *textwrap.wrap(about, _width())]
+
+
+def _entry(command: Command, key: str) -> list[str]:
+    """A key with what it takes, and its meaning with its default."""
+    text = meaning_of(command, key)
+    default = _default(command, key)
+    if default is not None:  # what none means is in the text
+        text += f" (default: {json.dumps(default).replace(chr(34), '')})"
+    indent = " " * 6
+    lines = textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=indent)
+    return [f"  --{key} {placeholder(command.hints[key])}", *lines]
+
+
+def _default(command: Command, key: str) -> Any:
+    section = next(section for section in command.sections if key in hints_of(section))
+    found = next(f for f in dataclasses.fields(section) if f.name == key)
+    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)

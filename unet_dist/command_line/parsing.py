@@ -1,0 +1,143 @@
+"""Words of the command line: from `CONFIG.yaml --key value ...` to checked values.
+
+Owns the spelling (`-` for `_`, `--key=value`, a bare switch), the file of keys, and the sentence for each word that cannot be
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet_dist.command_line.command import Command
+from unet_dist.command_line.synonyms import answer_synonym
+from unet_dist.config.meanings import meanings_of
+from unet_dist.config.options import ConfigOptions
+from unet_dist.config.rules import hints_of, unmarked
+from unet_dist.config.sections import KEYS, Config
+from unet_dist.config.values import read
+from unet_dist.errors import ConfigError, suggest_key
+from unet_dist.wording import shorten
+
+_SWITCH_WORDS = ("true", "false", "yes", "no")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What the words of a command say.
+
+    Attributes:
+        arguments: what its run gets.
+        config_options: what was asked about the config; the defaults for a command that takes none.
+    """
+
+    arguments: tuple[Any, ...]
+    config_options: ConfigOptions
+
+
+def parse(command: Command, words: Sequence[str]) -> Parsed:
+    """Read the words of a command.
+
+    Raises:
+        ConfigError: an unknown key, a value that its key does not take, or words too many or too few.
+    """
+    positional, options = split(command, words)
+    values: dict[str, Any] = {}
+    if command.takes_config:
+        if len(positional) > 1:
+            raise ConfigError(
+                f"{command.name}: got {len(positional)} words without a key ({' '.join(positional)}), expected one CONFIG.yaml at "
+                "most."
+            )
+        if positional:
+            values = _read_all(command, read_yaml(positional[0], list(KEYS)), is_word=False)
+    elif command.needs is not None and not positional:
+        raise ConfigError(f"{command.name}: got no RUN, expected {command.needs}. Usage: {command.usage_line}")
+    values |= _read_all(command, options, is_word=True)
+    first = (
+        Config.from_flat({key: values[key] for key in values if key in KEYS}) if command.takes_config else positional
+    )
+    own = command.own_options
+    return Parsed((first, _fill(own, values)) if own else (first,), _fill(ConfigOptions, values))
+
+
+def _fill(section: type, values: Mapping[str, Any]) -> Any:
+    return section(**{key: values[key] for key in hints_of(section) if key in values})
+
+
+def _read_all(command: Command, values: Mapping[str, Any], *, is_word: bool) -> dict[str, Any]:
+    hints = command.hints
+    return {
+        key: read(key, hints[key], value, meaning_of(command, key), is_word=is_word) for key, value in values.items()
+    }
+
+
+def meaning_of(command: Command, key: str) -> str:
+    """The string under the field of a key."""
+    return next(meanings_of(section)[key] for section in command.sections if key in hints_of(section))
+
+
+def split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate positional words from `--key value` words; `-` in a key reads as `_`, a bare switch as true."""
+    hints = command.hints
+    switches = {key for key, kind in hints.items() if unmarked(kind) is bool}
+    positional: list[str] = []
+    options: dict[str, str] = {}
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if not word.startswith("--"):
+            if word.startswith("-") and len(word) > 1:
+                raise ConfigError(
+                    f"Unknown option {shorten(word)!r}. Keys start with two dashes; unet-dist COMMAND --help lists them."
+                )
+            positional.append(word)
+            continue
+        key, equals, value = word[2:].partition("=")
+        key = key.replace("-", "_")
+        if key not in hints:
+            raise ConfigError(f"Unknown key --{shorten(key)}. {answer_synonym(key, hints) or suggest_key(key, hints)}")
+        if not equals:
+            has_value = bool(pending) and not pending[0].startswith("--")
+            if key in switches and not (has_value and pending[0].lower() in _SWITCH_WORDS):
+                value = "true"
+            elif has_value:
+                value = pending.pop(0)
+            else:
+                raise ConfigError(f"--{key}: got no value, expected one. ({meaning_of(command, key)})")
+        options[key] = value
+    return positional, options
+
+
+def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Read a file of flat keys.
+
+    Raises:
+        ConfigError: no such file, not a mapping, or a key that is not one of keys (names the nearest).
+    """
+    import yaml
+
+    try:
+        is_file = Path(path).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long a name, a null character, a ~ of nobody
+        is_file = False
+    if not is_file:
+        raise ConfigError(
+            f"Config file: got {shorten(path)!r}, which is not a file; expected a YAML file. Keys start with --."
+        )
+    try:
+        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: other than UTF-8, or a number of 5,000 digits
+        raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: got a {type(values).__name__}, expected lines of `key: value`.")
+    for key in values:
+        if key not in keys:
+            raise ConfigError(f"{path}: unknown key {shorten(repr(key))}. {suggest_key(str(key), keys)}")
+    return values
