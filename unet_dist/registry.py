@@ -37,6 +37,11 @@ class Word:
     name: str
     arguments: Mapping[str, object]
 
+    def __str__(self) -> str:
+        """In the one way of spelling: equal words are equal texts."""
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+        return f"{self.name}({inside})" if inside else self.name
+
 
 def parse_word(key: str, text: str) -> Word:
     """Read NAME or NAME(key=value, ...), with values as Python writes numbers, strings, lists and mappings.
@@ -131,6 +136,12 @@ class Registry(Generic[Part]):
         return call_part(self.key, word, cast(Callable[..., object], self.load(word.name)), given or {})
 
 
+def takes(part: Callable[..., object], name: str) -> bool:
+    """Say whether a function or a class takes an argument of that name."""
+    parameters = inspect.signature(part).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def call_part(key: str, word: Word, part: Callable[..., object], given: Mapping[str, object]) -> object:
     """Call a part with a word's arguments, which go first, and with those of `given` whose names it takes.
 
@@ -142,8 +153,7 @@ def call_part(key: str, word: Word, part: Callable[..., object], given: Mapping[
             f"{key}: {word.name} is a {type(part).__name__}. Expected a function or a class. Change {key}."
         )
     signature = inspect.signature(part)
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    arguments = {name: value for name, value in given.items() if takes_all or name in signature.parameters}
+    arguments = {name: value for name, value in given.items() if takes(part, name)}
     arguments.update(word.arguments)
     try:
         signature.bind(**arguments)

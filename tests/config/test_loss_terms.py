@@ -27,17 +27,29 @@ def test_equal_losses_are_equal_words(said: Any) -> None:
     assert config.replace(seed=1).schedule.loss == config.schedule.loss
 
 
+def test_somebody_elses_loss_is_a_term_with_arguments_and_is_not_imported() -> None:
+    config = Config.from_flat(
+        {"loss": "dice+2 * nobody.losses:tversky( alpha=.3,text='1+1*2')", "class_weights": "median"}
+    )
+    assert config.schedule.loss == "dice + 2*nobody.losses:tversky(alpha=0.3, text='1+1*2')"
+    assert parse_loss(config.schedule.loss) == {"dice": 1.0, "nobody.losses:tversky(alpha=0.3, text='1+1*2')": 2.0}
+    assert config.replace(seed=1).schedule.loss == config.schedule.loss
+    with pytest.raises(ConfigError, match=r"got nobody\.losses:tversky twice"):
+        parse_loss({"nobody.losses:tversky": 1, "nobody.losses:tversky()": 1})
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
         (
             {"loss": "dise"},
-            "loss: got 'dise'. Did you mean \"dice\"? Valid: cross_entropy, dice, focal, lovasz.",
+            "loss: got 'dise'. Did you mean \"dice\"? Valid: cross_entropy, dice, focal, lovasz. Or an import path such as "
+            "my_package.my_module:name. Change loss.",
         ),
         ({"loss": "dice+dice"}, "loss: got dice twice, expected it once, with the sum of its weights."),
         ({"loss": "half*dice"}, "loss: got 'half*dice', expected a number before the *, such as 0.5*dice."),
         ({"loss": {"dice": 0}}, "loss: got the weight 0 for dice, expected a finite number above 0."),
-        ({"loss": {}}, "loss: got no term, expected one at least. Valid: cross_entropy, focal, dice, lovasz."),
+        ({"loss": {}}, "loss: got no term, expected one at least. Valid: cross_entropy, dice, focal, lovasz."),
         (
             {"loss": "dice", "class_weights": "median"},
             "class_weights: got 'median', which has no effect as the loss is dice. Remove class_weights, or name cross_entropy "

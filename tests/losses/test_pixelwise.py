@@ -92,6 +92,12 @@ def test_weights_by_hand() -> None:
     torch.testing.assert_close(weigh_classes("sqrt", histogram, ignore_index=4), median.sqrt())
 
 
+def test_the_median_of_an_even_number_lies_between_the_middle_two() -> None:
+    """Frequencies 0.4, 0.3, 0.2, 0.1: the median is 0.25, where torch.median says 0.2."""
+    weights = weigh_classes("median", [40, 30, 20, 10], ignore_index=None)
+    torch.testing.assert_close(weights, torch.tensor([0.625, 0.25 / 0.3, 1.25, 2.5], dtype=torch.float64))
+
+
 def test_inverse_weights_give_every_class_the_same_say() -> None:
     histogram = [1, 10, 1000]
     weights = weigh_classes("inverse", histogram, ignore_index=None)
@@ -111,7 +117,7 @@ def test_listed_weights_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [CrossEntropy(WEIGHTS), CrossEntropy(label_smoothing=0.1, ignore_index=1), Focal(WEIGHTS, gamma=2.0)]
+    "loss", [CrossEntropy(WEIGHTS), CrossEntropy(label_smoothing=0.1, ignore_index=1), Focal(WEIGHTS, focal_gamma=2.0)]
 )
 @pytest.mark.parametrize("least_of_rows", [1, 16])
 def test_the_memory_format_changes_nothing(

@@ -81,11 +81,11 @@ def plain_mixture(logits: Tensor, labels: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[Any, Any]] = {
     "dice": (Dice(), plain_dice),
-    "focal": (Focal(WEIGHTS, gamma=2.5), plain_focal),
+    "focal": (Focal(WEIGHTS, focal_gamma=2.5), plain_focal),
     "lovasz": (Lovasz(), plain_lovasz),
     "label smoothing": (CrossEntropy(label_smoothing=0.2), plain_smoothed),
     "mixture": (
-        Mixture([(0.7, CrossEntropy(WEIGHTS)), (2.0, Dice()), (0.3, Focal(WEIGHTS, gamma=2.5))]),
+        Mixture([(0.7, CrossEntropy(WEIGHTS)), (2.0, Dice()), (0.3, Focal(WEIGHTS, focal_gamma=2.5))]),
         plain_mixture,
     ),
 }
@@ -175,7 +175,7 @@ def test_border_weights_add_to_the_class_weights(class_weights: Tensor | None) -
 def test_focal_is_finite_where_everything_is_learnt(gamma: float) -> None:
     logits = torch.tensor([[[[200.0]], [[-200.0]]]], requires_grad=True)
     labels = torch.zeros(1, 1, 1, dtype=torch.uint8)
-    (gradient,) = torch.autograd.grad(Focal(gamma=gamma).sums(logits, labels).sum(), logits)
+    (gradient,) = torch.autograd.grad(Focal(focal_gamma=gamma).sums(logits, labels).sum(), logits)
     assert (gradient == 0).all()
 
 

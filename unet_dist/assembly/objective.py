@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
 
-from unet_dist.config.loss_terms import PER_IMAGE, parse_loss
+from unet_dist.config.loss_terms import LOSS_KEYS, LOSSES, idle_key, parse_loss
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.losses.class_weights import weigh_classes
-from unet_dist.losses.mixture import Loss, build_loss
+from unet_dist.losses.contract import Loss
+from unet_dist.losses.mixture import build_loss
+from unet_dist.registry import parse_word, takes
 
 if TYPE_CHECKING:
     from unet_dist.data.batches.borders import BorderWeights
@@ -23,12 +26,29 @@ def refuse_whole_images(loss: str | dict[str, float], setting: str) -> None:
     Raises:
         ConfigError: names the term.
     """
-    whole = [name for name in parse_loss(loss) if name in PER_IMAGE]
+    whole = [term for term in parse_loss(loss) if build_loss({term: 1.0}).sees_whole_images]
     if whole:
         raise ConfigError(
-            f"loss: got {whole[0]}, which sorts the pixels of a whole image and is no sum over tiles, together with {setting}. "
+            f"loss: got {whole[0]}, which sees an image as a whole and is no sum over tiles, together with {setting}. "
             f"Expected whole crops. Take {setting} back, or set --loss cross_entropy+dice, which is exact by tiles."
         )
+
+
+def require_loss(schedule: ScheduleConfig) -> None:
+    """Refuse a loss that cannot be made, and keys that none of its terms takes, before any data is read.
+
+    Raises:
+        ConfigError: names the term, or the key.
+    """
+    terms = parse_loss(schedule.loss)
+    has_borders = any(build_loss({term: 1.0}).takes_borders for term in terms)
+    parts = [LOSSES.load(parse_word("loss", term).name) for term in terms]
+    for field in dataclasses.fields(schedule):
+        key, value = field.name, getattr(schedule, field.name)
+        if key not in LOSS_KEYS or value == field.default:
+            continue
+        if not (has_borders if key == "border_class" else any(takes(part, key) for part in parts)):
+            raise idle_key(key, value, schedule.loss)
 
 
 def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Loss:

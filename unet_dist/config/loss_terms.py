@@ -1,38 +1,50 @@
 """What the loss of a run is made of, in words: its terms and their weights.
 
-Owns reading `cross_entropy + 0.5*dice` or a mapping, and what each term lets the user set. The formulas are in losses/; this
-knows nothing of torch.
+Owns the list of losses, reading `cross_entropy + 0.5*dice` or a mapping, and what each of ours lets the user set. The formulas are
+in losses/; this knows nothing of torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from unet_dist.errors import ConfigError, suggest
+from unet_dist.errors import ConfigError
+from unet_dist.registry import Registry, parse_word
 
-LOSSES = ("cross_entropy", "focal", "dice", "lovasz")
-PIXELWISE = ("cross_entropy", "focal")
-"""The terms that add one number a pixel: classes and pixels may weigh more or less in them."""
-PER_IMAGE = ("lovasz",)
-"""The terms that see an image as a whole: it cannot be cut into tiles."""
+# A loss: where it is, and the keys that it takes. tests/losses/test_registry.py holds them against the constructors.
+_OWN: dict[str, tuple[str, frozenset[str]]] = {
+    "cross_entropy": (
+        "unet_dist.losses.pixelwise:CrossEntropy",
+        frozenset({"label_smoothing", "class_weights", "border_class"}),
+    ),
+    "focal": ("unet_dist.losses.pixelwise:Focal", frozenset({"focal_gamma", "class_weights", "border_class"})),
+    "dice": ("unet_dist.losses.dice:Dice", frozenset()),
+    "lovasz": ("unet_dist.losses.lovasz:Lovasz", frozenset()),
+}
+LOSSES: Registry[Callable[..., object]] = Registry(
+    "loss", "unet_dist.losses", {name: path for name, (path, _) in _OWN.items()}
+)
+LOSS_KEYS = ("label_smoothing", "focal_gamma", "class_weights", "border_class")
+"""Keys that have an effect where a term of the loss takes them."""
 
 
 def parse_loss(loss: str | Mapping[str, float]) -> dict[str, float]:
-    """Read the terms of a loss and their weights.
+    """Read the terms of a loss and their weights. Nothing is imported.
 
-    >>> parse_loss("cross_entropy + 0.5*dice")
-    {'cross_entropy': 1.0, 'dice': 0.5}
+    >>> parse_loss("cross_entropy + 0.5*my_package.losses:tversky(alpha=0.3)")
+    {'cross_entropy': 1.0, 'my_package.losses:tversky(alpha=0.3)': 0.5}
 
     Raises:
         ConfigError: an unknown term (names the nearest), one named twice, or a weight that is no number above 0.
     """
-    pairs = list(loss.items()) if isinstance(loss, Mapping) else [_parse_term(word) for word in loss.split("+")]
+    pairs = list(loss.items()) if isinstance(loss, Mapping) else [_parse_term(word) for word in _split(loss)]
     terms: dict[str, float] = {}
-    for name, weight in pairs:
-        if name not in LOSSES:
-            raise ConfigError(f"loss: got {name!r}. {suggest(str(name), LOSSES)}")
+    for text, weight in pairs:
+        word = parse_word("loss", str(text))
+        LOSSES.find(word.name)
+        name = str(word)
         if name in terms:
             raise ConfigError(f"loss: got {name} twice, expected it once, with the sum of its weights.")
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
@@ -40,16 +52,21 @@ def parse_loss(loss: str | Mapping[str, float]) -> dict[str, float]:
             raise ConfigError(f"loss: got the weight {weight!r} for {name}, expected a finite number above 0.")
         terms[name] = float(weight)
     if not terms:
-        raise ConfigError(f"loss: got no term, expected one at least. Valid: {', '.join(LOSSES)}.")
+        raise ConfigError(f"loss: got no term, expected one at least. Valid: {', '.join(LOSSES.names())}.")
     return terms
 
 
-def _parse_term(word: str) -> tuple[str, float]:
-    factor, star, name = word.rpartition("*")
-    if not star:
-        return name.strip(), 1.0
+def _split(loss: str) -> list[str]:
+    """The terms of a sum; a + in brackets is an argument's."""
+    return re.split(r"\+(?![^(]*\))", loss)
+
+
+def _parse_term(text: str) -> tuple[str, float]:
+    factor, star, name = text.partition("*")
+    if not star or "(" in factor:
+        return text.strip(), 1.0
     if not re.fullmatch(r"\s*\d*\.?\d+(e-?\d+)?\s*", factor):
-        raise ConfigError(f"loss: got {word.strip()!r}, expected a number before the *, such as 0.5*dice.")
+        raise ConfigError(f"loss: got {text.strip()!r}, expected a number before the *, such as 0.5*dice.")
     return name.strip(), float(factor)
 
 
@@ -59,7 +76,7 @@ def spell_loss(terms: Mapping[str, float]) -> str:
 
 
 def check_loss_settings(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse settings that the terms of a loss have no use for.
+    """Refuse settings that the terms of a loss have no use for. What somebody else's loss takes is known once it is built.
 
     Args:
         values: flat keys of a config.
@@ -68,21 +85,21 @@ def check_loss_settings(values: Mapping[str, Any], defaults: Mapping[str, Any]) 
     Raises:
         ConfigError: a setting that would have no effect; names it.
     """
-    terms = parse_loss(values["loss"])
-    needs = {
-        "label_smoothing": ("cross_entropy",),
-        "focal_gamma": ("focal",),
-        "class_weights": PIXELWISE,
-        "border_class": PIXELWISE,
-    }
-    for key, owners in needs.items():
-        if values[key] != defaults[key] and not any(name in terms for name in owners):
-            raise ConfigError(
-                f"{key}: got {values[key]!r}, which has no effect as the loss is {values['loss']}. Remove {key}, or name "
-                f"{' or '.join(owners)} in --loss."
-            )
+    names = [parse_word("loss", term).name for term in parse_loss(values["loss"])]
+    for key in LOSS_KEYS:
+        is_taken = any(not LOSSES.is_own(name) or key in _OWN[name][1] for name in names)
+        if values[key] != defaults[key] and not is_taken:
+            raise idle_key(key, values[key], values["loss"])
     for key in ("border_weight", "border_sigma_px"):
         if values[key] != defaults[key] and values["border_class"] is None:
             raise ConfigError(
                 f"{key}: got {values[key]!r}, which has no effect without border_class. Remove {key}, or set --border_class."
             )
+
+
+def idle_key(key: str, value: object, loss: object) -> ConfigError:
+    """The refusal of a key that no term of the loss takes."""
+    owners = " or ".join(name for name, (_, keys) in _OWN.items() if key in keys)
+    return ConfigError(
+        f"{key}: got {value!r}, which has no effect as the loss is {loss}. Remove {key}, or name {owners} in --loss."
+    )

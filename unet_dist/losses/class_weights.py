@@ -44,7 +44,8 @@ def weigh_classes(
     if ignore_index is not None and ignore_index < len(counts):
         occurs[ignore_index] = False
     frequencies = counts[occurs] / counts[occurs].sum()
-    typical = frequencies.mean() if rule == "inverse" else frequencies.median()
+    # Of an even number quantile takes the mean of the middle two, torch.median the lower.
+    typical = frequencies.mean() if rule == "inverse" or not len(frequencies) else frequencies.quantile(0.5)
     weights = torch.zeros_like(counts)
     weights[occurs] = typical / frequencies
     if rule == "sqrt":

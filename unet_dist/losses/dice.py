@@ -27,6 +27,8 @@ class Dice:
     """
 
     has_statistics = True
+    sees_whole_images = False
+    takes_borders = False
 
     def divisor(self, counts: LabelCounts) -> Tensor:
         """What labels add to the divisor: their valid pixels, float64 scalar."""

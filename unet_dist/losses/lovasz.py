@@ -19,6 +19,8 @@ class Lovasz(OnePass):
     Source: Berman, Triki and Blaschko 2018 (arXiv 1705.08790), equation 9 and algorithm 1, per image, classes present.
     """
 
+    sees_whole_images = True
+
     def divisor(self, counts: LabelCounts) -> Tensor:
         """What labels add to the divisor: the images with a valid pixel, float64 scalar."""
         return torch.tensor(counts.windows, dtype=torch.float64)

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from unet_dist.config.loss_terms import LOSSES
 from unet_dist.data.batches.label_counts import LabelCounts
-from unet_dist.losses.dice import Dice
-from unet_dist.losses.lovasz import Lovasz
-from unet_dist.losses.pixelwise import CrossEntropy, Focal
-from unet_dist.tiling.gradient import SummedLoss
+from unet_dist.errors import ConfigError
+from unet_dist.losses.contract import Loss
 
-
-class Loss(SummedLoss, Protocol):
-    """A sum over the global batch, over a divisor that its labels alone decide."""
-
-    def divisor(self, counts: LabelCounts) -> Tensor:
-        """What labels add to the divisor: () float64 on the host, or (T,) for T terms."""
+_STATED = ("has_statistics", "sees_whole_images", "takes_borders", "divisor", "statistics", "sums")
 
 
 class Mixture:
@@ -29,9 +22,11 @@ class Mixture:
         terms: weight and loss of each of the T terms.
     """
 
-    def __init__(self, terms: Sequence[tuple[float, Any]]) -> None:
+    def __init__(self, terms: Sequence[tuple[float, Loss]]) -> None:
         self.terms = list(terms)
         self.has_statistics = any(loss.has_statistics for _, loss in terms)
+        self.sees_whole_images = any(loss.sees_whole_images for _, loss in terms)
+        self.takes_borders = any(loss.takes_borders for _, loss in terms)
 
     def divisor(self, counts: LabelCounts) -> Tensor:
         """What labels add to the divisor of each term: (T,) float64."""
@@ -65,20 +60,31 @@ def build_loss(
     """Build the loss of a run.
 
     Args:
-        terms: weight of each term by its name, as parse_loss gives them.
+        terms: weight of each term by its word, as parse_loss gives them.
         class_weights: (K,), on the device; for cross-entropy and focal.
         ignore_index: the ignored class, if any.
+
+    Raises:
+        ConfigError: a term that is no loss, or does not take its arguments; a setting that no term takes.
     """
-    known = {
-        "cross_entropy": lambda: CrossEntropy(
-            class_weights, label_smoothing=label_smoothing, ignore_index=ignore_index
-        ),
-        "focal": lambda: Focal(class_weights, gamma=focal_gamma),
-        "dice": Dice,
-        "lovasz": Lovasz,
+    given = {
+        "class_weights": class_weights,
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "focal_gamma": focal_gamma,
     }
-    built: list[tuple[float, Any]] = [(weight, known[name]()) for name, weight in terms.items()]
+    built = [(weight, _build(term, given)) for term, weight in terms.items()]
     if len(built) == 1 and built[0][0] == 1:
-        loss: Loss = built[0][1]
-        return loss
+        return built[0][1]
     return Mixture(built)
+
+
+def _build(term: str, given: Mapping[str, object]) -> Loss:
+    loss = LOSSES.build(term, given)
+    if not isinstance(loss, Loss):
+        lacks = [name for name in _STATED if not hasattr(loss, name)]
+        raise ConfigError(
+            f"loss: {term} is a {type(loss).__name__} without {', '.join(lacks)}. Expected a loss as unet_dist.losses.contract "
+            "describes it: inherit from unet_dist.losses.one_pass.OnePass."
+        )
+    return loss

@@ -32,6 +32,8 @@ class CrossEntropy(OnePass):
         ignore_index: the ignored class, if any.
     """
 
+    takes_borders = True
+
     def __init__(
         self,
         class_weights: Tensor | None = None,
@@ -108,12 +110,12 @@ class Focal(CrossEntropy):
     Source: Lin et al. 2017 (arXiv 1708.02002), equation 5; the class weights are its alpha. It divides as cross-entropy does.
 
     Args:
-        gamma: 0 or more; 0 is cross-entropy.
+        focal_gamma: the exponent, 0 or more; 0 is cross-entropy.
     """
 
-    def __init__(self, class_weights: Tensor | None = None, *, gamma: float = 2.0) -> None:
+    def __init__(self, class_weights: Tensor | None = None, *, focal_gamma: float = 2.0) -> None:
         super().__init__(class_weights)
-        self.gamma = gamma
+        self.gamma = focal_gamma
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As in cross-entropy."""

@@ -22,7 +22,7 @@ from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import read_ahead
 from unet_dist.data.batches.shares import RunShares, StepShare
 from unet_dist.errors import UnetDistError
-from unet_dist.losses.mixture import Loss
+from unet_dist.losses.contract import Loss
 from unet_dist.machine.compiling import uncompiled
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.metrics.confusion import Scores
