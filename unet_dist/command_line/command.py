@@ -35,6 +35,7 @@ class Command:
         takes_config: it takes [CONFIG.yaml] and the keys of a config; run gets the Config first. Others get the words.
         options: "module:Class" of its own keys below unet_dist, a dataclass that imports nothing heavy; run gets one last.
         begins: "module:function" of what may begin while the command is imported; gets the Config and the environment.
+        word_choices: the words that it takes without a key, where they can be listed.
         name: the name of its file.
     """
 
@@ -45,6 +46,7 @@ class Command:
     takes_config: bool = False
     options: str | None = None
     begins: str | None = None
+    word_choices: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
 
     @property

@@ -59,7 +59,7 @@ def _short(command: Command) -> str:
     others = {
         str(section.__doc__): [key for key in hints_of(section) if key not in first] for section in command.sections
     }
-    lines = [*_head(command), ""]
+    lines = [*_head(command), ""] if command.hints else _head(command)
     if any(others.values()):
         lines += ["The keys that matter first:"]
     lines += [line for key in first for line in _entry(command, key)]

@@ -54,7 +54,8 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
         if positional:
             values = _read_all(command, read_yaml(positional[0], list(KEYS)), is_word=False)
     elif command.needs is not None and not positional:
-        raise ConfigError(f"{command.name}: got no RUN, expected {command.needs}. Usage: {command.usage_line}")
+        missing = command.usage.split()[0]
+        raise ConfigError(f"{command.name}: got no {missing}, expected {command.needs}. Usage: {command.usage_line}")
     values |= _read_all(command, options, is_word=True)
     first = (
         Config.from_flat({key: values[key] for key in values if key in KEYS}) if command.takes_config else positional

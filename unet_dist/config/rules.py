@@ -167,7 +167,7 @@ def spelt_out(kind: Any, value: Any) -> Any:
     for mark in marks(kind):
         if isinstance(mark, Also) and type(value) is type(mark.spelling) and value == mark.spelling:
             return mark.means
-    if PATH in marks(kind):
+    if is_path(kind):
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(value, str):
             value = os.path.expanduser(os.path.expandvars(value))
@@ -250,6 +250,19 @@ def unmarked(kind: Any) -> Any:
 
     Field.__annotations__["value"] = kind
     return get_type_hints(Field)["value"]
+
+
+def choices(kind: Any) -> list[str]:
+    """The words that a type is made of; of a type that takes others too, those that can be listed."""
+    found: list[str] = []
+    for one in map(bare, alternatives(kind)):
+        found += get_args(one) if get_origin(one) is Literal else ["true", "false"] if one is bool else []
+    return found
+
+
+def is_path(kind: Any) -> bool:
+    """Whether a field holds a path, or what may be one."""
+    return PATH in marks(kind)
 
 
 def placeholder(kind: Any) -> str:
