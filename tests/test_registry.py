@@ -97,7 +97,7 @@ def test_the_folder_it_is_started_in_counts_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "word", "sentence"),
     [
-        ("", "sqare", r"shape: got 'sqare'.*Valid: path, round.*my_package\.my_module:name"),
+        ("", "sqare", r"shape: got 'sqare', expected one that exists, or .* my_package\.my_module:name\. Valid: path, round\."),
         ("", "no_such_package.a:b", r"there is no package no_such_package.*start in the folder"),
         ("", "their_shapes.sub:b", r"their_shapes.sub:b cannot be imported: the package their_shapes has no module"),
         ("square = 4", "their_shapes:sqare", r"there is no sqare in their_shapes\. Did you mean \"square\"\?"),

@@ -110,9 +110,19 @@ class Registry(Generic[Part]):
         if is_import_path(name):
             return name
         raise ConfigError(
-            f"{self.key}: got {name!r}. {suggest(name, self.names())} Or an import path such as my_package.my_module:name. "
-            f"Change {self.key}."
+            f"{self.key}: got {name!r}, expected one that exists, or an import path such as my_package.my_module:name. "
+            f"{suggest(name, self.names())} Change {self.key} in the config or --{self.key}."
         )
+
+    def spell(self, text: str) -> str:
+        """Check the name in NAME(key=value, ...), without importing it, and write the word in the one way of spelling.
+
+        Raises:
+            ConfigError: no such part.
+        """
+        word = parse_word(self.key, text)
+        self.find(word.name)
+        return str(word)
 
     def is_own(self, name: str) -> bool:
         """Say whether a name stands for a part of this package, so that using it imports nobody else's code."""

@@ -43,8 +43,8 @@ def test_somebody_elses_loss_is_a_term_with_arguments_and_is_not_imported() -> N
     [
         (
             {"loss": "dise"},
-            "loss: got 'dise'. Did you mean \"dice\"? Valid: cross_entropy, dice, focal, lovasz. Or an import path such as "
-            "my_package.my_module:name. Change loss.",
+            "loss: got 'dise', expected one that exists, or an import path such as my_package.my_module:name. "
+            'Did you mean "dice"? Valid: cross_entropy, dice, focal, lovasz. Change loss in the config or --loss.',
         ),
         ({"loss": "dice+dice"}, "loss: got dice twice, expected it once, with the sum of its weights."),
         ({"loss": "half*dice"}, "loss: got 'half*dice', expected a number before the *, such as 0.5*dice."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from unet_dist.assembly.objective import require_course
 from unet_dist.config.sections import ScheduleConfig
+from unet_dist.errors import ConfigError
 from unet_dist.training.optimizer import BETAS, build_optimizer, course, set_step
 
 
@@ -154,3 +158,33 @@ def test_found_inf_leaves_weights_and_moments_alone(dtype: torch.dtype) -> None:
     step(2, 0.0)
     assert all(torch.isfinite(value).all() for value in state())
     assert not any(torch.equal(now, then) for now, then in zip(state(), before, strict=True))
+
+
+THEIRS = """
+def steps(learning_rate, total_steps, every=10):
+    "The peak, halved again and again."
+    return lambda step: (learning_rate * 0.5 ** ((step - 1) // every), 0.9)
+
+def text(learning_rate):
+    return lambda step: "fast"
+"""
+
+
+def test_a_course_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_courses.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "their_courses"})
+    word = "their_courses:steps(every=2)"
+    require_course(ScheduleConfig(schedule=word))
+    rates, momenta = courses(schedule=word, total_steps=5, learning_rate=4.0)
+    assert (rates, momenta) == ([4.0, 4.0, 2.0, 2.0, 1.0], [0.9] * 5)
+    with pytest.raises(
+        ConfigError, match=r"warmup_fraction: got 0\.5, which has no effect as the schedule is their_courses"
+    ):
+        require_course(ScheduleConfig(schedule=word, warmup_fraction=0.5))
+    with pytest.raises(
+        ConfigError, match=r"schedule: their_courses:text gave 'fast' for step 1\. Expected the learning rate"
+    ):
+        require_course(ScheduleConfig(schedule="their_courses:text"))
+    with pytest.raises(ConfigError, match=r"schedule: got 'onecicle', expected one that.* Did you mean \"onecycle\"\?"):
+        ScheduleConfig(schedule="onecicle")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import LOSS_KEYS, LOSSES, idle_key, parse_loss
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.data.decoded.cache import Cache
@@ -15,6 +16,7 @@ from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.contract import Loss
 from unet_dist.losses.mixture import build_loss
 from unet_dist.registry import parse_word, takes
+from unet_dist.training.optimizer import course
 
 if TYPE_CHECKING:
     from unet_dist.data.batches.borders import BorderWeights
@@ -49,6 +51,33 @@ def require_loss(schedule: ScheduleConfig) -> None:
             continue
         if not (has_borders if key == "border_class" else any(takes(part, key) for part in parts)):
             raise idle_key(key, value, schedule.loss)
+
+
+def require_course(schedule: ScheduleConfig) -> None:
+    """Refuse a course that cannot be made, or is none, before any data is read.
+
+    Raises:
+        ConfigError: names it.
+    """
+    course_ = course(schedule)
+    for step in (1, schedule.total_steps):
+        got: object = course_(step)
+        if not (
+            isinstance(got, tuple)
+            and len(got) == 2
+            and all(isinstance(x, float) and 0 <= x < float("inf") for x in got)
+        ):
+            raise ConfigError(
+                f"schedule: {schedule.schedule} gave {got!r} for step {step}. Expected the learning rate and beta1, two "
+                "finite numbers of 0 or more. Change schedule."
+            )
+    default = next(f.default for f in dataclasses.fields(schedule) if f.name == "warmup_fraction")
+    part = COURSES.load(parse_word("schedule", schedule.schedule).name)
+    if schedule.warmup_fraction != default and not takes(part, "warmup_fraction"):
+        raise ConfigError(
+            f"warmup_fraction: got {schedule.warmup_fraction}, which has no effect as the schedule is {schedule.schedule}. Remove "
+            "warmup_fraction."
+        )
 
 
 def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Loss:

@@ -17,7 +17,7 @@ import torch
 
 from unet_dist.assembly.inference import choose_inference
 from unet_dist.assembly.network import build_skeleton
-from unet_dist.assembly.objective import border_weights_of, loss_of, refuse_whole_images, require_loss
+from unet_dist.assembly.objective import border_weights_of, loss_of, refuse_whole_images, require_course, require_loss
 from unet_dist.assembly.sizes import plan_crops, resolve_input_size, resolve_tile_size
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.sections import Config
@@ -75,6 +75,7 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
     accumulation = launcher_accumulation(os.environ, config.schedule.gradient_accumulation_steps)
     config = config.replace(gradient_accumulation_steps=accumulation)
     require_loss(config.schedule)
+    require_course(config.schedule)
     skeleton = build_skeleton(config)
     side = resolve_input_size(config.schedule.input_size, skeleton, teller)
     planner = plan_crops(config, skeleton, side)

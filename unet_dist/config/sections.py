@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.quantities import EXPECTED_SHAPE, parse_shape
 from unet_dist.config.rules import (
@@ -146,8 +147,10 @@ class ScheduleConfig(Section):
     """Optimizer steps between two validations; the last step is always validated."""
     learning_rate: Main[Positive] = 5e-4
     """Peak learning rate, above 0."""
-    schedule: Literal["onecycle", "constant", "cosine", "poly"] = "onecycle"
-    """Course of the learning rate; all but onecycle start with a linear warm-up."""
+    schedule: Annotated[str, Reads(str, "a word", shown="onecycle|constant|cosine|poly|PACKAGE.MODULE:NAME")] = (
+        "onecycle"
+    )
+    """Course of the learning rate; of ours all but onecycle start with a linear warm-up."""
     warmup_fraction: Fraction = 0.3
     """Share of the steps in which the learning rate rises, 0 to below 1."""
     weight_decay: NotNegative = 0.01
@@ -183,6 +186,7 @@ class ScheduleConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "loss", spell_loss(parse_loss(self.loss)))
+        object.__setattr__(self, "schedule", COURSES.spell(self.schedule))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,22 @@
 """The optimizer and the course of its learning rate.
 
-Owns AdamW's parameter groups and the schedules. A schedule is a pure function of the step: nothing to save, nothing that
-advances once too often on several processes.
+Owns AdamW's parameter groups, and what of a run's config makes its course. The courses are in courses.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import nn
 
+from unet_dist.config.courses import COURSES
 from unet_dist.config.sections import ScheduleConfig
+from unet_dist.training.courses import BETA1, Course
 
-# torch's OneCycleLR defaults: start = peak / 25, end = start / 1e4, beta1 runs from 0.95 to 0.85 and back.
-START_DIVISOR, END_DIVISOR = 25.0, 1e4
-LOW_MOMENTUM, HIGH_MOMENTUM = 0.85, 0.95
-BETAS = (0.9, 0.999)
-POLY_POWER = 0.9  # Chen et al. 2017 (DeepLab, arXiv 1606.00915), section 4.1
+BETAS = (BETA1, 0.999)
 
 
 def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
@@ -49,29 +47,11 @@ def set_step(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: i
 
 def course(schedule: ScheduleConfig, start: int = 0) -> Callable[[int], tuple[float, float]]:
     """The schedule as a function: step (start + 1 to total_steps) -> (learning rate, beta1)."""
-    peak, total, rise = schedule.learning_rate, schedule.total_steps - start, schedule.warmup_fraction
-
-    def onecycle(step: int) -> tuple[float, float]:
-        """Smith and Topin 2018 (arXiv 1708.07120), with cosine phases as torch.optim.lr_scheduler.OneCycleLR."""
-        low = peak / START_DIVISOR
-        turn, last = rise * total - 1, total - 1
-        at = step - 1
-        if at <= turn and turn > 0:
-            return _cosine(low, peak, at / turn), _cosine(HIGH_MOMENTUM, LOW_MOMENTUM, at / turn)
-        share = (at - turn) / (last - turn) if last > turn else 1.0
-        return _cosine(peak, low / END_DIVISOR, share), _cosine(LOW_MOMENTUM, HIGH_MOMENTUM, share)
-
-    def warmed(step: int) -> tuple[float, float]:
-        warmup = round(rise * total)
-        if step <= warmup:
-            return peak * step / warmup, BETAS[0]
-        left = 1 - (step - 1 - warmup) / max(1, total - warmup)
-        decay = {"constant": 1.0, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "poly": left**POLY_POWER}
-        return peak * decay[schedule.schedule], BETAS[0]
-
-    chosen = onecycle if schedule.schedule == "onecycle" else warmed
+    chosen = _course(schedule.schedule, schedule.learning_rate, schedule.total_steps - start, schedule.warmup_fraction)
     return lambda step: chosen(step - start)
 
 
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+@lru_cache(maxsize=8)
+def _course(word: str, learning_rate: float, total_steps: int, warmup_fraction: float) -> Course:
+    given = {"learning_rate": learning_rate, "total_steps": total_steps, "warmup_fraction": warmup_fraction}
+    return cast(Course, COURSES.build(word, given))
