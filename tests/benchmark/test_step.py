@@ -13,7 +13,8 @@ from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.setting import Setting
 from unet_dist.benchmark.step import pixels_of, read_seconds, run_loop, windows_of
 from unet_dist.benchmark.subject import Limits
-from unet_dist.training.trainer import Progress, Trainer
+from unet_dist.training.parts import Progress
+from unet_dist.training.trainer import Trainer
 
 Build = Callable[..., Setting]
 

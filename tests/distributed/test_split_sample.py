@@ -27,7 +27,8 @@ from unet_dist.processes.group import open_processes
 from unet_dist.processes.stopping import NO_WISH
 from unet_dist.terminal import Teller
 from unet_dist.training.optimizer import build_optimizer
-from unet_dist.training.trainer import Parts, Progress, Trainer
+from unet_dist.training.parts import Parts, Progress
+from unet_dist.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

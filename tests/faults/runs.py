@@ -54,7 +54,7 @@ def before_step(patch: pytest.MonkeyPatch, step: int, happens: Callable[[], obje
 
     def watched(trainer: Trainer, *share: Any) -> Any:
         if trainer.progress.step + 1 == step:
-            trainer._writer.wait()  # what is being written stands
+            trainer.boundary.writer.wait()  # what is being written stands
             happens()
         return make(trainer, *share)
 

@@ -22,7 +22,7 @@ from unet_dist.cli import parse
 from unet_dist.models.unet import UNet
 from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors
 from unet_dist.training.optimizer import build_optimizer
-from unet_dist.training.trainer import Progress
+from unet_dist.training.parts import Progress
 
 
 def main() -> None:

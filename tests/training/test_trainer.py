@@ -25,15 +25,10 @@ from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.stopping import NO_WISH
 from unet_dist.terminal import Teller
 from unet_dist.training.averaging import MOMENT
+from unet_dist.training.finite import MAX_OVERFLOWS_IN_A_ROW, DivergedError
 from unet_dist.training.optimizer import build_optimizer
-from unet_dist.training.trainer import (
-    MAX_OVERFLOWS_IN_A_ROW,
-    DivergedError,
-    Parts,
-    Progress,
-    StepTooLargeError,
-    Trainer,
-)
+from unet_dist.training.parts import Parts, Progress
+from unet_dist.training.trainer import StepTooLargeError, Trainer
 
 FITS, OVERFLOWS = 2.0**16, 2.0**127
 WISH: Any = SimpleNamespace(now=lambda: NO_WISH)
@@ -116,7 +111,7 @@ def test_overflow_leaves_everything_as_it_was(processes: Processes, tmp_path: Pa
     assert_same(state_of(trainer), before)
     assert scaler.get_scale() == OVERFLOWS / 2
     assert trainer.progress.step == 2, "a step of the run all the same: its batch is not drawn again"
-    trainer._check_finite()  # no divergence
+    trainer.boundary.check_finite()  # no divergence
     scaler.update(FITS)
     step(trainer)
     changed = state_of(trainer)
@@ -126,8 +121,8 @@ def test_overflow_leaves_everything_as_it_was(processes: Processes, tmp_path: Pa
 def test_scale_goes_on_where_it_stood(processes: Processes, tmp_path: Path) -> None:
     trainer = trainer_of(processes, tmp_path, OVERFLOWS)
     step(trainer)
-    trainer._save()
-    trainer._writer.close()
+    trainer.boundary.save()
+    trainer.boundary.writer.close()
     assert trainer.progress.overflows == 1
     resumed = trainer_of(processes, tmp_path, FITS, trainer.progress)
     scaler = resumed.parts.processes.accelerator.scaler
@@ -140,11 +135,11 @@ def test_overflows_without_end_are_a_divergence(processes: Processes, tmp_path: 
     scaler = trainer.parts.processes.accelerator.scaler
     assert scaler is not None
     for _ in range(MAX_OVERFLOWS_IN_A_ROW):
-        trainer._check_finite()
+        trainer.boundary.check_finite()
         step(trainer)
         scaler.update(OVERFLOWS)
     with pytest.raises(DivergedError, match=rf"Step {MAX_OVERFLOWS_IN_A_ROW} is not finite: the gradient, though"):
-        trainer._check_finite()
+        trainer.boundary.check_finite()
 
 
 def test_memory_that_runs_out_is_a_sentence(processes: Processes, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from unet_dist.runs.checkpoint import (
 )
 from unet_dist.storage.files import recover_folder
 from unet_dist.terminal import Teller
-from unet_dist.training.trainer import Progress
+from unet_dist.training.parts import Progress
 
 WHERE_KEYS = ("data_path", "revision", "image_column", "label_column")
 """Keys that say where data lie: where what is read there is known to be the same, they may differ."""

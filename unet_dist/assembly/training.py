@@ -35,7 +35,7 @@ from unet_dist.processes.launcher import launcher_accumulation
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.gradient import require_separable
-from unet_dist.training.trainer import Parts
+from unet_dist.training.parts import Parts
 
 
 @dataclass(frozen=True)

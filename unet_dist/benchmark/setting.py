@@ -34,7 +34,7 @@ from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
 from unet_dist.tiling.gradient import WindowGradient
 from unet_dist.training.optimizer import build_optimizer
-from unet_dist.training.trainer import Parts
+from unet_dist.training.parts import Parts
 
 _PREDICTED_PX, _MOST_IMAGES = 1080 * 1920, 8
 """Pixels that a process predicts, in whole images, and how many of them at most: one of 1080x1920, or 8 of 360x480."""

@@ -23,7 +23,8 @@ from unet_dist.data.batches.shares import StepShare, WindowBatch
 from unet_dist.processes.stopping import NO_WISH
 from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.terminal import Teller
-from unet_dist.training.trainer import Parts, Progress, Trainer
+from unet_dist.training.parts import Parts, Progress
+from unet_dist.training.trainer import Trainer
 
 # Further than any measurement goes: no validation, no checkpoint, and a learning rate that stays small.
 ENDLESS_STEPS = 10**9

@@ -20,7 +20,7 @@ from unet_dist.benchmark.ceilings import compute_dtype, measure_ceilings
 from unet_dist.benchmark.inference import Prediction
 from unet_dist.benchmark.step import BareStep, read_seconds, run_loop
 from unet_dist.benchmark.timing import affordable
-from unet_dist.training.trainer import Parts
+from unet_dist.training.parts import Parts
 
 Round = dict[str, float]
 """What was measured in one round, by its name: FLOPS, BYTES, STEP, LOOP, WAIT, READ, PREDICT, PREDICT_BARE."""

@@ -39,7 +39,8 @@ from unet_dist.storage.files import write_whole
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller, duration
 from unet_dist.training.optimizer import build_optimizer
-from unet_dist.training.trainer import Parts, Progress, Trainer
+from unet_dist.training.parts import Parts, Progress
+from unet_dist.training.trainer import Trainer
 
 COMMAND = Command(
     about="train a network; resumes by itself when its output folder holds an unfinished run",

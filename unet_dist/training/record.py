@@ -1,0 +1,94 @@
+"""The record of a run: the mean loss since the last record, its pace, and where both are written.
+
+Owns metrics.jsonl and the trackers of a run under way. Must not know how a loss or a score is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unet_dist.runs.metrics_log import MetricsLog
+from unet_dist.terminal import ProgressBar, duration
+from unet_dist.training.pace import Clock
+from unet_dist.training.parts import Parts, Progress
+
+
+class Record:
+    """Writes down what a run does.
+
+    Args:
+        parts: what the run is made of.
+        progress: where it stands.
+        clock: of its loop.
+    """
+
+    def __init__(self, parts: Parts, progress: Progress, clock: Clock) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._clock = clock
+        self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.processes.device)
+
+    def add(self, loss: Tensor) -> None:
+        """Take the loss of a step in, () on the device."""
+        self._loss_sum += loss
+
+    def steps(self, grad_norm: Tensor, bar: ProgressBar) -> None:
+        """Record the mean loss since the last record; here the host waits for the device."""
+        parts, progress, processes = self._parts, self._progress, self._parts.processes
+        summed = processes.sum_(self._loss_sum.clone())
+        steps, seconds, waited = self._clock.lap(progress.step)
+        record = {
+            "step": progress.step,
+            "split": "train",
+            "loss": summed.item() / max(1, steps),
+            "learning_rate": parts.optimizer.param_groups[0]["lr"],
+            "grad_norm": grad_norm.item(),
+            "images_per_s": steps * parts.config.schedule.batch_size / seconds,
+            "data_wait": waited / seconds,
+            "memory_bytes": _memory_bytes(processes.device),
+        }
+        self._loss_sum.zero_()
+        self.write(record)
+        self._clock.detail = (
+            f"loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  {record['images_per_s']:.1f} images/s  "
+            f"data wait {record['data_wait']:.0%}  {record['memory_bytes'] / 2**30:.1f} GiB"
+        )
+        left = (parts.config.schedule.total_steps - progress.step) * seconds / max(1, steps)
+        bar.tell(f"{self._clock.detail}  {duration(left)} left")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one object to metrics.jsonl, and its numbers to the trackers."""
+        if self._parts.processes.is_main:
+            self._metrics.append(record)
+        numbers = {f"{record['split']}/{k}": v for k, v in record.items() if isinstance(v, float)}
+        self._parts.processes.accelerator.log(numbers, step=record["step"])
+
+
+def read_later(tensor: Tensor) -> Callable[[], list[float]]:
+    """Start a copy to the host; the returned function waits for it and gives the values."""
+    if tensor.device.type != "cuda":
+        return tensor.tolist
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+
+    def read() -> list[float]:
+        event.synchronize()
+        return list(host.tolist())
+
+    return read
+
+
+def _memory_bytes(device: torch.device) -> float:
+    """Peak memory on a GPU, else the resident memory of the process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
