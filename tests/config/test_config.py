@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,3 +299,13 @@ def test_accumulation_has_no_meaning_where_samples_are_split() -> None:
         ConfigError, match=r"^gradient_accumulation_steps: got 2, which has no effect .* --micro_batch_size"
     ):
         cut_batch(ScheduleConfig(split_sample=True, gradient_accumulation_steps=2), 3)
+
+
+def test_keys_of_the_command_line_make_a_config(tmp_path: Path) -> None:
+    """model and schedule are keys and sections: as a key each means what it means on the command line."""
+    config = Config(model="segformer:b0", schedule="poly", data_path=tmp_path, total_steps=7)
+    assert (config.model.model, config.schedule.schedule, config.schedule.total_steps) == ("segformer:b0", "poly", 7)
+    assert config.data.data_path == str(tmp_path)
+    assert config == Config.from_flat(config.flat())
+    with pytest.raises(ConfigError, match=r"Unknown key .total_step.\. Did you mean .total_steps."):
+        Config(total_step=7)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -240,20 +241,20 @@ class RunConfig(Section):
     """Seconds after which a process that waits for another ends the run."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False)
 class Config:
-    """A training run, resolved and checked."""
+    """A training run, resolved and checked. Takes the keys of the command line.
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    >>> Config(data_path="pairs", total_steps=500).schedule.total_steps
+    500
+    """
 
-    def __post_init__(self) -> None:
-        check(self)
+    model: ModelConfig
+    data: DataConfig
+    schedule: ScheduleConfig
+    run: RunConfig
 
-    @classmethod
-    def from_flat(cls, values: dict[str, Any]) -> Config:
+    def __init__(self, **values: object) -> None:
         """Build from flat keys; the absent ones take their defaults.
 
         Raises:
@@ -262,10 +263,15 @@ class Config:
         for key in values:
             if key not in KEYS:
                 raise ConfigError(f"Unknown key {key!r}. {suggest(key, KEYS)}")
-        sections = {
-            name: section(**{k: v for k, v in values.items() if KEYS[k] == name}) for name, section in SECTIONS.items()
-        }
-        return cls(**sections)
+        words = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
+        for name, section in SECTIONS.items():
+            object.__setattr__(self, name, section(**{k: v for k, v in words.items() if KEYS[k] == name}))
+        check(self)
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> Config:
+        """Build from the keys of a file, whatever YAML took them for."""
+        return cls(**{str(key): value for key, value in values.items()})
 
     def flat(self) -> dict[str, Any]:
         """All keys with their values, in the order of the help."""
@@ -273,7 +279,7 @@ class Config:
 
     def replace(self, **values: Any) -> Config:
         """A copy with some flat keys changed."""
-        return Config.from_flat({**self.flat(), **values})
+        return Config(**{**self.flat(), **values})
 
 
 SECTIONS: dict[str, Any] = {
