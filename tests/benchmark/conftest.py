@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from unet_dist.benchmark.setting import Setting
+from unet_dist.benchmark.setting import Setting, open_setting
 from unet_dist.cli import main
 from unet_dist.config.sections import Config
 from unet_dist.processes.group import Processes, open_processes
@@ -57,7 +57,7 @@ def build(processes: Processes, cache_path: Path, tmp_path: Path) -> Callable[..
     def make(**keys: Any) -> Setting:
         config = Config.from_flat({**TINY, "cache_path": str(cache_path), **keys})
         folder = tmp_path / f"setting-{len(list(tmp_path.iterdir()))}"
-        return Setting(config, processes, folder, Teller(speaks=False), name="tiny")
+        return open_setting(config, processes, folder, Teller(speaks=False), name="tiny")
 
     return make
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmark.conftest import TINY
-from unet_dist.benchmark.setting import Setting
+from unet_dist.benchmark.setting import open_setting
 from unet_dist.config.sections import Config
 from unet_dist.processes.group import open_processes
 from unet_dist.terminal import Teller
@@ -112,7 +112,7 @@ def test_a_step_reads_nothing(
         pytest.importorskip("transformers", reason="the extra segformer is not installed")
     config = Config.from_flat({**TINY, "cache_path": str(cache_path), **CASES[name]})
     with open_processes(mixed_precision="no") as processes:
-        setting = Setting(config, processes, tmp_path / "setting", Teller(speaks=False), name="tiny")
+        setting = open_setting(config, processes, tmp_path / "setting", Teller(speaks=False), name="tiny")
         bare, steps = setting.subject.bare, 2
         bare.seconds(1)  # the optimizer makes its state in the first step
         before = [p.detach().clone() for p in setting.parts.model.parameters()]

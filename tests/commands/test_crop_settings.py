@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unet_dist.assembly.network import build_skeleton
-from unet_dist.assembly.sizes import plan_crops, resolve_input_size, resolve_tile_size
+from unet_dist.assembly.sizes import resolve_tile_size, settle_crops
 from unet_dist.assembly.training import lay_out
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, LocalityError, SizeError
@@ -18,8 +18,8 @@ def planned(**keys: Any) -> Any:
     """The planner of a config, and the side of its windows."""
     config = Config.from_flat({"base_channels": 1, **keys})
     skeleton = build_skeleton(config)
-    side = resolve_input_size(config.schedule.input_size, skeleton, Teller(speaks=False))
-    return plan_crops(config, skeleton, side), side
+    crops = settle_crops(config, skeleton, 1, Teller(speaks=False))
+    return crops.planner, crops.side
 
 
 def test_a_crop_larger_than_the_tile_is_cut() -> None:

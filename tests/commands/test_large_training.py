@@ -12,15 +12,19 @@ import torch
 
 from tests.data.batches.test_shares import Alive, alive  # noqa: F401 a fixture
 from tests.data.decoded.test_windowed import draw_pair, write_tiff
+from unet_dist.assembly.network import build_skeleton
+from unet_dist.assembly.sizes import CropSizes
 from unet_dist.cli import main
 from unet_dist.commands.train import _refuse_beyond_memory
 from unet_dist.config.batch_cut import BatchCut
+from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import RunShares, SharePlan
 from unet_dist.data.decoded import windowed
 from unet_dist.data.decoded.windowed import WindowedFiles
 from unet_dist.data.sources.splits import FRACTIONS, cut
 from unet_dist.errors import ConfigError
+from unet_dist.tiling.crop_plan import CropPlanner
 
 SMALL = ["--depth", "1", "--base_channels", "1", "--ignore_index", "200", "--mixed_precision", "no", "--trackers", "[]"]
 
@@ -135,8 +139,9 @@ def test_an_augmentation_that_would_need_the_whole_image_is_refused(
 
 
 def test_of_a_crop_in_tiles_a_tile_must_fit_the_memory() -> None:
-    skeleton, cut = torch.nn.Linear(1, 1), BatchCut(1, 1, 1)
-    _refuse_beyond_memory(skeleton, cut, 10**7, 572)
-    _refuse_beyond_memory(skeleton, cut, None, 572)
+    skeleton, cut = build_skeleton(Config()), BatchCut(1, 1, 1)
+    tiled, undivided = (CropPlanner.of(skeleton, side=10**7, tile_size=size) for size in (572, None))
+    _refuse_beyond_memory(skeleton, CropSizes(10**7, tiled, cut))
+    _refuse_beyond_memory(skeleton, CropSizes(None, tiled, cut))
     with pytest.raises(ConfigError, match=r"got 1 windows of 10000000x10000000 .* or a --tile_size\.$"):
-        _refuse_beyond_memory(skeleton, cut, 10**7, None)
+        _refuse_beyond_memory(skeleton, CropSizes(10**7, undivided, cut))

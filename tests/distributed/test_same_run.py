@@ -20,13 +20,13 @@ from tests.distributed.conftest import TINY, TWO_PASSES, Laboratory
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.network import build_network
 from unet_dist.assembly.run_folder import read_run_config
-from unet_dist.assembly.sizes import plan_crops
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.terminal import Teller
+from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.gradient import WindowGradient
 
 pytestmark = pytest.mark.processes
@@ -134,7 +134,7 @@ def test_loss_is_the_sum_over_the_global_batch_and_no_mean_of_means(lab: Laborat
     train = cache.split("train")
     model: Any = build_network(config, cache).train()
     assert isinstance(config.schedule.input_size, int)
-    planner = plan_crops(config, model, config.schedule.input_size)
+    planner = CropPlanner.of(model, side=config.schedule.input_size)
     crops = CropReader(train, config.schedule.seed, config.schedule.input_size, planner.halo)
     weights = weigh_classes("median", train.class_counts.tolist(), cache.ignore_index)
     gradient = WindowGradient(model, model, CrossEntropy(weights), seed=config.schedule.seed)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.memory_table import CASES, Case, measure, predict
+from unet_dist.assembly.planned import plan_run
 from unet_dist.cli import parse
 from unet_dist.cli import run as run_command
-from unet_dist.commands.plan import _plan
 from unet_dist.config.loss_terms import LOSSES
 from unet_dist.config.options import PlanOptions
 from unet_dist.errors import ConfigError
@@ -166,7 +166,7 @@ def test_windows_read_ahead_do_not_grow_with_the_input() -> None:
 
     def held(*more: str) -> int:
         config, options = parse("plan", [*words, *more])
-        return _plan(config, options, Teller(speaks=False)).setting.held_bytes
+        return plan_run(config, options, Teller(speaks=False)).setting.held_bytes
 
     large = held("--input_size", "8012")
     assert large == held("--input_size", "16012")

@@ -16,8 +16,7 @@ from tests.tiling.scenes import Scenes, build_model, build_shares, global_differ
 from unet_dist.data.batches.augment import Augmentation
 from unet_dist.errors import LocalityError
 from unet_dist.imaging.reader import ArrayReader
-from unet_dist.tiling.crop_plan import CropPlanner
-from unet_dist.tiling.gradient import require_separable
+from unet_dist.tiling.crop_plan import CropPlanner, require_separable
 
 SHAPES = [(70, 95), (31, 120), (64, 64)]  # one narrower than the crop's output, which is 52 px of a window of 92
 

@@ -5,8 +5,11 @@ Owns what a config and a network say together about pixels. Knows nothing of dat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
+from unet_dist.assembly.objective import refuse_whole_images
+from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.sections import Config
 from unet_dist.errors import SizeError
 from unet_dist.models.contract import Network, TrainableNetwork
@@ -19,35 +22,41 @@ from unet_dist.tiling.geometry import (
     default_tile_size,
     smallest_tile_size,
 )
-from unet_dist.tiling.gradient import require_separable
 
 
-def plan_crops(config: Config, model: TrainableNetwork, side: int | None) -> CropPlanner:
-    """How training crops are cut into tiles.
+@dataclass(frozen=True)
+class CropSizes:
+    """How the crops of a run are cut.
+
+    Attributes:
+        side: of a crop's window, px; None for whole images.
+        planner: cuts crops into tiles.
+        cut: of the global batch.
+    """
+
+    side: int | None
+    planner: CropPlanner
+    cut: BatchCut
+
+
+def settle_crops(config: Config, model: TrainableNetwork, world_size: int, teller: Teller) -> CropSizes:
+    """Settle the sizes of a run's crops and how its batch is cut.
 
     Args:
-        side: of the crop's window, px; None for whole images.
+        model: the network, or its skeleton.
 
     Raises:
-        SizeError: the network does not take windows of tile_size.
-        LocalityError: tiles or split samples would change the gradient of this network; names the layer.
+        ConfigError, SizeError, LocalityError: they cannot be as the config says.
     """
-    wanted = config.run.tile_size
-    if wanted is not None:
-        wanted = int(model.window_sizes.require(wanted, "tile_size"))
-    if wanted is not None and (side is None or wanted < side):
-        require_separable(model, f"tile_size {wanted} below input_size {side or 'full'}", by_pixels=True)
-        assert model.locality is not None, "separable by pixels"
-        smallest = smallest_tile_size(model.window_sizes, model.locality)
-        if wanted < smallest:
-            raise SizeError(
-                f"tile_size: got {wanted}, expected {smallest} or more for this network. Set --tile_size {smallest}."
-            )
-    if config.schedule.split_sample:
-        require_separable(model, "split_sample true", by_pixels=False)
-    if side is None:
-        require_separable(model, "input_size full", by_pixels=False)
-    return CropPlanner(model.window_sizes, model.locality, training_halo(model), wanted)
+    schedule = config.schedule
+    side = resolve_input_size(schedule.input_size, model, teller)
+    planner = CropPlanner.of(
+        model, side=side, tile_size=config.run.tile_size, splits_samples=bool(schedule.split_sample)
+    )
+    cut = cut_batch(schedule, world_size, has_tiles=planner.cuts(side))
+    if planner.cuts(side) or cut.splits_samples:
+        refuse_whole_images(schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
+    return CropSizes(side, planner, cut)
 
 
 def training_halo(model: Network) -> int:

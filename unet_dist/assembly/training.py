@@ -17,9 +17,8 @@ import torch
 
 from unet_dist.assembly.inference import choose_inference
 from unet_dist.assembly.network import build_skeleton
-from unet_dist.assembly.objective import border_weights_of, loss_of, refuse_whole_images, require_course, require_loss
-from unet_dist.assembly.sizes import plan_crops, resolve_input_size, resolve_tile_size
-from unet_dist.config.batch_cut import BatchCut, cut_batch
+from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
+from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.shares import RunShares
@@ -34,7 +33,6 @@ from unet_dist.processes.group import Processes
 from unet_dist.processes.launcher import launcher_accumulation
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
-from unet_dist.tiling.gradient import require_separable
 from unet_dist.training.parts import Parts
 
 
@@ -44,23 +42,19 @@ class Layout:
 
     Attributes:
         skeleton: the network without weights.
-        side: of a crop's window, px; None for whole images.
-        planner: cuts crops into tiles.
-        cut: of the global batch.
+        crops: how its crops are cut.
     """
 
     config: Config
     skeleton: Any
-    side: int | None
-    planner: CropPlanner
-    cut: BatchCut
+    crops: CropSizes
 
     def settled(self, cache: Cache, processes: Processes) -> Layout:
         """The same with what the data and the device settle written into the config."""
         config = self.config.replace(
             num_classes=cache.num_classes,
             in_channels=cache.channels,
-            input_size=self.side or "full",
+            input_size=self.crops.side or "full",
             mixed_precision=processes.precision,
         )
         return replace(self, config=config)
@@ -77,15 +71,7 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
     require_loss(config.schedule)
     require_course(config.schedule)
     skeleton = build_skeleton(config)
-    side = resolve_input_size(config.schedule.input_size, skeleton, teller)
-    planner = plan_crops(config, skeleton, side)
-    has_tiles = planner.tile_size is not None and (side is None or planner.tile_size < side)
-    cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
-    if cut.splits_samples:
-        require_separable(skeleton, "split_sample", by_pixels=False)
-    if has_tiles or cut.splits_samples:
-        refuse_whole_images(config.schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
-    return Layout(config, skeleton, side, planner, cut)
+    return Layout(config, skeleton, settle_crops(config, skeleton, world_size, teller))
 
 
 def place_network(model: TrainableNetwork, layout: Layout, processes: Processes, teller: Teller) -> TrainableNetwork:
@@ -98,7 +84,7 @@ def place_network(model: TrainableNetwork, layout: Layout, processes: Processes,
         converted: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # the same network
         return cast(TrainableNetwork, converted)
     if model.couples_batch:
-        micro = layout.cut.micro_batch_size
+        micro = layout.crops.cut.micro_batch_size
         teller.say(f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {micro}).")
     return model
 
@@ -154,7 +140,7 @@ def assemble(
         model: placed, with the weights to start from.
         folder: the run's.
     """
-    config, planner, cut = layout.config, layout.planner, layout.cut
+    config, planner, cut = layout.config, layout.crops.planner, layout.crops.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
     wrapped = processes.prepare(as_module(model), _backend(config, processes, teller))
@@ -167,7 +153,7 @@ def assemble(
     crops = CropReader(
         train,
         schedule.seed,
-        window_side=layout.side,
+        window_side=layout.crops.side,
         halo=planner.halo,
         horizontal_flip=config.data.horizontal_flip,
         augmentation=augmentation,

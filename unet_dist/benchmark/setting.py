@@ -17,7 +17,7 @@ from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.network import architecture, build_network, simulated
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
-from unet_dist.assembly.training import assemble, lay_out, place_network
+from unet_dist.assembly.training import Layout, assemble, lay_out, place_network
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.inference import Prediction, image_pixels, write_images
 from unet_dist.benchmark.layers import Layer, time_layers
@@ -27,6 +27,7 @@ from unet_dist.benchmark.subject import Limits, Round, RunSubject
 from unet_dist.benchmark.timing import affordable
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.shares import RunShares
+from unet_dist.data.decoded.cache import Cache
 from unet_dist.models.contract import as_module
 from unet_dist.planner.simulation import Setting as Simulated
 from unet_dist.planner.simulation import training_flops, training_peak
@@ -45,13 +46,14 @@ _LAYER_SHARE = 0.15
 
 
 class Setting:
-    """A config, ready to be measured.
+    """A config, ready to be measured; `open_setting` makes one.
 
     Args:
-        config: as the user said it.
+        layout: settled.
+        parts: of an endless run.
+        model_folder: where its network was saved before any step; None predicts nothing.
         folder: scratch of this setting, the same for all processes.
         name: for the tables.
-        predicts: whether an image is predicted, too.
 
     Attributes:
         precision: in which products are computed, in words.
@@ -60,37 +62,23 @@ class Setting:
     """
 
     def __init__(
-        self,
-        config: Config,
-        processes: Processes,
-        folder: Path,
-        teller: Teller,
-        *,
-        name: str,
-        predicts: bool = True,
+        self, layout: Layout, cache: Cache, parts: Parts, folder: Path, *, model_folder: Path | None, name: str
     ) -> None:
-        layout = lay_out(endless(config), processes.world_size, teller)
-        self.cache = open_data(layout.config, teller)
-        model = build_network(layout.config, self.cache)
-        self.layout = layout.settled(self.cache, processes)
-        self.config = self.layout.config
-        if processes.is_main:
-            folder.mkdir(parents=True)
-            model.save_pretrained(folder / "model")
-        model = place_network(model, self.layout, processes, teller)
-        optimizer = build_optimizer(as_module(model), self.config.schedule)
-        parts = assemble(self.layout, self.cache, model, optimizer, processes, teller, folder)
-        self._predicts = predicts and parts.model.locality is not None
-        self._finish(parts, folder, name)
-        if predicts and not self._predicts:
-            teller.say(f"Prediction is not measured: {parts.model.locality_obstacle}, so that no exact tiles exist.")
+        self.layout, self.cache, self.parts = layout, cache, parts
+        self.config = layout.config
+        self._model_folder = model_folder
+        self.precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
+        prediction = None if model_folder is None else self._prediction(folder, model_folder)
+        self.subject = RunSubject(name, parts, prediction, folder)
+        self.image_shape = None if prediction is None else prediction.image_shape
+        self.amounts = self._amounts()
 
     def alone(self, folder: Path, *, name: str) -> Setting:
         """The same on one process that is by itself, with as much work as each one has now.
 
         Where samples are split over the processes, it has all of it.
         """
-        parts, cut = self.parts, self.layout.cut
+        parts, cut = self.parts, self.layout.crops.cut
         schedule = parts.config.schedule
         batch_size = schedule.batch_size if cut.splits_samples else schedule.batch_size // cut.world_size
         shares = RunShares(
@@ -102,35 +90,24 @@ class Setting:
             world_size=1,
             splits_samples=cut.splits_samples,
         )
-        setting = object.__new__(Setting)
-        setting._predicts = self._predicts
-        setting.cache, setting.config = self.cache, parts.config.replace(batch_size=batch_size)
-        setting.layout = replace(self.layout, config=setting.config, cut=replace(cut, world_size=1))
+        crops = replace(self.layout.crops, cut=replace(cut, world_size=1))
+        layout = replace(self.layout, config=parts.config.replace(batch_size=batch_size), crops=crops)
         lonely = replace(
             parts,
-            config=setting.config,
-            cut=setting.layout.cut,
+            config=layout.config,
+            cut=crops.cut,
             processes=parts.processes.alone(),
             wrapped=parts.wrapped.module,  # mixed precision and the compiler are within; the gradients are not averaged
             shares=shares,
         )
-        setting._finish(lonely, folder, name, model_folder=parts.folder)
-        return setting
-
-    def _finish(self, parts: Parts, folder: Path, name: str, model_folder: Path | None = None) -> None:
-        self.parts = parts
-        self.precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
-        prediction = self._prediction(folder, model_folder or folder)
-        self.subject = RunSubject(name, parts, prediction, folder)
-        self.image_shape = None if prediction is None else prediction.image_shape
-        self.amounts = self._amounts()
+        return Setting(layout, self.cache, lonely, folder, model_folder=self._model_folder, name=name)
 
     @property
     def title(self) -> str:
         """What is measured, in a line."""
         batch = self.subject.bare.share.batches[0]
         height, width = batch.windows.shape[1:3]
-        options, cut = architecture(self.config), self.layout.cut
+        options, cut = architecture(self.config), self.layout.crops.cut
         shape = (
             f" {options['base_channels']} wide, depth {options['depth']}, norm {options['norm']}"
             + f", stem stride {options['stem_stride']}" * (options["stem_stride"] > 1)
@@ -143,15 +120,13 @@ class Setting:
             f"{'es' * (cut.world_size > 1)}, {len(batch.windows)} windows of {height}x{width} at a time"
         )
 
-    def _prediction(self, folder: Path, model_folder: Path) -> Prediction | None:
-        """A prediction of images of the validation split, as many for each process; None without exact tiles.
+    def _prediction(self, folder: Path, model_folder: Path) -> Prediction:
+        """A prediction of images of the validation split, as many for each process.
 
         One small image would be a single batch, of which nothing can be read or written beside the computing: what `predict`
         does with a folder is another thing.
         """
         processes, config = self.parts.processes, self.config
-        if not self._predicts:
-            return None
         images = folder / "images"
         if processes.is_main:
             images.mkdir(parents=True)
@@ -160,7 +135,7 @@ class Setting:
             count = processes.world_size * max(1, min(_MOST_IMAGES, _PREDICTED_PX // (height * width)))
             write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(count)])
         processes.barrier()
-        model, _, _ = load_run(str(model_folder / "model"), processes.device)
+        model, _, _ = load_run(str(model_folder), processes.device)
         return Prediction(
             model,
             sorted(images.iterdir()),
@@ -238,3 +213,29 @@ class Setting:
         )
         parts.optimizer.zero_grad(set_to_none=False)
         return layers
+
+
+def open_setting(
+    config: Config, processes: Processes, folder: Path, teller: Teller, *, name: str, predicts: bool = True
+) -> Setting:
+    """Make a setting of a config as the user said it.
+
+    Args:
+        folder: scratch of this setting, the same for all processes.
+        name: for the tables.
+        predicts: whether an image is predicted, too; not without exact tiles, which is said.
+    """
+    layout = lay_out(endless(config), processes.world_size, teller)
+    cache = open_data(layout.config, teller)
+    model = build_network(layout.config, cache)
+    layout = layout.settled(cache, processes)
+    if processes.is_main:
+        folder.mkdir(parents=True)
+        model.save_pretrained(folder / "model")
+    model = place_network(model, layout, processes, teller)
+    optimizer = build_optimizer(as_module(model), layout.config.schedule)
+    parts = assemble(layout, cache, model, optimizer, processes, teller, folder)
+    if predicts and parts.model.locality is None:
+        teller.say(f"Prediction is not measured: {parts.model.locality_obstacle}, so that no exact tiles exist.")
+        predicts = False
+    return Setting(layout, cache, parts, folder, model_folder=folder / "model" if predicts else None, name=name)

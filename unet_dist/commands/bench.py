@@ -23,7 +23,7 @@ from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.inference import image_pixels
 from unet_dist.benchmark.picture import draw_roofline
 from unet_dist.benchmark.results import VERSION, Amounts, Result, figures_of, layers_as_json, speedups
-from unet_dist.benchmark.setting import Setting
+from unet_dist.benchmark.setting import Setting, open_setting
 from unet_dist.benchmark.step import endless
 from unet_dist.benchmark.subject import (
     BYTES,
@@ -117,7 +117,7 @@ class _Bench:
         """Measure the run, and one process alone where there are several."""
         processes, teller = self.processes, self.teller
         folder, name = scratch / "together", _together(processes)
-        together = Setting(self.config, processes, folder, teller, name=name, predicts=self.predicts)
+        together = open_setting(self.config, processes, folder, teller, name=name, predicts=self.predicts)
         teller.say(together.title)
         settings: list[Setting | None] = [together]
         if processes.world_size > 1:
@@ -177,7 +177,7 @@ class _Bench:
             if self.varied == "mixed_precision":
                 processes = processes.in_precision(config.run.mixed_precision)
             folder = scratch / str(number)
-            settings.append(Setting(config, processes, folder, teller, name=name, predicts=self.predicts))
+            settings.append(open_setting(config, processes, folder, teller, name=name, predicts=self.predicts))
             teller.say(f"{name}: {settings[-1].title}")
         if not configs:
             first.append(_baseline(settings[0], scratch / "baseline"))
@@ -224,7 +224,7 @@ def _together(processes: Processes) -> str:
 def _baseline(setting: Setting, folder: Path) -> BaselineSubject:
     """The loop that is usually written, on the images of a setting."""
     config, cache = setting.config, setting.cache
-    side = setting.layout.side
+    side = setting.layout.crops.side
     assert side is not None
     samples = cache.split("train")
     count = max(_BASELINE_IMAGES, config.schedule.batch_size)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 
-from unet_dist.assembly.network import simulated
-from unet_dist.assembly.sizes import resolve_input_size, resolve_tile_size, training_halo
+from unet_dist.assembly.planned import PlannedRun, plan_run
+from unet_dist.assembly.sizes import training_halo
 from unet_dist.command_line.command import Command
-from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.options import PlanOptions
-from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
-from unet_dist.data.batches.ahead import AHEAD
-from unet_dist.data.batches.shares import is_held_at_once
-from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
-from unet_dist.data.sources.registry import open_source
-from unet_dist.errors import DataError
 from unet_dist.planner.fitting import (
     CUDA_CONTEXT_BYTES,
     Remedy,
@@ -33,12 +25,9 @@ from unet_dist.planner.fitting import (
     usable_bytes,
 )
 from unet_dist.planner.memory import OPTIMIZER, PARTS, Peak
-from unet_dist.planner.simulation import Setting, prediction_flops, prediction_peak, training_flops, training_peak
-from unet_dist.processes.precision import has_fast_bf16
+from unet_dist.planner.simulation import prediction_flops, prediction_peak, training_flops, training_peak
 from unet_dist.terminal import Teller
-from unet_dist.tiling.crop_plan import CropPlanner
-from unet_dist.tiling.geometry import TilePlan, WindowSizes, plan_abutting, plan_tiles
-from unet_dist.tiling.gradient import require_separable
+from unet_dist.tiling.geometry import WindowSizes, plan_abutting
 
 COMMAND = Command(
     about="sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
@@ -48,60 +37,15 @@ COMMAND = Command(
     options="config.options:PlanOptions",
 )
 
-# Images of the reference task, where nobody said what there is.
-_REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3
 # The published experiment quotes this output for this input; the network gives 532 for 724.
 _PUBLISHED_OUTPUT = {724: 540}
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What is known of the data: the usual image, channels and classes, and where it is known from."""
-
-    image_shape: tuple[int, int]
-    channels: int
-    num_classes: int
-    known_from: str
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run as planned.
-
-    Attributes:
-        input_shape: height and width of a crop's window, undivided.
-        crop: its tiles, one where it is undivided.
-        tiles: those of an image in prediction; None for a network without a finite halo.
-        share: windows that a process computes in a step.
-        setting: what decides the memory.
-    """
-
-    config: Config
-    data: _Data
-    setting: Setting
-    cut: BatchCut
-    input_shape: tuple[int, int]
-    crop: TilePlan
-    tile_size: int
-    tiles: TilePlan | None
-    share: int
-
-    @property
-    def window_batch(self) -> int:
-        """Windows predicted at once: no more than an image has."""
-        return min(self.config.run.window_batch, len(self.tiles)) if self.tiles else self.config.run.window_batch
-
-    @property
-    def prediction_window(self) -> tuple[int, int]:
-        """Height and width of a prediction window."""
-        return self.tiles.window_shape if self.tiles else (self.tile_size, self.tile_size)
 
 
 def run(config: Config, options: PlanOptions) -> None:
     """Print the plan of a config."""
     # Every process of a launcher plans the same; the first one says it.
     console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
-    planned = _plan(config, options, Teller(speaks=True, console=console))
+    planned = plan_run(config, options, Teller(speaks=True, console=console))
     _introduce(planned, console)
     _print_sizes(planned, console)
     _print_tiles(planned, console)
@@ -109,97 +53,7 @@ def run(config: Config, options: PlanOptions) -> None:
     _print_memory(planned, options.memory_bytes(), console)
 
 
-# -------------------------------------------------------------------------------------------------- what is planned
-
-
-def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share: int, channels: int) -> int:
-    """Windows and labels in a host's memory beside the micro-batch being computed.
-
-    The rest of this step's and all of the next step's where a share is held at once, else a few micro-batches.
-    """
-    height, width = crop.window_shape
-    window_bytes = height * width * channels + (height - 2 * halo) * (width - 2 * halo)
-    num_batches = -(-share // cut.micro_batch_size)
-    is_augmented = config.data.augmentation is not None
-    if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
-        return (2 * share - cut.micro_batch_size) * window_bytes
-    return AHEAD * max(1, config.data.num_workers) * cut.micro_batch_size * window_bytes
-
-
-def _plan(config: Config, options: PlanOptions, teller: Teller) -> _Run:
-    data = _know_data(config, options)
-    setting = _setting(config, options, data)
-    model = setting.network
-    side = resolve_input_size(config.schedule.input_size, model, teller)
-    halo = training_halo(model)
-    tile_size = resolve_tile_size(None, model, config)
-    output = data.image_shape if side is None else (side - 2 * halo,) * 2
-    undivided = CropPlanner(model.window_sizes, model.locality, halo).plan(output)
-    has_tiles = config.run.tile_size is not None and max(undivided.window_shape) > config.run.tile_size
-    if has_tiles:
-        require_separable(model, f"tile_size {config.run.tile_size} below the input size", by_pixels=True)
-    crop = CropPlanner(model.window_sizes, model.locality, halo, config.run.tile_size).plan(output)
-    world_size = config.run.expected_processes or 1
-    cut = cut_batch(config.schedule, world_size, has_tiles=has_tiles)
-    share = -(-config.schedule.batch_size * len(crop) // world_size)
-    setting = replace(
-        setting,
-        trim=halo - model.window_sizes.margin,
-        # A GPU holds one micro-batch; a host also what is read ahead.
-        held_bytes=0 if options.device == "cuda" else _ahead_bytes(config, cut, crop, halo, share, data.channels),
-        keeps_gradients=world_size > 1 or share > cut.micro_batch_size,
-    )
-    tiles = None
-    if model.locality is not None:
-        tiles = plan_tiles(data.image_shape, tile_size, model.window_sizes, model.locality)
-    return _Run(config, data, setting, cut, undivided.window_shape, crop, tile_size, tiles, share)
-
-
-def _setting(config: Config, options: PlanOptions, data: _Data) -> Setting:
-    precision: str = config.run.mixed_precision
-    if precision == "auto":
-        is_fast = options.device == "cuda" or has_fast_bf16(options.device)
-        precision = "bf16" if is_fast and config.run.dtype == "float32" else "no"
-    return simulated(
-        config, channels=data.channels, num_classes=data.num_classes, device_type=options.device, precision=precision
-    )
-
-
-def _know_data(config: Config, options: PlanOptions) -> _Data:
-    """Find out about the data without reading it: from what was said, else from a decoded cache that is there already."""
-    shape, known_from = options.image_shape(), "as image_size says"
-    channels, classes = config.model.in_channels, config.model.num_classes
-    cache = _find_cache(config)
-    if cache is not None:
-        heights, widths = cache.table["heights"], cache.table["widths"]
-        largest = int((heights * widths).argmax())
-        if shape is None:
-            shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
-        channels, classes = channels or cache.channels, classes or cache.num_classes
-    if shape is None and config.data.data_path == "synthetic":
-        shape, known_from = parse_shape(config.data.synthetic_size), "as synthetic_size says"
-    if shape is None:
-        shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
-    return _Data(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from)
-
-
-def _find_cache(config: Config) -> Cache | None:
-    data = config.data
-    if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
-        return None
-    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
-    try:
-        source = open_source(data.data_path, image_column=data.image_column, label_column=data.label_column)
-        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path)
-    except DataError:
-        return None
-
-
-# -------------------------------------------------------------------------------------------------- what is printed
-
-
-def _introduce(planned: _Run, console: Console) -> None:
+def _introduce(planned: PlannedRun, console: Console) -> None:
     config, model = planned.config, planned.setting.network
     parameters = sum(p.numel() for p in model.parameters())
     precision = config.run.dtype if planned.setting.precision == "no" else planned.setting.precision
@@ -217,7 +71,7 @@ def _introduce(planned: _Run, console: Console) -> None:
     )
 
 
-def _options(planned: _Run) -> str:
+def _options(planned: PlannedRun) -> str:
     """What was said of the network, as ", base_channels 64, depth 4, norm none"; its variant where it has such."""
     known = dict(planned.setting.options)
     told = [f", {key} {known[key]}" for key in ("base_channels", "depth", "norm") if key in known]
@@ -238,7 +92,7 @@ def _head(console: Console, text: str) -> None:
     console.print(f"\n{text}", style="bold")
 
 
-def _print_sizes(planned: _Run, console: Console) -> None:
+def _print_sizes(planned: PlannedRun, console: Console) -> None:
     sizes: WindowSizes = planned.setting.network.window_sizes
     asked = planned.config.schedule.input_size
     side = max(planned.input_shape) if asked == "full" else asked
@@ -253,7 +107,7 @@ def _print_sizes(planned: _Run, console: Console) -> None:
     console.print(table)
 
 
-def _print_tiles(planned: _Run, console: Console) -> None:
+def _print_tiles(planned: PlannedRun, console: Console) -> None:
     model, shape = planned.setting.network, planned.data.image_shape
     sizes: WindowSizes = model.window_sizes
     _head(console, f"tiles of an image of {_shape(shape)}")
@@ -292,7 +146,7 @@ def _print_tiles(planned: _Run, console: Console) -> None:
         )
 
 
-def _print_work(planned: _Run, console: Console) -> None:
+def _print_work(planned: PlannedRun, console: Console) -> None:
     setting, crop = planned.setting, planned.crop
     _head(console, "work")
     table = _table("of", "windows", "operations")
@@ -307,7 +161,7 @@ def _print_work(planned: _Run, console: Console) -> None:
     console.print(table)
 
 
-def _print_memory(planned: _Run, memory_bytes: int | None, console: Console) -> None:
+def _print_memory(planned: PlannedRun, memory_bytes: int | None, console: Console) -> None:
     setting, cut = planned.setting, planned.cut
     training = training_peak(setting, cut.micro_batch_size, planned.crop.window_shape)
     prediction = prediction_peak(setting, planned.window_batch, planned.prediction_window)
@@ -335,7 +189,7 @@ def _print_memory(planned: _Run, memory_bytes: int | None, console: Console) -> 
         _print_fitting(planned, training, prediction, memory_bytes, console)
 
 
-def _print_fitting(planned: _Run, training: Peak, prediction: Peak, memory_bytes: int, console: Console) -> None:
+def _print_fitting(planned: PlannedRun, training: Peak, prediction: Peak, memory_bytes: int, console: Console) -> None:
     setting, cut = planned.setting, planned.cut
     model, window = setting.network, planned.crop.window_shape
     usable = usable_bytes(memory_bytes, setting.device_type)

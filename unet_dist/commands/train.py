@@ -18,10 +18,10 @@ from unet_dist.assembly.network import build_network, load_published
 from unet_dist.assembly.opening import load_run, open_for, teller_of
 from unet_dist.assembly.resuming import answer_changes, find_checkpoint, restore
 from unet_dist.assembly.run_folder import CONFIG_FILE
+from unet_dist.assembly.sizes import CropSizes
 from unet_dist.assembly.training import assemble, lay_out, place_network
 from unet_dist.command_line.command import Command
 from unet_dist.commands import plan, prepare
-from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.options import PlanOptions, TrainOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
@@ -86,7 +86,7 @@ def _rehearse(config: Config) -> None:
 
 def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:
     layout = lay_out(config, processes.world_size, teller)  # sizes and obstacles are known before any data is read
-    _refuse_beyond_memory(layout.skeleton, layout.cut, layout.side, layout.planner.tile_size)
+    _refuse_beyond_memory(layout.skeleton, layout.crops)
     checkpoint = find_checkpoint(layout.config, processes, teller, folder)
 
     cache = open_data(layout.config, teller)
@@ -136,7 +136,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
 # -------------------------------------------------------------------------------------------------- starting and resuming
 
 
-def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None, tile_size: int | None) -> None:
+def _refuse_beyond_memory(skeleton: Any, crops: CropSizes) -> None:
     """Refuse what cannot fit by any account: weights, gradient and two moments, or the pixels of one micro-batch.
 
     Raises:
@@ -149,7 +149,8 @@ def _refuse_beyond_memory(skeleton: Any, cut: BatchCut, side: int | None, tile_s
             f"base_channels, depth: got a network of {parameters:,} parameters, which with gradient and moments takes "
             f"{16 * parameters / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --base_channels."
         )
-    window = min(side or 0, tile_size or side or 0)
+    cut, side = crops.cut, crops.side or 0
+    window = min(side, crops.planner.tile_size or side)
     pixels = cut.micro_batch_size * window**2
     if not cut.splits_samples and pixels > memory:
         raise ConfigError(

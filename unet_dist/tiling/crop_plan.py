@@ -9,9 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from unet_dist.tiling.geometry import Locality, TilePlan, WindowSizes, plan_tiles, smallest_tile_size
+from unet_dist.errors import LocalityError, SizeError
+from unet_dist.tiling.geometry import (
+    Locality,
+    TilePlan,
+    WindowSizes,
+    aligned_halo,
+    plan_tiles,
+    smallest_tile_size,
+)
+
+
+class Separable(Protocol):
+    """What a network states that decides whether its samples can be taken apart."""
+
+    @property
+    def window_sizes(self) -> WindowSizes: ...
+
+    @property
+    def locality(self) -> Locality | None: ...
+
+    @property
+    def locality_obstacle(self) -> str | None: ...
+
+    @property
+    def couples_batch(self) -> str | None: ...
+
+
+def require_separable(network: Separable, setting: str, *, by_pixels: bool) -> None:
+    """Refuse to cut a sample or a batch where that would change the gradient.
+
+    Args:
+        network: the network.
+        setting: what the user set, such as "tile_size 572 below input_size 1100".
+        by_pixels: whether a sample is cut into tiles, not only a batch into samples.
+
+    Raises:
+        LocalityError: a layer couples what would be cut; names it.
+    """
+    obstacle = network.couples_batch or (network.locality_obstacle if by_pixels else None)
+    if obstacle is not None:
+        raise LocalityError(
+            f"Got {setting}, with a network that couples what this takes apart: {obstacle}. Expected a network whose gradient "
+            "is a sum over windows. Set --norm weight or none, or take the setting back."
+        )
 
 
 class TileRef(NamedTuple):
@@ -36,6 +79,42 @@ class CropPlanner:
     locality: Locality | None
     halo: int
     tile_size: int | None = None
+
+    @classmethod
+    def of(
+        cls, network: Separable, *, side: int | None, tile_size: int | None = None, splits_samples: bool = False
+    ) -> CropPlanner:
+        """Ask a network how its training crops are cut into tiles; the only place that refuses what cannot be cut.
+
+        Args:
+            side: of the crop's window, px; None for whole images.
+            tile_size: largest side of a window, px, as the user said it.
+            splits_samples: whether the tiles of one sample are shared out over processes.
+
+        Raises:
+            SizeError: the network does not take windows of tile_size.
+            LocalityError: tiles or split samples would change the gradient of this network; names the layer.
+        """
+        sizes, locality = network.window_sizes, network.locality
+        if tile_size is not None:
+            sizes.require(tile_size, "tile_size")
+        planner = cls(sizes, locality, sizes.margin if locality is None else aligned_halo(sizes, locality), tile_size)
+        if planner.cuts(side):
+            require_separable(network, f"tile_size {tile_size} below input_size {side or 'full'}", by_pixels=True)
+            smallest = planner.smallest_side
+            if tile_size is not None and tile_size < smallest:
+                raise SizeError(
+                    f"tile_size: got {tile_size}, expected {smallest} or more for this network. Set --tile_size {smallest}."
+                )
+        if splits_samples:
+            require_separable(network, "split_sample true", by_pixels=False)
+        if side is None:
+            require_separable(network, "input_size full", by_pixels=False)
+        return planner
+
+    def cuts(self, side: int | None) -> bool:
+        """Whether a crop of a side, None for whole images, may become several tiles."""
+        return self.tile_size is not None and (side is None or self.tile_size < side)
 
     def plan(self, output_shape: tuple[int, int]) -> TilePlan:
         """Plan the tiles of an output (height, width).

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unet_dist.errors import LocalityError
 from unet_dist.machine.memory_format import memory_format_of
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.tiling.windows import normalise
@@ -58,25 +57,6 @@ class WindowsAndLabels(Protocol):
 
     @property
     def keys(self) -> Tensor: ...
-
-
-def require_separable(model: TrainableNetwork, setting: str, *, by_pixels: bool) -> None:
-    """Refuse to cut a sample or a batch where that would change the gradient.
-
-    Args:
-        model: the network.
-        setting: what the user set, such as "tile_size 572 below input_size 1100".
-        by_pixels: whether a sample is cut into tiles, not only a batch into samples.
-
-    Raises:
-        LocalityError: a layer couples what would be cut; names it.
-    """
-    obstacle = model.couples_batch or (model.locality_obstacle if by_pixels else None)
-    if obstacle is not None:
-        raise LocalityError(
-            f"Got {setting}, with a network that couples what this takes apart: {obstacle}. Expected a network whose gradient "
-            "is a sum over windows. Set --norm weight or none, or take the setting back."
-        )
 
 
 @dataclass(frozen=True)

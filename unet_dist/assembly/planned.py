@@ -1,0 +1,152 @@
+"""What a run will need, from its config: sizes, tiles, how the batch is cut, and what decides the memory.
+
+Owns what is planned and what is known of data that nobody reads. Must not know how a plan is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unet_dist.assembly.network import simulated
+from unet_dist.assembly.sizes import resolve_tile_size, settle_crops
+from unet_dist.config.batch_cut import BatchCut
+from unet_dist.config.options import PlanOptions
+from unet_dist.config.quantities import parse_shape
+from unet_dist.config.sections import Config
+from unet_dist.data.batches.ahead import AHEAD
+from unet_dist.data.batches.shares import is_held_at_once
+from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.sources.registry import open_source
+from unet_dist.errors import DataError
+from unet_dist.planner.simulation import Setting
+from unet_dist.processes.precision import has_fast_bf16
+from unet_dist.terminal import Teller
+from unet_dist.tiling.geometry import TilePlan, plan_tiles
+
+# Images of the reference task, where nobody said what there is.
+_REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3
+
+
+@dataclass(frozen=True)
+class KnownData:
+    """What is known of the data: the usual image, channels and classes, and where it is known from."""
+
+    image_shape: tuple[int, int]
+    channels: int
+    num_classes: int
+    known_from: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run as planned.
+
+    Attributes:
+        input_shape: height and width of a crop's window, undivided.
+        crop: its tiles, one where it is undivided.
+        tiles: those of an image in prediction; None for a network without a finite halo.
+        share: windows that a process computes in a step.
+        setting: what decides the memory.
+    """
+
+    config: Config
+    data: KnownData
+    setting: Setting
+    cut: BatchCut
+    input_shape: tuple[int, int]
+    crop: TilePlan
+    tile_size: int
+    tiles: TilePlan | None
+    share: int
+
+    @property
+    def window_batch(self) -> int:
+        """Windows predicted at once: no more than an image has."""
+        return min(self.config.run.window_batch, len(self.tiles)) if self.tiles else self.config.run.window_batch
+
+    @property
+    def prediction_window(self) -> tuple[int, int]:
+        """Height and width of a prediction window."""
+        return self.tiles.window_shape if self.tiles else (self.tile_size, self.tile_size)
+
+
+def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share: int, channels: int) -> int:
+    """Windows and labels in a host's memory beside the micro-batch being computed.
+
+    The rest of this step's and all of the next step's where a share is held at once, else a few micro-batches.
+    """
+    height, width = crop.window_shape
+    window_bytes = height * width * channels + (height - 2 * halo) * (width - 2 * halo)
+    num_batches = -(-share // cut.micro_batch_size)
+    is_augmented = config.data.augmentation is not None
+    if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
+        return (2 * share - cut.micro_batch_size) * window_bytes
+    return AHEAD * max(1, config.data.num_workers) * cut.micro_batch_size * window_bytes
+
+
+def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun:
+    data = _know_data(config, options)
+    setting = _setting(config, options, data)
+    model = setting.network
+    world_size = config.run.expected_processes or 1
+    crops = settle_crops(config, model, world_size, teller)
+    side, planner, cut = crops.side, crops.planner, crops.cut
+    tile_size = resolve_tile_size(None, model, config)
+    output = data.image_shape if side is None else (side - 2 * planner.halo,) * 2
+    undivided, crop = replace(planner, tile_size=None).plan(output), planner.plan(output)
+    share = -(-config.schedule.batch_size * len(crop) // world_size)
+    setting = replace(
+        setting,
+        trim=planner.halo - model.window_sizes.margin,
+        # A GPU holds one micro-batch; a host also what is read ahead.
+        held_bytes=0
+        if options.device == "cuda"
+        else _ahead_bytes(config, cut, crop, planner.halo, share, data.channels),
+        keeps_gradients=world_size > 1 or share > cut.micro_batch_size,
+    )
+    tiles = None
+    if model.locality is not None:
+        tiles = plan_tiles(data.image_shape, tile_size, model.window_sizes, model.locality)
+    return PlannedRun(config, data, setting, cut, undivided.window_shape, crop, tile_size, tiles, share)
+
+
+def _setting(config: Config, options: PlanOptions, data: KnownData) -> Setting:
+    precision: str = config.run.mixed_precision
+    if precision == "auto":
+        is_fast = options.device == "cuda" or has_fast_bf16(options.device)
+        precision = "bf16" if is_fast and config.run.dtype == "float32" else "no"
+    return simulated(
+        config, channels=data.channels, num_classes=data.num_classes, device_type=options.device, precision=precision
+    )
+
+
+def _know_data(config: Config, options: PlanOptions) -> KnownData:
+    """Find out about the data without reading it: from what was said, else from a decoded cache that is there already."""
+    shape, known_from = options.image_shape(), "as image_size says"
+    channels, classes = config.model.in_channels, config.model.num_classes
+    cache = _find_cache(config)
+    if cache is not None:
+        heights, widths = cache.table["heights"], cache.table["widths"]
+        largest = int((heights * widths).argmax())
+        if shape is None:
+            shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
+        channels, classes = channels or cache.channels, classes or cache.num_classes
+    if shape is None and config.data.data_path == "synthetic":
+        shape, known_from = parse_shape(config.data.synthetic_size), "as synthetic_size says"
+    if shape is None:
+        shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
+    return KnownData(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from)
+
+
+def _find_cache(config: Config) -> Cache | None:
+    data = config.data
+    if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
+        return None
+    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    try:
+        source = open_source(data.data_path, image_column=data.image_column, label_column=data.label_column)
+        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path)
+    except DataError:
+        return None
