@@ -22,7 +22,8 @@ from unet_dist.report.patches import count_patches
 from unet_dist.report.published import PUBLISHED
 from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.storage.files import write_whole
-from unet_dist.terminal import Teller, duration
+from unet_dist.terminal import Teller
+from unet_dist.wording import duration
 
 # The published comparison of the sizes: segments/sidewalk-semantic, 1080x1920, 35 classes, batch 16.
 PUBLISHED_STEPS = 2000

@@ -16,7 +16,8 @@ from rich.console import Console
 from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.table import scores_table
 from unet_dist.runs.metrics_log import MetricsLog, read_metrics
-from unet_dist.terminal import Teller, duration
+from unet_dist.terminal import Teller
+from unet_dist.wording import duration
 
 
 def train_record(step: int) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from unet_dist.command_line.command import Command, find_command
 from unet_dist.command_line.parsing import parse as parse_words
 from unet_dist.errors import UnetDistError
+from unet_dist.processes.launcher import is_first
 from unet_dist.storage.files import refusal_of_disk
 
 # As in processes/failing.py, which is too heavy to import here.
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             raise
         # Words and files are the same on every process: the first one says it, and the others leave it the time to, as a
         # launcher ends all processes when the first of them leaves.
-        if os.environ.get("RANK", "0") != "0":
+        if not is_first(os.environ):
             time.sleep(GRACE_S)
         print(f"unet-dist: error: {sentence}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -77,13 +77,3 @@ class ProgressBar:
         """Say a dated line where there is no bar."""
         if not self._show:
             self._teller.say(f"{self._what} {self.done}/{self._total}  {detail}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 42 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

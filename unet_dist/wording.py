@@ -5,6 +5,8 @@ Owns turning a number or somebody else's text into words that fit a line. Knows 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def shorten(text: str, length: int = 200) -> str:
     """A text of at most `length` characters, its middle left out where it is longer.
@@ -16,3 +18,58 @@ def shorten(text: str, length: int = 200) -> str:
         return text
     tail = (length - 3) // 3
     return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says of an error, without its full stop; its type where it says nothing.
+
+    >>> first_line(ValueError(" no such file.\\nat line 3"))
+    'no such file'
+    """
+    lines = str(error).strip().splitlines()
+    return shorten(lines[0].rstrip(".")) if lines else type(error).__name__
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """A number of things.
+
+    >>> counted(1, "tile"), counted(1200, "tile"), counted(2, "process", "es")
+    ('1 tile', '1,200 tiles', '2 processes')
+    """
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as people read them.
+
+    >>> size(1.5 * 2**30), size(2**21), size(300)
+    ('1.50 GiB', '2.0 MiB', '0.3 KiB')
+    """
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:,.2f} GiB"
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> duration(42.3), duration(200), duration(7500)
+    ('42 s', '3 min 20 s', '2 h 05 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -79,7 +79,7 @@ def test_a_file_of_another_size_is_refused(tmp_path):
 
 
 def test_too_little_room_is_noticed_before_anything_is_computed(tmp_path):
-    with pytest.raises(DataError, match=r"a.raw needs \d+ MiB more, and its disk has \d+ MiB free. Make room"):
+    with pytest.raises(DataError, match=r"a.raw needs [\d.,]+ GiB more, and its disk has [\d.,]+ .iB free. Make room"):
         Scratch(tmp_path / "a.raw", (10**8, 10**8))
 
 

@@ -53,7 +53,7 @@ def test_the_tile_fits_the_memory_and_wins_in_time() -> None:
 
 
 def test_too_little_memory_names_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"memory: got 0\.00 GiB, expected 0\.\d+ GiB for 2 of the smallest windows"):
+    with pytest.raises(ConfigError, match=r"memory: got 1\.0 KiB, expected \d+\.\d MiB for 2 of the smallest windows"):
         choose(build(), (100, 100), memory_bytes=1000)
 
 

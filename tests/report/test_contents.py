@@ -49,7 +49,7 @@ def test_headline_numbers_are_those_of_the_files(finished: Path) -> None:
     assert tiles["mean IoU"] == f"{evaluation['miou']:.4f}"
     assert tiles["best mean IoU"] == f"{run.validations[-1]['miou']:.4f}"
     assert tiles["steps"] == "300"
-    assert tiles["peak memory"] == "3.0 GiB"
+    assert tiles["peak memory"] == "3.00 GiB"
     assert training_seconds(run) == pytest.approx(300 * 16 / 10)
     assert status(run) == "finished, 300 steps"
     assert missing(run, "test") == []
@@ -340,7 +340,7 @@ def test_no_word_of_the_printed_table_is_broken(
     lines = capsys.readouterr().out.splitlines()[:-1]  # the last says what was written
     assert max(map(len, lines)) <= width
     headings = "run model input, px steps mean IoU published training time peak memory"
-    values = "input-full camvid_weight_norm U-Net 64 wide, depth 4, weight norm 572 300 8 min 00 s 3.0 GiB 0.1546 †"
+    values = "input-full camvid_weight_norm U-Net 64 wide, depth 4, weight norm 572 300 8 min 00 s 3.00 GiB 0.1546 †"
     words = f"{headings} {values}".split()
     pieces = {*words, "camvid_weight_", "norm"}  # a long name may part at a joint
     printed = {word for line in lines for word in line.split() if not set(word) <= {"─"}}

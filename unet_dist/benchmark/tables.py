@@ -14,6 +14,7 @@ from unet_dist.benchmark.layers import Layer
 from unet_dist.benchmark.results import Result
 from unet_dist.benchmark.subject import BYTES, FLOPS, LOOP, PREDICT, PREDICT_BARE, READ, STEP, WAIT
 from unet_dist.benchmark.timing import Spread
+from unet_dist.wording import counted
 
 MOST_LAYERS = 40
 """Rows that are looked through; bench.json has all."""
@@ -51,7 +52,7 @@ def result_table(result: Result, precision: str, image_shape: tuple[int, int] | 
         ("data path alone, a step's crops", READ, time_text),
         ("  crops/s", "crops_read_per_s", number),
         None,
-        (f"prediction, {_count(amounts.images, 'image')} of {image}", PREDICT, time_text),
+        (f"prediction, {counted(amounts.images, 'image')} of {image}", PREDICT, time_text),
         ("  bare network, same windows", PREDICT_BARE, time_text),
         ("  prediction / bare", "prediction_over_bare", times),
         ("  megapixels/s", "predicted_megapixels_per_s", number),
@@ -142,10 +143,6 @@ def _cells(spread: Spread, text: Callable[[float], str]) -> tuple[str, str, str]
     return text(spread.median), text(spread.low), text(spread.high)
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def time_text(seconds: float) -> str:
     """Seconds as people read them."""
     return (
@@ -180,8 +177,3 @@ def times(value: float) -> str:
 def number(value: float) -> str:
     """A rate with three digits that mean something."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes."""
-    return f"{num_bytes / 2**30:,.2f} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:,.1f} MiB"

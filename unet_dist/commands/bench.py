@@ -38,7 +38,7 @@ from unet_dist.benchmark.subject import (
     Subject,
     measure,
 )
-from unet_dist.benchmark.tables import comparison_tables, layer_table, result_table, scaling_table, size
+from unet_dist.benchmark.tables import comparison_tables, layer_table, result_table, scaling_table
 from unet_dist.benchmark.timing import Spread
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import BenchOptions
@@ -47,6 +47,7 @@ from unet_dist.errors import ConfigError, DataError, LaunchError
 from unet_dist.machine.description import device_name
 from unet_dist.processes.group import Processes
 from unet_dist.storage.files import write_whole
+from unet_dist.wording import size
 
 COMMAND = Command(
     about="how fast a run is, against what the device can do, layer by layer and over processes; compares settings",

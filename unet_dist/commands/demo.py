@@ -20,6 +20,7 @@ from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
 from unet_dist.models.contract import Network
+from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
 
 COMMAND = Command(
@@ -35,7 +36,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
     """Serve RUN until interrupted."""
     if len(words) != 1:
         raise ConfigError(f"demo: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
-    if os.environ.get("RANK", "0") != "0":  # one process serves, however many a launcher started
+    if not is_first(os.environ):  # one process serves, however many a launcher started
         return
     teller = Teller(speaks=True)
     with tempfile.TemporaryDirectory(prefix="unet-dist-demo-") as folder:

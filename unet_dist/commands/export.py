@@ -24,10 +24,12 @@ from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.onnx_model import OnnxModel, open_session
 from unet_dist.prediction.evaluation import predict_labels
+from unet_dist.processes.launcher import is_first
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.storage.files import replacing, write_whole_folder
 from unet_dist.terminal import Teller
 from unet_dist.tiling.windows import Labels, predict_image
+from unet_dist.wording import size
 
 COMMAND = Command(
     about="a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
@@ -45,7 +47,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
     """Export RUN."""
     if len(words) != 1:
         raise ConfigError(f"export: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
-    if os.environ.get("RANK", "0") != "0":  # one process does it, however many a launcher started
+    if not is_first(os.environ):  # one process does it, however many a launcher started
         return
     teller = Teller(speaks=True)
     model, trained, folder = load_run(words[0], torch.device("cpu"))
@@ -90,10 +92,10 @@ def _export_onnx(
         with teller.progress("image compared", options.check_images) as bar:
             found = compare(model, open_session(beside), readers, bar.advance)
         found.require()
-        size = beside.stat().st_size
+        num_bytes = beside.stat().st_size
     teller.say(f"Compared with torch on {source}: {found}")
     teller.say(
-        f"Written: {output} (opset {OPSET}, {size / 2**20:.1f} MiB; takes uint8 pixels, says the rest in its metadata)"
+        f"Written: {output} (opset {OPSET}, {size(num_bytes)}; takes uint8 pixels, says the rest in its metadata)"
     )
 
 
@@ -153,8 +155,8 @@ def _export_folder(
         )
 
     write_whole_folder(output, fill)
-    size = sum(path.stat().st_size for path in output.iterdir())
-    teller.say(f"Written: {output} ({size / 2**20:.1f} MiB): unet_dist.load_model({str(output)!r})")
+    num_bytes = sum(path.stat().st_size for path in output.iterdir())
+    teller.say(f"Written: {output} ({size(num_bytes)}): unet_dist.load_model({str(output)!r})")
     if options.example is not None:
         teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
     if options.license is None:

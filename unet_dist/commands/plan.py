@@ -26,8 +26,10 @@ from unet_dist.planner.fitting import (
 )
 from unet_dist.planner.memory import OPTIMIZER, PARTS, Peak
 from unet_dist.planner.simulation import prediction_flops, prediction_peak, training_flops, training_peak
+from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import WindowSizes, plan_abutting
+from unet_dist.wording import counted, size
 
 COMMAND = Command(
     about="sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
@@ -44,7 +46,7 @@ _PUBLISHED_OUTPUT = {724: 540}
 def run(config: Config, options: PlanOptions) -> None:
     """Print the plan of a config."""
     # Every process of a launcher plans the same; the first one says it.
-    console = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+    console = Console(highlight=False, quiet=not is_first(os.environ))
     planned = plan_run(config, options, Teller(speaks=True, console=console))
     _introduce(planned, console)
     _print_sizes(planned, console)
@@ -66,7 +68,7 @@ def _introduce(planned: PlannedRun, console: Console) -> None:
     )
     cut = planned.cut
     console.print(
-        f"batch {config.schedule.batch_size} on {cut.world_size} process{'es' * (cut.world_size > 1)}: micro-batches of "
+        f"batch {config.schedule.batch_size} on {counted(cut.world_size, 'process', 'es')}: micro-batches of "
         f"{cut.micro_batch_size}, accumulation {-(-planned.share // cut.micro_batch_size)}"
     )
 
@@ -182,7 +184,7 @@ def _print_memory(planned: PlannedRun, memory_bytes: int | None, console: Consol
     console.print(table)
     console.print(
         f"Parts are those of the worst moment; gradients come as activations go. Training takes "
-        f"{_count(cut.micro_batch_size, 'window')} at a time, prediction {planned.window_batch}; a validation "
+        f"{counted(cut.micro_batch_size, 'window')} at a time, prediction {planned.window_batch}; a validation "
         f"during training holds the optimizer's {_size(training.parts[OPTIMIZER])} as well."
     )
     if memory_bytes is not None:
@@ -212,7 +214,7 @@ def _print_fitting(planned: PlannedRun, training: Peak, prediction: Peak, memory
         tiles = best_tile(setting, memory_bytes, planned.data.image_shape, planned.config.run.window_batch)
         if tiles is not None:
             count = min(planned.config.run.window_batch, len(tiles))
-            value = f"{_shape(tiles.window_shape)}, {_count(len(tiles), 'tile')}, {count} at a time"
+            value = f"{_shape(tiles.window_shape)}, {counted(len(tiles), 'tile')}, {count} at a time"
             need = prediction_bytes(setting, count, tiles.window_shape)
             table.add_row("best tile for prediction", value, _size(need))
     if table.row_count:
@@ -250,19 +252,8 @@ def _shape(shape: tuple[int, int]) -> str:
     return f"{shape[0]}x{shape[1]}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _size(num_bytes: float) -> str:
-    """Bytes as people read them."""
-    if num_bytes == 0:
-        return "-"
-    if num_bytes >= 2**30:
-        return f"{num_bytes / 2**30:,.2f} GiB"
-    if num_bytes >= 2**20:
-        return f"{num_bytes / 2**20:,.1f} MiB"
-    return f"{num_bytes / 2**10:,.1f} KiB"
+    return size(num_bytes) if num_bytes else "-"
 
 
 def _flops(count: int) -> str:

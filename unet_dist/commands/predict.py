@@ -45,6 +45,7 @@ from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
+from unet_dist.wording import counted
 
 COMMAND = Command(
     about="label maps and overlays of images",
@@ -272,7 +273,7 @@ def _announcement(
 ) -> Iterator[str]:
     """Say what is ahead, and what is not as one might expect."""
     total, jobs = Totals.of(work), work.jobs
-    images = f"{len(jobs)} image{'s' * (len(jobs) > 1)}"
+    images = f"{counted(len(jobs), 'image')}"
     kind = "blended windows" if options.blend else "windows"
     tiles = f"{total.tiles} tiles from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
     scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
@@ -280,7 +281,7 @@ def _announcement(
     if options.blend:
         yield "Blended: the labels depend on the tile size."
     if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
-        yield f"No overlay for {num_without} image{'s' * (num_without > 1)} too large to be made in memory."
+        yield f"No overlay for {counted(num_without, 'image')} too large to be made in memory."
     if done.batches or done.images:
         num_done = Totals.of(work, sorted(done.batches)).tiles
         yield f"Going on: {num_done} tiles and {len(done.images)} of the images were finished before."

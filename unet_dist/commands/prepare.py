@@ -9,6 +9,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.terminal import Teller
+from unet_dist.wording import size
 
 COMMAND = Command(
     about="read a data set, check every pair, write the decoded cache and its statistics",
@@ -24,11 +25,11 @@ def run(config: Config) -> None:
     teller = Teller(speaks=True)
     cache = open_data(config, teller)
     teller.say(f"{cache.name}: decoded cache in {cache.path}")
-    size = sum(file.stat().st_size for file in cache.path.iterdir())
+    num_bytes = sum(file.stat().st_size for file in cache.path.iterdir())
     heights, widths = cache.table["heights"], cache.table["widths"]
     teller.say(
         f"{len(cache)} images of {heights.min()}x{widths.min()} to {heights.max()}x{widths.max()} px, "
-        f"{cache.channels} channel(s), {size / 2**20:.0f} MiB"
+        f"{cache.channels} channel(s), {size(num_bytes)}"
     )
     teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split (of 255)")
     teller.table(histogram_table(cache))

@@ -15,6 +15,7 @@ from rich.table import Table
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import ReportOptions
 from unet_dist.errors import ConfigError
+from unet_dist.processes.launcher import is_first
 from unet_dist.report.comparison import Column, compare
 from unet_dist.report.contents import RunContents, read_run
 from unet_dist.report.page import comparison_page, run_page
@@ -34,7 +35,7 @@ COMMAND = Command(
 
 def run(words: Sequence[str], options: ReportOptions) -> None:
     """Report on RUN, or compare RUN RUN ..."""
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first(os.environ):
         return  # nothing to share out: the first process writes the page
     started = time.perf_counter()
     teller = Teller(speaks=True)

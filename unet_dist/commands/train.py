@@ -32,15 +32,17 @@ from unet_dist.machine.description import describe_machine
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
+from unet_dist.processes.launcher import is_first
 from unet_dist.processes.stopping import StopWish
 from unet_dist.runs.environment import record_start
 from unet_dist.runs.metrics_log import MetricsLog
 from unet_dist.storage.files import write_whole
 from unet_dist.storage.lock import lock_run
-from unet_dist.terminal import Teller, duration
+from unet_dist.terminal import Teller
 from unet_dist.training.optimizer import build_optimizer
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.training.trainer import Trainer
+from unet_dist.wording import duration
 
 COMMAND = Command(
     about="train a network; resumes by itself when its output folder holds an unfinished run",
@@ -79,9 +81,7 @@ def _rehearse(config: Config) -> None:
     has_gpu = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[1] if has_gpu else free_bytes(torch.device("cpu"), 1)
     plan.run(config, PlanOptions(device="cuda" if has_gpu else "cpu", memory=f"{memory}B"))
-    Teller(speaks=os.environ.get("RANK", "0") == "0").say(
-        "Nothing was trained (dry_run). Without --dry_run this trains."
-    )
+    Teller(speaks=is_first(os.environ)).say("Nothing was trained (dry_run). Without --dry_run this trains.")
 
 
 def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> None:

@@ -26,10 +26,10 @@ from unet_dist.imaging.writer import write_label_map, write_picture
 from unet_dist.models.contract import as_module
 from unet_dist.report.figures import draw_fed
 from unet_dist.runs.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
-from unet_dist.terminal import duration
 from unet_dist.tiling.gradient import WindowGradient
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.training.trainer import Trainer
+from unet_dist.wording import duration
 
 SAMPLES = 4
 MAX_STEPS = 500

@@ -22,6 +22,7 @@ from unet_dist.models.contract import TrainableNetwork
 from unet_dist.report.figures import draw_prediction
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.tiling.windows import Labels
+from unet_dist.wording import first_line
 
 # Not the seed of data_path synthetic (0): no scene here was trained on.
 _UNSEEN_SEED = 572
@@ -117,7 +118,7 @@ def push_folder(folder: Path, repo_id: str, *, private: bool) -> str:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload with unet_dist")
     except (HTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = first_line(error)
         raise ExportError(
             f"push: the hub did not take {repo_id} ({type(error).__name__}: {reason}). The folder {folder} is complete: check "
             "the id, the network and the token (hf auth login), then start the same command again."

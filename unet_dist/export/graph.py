@@ -23,6 +23,7 @@ from unet_dist.errors import ConfigError, ExtraError
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
+from unet_dist.wording import size
 
 OPSET = 18
 """The lowest that torch's exporter writes, so that the most runtimes read it."""
@@ -81,7 +82,7 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> No
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if num_bytes > _LARGEST_BYTES:
         raise ConfigError(
-            f"The network has {num_bytes / 2**30:.1f} GiB of weights, and an ONNX file holds 2. Use --format huggingface."
+            f"The network has {size(num_bytes)} of weights, and an ONNX file holds 2. Use --format huggingface."
         )
     sizes: WindowSizes = model.window_sizes
     sides = {axis + 1: _side(name, sizes) for axis, name in enumerate(AXES[1:])}

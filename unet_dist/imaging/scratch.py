@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from unet_dist.errors import DataError
 from unet_dist.storage.files import writing_failed
+from unet_dist.wording import size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,7 +124,7 @@ class Scratch:
         free, missing = disk.f_bavail * disk.f_frsize, num_bytes - status.st_blocks * 512
         if missing > free:
             raise DataError(
-                f"{self.path} needs {missing / 2**20:.0f} MiB more, and its disk has {free / 2**20:.0f} MiB free. Make "
+                f"{self.path} needs {size(missing)} more, and its disk has {size(free)} free. Make "
                 "room or choose another output folder, then start the same command again."
             )
         os.truncate(self._descriptor, num_bytes)  # to the same size is nothing: every process may do it

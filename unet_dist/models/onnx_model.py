@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ExtraError
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.wording import first_line
 
 SUFFIX = ".onnx"
 
@@ -99,4 +100,4 @@ def open_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class that it exports
-        raise CheckpointError(f"{path} is no whole ONNX file: {str(error).splitlines()[0]} Export it again.") from error
+        raise CheckpointError(f"{path} is no whole ONNX file: {first_line(error)}. Export it again.") from error

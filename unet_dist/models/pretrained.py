@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.wording import first_line
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -78,7 +79,7 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
         if not (folder / WEIGHTS_FILE).is_file() and _is_of_transformers(folder):
             folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*names, PICKLE_FILE], **download))
     except (OSError, ValueError, HTTPError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = first_line(error)
         raise CheckpointError(
             f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub gives no such model '
             f"({type(error).__name__}: {reason}). Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "

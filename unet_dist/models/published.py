@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unet_dist.errors import CheckpointError
 from unet_dist.models.pretrained import PICKLE_FILE, PROCESSOR_FILE, WEIGHTS_FILE, load_weights
+from unet_dist.wording import first_line
 
 # The defaults of transformers' image processor for SegFormer, which hold for every key that a file leaves out.
 _MEAN, _STD, _SIZE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], {"height": 512, "width": 512}
@@ -83,7 +84,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(
             f"{file} is damaged, or holds more than tensors, and is not read ({reason}). Download it again, or take a checkpoint "
             f"with {WEIGHTS_FILE}."

@@ -19,6 +19,7 @@ from unet_dist.models.arguments import check_images, keep_description
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.wording import first_line
 
 _FORM = "smp:DECODER:ENCODER such as smp:Unet:resnet34, or with :imagenet for weights to start from"
 
@@ -154,7 +155,7 @@ def _library() -> Any:
     try:
         import segmentation_models_pytorch
     except (ImportError, RuntimeError) as error:  # torchvision made for another torch: "operator torchvision::nms ..."
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ExtraError(
             f"model smp needs segmentation_models_pytorch, which cannot be imported ({reason}): pip install 'unet_dist[smp]', "
             "with the torchvision made for the installed torch."
@@ -184,7 +185,7 @@ def _create(decoder: str, encoder: str, in_channels: int, num_classes: int, *, w
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"model: smp:{decoder}:{encoder} cannot be built ({_first_line(error)}). Change model."
+            f"model: smp:{decoder}:{encoder} cannot be built ({first_line(error)}). Change model."
         ) from error
     except OSError as error:  # the hub client's errors are of this kind
         raise _unreachable(encoder, weights, error) from error
@@ -201,7 +202,7 @@ def _preprocessing(encoder: str, weights: str) -> dict[str, list[float]]:
     try:
         params = library.encoders.get_preprocessing_params(encoder, pretrained=weights)
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"model: {encoder} has no weights {weights} ({_first_line(error)}). Change model.") from error
+        raise ConfigError(f"model: {encoder} has no weights {weights} ({first_line(error)}). Change model.") from error
     except OSError as error:
         raise _unreachable(encoder, weights, error) from error
     if params["input_space"] != "RGB":
@@ -214,11 +215,6 @@ def _preprocessing(encoder: str, weights: str) -> dict[str, list[float]]:
 
 def _unreachable(encoder: str, weights: str | None, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"model: the {weights} weights of {encoder} cannot be had ({type(error).__name__}: {_first_line(error)}). Check the "
+        f"model: the {weights} weights of {encoder} cannot be had ({type(error).__name__}: {first_line(error)}). Check the "
         f"network, or leave them out: then the encoder starts new."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -17,6 +17,7 @@ from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
 from unet_dist.imaging.zarr_store import is_zarr, require_zarr
+from unet_dist.wording import counted
 
 Format = Literal["auto", "png", "tiff", "zarr"]
 OpenReader = Callable[[Path], ImageReader]
@@ -99,7 +100,7 @@ def make_jobs(
             height, width, channels = reader.shape
         if channels != in_channels:
             raise DataError(
-                f"{source}: got {channels} channel{'s' * (channels > 1)}, expected {in_channels} as the network was "
+                f"{source}: got {counted(channels, 'channel')}, expected {in_channels} as the network was "
                 "trained on. Convert the image, or use a network trained on such images."
             )
         is_small = height * width <= DEFAULT_MAX_PIXELS

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from unet_dist.prediction.journal import Done
 from unet_dist.prediction.run import Totals
 from unet_dist.prediction.work import Work
-from unet_dist.terminal import ProgressBar, duration
+from unet_dist.terminal import ProgressBar
+from unet_dist.wording import duration
 
 _LOOK_S = 1.0
 _TELL_S = 30.0

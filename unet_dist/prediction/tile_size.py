@@ -27,6 +27,7 @@ from unet_dist.planner.simulation import Setting, prediction_peak
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
 from unet_dist.tiling.windows import window_logits, windows_at_once
+from unet_dist.wording import size
 
 # Share of the memory that tensors may take; the rest is for gaps between them. On a CPU by tests/measure/auto_tile.py memory:
 # of 1 GiB, 0.8 were taken in float32 and 0.9 in float64, whose convolutions unfold their input.
@@ -94,7 +95,7 @@ def choose_tile_size(
     largest = largest_side(setting, memory_bytes, need, start=sizes.round_up(572))
     if largest is None or largest < smallest:
         raise ConfigError(
-            f"memory: got {memory_bytes / 2**30:.2f} GiB, expected {need(smallest) / 2**30:.2f} GiB for {window_batch} "
+            f"memory: got {size(memory_bytes)}, expected {size(need(smallest))} for {window_batch} "
             f"of the smallest windows ({smallest} px). Raise --memory or lower --window_batch."
         )
     sides = range(smallest, max(_LARGEST, smallest) + 1, sizes.stride)

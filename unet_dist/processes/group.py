@@ -27,6 +27,7 @@ from unet_dist.processes.launcher import refuse_shared_devices, refuse_silent_si
 from unet_dist.processes.precision import choose_device_type, has_fast_bf16, resolve_precision
 from unet_dist.processes.rendezvous import MEETING, naming_the_place
 from unet_dist.processes.stopping import follow_launcher
+from unet_dist.wording import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -205,7 +206,7 @@ def open_processes(
         announce(processes.rank, processes.world_size)
         if expected_processes is not None and processes.world_size != expected_processes:
             raise LaunchError(
-                f"expected_processes: got {processes.world_size} process{'es' * (processes.world_size > 1)}, expected "
+                f"expected_processes: got {counted(processes.world_size, 'process', 'es')}, expected "
                 f"{expected_processes}. On a host without GPUs several processes come from accelerate launch --multi_gpu "
                 f"--num_processes {expected_processes}; on a cluster check that every node's launcher was told the same."
             )

@@ -5,12 +5,20 @@ Owns the reading of ranks, ports and accumulation from the environment, and the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from unet_dist.errors import ConfigError, LaunchError
 
-if TYPE_CHECKING:
-    pass
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is the first of its launcher's, or alone: it prints and writes, and the others keep still."""
+    return environment.get("RANK", "0") == "0"
+
+
+def is_first_here(environment: Mapping[str, str]) -> bool:
+    """The same, of those on this machine."""
+    return environment.get("LOCAL_RANK", "0") == "0"
 
 
 def refuse_silent_single_process(environment: Any) -> None:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import register_rendezvous_handler
 
 from unet_dist.errors import LaunchError
+from unet_dist.wording import first_line
 
 MEETING = "session://"
 """The init_method of torch.distributed.init_process_group: as "env://", in a session that no earlier attempt knows."""
@@ -85,7 +86,7 @@ def naming_the_place(environment: Mapping[str, str]) -> Iterator[None]:
         yield
     except dist.DistError as error:
         place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise LaunchError(
             f"MASTER_ADDR and MASTER_PORT: the processes could not meet at {place}: {reason}. Set another --main_process_port, and "
             "check that every process was started and reaches that host."

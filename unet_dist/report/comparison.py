@@ -15,13 +15,12 @@ from unet_dist.report.contents import RunContents
 from unet_dist.report.patches import Patches, patches_of
 from unet_dist.report.published import is_same_data, published_for
 from unet_dist.report.summary import (
-    gibibytes,
     images_per_second,
     number,
     peak_memory_bytes,
     training_seconds,
 )
-from unet_dist.terminal import duration
+from unet_dist.wording import duration, size
 
 FREE_OF_INTEREST = frozenset({"output_path", "cache_path", "trackers"})
 """Keys in which runs differ always, or without effect on what is compared."""
@@ -115,7 +114,7 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
         Column.CALIBRATION: Cell(number(error, 4), error),
         Column.TIME: Cell(duration(seconds) if run.train else "–", seconds if run.train else None),
         Column.PACE: Cell(number(pace, 2), pace),
-        Column.MEMORY: Cell("–" if memory is None else gibibytes(memory), memory),
+        Column.MEMORY: Cell("–" if memory is None else size(memory), memory),
         Column.PROCESSES: Cell(str(starts[-1].get("processes", "–")), starts[-1].get("processes")),
         Column.DEVICE: Cell(str(starts[-1].get("device", "–")), starts[-1].get("device")),
     }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unet_dist.report.contents import RunContents
-from unet_dist.terminal import duration
+from unet_dist.wording import duration, size
 
 
 def training_seconds(run: RunContents) -> float:
@@ -142,7 +142,7 @@ def headline(run: RunContents, split: str | None) -> list[Tile]:
     memory = peak_memory_bytes(run)
     if memory is not None:
         kind = "device" if device_type(run) == "cuda" else "resident, main process"
-        tiles.append(Tile("peak memory", gibibytes(memory), kind))
+        tiles.append(Tile("peak memory", size(memory), kind))
     return tiles
 
 
@@ -207,11 +207,6 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def gibibytes(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
 def hardware_rows(run: RunContents) -> list[tuple[str, list[str]]]:
     """The machine of each start and evaluation: a heading and a value a column."""
     columns: list[tuple[str, Mapping[str, Any]]] = [
@@ -250,5 +245,5 @@ def _hardware_value(key: str, value: Any) -> str:
     if value is None:
         return ""
     if key.endswith("_bytes"):
-        return gibibytes(value)
+        return size(value)
     return duration(value) if key == "seconds" else str(value)

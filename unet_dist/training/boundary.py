@@ -17,12 +17,13 @@ from unet_dist.models.contract import as_module
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
 from unet_dist.storage.files import write_whole_folder
-from unet_dist.terminal import ProgressBar, duration
+from unet_dist.terminal import ProgressBar
 from unet_dist.training.averaging import WeightAverage
 from unet_dist.training.finite import DivergedError, FiniteWatch, all_finite
 from unet_dist.training.pace import Clock
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.training.record import Record
+from unet_dist.wording import duration
 
 
 class Boundary:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from unet_dist.runs.metrics_log import MetricsLog
-from unet_dist.terminal import ProgressBar, duration
+from unet_dist.terminal import ProgressBar
 from unet_dist.training.pace import Clock
 from unet_dist.training.parts import Parts, Progress
+from unet_dist.wording import duration, size
 
 
 class Record:
@@ -56,7 +57,7 @@ class Record:
         self.write(record)
         self._clock.detail = (
             f"loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  {record['images_per_s']:.1f} images/s  "
-            f"data wait {record['data_wait']:.0%}  {record['memory_bytes'] / 2**30:.1f} GiB"
+            f"data wait {record['data_wait']:.0%}  {size(record['memory_bytes'])}"
         )
         left = (parts.config.schedule.total_steps - progress.step) * seconds / max(1, steps)
         bar.tell(f"{self._clock.detail}  {duration(left)} left")

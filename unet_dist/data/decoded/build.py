@@ -37,6 +37,7 @@ from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.once import make_once
+from unet_dist.wording import size
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
@@ -349,7 +350,7 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _RESERVE_BYTES > free:
         raise DataError(
-            f"{folder.parent}: the decoded cache needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free. "
+            f"{folder.parent}: the decoded cache needs {size(needed)} and {size(free)} are free. "
             "Free some, or set cache_path to another file system."
         )
 

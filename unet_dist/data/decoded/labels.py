@@ -16,6 +16,7 @@ from PIL import Image
 
 from unet_dist.data.sources.pairs import RefusedError
 from unet_dist.errors import ConfigError
+from unet_dist.wording import listed
 
 IGNORED = 255
 """The label of a pixel that counts nowhere, in the cache and everywhere after it, whatever the data's own id for it."""
@@ -234,24 +235,24 @@ class LabelRules:
         unknown = keys[position] != colours
         if unknown.any():
             values, counts = np.unique(colours[unknown], return_counts=True)
-            listed = [f'"#{value:06x}" ({count:,} px)' for value, count in zip(values, counts, strict=True)]
+            each = [f'"#{value:06x}" ({count:,} px)' for value, count in zip(values, counts, strict=True)]
             raise RefusedError(
-                f"holds colours that label_map does not name: {_shorten(listed)}",
+                f"holds colours that label_map does not name: {listed(each, _MAX_LISTED)}",
                 "Add them to label_map; colours that mean nothing lead to the ignore_index.",
             )
         return classes[position]
 
     def _explain(self, ids: np.ndarray, refused: np.ndarray, labels: np.ndarray) -> RefusedError:
-        listed = _list_ids(ids[refused])
+        found_ids = _list_ids(ids[refused])
         if self.label_map is not None:
             return RefusedError(
-                f"holds {listed}, which label_map does not name",
+                f"holds {found_ids}, which label_map does not name",
                 "Add them to label_map; ids that mean nothing lead to the ignore_index.",
             )
         assert (labels[refused] == _OUT_OF_RANGE).all()
         worst = int(ids[refused].max())
         limit = self.num_classes or MAX_CLASSES
-        got = f"holds {listed}, outside 0 to {limit - 1}"
+        got = f"holds {found_ids}, outside 0 to {limit - 1}"
         got += "" if self.num_classes is None else f" (num_classes: {self.num_classes})"
         if worst == 255 and int(ids[refused].min()) == 255:
             black_and_white = set(np.unique(ids)) == {0, 255}
@@ -289,13 +290,8 @@ def _pack(pixels: np.ndarray) -> np.ndarray:
 
 def _list_ids(ids: np.ndarray) -> str:
     values, counts = np.unique(ids, return_counts=True)
-    listed = [f"{value} ({count:,} px)" for value, count in zip(values, counts, strict=True)]
-    return f"{'id' if len(listed) == 1 else 'ids'} {_shorten(listed)}"
-
-
-def _shorten(listed: list[str]) -> str:
-    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    return ", ".join(listed[:_MAX_LISTED]) + more
+    each = [f"{value} ({count:,} px)" for value, count in zip(values, counts, strict=True)]
+    return f"{'id' if len(each) == 1 else 'ids'} {listed(each, _MAX_LISTED)}"
 
 
 def _join(values: Iterable[int]) -> str:

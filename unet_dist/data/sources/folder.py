@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split, is_split_name
 from unet_dist.errors import DataError
 from unet_dist.imaging.zarr_store import is_zarr
+from unet_dist.wording import listed
 
 IMAGES, MASKS = "images", "masks"
 _MAX_LISTED = 10
@@ -109,8 +110,8 @@ def _match(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
     without_mask = sorted(str(image_files[stem]) for stem in image_files.keys() - mask_files.keys())
     without_image = sorted(str(mask_files[stem]) for stem in mask_files.keys() - image_files.keys())
     if without_mask or without_image:
-        lines = [f"images without a mask: {_shorten(without_mask)}"] if without_mask else []
-        lines += [f"masks without an image: {_shorten(without_image)}"] if without_image else []
+        lines = [f"images without a mask: {listed(without_mask, _MAX_LISTED)}"] if without_mask else []
+        lines += [f"masks without an image: {listed(without_image, _MAX_LISTED)}"] if without_image else []
         raise DataError(
             "\n  ".join([f"{images.parent}: images and masks do not match.", *lines])
             + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
@@ -151,9 +152,3 @@ def _is_picture(path: Path) -> bool:
 
 def _is_hidden_or_zarr(path: Path) -> bool:
     return path.name.startswith(".") or path.suffix == ".zarr"
-
-
-def _shorten(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    return ", ".join(listed[:_MAX_LISTED]) + more

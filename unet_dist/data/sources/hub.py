@@ -19,6 +19,7 @@ from unet_dist.data.sources.folder import read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
 from unet_dist.errors import DataError
+from unet_dist.wording import first_line
 
 _TIMEOUT_S = 10.0
 _MARKS = ("README.md", "id2label.json", "dataset_dict.json", "dataset_info.json")  # what lies at the top of a data set
@@ -134,7 +135,7 @@ class DatasetDirectory(_TableSource):
             return datasets.load_dataset(str(self.root))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
-                f"{self.root}: `datasets` cannot load this directory ({_first_line(error)}). Expected parquet or arrow "
+                f"{self.root}: `datasets` cannot load this directory ({first_line(error)}). Expected parquet or arrow "
                 f"files with the columns {self._columns[0]} and {self._columns[1]}, or what save_to_disk writes."
             ) from error
 
@@ -225,14 +226,14 @@ class HubDataset(_TableSource):
             raise self._unreachable(error) from error
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
-                f"{self.name}: `datasets` cannot load it ({_first_line(error)}). Expected a data set with the columns "
+                f"{self.name}: `datasets` cannot load it ({first_line(error)}). Expected a data set with the columns "
                 f"{self._columns[0]} and {self._columns[1]}."
             ) from error
 
     def _unreachable(self, error: BaseException) -> DataError:
         return DataError(
             f"{self.name}: no folder {Path(self.name).absolute()} here, and the hub cannot be reached "
-            f"({_first_line(error)}). Where there is no network, run `unet-dist prepare` with the same settings on a "
+            f"({first_line(error)}). Where there is no network, run `unet-dist prepare` with the same settings on a "
             "machine that has it and shares the cache folder (cache_path), or give a local folder as data_path."
         )
 
@@ -274,8 +275,3 @@ def _remembered_commit(memo_file: Path) -> str | None:
 
 def _is_picture_struct(feature: Any) -> bool:
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
