@@ -45,6 +45,8 @@ REFUSED: dict[str, list[Any]] = {
     "total_steps": [0],
     "eval_steps": [0],
     "learning_rate": [0.0, -1e-3, float("inf"), float("nan")],
+    "encoder_learning_rate_factor": [-0.1, float("inf"), float("nan")],
+    "encoder_frozen_steps": [-1],
     "schedule": ["step"],
     "warmup_fraction": [-0.1, 1.0],
     "weight_decay": [-0.1, float("inf"), float("nan")],

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.machine.compiling import DEFAULT_BACKEND, compile_static
 from unet_dist.machine.memory_format import choose_memory_format
-from unet_dist.models import unet
+from unet_dist.models import cropping
 from unet_dist.models.unet import UNet
 
 Network = Callable[[Tensor], Tensor]
@@ -133,7 +133,7 @@ class Rewritten:
         slices: bool = False,
     ) -> None:
         self.model, self.splits, self.in_place, self.pools_first = model, splits, in_place, pools_first
-        self.crop = unet._centre if slices else unet._Centre.apply
+        self.crop = cropping._slice if slices else cropping.crop
 
     def __call__(self, images: Tensor) -> Tensor:
         model: Any = self.model
@@ -149,7 +149,8 @@ class Rewritten:
         features = skips.pop()
         for upsample, block in zip(model.upsample, model.decoder, strict=True):
             features = upsample(features)
-            skip = self.crop(skips.pop(), features.shape[2], features.shape[3])
+            skip, (height, width) = skips.pop(), features.shape[2:]
+            skip = self.crop(skip, (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2, height, width)
             if self.splits:
                 width = skip.shape[1]
                 first = F.conv2d(skip, block.conv1.weight[:, :width], block.conv1.bias)

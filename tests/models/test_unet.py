@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.models.promises import ModelPromises
 from unet_dist.errors import ConfigError
-from unet_dist.models import unet
+from unet_dist.models import cropping
 from unet_dist.models.unet import UNet
 
 # Ronneberger et al. 2015, figure 1: (channels, side) after each 3x3 convolution, up-convolution and the last 1x1 one.
@@ -112,8 +112,8 @@ def test_the_crops_gradient_is_that_of_a_slice_in_the_format_of_what_it_meets(
     features = torch.randn(2, 3, 12, 14, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
     weights = torch.randn(2, 3, 8, 6, dtype=torch.float64).contiguous(memory_format=memory_format)
     gradients = []
-    for crop in (unet._Centre.apply, unet._centre):
-        part = crop(features, 8, 6)
+    for cut in (cropping.crop, cropping._slice):
+        part = cut(features, 2, 4, 8, 6)
         assert part.data_ptr() == features[:, :, 2:, 4:].data_ptr(), "a view"
         gradients += torch.autograd.grad((part * weights).sum(), features)
     assert torch.equal(*gradients)

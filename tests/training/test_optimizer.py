@@ -17,6 +17,7 @@ from torch import nn
 from unet_dist.assembly.objective import require_course
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.errors import ConfigError
+from unet_dist.models.encoder_unet import EncoderUNet
 from unet_dist.training.optimizer import BETAS, build_optimizer, course, set_step
 
 
@@ -188,3 +189,32 @@ def test_a_course_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         require_course(ScheduleConfig(schedule="their_courses:text"))
     with pytest.raises(ConfigError, match=r"schedule: got 'onecicle', expected one that.* Did you mean \"onecycle\"\?"):
         ScheduleConfig(schedule="onecicle")
+
+
+def test_an_encoder_has_a_learning_rate_of_its_own_and_stays_frozen_at_first() -> None:
+    schedule = ScheduleConfig(
+        learning_rate=0.5, total_steps=8, encoder_learning_rate_factor=0.1, encoder_frozen_steps=2
+    )
+    model = EncoderUNet(1, 2, depth=1, base_channels=2)
+    optimizer = build_optimizer(model, schedule)
+    encoder = set(model.pretrained_parameters())
+    of_encoder = [group for group in optimizer.param_groups if set(group["params"]) <= encoder]
+    others = [group for group in optimizer.param_groups if not set(group["params"]) & encoder]
+    assert len(of_encoder) == len(others) == 2
+    assert {p for group in of_encoder for p in group["params"]} == encoder
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for step in range(1, 5):
+        rate = set_step(optimizer, schedule, step)
+        assert rate > 0
+        assert [group["lr"] for group in others] == [rate, rate]
+        assert [group["lr"] for group in of_encoder] == [0.1 * rate if step > 2 else 0.0] * 2
+        model(torch.randn(1, 1, model.window_sizes.minimum, model.window_sizes.minimum)).square().sum().backward()
+        optimizer.step()
+        moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+        assert any(name.startswith("backbone") for name in moved) == (step > 2)
+        assert any(name.startswith("classifier") for name in moved)
+
+
+def test_networks_without_an_encoder_have_the_groups_they_had() -> None:
+    groups = build_optimizer(nn.Conv2d(1, 2, 3), ScheduleConfig()).param_groups
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(1, 0.01), (1, 0.0)]

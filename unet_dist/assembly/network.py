@@ -12,6 +12,7 @@ from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.models.contract import TrainableNetwork, as_module
+from unet_dist.models.pretrained import encoder_parameters
 from unet_dist.models.registry import MODELS, build_model, find_model
 from unet_dist.planner.simulation import Setting
 from unet_dist.terminal import Teller
@@ -24,7 +25,15 @@ def architecture(config: Config) -> dict[str, Any]:
         ConfigError: there is no such network, or a key is set that has no effect on it.
     """
     name, model = config.model.model, config.model
-    keys = find_model(name)[0].config_keys
+    cls = find_model(name)[0]
+    keys = cls.config_keys
+    for key in () if cls.has_encoder else ("encoder_learning_rate_factor", "encoder_frozen_steps"):
+        default = next(f.default for f in fields(config.schedule) if f.name == key)
+        if getattr(config.schedule, key) != default:
+            raise ConfigError(
+                f"{key}: got {getattr(config.schedule, key)!r}, which has no effect on the model {name}: it has no encoder with "
+                f"weights of its own. Remove {key}, or set --model unet:efficientnet_lite0."
+            )
     for key in sorted({key for other in MODELS.values() for key in other.config_keys} - set(keys)):
         default = next(f.default for f in fields(model) if f.name == key)
         if getattr(model, key) != default:
@@ -59,6 +68,9 @@ def build_network(config: Config, cache: Cache) -> TrainableNetwork:
         ignore_index=cache.ignore_index,
     )
     as_module(model).to(getattr(torch, config.run.dtype))
+    if config.schedule.encoder_learning_rate_factor == 0:
+        for parameter in encoder_parameters(as_module(model)):
+            parameter.requires_grad_(False)
     return model
 
 

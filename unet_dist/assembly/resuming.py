@@ -167,14 +167,15 @@ def restore(
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
         restore_optimizer(as_module(model), optimizer, checkpoint.optimizer)
     moments = processes.share(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not processes.is_main:
-        for parameter in model.parameters():
+        for parameter in trained:
             optimizer.state[parameter] = {
                 moment: torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
                 for moment in moments
             }
     processes.copy_from_main(model.state_dict().values())
-    for parameter in model.parameters():
+    for parameter in trained:
         processes.copy_from_main(optimizer.state[parameter][moment] for moment in moments)
     try:
         return Progress(**checkpoint.progress)

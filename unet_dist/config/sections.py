@@ -53,17 +53,19 @@ class ModelConfig(Section):
     """The network"""
 
     model: Main[str] = "unet"
-    """Architecture: unet is the paper's (Ronneberger et al. 2015); segformer, or segformer:b0 to b5, starts new, and
-    segformer:USER/NAME from published weights (extra: segformer); smp:Unet:resnet34 and others, with :imagenet from published
-    weights (extra: smp)."""
+    """Architecture: unet is the paper's (Ronneberger et al. 2015); unet:efficientnet_lite0 has its decoder on an encoder with
+    ImageNet weights (extra: pretrained), and encoder_unet is the same network with random ones; segformer, or segformer:b0 to
+    b5, starts new, and segformer:USER/NAME from published weights (extra: segformer); smp:Unet:resnet34 and others, with
+    :imagenet from published weights (extra: smp)."""
     in_channels: Count | None = None
     """Channels of an image, 1 or more; by default what the data set has."""
     num_classes: Annotated[int, between(2, 255)] | None = None
     """Classes, 2 to 255, the ignored one included; by default what the data set names."""
     base_channels: Count = 64
-    """Channels of the first level, 1 or more; each level down doubles them."""
+    """Channels of the first level, 1 or more; each level down doubles them. On an encoder: of the decoder at half of the side; each
+    level down has half of it more."""
     depth: Annotated[int, between(1, 8)] = 4
-    """Number of poolings, 1 to 8."""
+    """Number of poolings, 1 to 8. On an encoder: halvings of the side, 1 to 5, so that 4 stops at stride 16."""
     norm: Literal["none", "weight", "batch", "group"] = "none"
     """Normalisation: none is the paper; weight (scaled weight standardisation) keeps every contract; batch couples the
     samples of a micro-batch in training; group couples all pixels, so that no exact tile exists."""
@@ -148,6 +150,11 @@ class ScheduleConfig(Section):
     """Optimizer steps between two validations; the last step is always validated."""
     learning_rate: Main[Positive] = 5e-4
     """Peak learning rate, above 0."""
+    encoder_learning_rate_factor: NotNegative = 1.0
+    """What multiplies the learning rate of an encoder (model unet:ENCODER), 0 or more; at 0 its weights stay as published and cost
+    no backward pass."""
+    encoder_frozen_steps: Annotated[int, AtLeast(0)] = 0
+    """First steps in which an encoder's weights stay as they are."""
     schedule: Annotated[str, Reads(str, "a word", shown="onecycle|constant|cosine|poly|PACKAGE.MODULE:NAME")] = (
         "onecycle"
     )

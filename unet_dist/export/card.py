@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from unet_dist.config.sections import Config
 from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.pretrained import PretrainedModel
 
 CARD_FILE = "README.md"
 EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"
@@ -61,7 +62,7 @@ def write_card(
         parts.append(
             f"![{example}, and the network's labels]({EXAMPLE_FILE})\n\n*{example}, and what the network makes of it.*"
         )
-    parts += [_scores(evaluations, model), _training(trained), _pixels(model), _terms(license, trained)]
+    parts += [_scores(evaluations, model), _training(trained), _pixels(model), _terms(license, trained, model)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -192,7 +193,9 @@ def _pixels(model: TrainableNetwork) -> str:
     return "\n\n".join(lines)
 
 
-def _terms(license: str | None, trained: Config | None) -> str:
+def _terms(license: str | None, trained: Config | None, model: Any) -> str:
+    origin = model.origin() if isinstance(model, PretrainedModel) else None
+    began = "" if origin is None else f" They began with those of {origin}."
     stated = f"Licence of the weights: {license}." if license else "No licence was stated for these weights."
     data = "the data" if trained is None else public_name(trained.data.data_path)
     about = (
@@ -200,4 +203,4 @@ def _terms(license: str | None, trained: Config | None) -> str:
         if trained is not None and trained.data.data_path == "synthetic"
         else f" They were trained on {data}, whose own terms apply to what is made of it."
     )
-    return "## Terms\n\n" + stated + about
+    return "## Terms\n\n" + stated + began + about

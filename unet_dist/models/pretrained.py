@@ -17,7 +17,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -154,13 +154,23 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         config_keys: those keys of a training config that are arguments of the constructor; the others of ModelConfig that
             describe a network have no effect on this one.
         is_convolutional: whether convolutions are most of its work, by which the memory format of training is chosen.
+        has_encoder: whether pretrained_parameters are some, so that the keys encoder_... have an effect.
         resize_to: (height, width) that a whole image is scaled to before the network and its logits back from; None: not.
     """
 
     model_type: ClassVar[str]
     config_keys: ClassVar[tuple[str, ...]]
     is_convolutional: ClassVar[bool] = True
+    has_encoder: ClassVar[bool] = False
     resize_to: Sequence[int] | None = None
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """The parameters of an encoder, whose learning rate may be another than that of the rest; none in most networks."""
+        return []
+
+    def origin(self) -> str | None:
+        """Whose published weights this network began with, and their licence, in words; None where it began new."""
+        return None
 
     @classmethod
     def variant_options(cls, variant: str) -> dict[str, Any]:
@@ -305,6 +315,11 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         model.to_empty(device=map_location)
         model.load_state_dict(weights, strict=strict)  # copies: the file's memory map is not kept
         return model.eval()
+
+
+def encoder_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a network's encoder; none where it has no such part."""
+    return model.pretrained_parameters() if isinstance(model, PretrainedModel) else []
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:

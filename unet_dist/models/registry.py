@@ -14,13 +14,16 @@ import torch
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.encoder_unet import EncoderUNet
 from unet_dist.models.onnx_model import SUFFIX, OnnxModel
 from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
 from unet_dist.models.segformer import SegFormer
 from unet_dist.models.smp import SegmentationModel
 from unet_dist.models.unet import UNet
 
-MODELS: dict[str, type[PretrainedModel]] = {model.model_type: model for model in (UNet, SegFormer, SegmentationModel)}
+MODELS: dict[str, type[PretrainedModel]] = {
+    model.model_type: model for model in (UNet, EncoderUNet, SegFormer, SegmentationModel)
+}
 
 
 def find_model(name: str) -> tuple[type[PretrainedModel], str]:
@@ -32,6 +35,8 @@ def find_model(name: str) -> tuple[type[PretrainedModel], str]:
     model_type, _, variant = name.partition(":")
     if model_type not in MODELS:
         raise ConfigError(f'Got model "{model_type}". Expected one that exists. {suggest(model_type, MODELS)}')
+    if model_type == UNet.model_type and variant:  # unet:ENCODER
+        return EncoderUNet, variant
     return MODELS[model_type], variant
 
 
@@ -53,6 +58,9 @@ def build_model(name: str, **options: Any) -> TrainableNetwork:
         if option not in valid:
             raise ConfigError(f'Got the option "{option}" for model "{name}". {suggest(option, valid)}')
     fixed = cls.variant_options(variant) if variant else {}
+    for key in ("mean", "std"):
+        if len(fixed.get(key, [])) == 1:  # the same for every channel
+            fixed[key] = fixed[key] * options.get("in_channels", 3)
     if len(fixed.get("mean", [])) != options.get("in_channels", 3):  # of colour weights, for images that are none
         fixed = {name: value for name, value in fixed.items() if name not in ("mean", "std")}
     model: Any = cls(**{**options, **fixed})  # an nn.Module, which the mixin cannot say

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.models.arguments import check_images, keep_description, require, require_count
+from unet_dist.models.cropping import crop
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
     NORMS,
@@ -198,7 +199,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.decoder = nn.ModuleList(block(2 * width, width) for width in channels[-2::-1])
         # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
         self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
-        self.apply(_init_he)
+        self.apply(init_he)
         start_pixels_of_a_block_alike(self.classifier, stem_stride)
 
     @classmethod
@@ -272,33 +273,13 @@ def _down(block: nn.Module, features: Tensor) -> Tensor:
 
 def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -> Tensor:
     features = upsample(features)
-    crop = _centre if torch.compiler.is_compiling() else _Centre.apply  # a compiler lays gradients out itself
+    height, width = features.shape[2:]
+    top, left = (
+        (skip.shape[2] - height) // 2,
+        (skip.shape[3] - width) // 2,
+    )  # all sides are even, so the crop is centred
     # The crop is a view: the concatenation makes the only copy.
-    return block(torch.cat([crop(skip, features.shape[2], features.shape[3]), features], dim=1))
-
-
-def _centre(features: Tensor, height: int, width: int) -> Tensor:
-    """Crop (N, C, H, W) to (N, C, height, width). Both sides are even, so the crop is centred."""
-    top, left = (features.shape[2] - height) // 2, (features.shape[3] - width) // 2
-    return features[:, :, top : top + height, left : left + width]
-
-
-class _Centre(torch.autograd.Function):
-    """_centre with a gradient that keeps the memory format.
-
-    A slice's own is contiguous. Where batches are channels last, all that it meets on its way back, the gradient of pooling and the
-    ReLU, would then be computed value by value (tests/measure/step_variants.py).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, height: int, width: int) -> Tensor:
-        ctx.border = (features.shape[2] - height) // 2, (features.shape[3] - width) // 2
-        return _centre(features, height, width)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        top, left = ctx.border
-        return F.pad(gradient, (left, left, top, top)), None, None
+    return block(torch.cat([crop(skip, top, left, height, width), features], dim=1))
 
 
 def _recomputation_contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -330,7 +311,7 @@ def _conv3x3(in_channels: int, out_channels: int, *, norm: str, padding: str) ->
 
 
 @torch.no_grad()
-def _init_he(module: nn.Module) -> None:
+def init_he(module: nn.Module) -> None:
     """Draw weights from N(0, 2 / N), N the number of values that one output value sums over; biases are 0.
 
     Source: arXiv 1505.04597, section 3 (after He et al. 2015): N = 9 * 64 for a 3x3 convolution of 64 channels.

@@ -253,7 +253,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     """
     for name, parameter in model.named_parameters():
         state = {key.partition(".")[0]: value for key, value in tensors.items() if key.partition(".")[2] == name}
-        if not state and tensors:
+        if not state and tensors and parameter.requires_grad:
             raise CheckpointError(
                 f"{OPTIMIZER_FILE}: got no state for parameter {name}, expected some. It is of another model."
             )
@@ -267,4 +267,5 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
             # A copy takes the parameter's memory format, on which the order of later summation could depend.
             like = torch.empty_like(parameter) if value.ndim else torch.empty((), device=parameter.device)
             state[moment] = like.copy_(value)
-        optimizer.state[parameter] = state
+        if parameter.requires_grad:
+            optimizer.state[parameter] = state

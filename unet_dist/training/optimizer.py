@@ -14,9 +14,11 @@ from torch import nn
 
 from unet_dist.config.courses import COURSES
 from unet_dist.config.sections import ScheduleConfig
+from unet_dist.models.pretrained import encoder_parameters
 from unet_dist.training.courses import BETA1, Course
 
 BETAS = (BETA1, 0.999)
+ENCODER = "is_encoder"  # the mark of an encoder's parameter groups
 
 
 def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
@@ -25,22 +27,32 @@ def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.A
     The fused form is no luxury: it alone leaves the state untouched where `found_inf` is set, without a synchronisation.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
+    published = set(encoder_parameters(model))
+    groups = _by_decay([p for p in parameters if p not in published], schedule.weight_decay)
+    for group in _by_decay([p for p in parameters if p in published], schedule.weight_decay) if published else []:
+        groups.append({**group, ENCODER: True})
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
+
+
+def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
 
 
 def set_step(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int, start: int = 0) -> float:
     """Set learning rate and beta1 for the update that makes step `step` (start + 1 to total_steps); returns the learning rate.
 
+    An encoder's is multiplied by its factor, and 0 in its frozen steps, which count from the first step of the run.
+
     Args:
         start: the step after which the course began, above 0 where a run was extended by a new one.
     """
     rate, momentum = course(schedule, start)(step)
+    factor = schedule.encoder_learning_rate_factor if step > schedule.encoder_frozen_steps else 0.0
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * factor if group.get(ENCODER) else rate
         group["betas"] = (momentum, group["betas"][1])
     return rate
 

