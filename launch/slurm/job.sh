@@ -48,6 +48,9 @@ launch() {
     how=(--config_file configs/accelerate/one_gpu.yaml)
   fi
 
+  # By it the processes of this start know each other; only this user can read the environment of a process.
+  UNET_DIST_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+  export UNET_DIST_SECRET
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus > per_node ? cpus / per_node : 1))}
   log "Job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $world processes on $SLURM_JOB_NODELIST."
   # shellcheck disable=SC2016 # each node's own number is known on the node only

@@ -52,8 +52,8 @@ def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder
             checkpoint = newest_whole(checkpoints, teller.say)
         else:
             checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
-    header = processes.share(replace(checkpoint, model={}, optimizer={}) if checkpoint else None)
-    return header if checkpoint is None else checkpoint
+    header = processes.share(None if checkpoint is None else checkpoint.header())
+    return checkpoint if processes.is_main or header is None else Checkpoint(model={}, optimizer={}, **header)
 
 
 def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:

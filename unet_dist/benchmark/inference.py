@@ -21,7 +21,7 @@ from unet_dist.imaging.reader import ImageReader, open_image
 from unet_dist.imaging.writer import write_picture
 from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import ExactTiles
-from unet_dist.prediction.jobs import make_jobs
+from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of, wait_for_others
 from unet_dist.prediction.values import Recipe
@@ -142,11 +142,12 @@ class Prediction:
 
     def _work(self, output: Path) -> Work:
         """Lay out the work as `predict` does: the main process finds the images and begins the journal."""
-        jobs = None
+        records = None
         if self._processes.is_main:
             jobs = self._jobs(output)
             Journal(output).begin({"images": len(jobs)})
-        return self._make_work(self._processes.share(jobs), output)
+            records = [job.record() for job in jobs]
+        return self._make_work([Job.of(record) for record in self._processes.share(records) or []], output)
 
     def _predict(self, work: Work) -> None:
         processes, done = self._processes, Done()

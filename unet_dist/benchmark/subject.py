@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -106,7 +106,7 @@ class RunSubject:
         reads = max(reads, 4 * self.parts.config.data.num_workers)  # so that what lay ready at the start counts little
         predictions = affordable(rounds, predict_s, _PREDICTION * limits.seconds)
         self._ceiling_s = _CEILINGS * limits.seconds / rounds / 2
-        return processes.share(Counts(rounds, steps, reads, predictions))
+        return Counts(**processes.share(asdict(Counts(rounds, steps, reads, predictions))))
 
     def round(self, number: int, counts: Counts) -> Round:
         """Measure everything once."""
@@ -172,7 +172,7 @@ def measure(
     counts = []
     for subject in subjects:
         barrier()
-        counts.append(share(None if subject is None else subject.warm_up(limits)))
+        counts.append(Counts(**share(None if subject is None else asdict(subject.warm_up(limits)))))
     rounds: list[list[Round]] = [[] for _ in subjects]
     # All settings get as many rounds as the slowest can have, so that their ratios are of the same moments.
     total = min(count.rounds for count in counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +88,18 @@ class _Agreed:
     tile_size: int
     num_threads: int
     done: Done
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON, in which it travels."""
+        done = {"batches": sorted(self.done.batches), "images": sorted(self.done.images)}
+        jobs = [job.record() for job in self.jobs]
+        return {"jobs": jobs, "tile_size": self.tile_size, "num_threads": self.num_threads, "done": done}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> _Agreed:
+        """What a record says."""
+        done = Done(set(record["done"]["batches"]), set(record["done"]["images"]))
+        return cls([Job.of(job) for job in record["jobs"]], record["tile_size"], record["num_threads"], done)
 
 
 class _Prediction:
@@ -216,8 +228,9 @@ class _Prediction:
 
 def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> None:
     teller, rank, world_size = teller_of(processes), processes.rank, processes.world_size
-    agreed = processes.share(prediction.find(teller) if processes.is_main else None)
-    assert agreed is not None
+    found = processes.share(prediction.find(teller).record() if processes.is_main else None)
+    assert found is not None, "the main process finds"
+    agreed = _Agreed.of(found)
     torch.backends.cudnn.deterministic = True  # the same bytes when it goes on; inference uses nothing else that varies
     if processes.device.type == "cpu":
         torch.set_num_threads(agreed.num_threads)

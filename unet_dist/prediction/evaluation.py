@@ -189,6 +189,6 @@ def evaluate_instances(
         if model.ignore_index is not None and model.ignore_index < len(logits):
             logits[model.ignore_index] = -torch.inf
         border = logits.softmax(0)[border_class].numpy()
-        mine[index] = score_image(border, np.array(samples.label(index)[:, :]), border_class)
-    rows = {index: row for part in processes.gather(mine) for index, row in part.items()}
-    return InstanceScores.of(np.stack([rows[index] for index in range(len(samples))]))
+        mine[str(index)] = score_image(border, np.array(samples.label(index)[:, :]), border_class).tolist()
+    rows = {int(index): row for part in processes.gather(mine) for index, row in part.items()}
+    return InstanceScores.of(np.array([rows[index] for index in range(len(samples))]))

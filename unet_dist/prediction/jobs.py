@@ -7,10 +7,10 @@ prediction. Must not know how a label is computed.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
@@ -42,6 +42,23 @@ class Job:
     shape: tuple[int, int]
     outputs: dict[str, Path] = field(default_factory=dict)
     overlay: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The job as JSON, to tell other processes of it; `of` reads it."""
+        return {
+            "source": str(self.source),
+            "shape": list(self.shape),
+            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            "overlay": None if self.overlay is None else str(self.overlay),
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Job:
+        """The job that a record is of."""
+        height, width = record["shape"]
+        outputs = {kind: Path(path) for kind, path in record["outputs"].items()}
+        overlay = None if record["overlay"] is None else Path(record["overlay"])
+        return cls(Path(record["source"]), (height, width), outputs, overlay)
 
 
 def find_sources(words: Sequence[str]) -> list[Path]:

@@ -12,7 +12,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,15 +24,19 @@ from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.machine.compiling import compile_static
 from unet_dist.processes.failing import announce, end_together
 from unet_dist.processes.launcher import refuse_shared_devices, refuse_silent_single_process
+from unet_dist.processes.messages import Json, all_gather, broadcast, require_json
 from unet_dist.processes.precision import choose_device_type, has_fast_bf16, resolve_precision
-from unet_dist.processes.rendezvous import MEETING, naming_the_place
+from unet_dist.processes.rendezvous import MEETING, naming_the_place, stay_on_loopback
 from unet_dist.processes.stopping import follow_launcher
 from unet_dist.wording import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-T = TypeVar("T")
+J = TypeVar("J", bound=Json)
+
+_BACKENDS = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
+"""Collectives of host tensors beside the device's own: those of a process that is gone fail with a Python error."""
 
 
 class Processes:
@@ -41,6 +45,7 @@ class Processes:
     Attributes:
         rank, local_rank, world_size: whole numbers, as every launcher means them.
         device: where this process computes.
+        host: where tensors are that the hosts reduce, without the device; the device itself where its backend stands alone.
         precision: "no", "fp16" or "bf16", resolved.
         accelerator: accelerate's, for mixed precision and trackers.
     """
@@ -55,6 +60,8 @@ class Processes:
         self.local_rank: int = accelerator.local_process_index
         self.world_size: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
+        has_host = self.device.type in ("cpu", *_BACKENDS)
+        self.host = torch.device("cpu") if has_host else self.device
 
     @property
     def is_main(self) -> bool:
@@ -87,26 +94,34 @@ class Processes:
         return tensor
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes: on the host, where a process that is gone is an error that can be told."""
         if self.world_size > 1:
-            # Named, as NCCL otherwise takes the device in use and warns; gloo has none to name.
-            dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
+            dist.all_reduce(torch.zeros((), device=self.host))
 
-    def share(self, value: T) -> T:
-        """The main process's value, on every process."""
+    def share(self, value: J) -> J:
+        """The main process's value, on every process.
+
+        Args:
+            value: JSON, which is all that processes tell each other beside tensors; only the main process's counts.
+
+        Raises:
+            TypeError: something else; on one process, too.
+        """
+        require_json(value)
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        return cast(J, broadcast(value, self.rank, self.host))
 
-    def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of ranks, on every process; for small things that are not tensors."""
+    def gather(self, value: J) -> list[J]:
+        """Every process's value, in the order of ranks, on every process; for small things that are not tensors.
+
+        Raises:
+            TypeError: as share.
+        """
+        require_json(value)
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        return cast("list[J]", all_gather(value, self.world_size, self.host))
 
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with the main process's, in place."""
@@ -164,6 +179,7 @@ def open_processes(
     """
     refuse_silent_single_process(os.environ)
     follow_launcher(os.environ)
+    stay_on_loopback(os.environ)
     keep_freed_memory()
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
@@ -191,7 +207,12 @@ def open_processes(
             # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles what is within.
             dynamo_plugin=TorchDynamoPlugin(backend="no"),
             kwargs_handlers=[
-                InitProcessGroupKwargs(init_method=MEETING, timeout=timedelta(seconds=collective_timeout_s)),
+                InitProcessGroupKwargs(
+                    # On one process without a group accelerate would ask a named backend for its ranks.
+                    backend=_BACKENDS.get(device_type) if "LOCAL_RANK" in os.environ else None,
+                    init_method=MEETING,
+                    timeout=timedelta(seconds=collective_timeout_s),
+                ),
                 # The same parameters have a gradient in every backward pass: of crops, of tiles and of a blank window.
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True),
             ],

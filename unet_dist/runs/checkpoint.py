@@ -54,6 +54,10 @@ class Checkpoint:
     progress: dict[str, Any]
     data: dict[str, Any] = field(default_factory=dict)
 
+    def header(self) -> dict[str, Any]:
+        """What JSON holds of it: all but the tensors."""
+        return {"step": self.step, "config": self.config, "progress": self.progress, "data": self.data}
+
     def on_host(self) -> Checkpoint:
         """A copy in host memory that later steps do not change."""
         return replace(self, model=_copied(self.model), optimizer=_copied(self.optimizer))

@@ -89,7 +89,7 @@ class Boundary:
             nonlocal outcome
             asked = wish.now()
             flags = torch.tensor(
-                [float(asked == STOP), float(asked == STOP_AND_REQUEUE)], device=parts.processes.device
+                [float(asked == STOP), float(asked == STOP_AND_REQUEUE)], device=parts.processes.host
             )
             stops, requeues = parts.processes.sum_(flags).tolist()
             outcome = STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH

@@ -67,14 +67,15 @@ class FiniteWatch:
 
     def culprit(self, bad_step: int, processes: Processes) -> str:
         """Say what was not finite in a step: the loss of samples, by name, or the gradient alone. All processes ask."""
-        mine = {
-            f"{name} ({value})"  # once, however many of its tiles are not finite
+        mine = [
+            f"{name} ({value})"
             for step, ids, losses in self._recent
             if step == bad_step
             for name, value in zip(ids, losses.tolist(), strict=True)
             if not abs(value) < float("inf")
-        }
-        found = sorted(set().union(*processes.gather(mine)))
+        ]
+        # A sample once, however many of its tiles are not finite.
+        found = sorted({text for texts in processes.gather(mine) for text in texts})
         if not found:
             return "the gradient, though every sample's loss is finite"
         return f"the loss of {', '.join(found[:8])}" + (f" and {len(found) - 8} more" if len(found) > 8 else "")

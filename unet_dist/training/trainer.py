@@ -220,7 +220,7 @@ class Trainer:
     def _agree(self, share: StepShare, wish: StopWish) -> tuple[Tensor, int]:
         """Sum what the processes must know of each other before a step: the divisor, and who wants to stop.
 
-        The sum is read at once on a CPU; on a GPU one step later, so that the host does not wait for the device.
+        Whether a step was finite is read at once on a CPU; on a GPU one step later, so that the host does not wait for the device.
         """
         asked = wish.now()
         if self._is_over_time():
@@ -228,17 +228,18 @@ class Trainer:
         divisor = share.divisor(self.parts.loss)
         asks = torch.tensor([asked == STOP, asked == STOP_AND_REQUEUE], dtype=divisor.dtype)
         vector = torch.cat([asks, divisor.flatten()])
-        if self._device.type == "cuda":
-            vector = vector.pin_memory()
-        vector = vector.to(self._device, non_blocking=True)
-        self.parts.processes.sum_(vector)
+        # The hosts agree among themselves: a process that is gone is then an error of Python, where NCCL ends in an abort.
+        vector = self.parts.processes.sum_(vector.to(self.parts.processes.host))
+        stops, requeues = vector[:2].tolist()
         divisor = vector[2:].view(divisor.shape)
-        self._flags.append(read_later(torch.cat([vector[:2], self._finite.bad_step[None]])))
-        if self._device.type == "cuda" and len(self._flags) < 2:
-            return divisor, NO_WISH
-        stops, requeues, bad_step = self._flags.popleft()()
-        if bad_step:
-            self.boundary.diverged(int(bad_step))
+        if self._device.type == "cuda":
+            divisor = divisor.pin_memory()
+        divisor = divisor.to(self._device, non_blocking=True)
+        self._flags.append(read_later(self._finite.bad_step[None]))
+        if self._device.type != "cuda" or len(self._flags) > 1:
+            (bad_step,) = self._flags.popleft()()
+            if bad_step:
+                self.boundary.diverged(int(bad_step))
         return divisor, STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH
 
     def _is_over_time(self) -> bool:
