@@ -3,8 +3,10 @@
 # should hold has changed. Nothing here is activated; callers say "$venv/bin/...".
 #
 #   PYTHON            the interpreter to build from (python3)
-#   UNET_DIST_TORCH   "cpu" or "cuda": which torch to install, where this machine is not the one that will compute,
-#                     as on a cluster's login node (cuda where an NVIDIA device is visible, else cpu)
+#   UNET_DIST_TORCH   "cpu", "cuda" or a build such as "cu126" or "2.9.1+cu126", for a driver too old for the newest (pip must
+#                     know a place that has it, such as the index of PyTorch): which torch to install, where this machine
+#                     is not the one that will compute, as on a cluster's login node (cuda where an NVIDIA device is
+#                     visible, else cpu)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
@@ -24,9 +26,9 @@ count_nvidia_devices() {
 
 choose_torch() {
   case ${UNET_DIST_TORCH:-} in
-    cpu | cuda) echo "$UNET_DIST_TORCH" ;;
+    cpu | cuda | cu[0-9][0-9][0-9] | [0-9]*.[0-9]*+cu[0-9][0-9][0-9]) echo "$UNET_DIST_TORCH" ;;
     "") if [ "$(count_nvidia_devices)" -gt 0 ]; then echo cuda; else echo cpu; fi ;;
-    *) fail "UNET_DIST_TORCH is \"$UNET_DIST_TORCH\"; expected \"cpu\" or \"cuda\". Unset it to let the machine decide." ;;
+    *) fail "UNET_DIST_TORCH is \"$UNET_DIST_TORCH\"; expected \"cpu\", \"cuda\" or a build such as \"cu126\". Unset it to let the machine decide." ;;
   esac
 }
 
@@ -46,7 +48,11 @@ prepare_environment() {
   local -a constraint=() stamps
   check_python "$python"
   torch=$(choose_torch)
-  [ "$torch" = cuda ] || constraint=(-c "$root/launch/constraints-cpu.txt")
+  case $torch in
+    cpu) constraint=(-c "$root/launch/constraints-cpu.txt") ;;
+    cu[0-9]*) constraint=("$(sed -n 's/^torch==.*/&/p' "$root/launch/constraints-cpu.txt")+$torch") ;;
+    *+*) constraint=("torch==$torch") ;;
+  esac
 
   # A stamp for each extra: what was asked for when pip last succeeded. With an extra there is all that is needed without.
   wanted=$({

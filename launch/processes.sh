@@ -17,14 +17,15 @@ choose_processes() {
     processes=$((cores < 2 ? 1 : 2))
   fi
   while [ $((batch_size % processes)) -ne 0 ]; do processes=$((processes - 1)); done
-  [ "$processes" -gt 1 ] || config=one_gpu
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / processes))}
 }
 
 # launch COMMAND WORDS...: the program on all processes.
 launch() {
-  local -a how=(--config_file "configs/accelerate/$config.yaml")
-  # Port 0 is any that is free. accelerate's own choice is one fixed port, which another run may hold.
-  [ "$processes" -eq 1 ] || how+=(--num_processes "$processes" --main_process_port 0)
-  "$venv/bin/accelerate" launch "${how[@]}" -m unet_dist "$@" --expected_processes "$processes"
+  if [ "$processes" -eq 1 ]; then
+    "$venv/bin/python" -m unet_dist "$@" --expected_processes 1
+  else # port 0 is any that is free; accelerate's own choice is one fixed port, which another run may hold
+    "$venv/bin/accelerate" launch --config_file "configs/accelerate/$config.yaml" --num_processes "$processes" \
+      --main_process_port 0 -m unet_dist "$@" --expected_processes "$processes"
+  fi
 }

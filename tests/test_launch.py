@@ -105,6 +105,13 @@ def test_the_torch_can_be_said(checkout: Checkout) -> None:
     assert "-c " not in call
 
 
+@pytest.mark.parametrize(("word", "wanted"), [("cu126", "torch==2.13.0+cu126"), ("2.9.1+cu126", "torch==2.9.1+cu126")])
+def test_the_build_for_an_older_driver_can_be_said(checkout: Checkout, word: str, wanted: str) -> None:
+    checkout.make(UNET_DIST_TORCH=word)
+    (call,) = checkout.pip_calls()
+    assert f" {wanted} --editable " in call
+
+
 def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
     failed = checkout.make(PIP_STATUS="1")
     assert failed.returncode == 1
@@ -119,7 +126,7 @@ def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
         ({"PYTHON": "python-of-nobody"}, 'no "python-of-nobody" on the path. Install Python 3.10 or newer'),
         ({"PYTHON": "old"}, "Python 3.9.2 is too old; expected Python 3.10 or newer."),
         ({"PYTHON": "bare"}, "cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"),
-        ({"UNET_DIST_TORCH": "tpu"}, 'UNET_DIST_TORCH is "tpu"; expected "cpu" or "cuda".'),
+        ({"UNET_DIST_TORCH": "tpu"}, 'UNET_DIST_TORCH is "tpu"; expected "cpu", "cuda" or a build such as "cu126".'),
     ],
 )
 def test_a_mistake_is_a_sentence(checkout: Checkout, environment: dict[str, str], sentence: str) -> None:

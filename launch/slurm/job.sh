@@ -7,6 +7,8 @@
 #
 #   UNET_DIST_ROOT                 the repository, where the job is not submitted from it
 #   UNET_DIST_PROCESSES_PER_NODE   processes on a node (one a GPU of the job; 1 where the job has none)
+#   UNET_DIST_ADDRESS              where the processes meet (the first node, by the address that SLURM reaches it at)
+#   UNET_DIST_PORT                 and at which port of it (one from the job's number)
 #   UNET_DIST_FRUITLESS_REQUEUES   how many requeues in a row may end at the step where they began (3)
 #
 # Another signal than USR1, where a site needs USR1 itself: sbatch --signal=B:USR2@120 ...
@@ -29,23 +31,43 @@ command -v accelerate >/dev/null ||
 # config_value KEY WORDS...: what `train` makes of its words, without starting anything; a mistake ends the job here.
 config_value() { python launch/config_value.py "$@"; }
 
+# gpus_on_node: how many GPUs the job has on a node, by the first variable that says so; some sites set only one of them.
+gpus_on_node() {
+  local listed=${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}} counted
+  counted=$(sed 's|(.*||; s|.*:||' <<<"${SLURM_GPUS_PER_NODE:-}") # such as a100:4(S:0-1)
+  if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
+    echo "$SLURM_GPUS_ON_NODE"
+  elif [[ $counted =~ ^[0-9]+$ ]]; then
+    echo "$counted"
+  elif [ -n "$listed" ] && [[ $listed != *-* ]]; then
+    tr ',' '\n' <<<"$listed" | grep -c .
+  else
+    echo 0
+  fi
+}
+
+# find_address: where the first node is reached, which is the one that this script runs on. A site may refuse to show a node.
+find_address() {
+  local first=${SLURMD_NODENAME:-$(hostname -s)} found
+  found=$(scontrol --oneliner show node "$first" 2>/dev/null | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p') || true
+  echo "${found:-$first}"
+}
+
 # launch COMMAND WORDS...: one accelerate launcher on each node of the job, one process a GPU.
 launch() {
-  local nodes=$SLURM_JOB_NUM_NODES per_node=${UNET_DIST_PROCESSES_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}} world first address port
-  local cpus=${SLURM_CPUS_PER_TASK:-1}
+  local nodes=$SLURM_JOB_NUM_NODES gpus per_node world address port cpus=${SLURM_CPUS_PER_TASK:-1}
+  gpus=$(gpus_on_node)
+  per_node=${UNET_DIST_PROCESSES_PER_NODE:-$((gpus > 0 ? gpus : 1))}
   world=$((nodes * per_node))
-
-  # The first node by the address that SLURM reaches it at; a port that no other job on these nodes is likely to have.
-  read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  address=$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
-  port=$((20000 + SLURM_JOB_ID % 10000))
+  [ "$gpus" -eq 0 ] || [ "$cpus" -ge $((3 * per_node)) ] ||
+    log "$cpus CPUs for $per_node GPUs: reading may hold them up. sbatch --cpus-per-task=$((4 * per_node)) gives each 4."
+  address=${UNET_DIST_ADDRESS:-$(find_address)}
+  port=${UNET_DIST_PORT:-$((20000 + SLURM_JOB_ID % 10000))} # that no other job on these nodes is likely to have
 
   local -a how=(--config_file configs/accelerate/several_gpus.yaml --num_processes "$world" --main_process_port "$port")
   if [ "$nodes" -gt 1 ]; then
     how=(--config_file configs/accelerate/several_nodes.yaml --num_processes "$world" --num_machines "$nodes"
-      --main_process_ip "${address:-$first}" --main_process_port "$port")
-  elif [ "$world" -eq 1 ]; then
-    how=(--config_file configs/accelerate/one_gpu.yaml)
+      --main_process_ip "$address" --main_process_port "$port")
   fi
 
   # By it the processes of this start know each other; only this user can read the environment of a process.
@@ -53,10 +75,17 @@ launch() {
   export UNET_DIST_SECRET
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus > per_node ? cpus / per_node : 1))}
   log "Job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $world processes on $SLURM_JOB_NODELIST."
-  # shellcheck disable=SC2016 # each node's own number is known on the node only
-  srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" --kill-on-bad-exit=1 \
-    bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' launch \
-    "${how[@]}" -m unet_dist "$@" --expected_processes "$world"
+  # All of this shell's variables, also where the job was submitted with --export=NONE, and the nodes' own limits: one on locked
+  # memory that came along from the login node would keep InfiniBand from registering any.
+  local -a step=(srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" --kill-on-bad-exit=1
+    --export=ALL --propagate=NONE)
+  if [ "$world" -eq 1 ]; then # nothing stands between SLURM's signals and the run: a launcher would die of them before it has saved
+    "${step[@]}" python -m unet_dist "$@" --expected_processes 1
+  else
+    # shellcheck disable=SC2016 # each node's own number is known on the node only
+    "${step[@]}" bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' launch \
+      "${how[@]}" -m unet_dist "$@" --expected_processes "$world"
+  fi
 }
 
 # requeue FOLDER: put this job back in the queue, unless it has come back too often without getting on.

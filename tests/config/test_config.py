@@ -86,7 +86,7 @@ ANYTHING_GOES = {
         "augmentation",
         "loss",
     ),
-    *("output_path", "debug", "resume", "allow_config_change", "trackers", "deterministic", "compile"),
+    *("output_path", "debug", "resume", "allow_config_change", "trackers", "tf32", "deterministic", "compile"),
     *("revision", "image_column", "label_column"),
 }
 
@@ -134,6 +134,10 @@ def test_refusal_says_got_expected_and_the_key(key: str, value: Any) -> None:
             {"compile": True, "input_size": "full"},
             "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
             "--compile, or set --input_size.",
+        ),
+        (
+            {"tf32": True, "mixed_precision": "bf16"},
+            "tf32: got true, which has no effect as mixed_precision is bf16. Remove tf32, or set --mixed_precision no.",
         ),
         (
             {"norm": "batch", "batch_size": 1},

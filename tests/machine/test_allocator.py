@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from unet_dist.machine.allocator import use_growing_segments
+
 _PAGE = 4096
 _ADDRESSES = """
 import importlib, sys
@@ -27,3 +29,12 @@ def test_no_module_makes_a_tensor_before_the_setting(command: str) -> None:
     if kept == "0":
         pytest.skip("a C library without mallopt")
     assert [int(address) % _PAGE for address in addresses.split()] == [0] * 10
+
+
+@pytest.mark.parametrize(
+    "users", [{}, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}]
+)
+def test_segments_grow_unless_the_user_says_otherwise(users: dict[str, str]) -> None:
+    environment = dict(users)
+    use_growing_segments(environment)
+    assert environment == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})

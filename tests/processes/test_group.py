@@ -194,3 +194,43 @@ def test_trackers_are_known_and_installed() -> None:
         distributed._require_trackers(["tensorbord"])
     with pytest.raises(ExtraError, match=r"^trackers: aim is not installed\. Run pip install aim"):
         distributed._require_trackers(["aim"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_gpu", "sign"),
+    [
+        ({"SLURM_GPUS_ON_NODE": "4"}, False, "SLURM_GPUS_ON_NODE is 4"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, False, "CUDA_VISIBLE_DEVICES is 0,1"),
+        ({}, True, "/dev/nvidia0 is there"),
+        ({"ACCELERATE_USE_CPU": "false"}, True, "/dev/nvidia0 is there"),
+    ],
+)
+def test_gpu_that_torch_cannot_use_is_no_silent_cpu(environment: dict[str, str], has_gpu: bool, sign: str) -> None:
+    with pytest.raises(LaunchError) as refusal:
+        distributed.refuse_idle_gpu(environment, has_gpu=has_gpu, why=lambda: "torch 2.13.0+cpu is a build for CPUs")
+    assert str(refusal.value) == (
+        f"device: got no usable GPU though {sign}: torch 2.13.0+cpu is a build for CPUs. Install a build of torch whose CUDA "
+        "the driver knows (in the launch scripts UNET_DIST_TORCH=cuda, or cu126 and the like for an older driver), or ask for "
+        "the CPU: CUDA_VISIBLE_DEVICES= before the command."
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_gpu"),
+    [
+        ({}, False),
+        ({"SLURM_GPUS_ON_NODE": "0"}, False),
+        ({"CUDA_VISIBLE_DEVICES": "", "SLURM_GPUS_ON_NODE": "4"}, True),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, True),
+        ({"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "0"}, True),
+    ],
+)
+def test_cpu_that_was_asked_for(environment: dict[str, str], has_gpu: bool) -> None:
+    distributed.refuse_idle_gpu(environment, has_gpu=has_gpu, why=lambda: "nobody asks")
+
+
+@pytest.mark.parametrize(("rank", "devices", "bypass"), [("1", 1, "true"), ("0", 1, None), ("3", 4, None)])
+def test_process_that_sees_its_own_gpu_only(rank: str, devices: int, bypass: str | None) -> None:
+    environment = {"LOCAL_RANK": rank}
+    distributed.accept_own_device(environment, devices)
+    assert environment.get("ACCELERATE_BYPASS_DEVICE_MAP") == bypass

@@ -44,8 +44,11 @@ def make_root(folder: Path, accelerate: str) -> Path:
     environment.mkdir(parents=True)
     for name in ("launch", "configs"):
         (folder / name).symlink_to(ROOT / name)
-    for name, words in (("accelerate", accelerate), ("python", "")):
+    run = f'PYTHONPATH="{ROOT}" exec "{sys.executable}"'
+    # A run of one process has no launcher before it: the stand-in stands for the program itself there.
+    alone = f'[ "$1 $2" != "-m unet_dist" ] || {run} {accelerate} "$@"\n' if accelerate == STAND_IN else ""
+    for name, text in (("accelerate", f'{run} {accelerate} "$@"'), ("python", f'{alone}{run} "$@"')):
         program = environment / name
-        program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" {words} "$@"\n', encoding="utf-8")
+        program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         program.chmod(0o755)
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,8 @@ def main(words: list[str]) -> None:
         "node": int(os.environ["SLURM_NODEID"]),
         "threads": os.environ["OMP_NUM_THREADS"],
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        "secret": os.environ.get("UNET_DIST_SECRET", ""),
+        "locked_bytes": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
     }
     with Path("calls.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(call) + "\n")

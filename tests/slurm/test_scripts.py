@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,6 +57,8 @@ def jobs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
         "one node", "one_node.sbatch", *run, "--total_steps", "5", options=("--gpus-per-node=2", "--cpus-per-task=4")
     )
     submit("two nodes", "several_nodes.sbatch", *run, options=("--gpus-per-node=2", "--cpus-per-task=2"))
+    # As a site may have it: no variables come along, and a limit of the login node's would.
+    submit("exports none", "one_node.sbatch", *run, options=(*ONE_PROCESS, "--export=NONE"))
     submit("fails", "one_node.sbatch", *run, behaviour="fail")
     submit("misspelt", "one_node.sbatch", "--output_pth", "runs/a")
     submit("predict", "predict.sbatch", "runs/best", "out", "a", "b", options=(*ONE_PROCESS, "--array=0-2"))
@@ -102,6 +105,47 @@ def test_two_nodes_meet_at_the_first(lab: Lab, jobs: dict[str, Job]) -> None:
         assert value(call, "--expected_processes") == "4"
         assert value(call, "--main_process_ip") == "127.0.0.1"
         assert int(value(call, "--main_process_port")) == 20000 + int(job.id) % 10000
+    assert len({call["secret"] for call in calls}) == 1
+    assert len(calls[0]["secret"]) == 64
+
+
+@pytest.mark.slurm
+def test_submitted_without_variables(lab: Lab, jobs: dict[str, Job]) -> None:
+    """srun, which does as sbatch was told, would find no program."""
+    job = jobs["exports none"]
+    assert lab.wait_for_end(job.id) == "COMPLETED", job.log
+    (call,) = job.calls
+    assert call["words"][:3] == ["-m", "unet_dist", "train"]
+
+
+# Sourced in place of a job, with a stand-in for scontrol that this site refuses.
+GPUS = """
+scontrol() { echo "Access denied" >&2; return 1; }
+export -f scontrol
+source launch/slurm/job.sh
+trap - USR1 USR2
+echo "$(gpus_on_node) $(find_address)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SLURM_GPUS_ON_NODE": "8"}, "8 node7"),
+        ({"SLURM_GPUS_PER_NODE": "a100:4(S:0-1)"}, "4 node7"),
+        ({"SLURM_GPUS_PER_NODE": "2"}, "2 node7"),
+        ({"SLURM_JOB_GPUS": "0,1,2"}, "3 node7"),
+        ({"CUDA_VISIBLE_DEVICES": "4,5"}, "2 node7"),
+        ({}, "0 node7"),
+    ],
+)
+def test_gpus_and_address_of_a_node(tmp_path: Path, environment: dict[str, str], said: str) -> None:
+    root = make_root(tmp_path, STAND_IN)
+    slurm = {"SLURM_JOB_NAME": "j", "SLURMD_NODENAME": "node7", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", GPUS], cwd=root, env={**slurm, **environment}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
 
 
 @pytest.mark.slurm
@@ -142,8 +186,7 @@ def test_debug_starts_one_process_of_the_debug_mode(lab: Lab, jobs: dict[str, Jo
     job = jobs["debug"]
     assert lab.wait_for_end(job.id) == "COMPLETED", job.log
     (call,) = job.calls
-    assert value(call, "--config_file") == "configs/accelerate/one_gpu.yaml"
-    assert call["words"][-5:] == ["unet_dist", "train", "--debug", "--expected_processes", "1"]
+    assert call["words"] == ["-m", "unet_dist", "train", "--debug", "--expected_processes", "1"]
     assert lab.show(job.id)["Partition"] == "debug"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -75,4 +77,66 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
     assert str(refusal.value) == (
         f"output_path: cannot write to {tmp_path}/file/run: Not a directory. Choose another --output_path, or mend the folder."
+    )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_told_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Lustre mounted with noflock says ENOSYS: nothing holds the folder."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said: list[str] = []
+    with lock_run(tmp_path, say=said.append):
+        pass
+    assert said == [
+        f"output_path: the file system of {tmp_path} has no locks ({os.strerror(code)}), so nothing keeps a second run out. "
+        "Start one at a time."
+    ]
+
+
+@pytest.mark.parametrize("make", ["link", "dangling", "folder", "fifo"])
+def test_lock_that_is_no_file_is_refused_and_its_target_stays(tmp_path: Path, make: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lock = folder / ".lock"
+    if make == "folder":
+        lock.mkdir()
+    elif make == "fifo":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to(precious if make == "link" else tmp_path / "nowhere")
+    with pytest.raises(LaunchError) as refusal, lock_run(folder):
+        pass
+    assert str(refusal.value) == (
+        f"output_path: {lock} is no regular file, expected one that a run made. Remove it, or choose another --output_path."
+    )
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be two users")
+def test_lock_of_another_user_is_a_sentence(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from unet_dist.errors import LaunchError; from unet_dist.storage.lock import lock_run\n"
+        "os.setgid(12345); os.setuid(12345)\n"
+        "try:\n    with lock_run(pathlib.Path(sys.argv[1])): pass\n"
+        "except LaunchError as error: print(error)"
+    )
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        if parent != Path("/tmp"):
+            parent.chmod(0o777)
+    with lock_run(tmp_path):
+        pass
+    (tmp_path / ".lock").chmod(0o644)
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert said == (
+        f"output_path: {tmp_path}/.lock belongs to another user (uid 0), whose run may be under way. Choose another "
+        "--output_path, or have that user make the file writable for you.\n"
     )

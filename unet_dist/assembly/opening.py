@@ -24,7 +24,8 @@ def open_for(config: Config) -> Any:
         mixed_precision="no" if run.dtype == "float64" else run.mixed_precision,
         expected_processes=run.expected_processes,
         collective_timeout_s=run.collective_timeout_s,
-        deterministic=run.deterministic,
+        deterministic="warn" if run.debug else run.deterministic,
+        tf32=run.tf32,
         trackers=run.trackers,
         project_dir=run.output_path,
     )

@@ -111,10 +111,16 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
         )
 
 
-def _backend(config: Config, processes: Processes, teller: Teller) -> str | None:
+def _backend(config: Config, model: torch.nn.Module, processes: Processes, teller: Teller) -> str | None:
     """What compiles the network on all processes; None where it stays uncompiled, and why is said if it was asked for."""
     backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
     if backend is None:
+        return None
+    if any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules()):
+        teller.say(
+            "compile: batch normalisation over several GPUs is a collective, which no single graph can hold, so the network runs "
+            "uncompiled."
+        )
         return None
     obstacles = [text for text in processes.gather(find_obstacle(backend, processes.device)) if text is not None]
     if obstacles:
@@ -143,7 +149,7 @@ def assemble(
     config, planner, cut = layout.config, layout.crops.planner, layout.crops.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
-    wrapped = processes.prepare(as_module(model), _backend(config, processes, teller))
+    wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
     augmentation = None
     if config.data.augmentation:

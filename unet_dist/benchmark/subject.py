@@ -20,6 +20,7 @@ from unet_dist.benchmark.ceilings import compute_dtype, measure_ceilings
 from unet_dist.benchmark.inference import Prediction
 from unet_dist.benchmark.step import BareStep, read_seconds, run_loop
 from unet_dist.benchmark.timing import affordable
+from unet_dist.models.contract import as_module
 from unet_dist.training.parts import Parts
 
 Round = dict[str, float]
@@ -92,6 +93,10 @@ class RunSubject:
 
     def warm_up(self, limits: Limits) -> Counts:
         """Make the first step, reading and prediction, which are not counted, and see what the second ones take."""
+        with self.parts.processes.without_the_others(as_module(self.parts.model)):
+            return self._warm_up(limits)
+
+    def _warm_up(self, limits: Limits) -> Counts:
         processes = self.parts.processes
         self.bare.seconds(1)
         step_s = self.bare.seconds(1)
@@ -110,6 +115,10 @@ class RunSubject:
 
     def round(self, number: int, counts: Counts) -> Round:
         """Measure everything once."""
+        with self.parts.processes.without_the_others(as_module(self.parts.model)):
+            return self._round(number, counts)
+
+    def _round(self, number: int, counts: Counts) -> Round:
         parts, device = self.parts, self.parts.processes.device
         run = parts.config.run
         dtype = compute_dtype(parts.processes.precision, getattr(torch, run.dtype))

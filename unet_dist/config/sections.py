@@ -227,6 +227,8 @@ class RunConfig(Section):
     """auto is bf16 where the device is fast at it, else no; what accelerate launch says is honoured."""
     dtype: Literal["float32", "float64"] = "float32"
     """Type of the weights; float64 is for comparing runs to the last digit."""
+    tf32: bool = False
+    """With mixed_precision no, let a GPU round the factors of float32 products to 11 bits: faster, and other results."""
     deterministic: bool = False
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
     compile: Free[bool] = False
@@ -328,6 +330,11 @@ def _check_effects(config: Config) -> None:
         raise ConfigError(
             f"dtype: got float64 together with mixed_precision {config.run.mixed_precision}, expected no mixed precision. "
             "Set --mixed_precision no."
+        )
+    if config.run.tf32 and config.run.mixed_precision in ("bf16", "fp16"):
+        raise ConfigError(
+            f"tf32: got true, which has no effect as mixed_precision is {config.run.mixed_precision}. Remove tf32, or set "
+            "--mixed_precision no."
         )
     if config.run.compile and config.schedule.input_size == "full":
         raise ConfigError(

@@ -10,9 +10,18 @@ import resource
 
 import torch
 
-# Of torch's allocator on a CPU; of the C++ library; of cuBLAS and cuDNN, whose own allocations are not torch's; and of torch where
-# none of cuDNN's algorithms found the memory to work in, of which it swallows the reason.
-_WORDS = ("DefaultCPUAllocator", "std::bad_alloc", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+# Of torch's allocator on a CPU; of the C++ library; of the driver, NCCL, cuBLAS and cuDNN, whose own allocations are not torch's:
+# cuBLAS cannot make its handle in the last of a device's memory; and of torch where none of cuDNN's algorithms found the memory
+# to work in, of which it swallows the reason.
+_WORDS = (
+    "DefaultCPUAllocator",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "Cuda failure 2 'out of memory'",
+    "STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -108,7 +109,6 @@ class BlendedTiles:
         step, side = self._grid.step, 2 * self._grid.step
         _, _, height, width = piece.tile
         rows, cols = (_num_cells(size, step) for size in (height, width))
-        weight = _gaussian(side)
         total: Tensor | None = None
         # In one order everywhere: the sum of a pixel is the same whichever tile holds it.
         places = [(row, col) for row in range(rows + 1) for col in range(cols + 1)]
@@ -118,13 +118,11 @@ class BlendedTiles:
                 if total is None:
                     shape = (part.shape[0], (rows + 2) * step, (cols + 2) * step)
                     total = torch.zeros(shape, dtype=part.dtype, device=part.device)
-                weights = weight.to(part)
+                    weights, folded = _weights(step, part.dtype, part.device)
                 total[:, row * step : row * step + side, col * step : col * step + side] += part * weights
         assert total is not None
-        # Every pixel has the four weights that its place in its cell gives it.
-        folded = weight.unflatten(0, (2, step)).unflatten(2, (2, step)).sum((0, 2))  # (step, step)
         total = total[:, step : step + height, step : step + width]
-        total /= folded.repeat(rows, cols)[:height, :width].to(total)
+        total /= folded.repeat(rows, cols)[:height, :width]
         return total
 
     def _probabilities(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
@@ -156,6 +154,17 @@ class BlendedTiles:
 
 def _num_cells(size: int, step: int) -> int:
     return -(-size // step)
+
+
+@lru_cache(maxsize=4)
+def _weights(step: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What each pixel of an output counts: (2 step, 2 step), and their sum at each place of a cell: (step, step).
+
+    A pixel has the four weights that its place in its cell gives it. They go to the device once, not with every window.
+    """
+    weight = _gaussian(2 * step)
+    folded = weight.unflatten(0, (2, step)).unflatten(2, (2, step)).sum((0, 2))
+    return weight.to(device, dtype), folded.to(device, dtype)
 
 
 def _gaussian(side: int) -> Tensor:

@@ -12,7 +12,8 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -20,12 +21,18 @@ from torch import Tensor, nn
 
 from unet_dist.config.sections import Precision
 from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
-from unet_dist.machine.allocator import keep_freed_memory
+from unet_dist.machine.allocator import keep_freed_memory, use_growing_segments
+from unet_dist.machine.arithmetic import compute_deterministically, compute_in_float32
 from unet_dist.machine.compiling import compile_static
 from unet_dist.processes.failing import announce, end_together
-from unet_dist.processes.launcher import refuse_shared_devices, refuse_silent_single_process
+from unet_dist.processes.launcher import (
+    accept_own_device,
+    refuse_idle_gpu,
+    refuse_shared_devices,
+    refuse_silent_single_process,
+)
 from unet_dist.processes.messages import Json, all_gather, broadcast, require_json
-from unet_dist.processes.precision import choose_device_type, has_fast_bf16, resolve_precision
+from unet_dist.processes.precision import choose_device_type, has_fast_bf16, resolve_precision, why_no_gpu
 from unet_dist.processes.rendezvous import MEETING, naming_the_place, stay_on_loopback
 from unet_dist.processes.stopping import follow_launcher
 from unet_dist.wording import counted
@@ -73,6 +80,27 @@ class Processes:
         alone = copy.copy(self)
         alone.rank, alone.world_size = 0, 1
         return alone
+
+    @contextlib.contextmanager
+    def without_the_others(self, model: nn.Module) -> Iterator[None]:
+        """Within it, where `alone` gave these processes, batch normalisation takes the statistics of this one only.
+
+        The others wait elsewhere, and would not come to the collective that it makes of its statistics.
+        """
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.SyncBatchNorm)]
+        if not layers or self.world_size > 1 or not dist.is_initialized() or dist.get_world_size() == 1:
+            yield
+            return
+        before = [layer.process_group for layer in layers]
+        own = dist.new_group([dist.get_rank()], use_local_synchronization=True)  # made without the others, too
+        try:
+            for layer in layers:
+                layer.process_group = own
+            yield
+        finally:
+            for layer, group in zip(layers, before, strict=True):
+                layer.process_group = group
+            dist.destroy_process_group(own)
 
     def in_precision(self, wish: Precision) -> Processes:
         """The same processes in another mixed precision, to compare; what was prepared before keeps its own.
@@ -165,7 +193,8 @@ def open_processes(
     mixed_precision: Precision,
     expected_processes: int | None = None,
     collective_timeout_s: float = 1800.0,
-    deterministic: bool = False,
+    deterministic: bool | Literal["warn"] = False,
+    tf32: bool = False,
     trackers: list[str] | None = None,
     project_dir: str | None = None,
 ) -> Iterator[Processes]:
@@ -173,27 +202,35 @@ def open_processes(
 
     An error inside is printed by the process it happened on, once, and ends the others.
 
+    Args:
+        deterministic: refuses layers that are not, or only warns of them.
+        tf32: whether float32 on a GPU may round to TF32.
+
     Raises:
-        LaunchError: another number of processes than was asked for.
+        LaunchError: another number of processes than was asked for, or a GPU that torch cannot use.
         ConfigError: a precision that the device or the launcher contradicts.
     """
     refuse_silent_single_process(os.environ)
     follow_launcher(os.environ)
     stay_on_loopback(os.environ)
     keep_freed_memory()
+    use_growing_segments(os.environ)
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        compute_deterministically(os.environ, warns_only=deterministic == "warn")
     _require_trackers(trackers or [])
     accelerating = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device_type = choose_device_type(None if accelerating is None else accelerating.type, os.environ)
     if device_type == "cuda":
         refuse_shared_devices(os.environ, torch.cuda.device_count())
+        accept_own_device(os.environ, torch.cuda.device_count())
+    elif device_type == "cpu":
+        refuse_idle_gpu(os.environ, has_gpu=Path("/dev/nvidia0").exists(), why=why_no_gpu)
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
+    if precision == "no":
+        compute_in_float32(tf32=tf32)
 
     def accelerate(precision: str) -> Accelerator:
         return Accelerator(

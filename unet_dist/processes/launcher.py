@@ -5,10 +5,11 @@ Owns the reading of ranks, ports and accumulation from the environment, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from unet_dist.errors import ConfigError, LaunchError
+from unet_dist.processes.precision import wants_cpu
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
@@ -82,6 +83,44 @@ def refuse_shared_devices(environment: Any, num_devices: int) -> None:
             f"num_processes: got {processes} on this node, expected {num_devices} at most, one for each GPU that is visible. Set a "
             "smaller --num_processes, or look at CUDA_VISIBLE_DEVICES (set to nothing, all processes compute on the CPU)."
         )
+
+
+def accept_own_device(environment: MutableMapping[str, str], num_devices: int) -> None:
+    """Let a process whose only visible GPU is its own take it, though its rank on the node is beyond (srun --gpus-per-task).
+
+    accelerate wraps the network for the device of that rank otherwise, which is an IndexError.
+    """
+    if int(environment.get("LOCAL_RANK", "0")) >= num_devices:
+        environment.setdefault("ACCELERATE_BYPASS_DEVICE_MAP", "true")
+
+
+def refuse_idle_gpu(environment: Mapping[str, str], *, has_gpu: bool, why: Callable[[], str]) -> None:
+    """Refuse to compute on the CPU in silence where a GPU is there or was given: for hours, in place of minutes.
+
+    Args:
+        has_gpu: whether the system has the device file of an NVIDIA GPU.
+        why: says why torch does not see it.
+
+    Raises:
+        LaunchError: a GPU is there, and nobody asked for the CPU.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if wants_cpu(environment) or visible in ("", "-1", "NoDevFiles"):
+        return
+    given = environment.get("SLURM_GPUS_ON_NODE", "0")
+    if given.isdigit() and int(given) > 0:
+        sign = f"SLURM_GPUS_ON_NODE is {given}"
+    elif visible is not None:
+        sign = f"CUDA_VISIBLE_DEVICES is {visible}"
+    elif has_gpu:
+        sign = "/dev/nvidia0 is there"
+    else:
+        return
+    raise LaunchError(
+        f"device: got no usable GPU though {sign}: {why()}. Install a build of torch whose CUDA the driver knows (in the "
+        "launch scripts UNET_DIST_TORCH=cuda, or cu126 and the like for an older driver), or ask for the CPU: "
+        "CUDA_VISIBLE_DEVICES= before the command."
+    )
 
 
 def launcher_accumulation(environment: Any, wish: int | None) -> int | None:

@@ -24,15 +24,24 @@ def choose_device_type(accelerator: str | None, environment: Any) -> str:
     Args:
         accelerator: the kind that torch sees, None for none.
     """
-    wants_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() in (
-        "1",
-        "true",
-        "yes",
-        "on",
-        "y",
-        "t",
-    )  # as accelerate reads it
-    return "cpu" if accelerator is None or accelerator == "mps" or wants_cpu else accelerator
+    is_left_alone = accelerator is None or accelerator == "mps" or wants_cpu(environment)
+    return "cpu" if is_left_alone or accelerator is None else accelerator
+
+
+def wants_cpu(environment: Any) -> bool:
+    """Whether the user asked accelerate for the CPU, in its own words."""
+    return environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
+
+
+def why_no_gpu() -> str:
+    """Say why torch sees no NVIDIA GPU."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build for CPUs"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # the driver is missing or too old, in torch's words
+        return f"torch {torch.__version__}: {(str(error).strip().splitlines() or ['no reason'])[0].rstrip('.')}"
+    return f"torch {torch.__version__} sees none"
 
 
 def has_fast_bf16(device_type: str) -> bool:

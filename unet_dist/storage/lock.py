@@ -1,28 +1,66 @@
-"""The lock on a run's folder.
+"""The lock on a run's folder, and the folders in which something waits for its process.
 
 Owns who may write into it. A kernel lock: it goes with the process that holds it, also when its node dies.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from unet_dist.errors import LaunchError
 
 
+def open_lock(path: Path) -> int:
+    """Open the file of a lock, made where it is missing: a descriptor. Its content may be replaced, so it is a file and no link.
+
+    Raises:
+        OSError: it is a link (ELOOP), no regular file (EINVAL), or may not be written.
+    """
+    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(held).st_mode):
+        return held
+    os.close(held)
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+
+def _refusal(path: Path, error: OSError, key: str) -> str:
+    """Say why the lock of a folder cannot be opened."""
+    folder = path.parent
+    if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR):
+        return f"{key}: {path} is no regular file, expected one that a run made. Remove it, or choose another --{key}."
+    try:
+        owner = path.lstat().st_uid
+    except OSError:
+        owner = os.geteuid()
+    if owner != os.geteuid():
+        return (
+            f"{key}: {path} belongs to another user (uid {owner}), whose run may be under way. Choose another --{key}, or have "
+            "that user make the file writable for you."
+        )
+    return f"{key}: cannot write to {folder}: {error.strerror}. Choose another --{key}, or mend the folder."
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 @contextmanager
-def lock_run(folder: Path, key: str = "output_path") -> Iterator[None]:
+def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] = _warn) -> Iterator[None]:
     """Hold a run's folder for this process.
 
     Args:
         key: the option that an error names.
+        say: is given one sentence where the file system has no locks.
 
     Raises:
         LaunchError: another run holds it (says which process on which host), or the folder cannot be written.
@@ -30,20 +68,23 @@ def lock_run(folder: Path, key: str = "output_path") -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        held = open_lock(path)
     except OSError as error:
-        raise LaunchError(
-            f"{key}: cannot write to {folder}: {error.strerror}. Choose another --{key}, or mend the folder."
-        ) from None
+        raise LaunchError(_refusal(path, error, key)) from None
     _held.add(held)
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(held, 1000).decode(errors="replace").strip() or "another process"
             raise LaunchError(
                 f"{key}: {folder} is held by another run: {holder}. Wait for it, stop it, or choose another --{key}."
             ) from None
+        except OSError as error:  # Lustre mounted without flock says ENOSYS, some network file systems ENOLCK
+            say(
+                f"{key}: the file system of {folder} has no locks ({error.strerror}), so nothing keeps a second run out. Start "
+                "one at a time."
+            )
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(held, 0)
         os.write(held, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}).encode())

@@ -88,9 +88,7 @@ class Boundary:
         def is_stopped() -> bool:
             nonlocal outcome
             asked = wish.now()
-            flags = torch.tensor(
-                [float(asked == STOP), float(asked == STOP_AND_REQUEUE)], device=parts.processes.host
-            )
+            flags = torch.tensor([float(asked == STOP), float(asked == STOP_AND_REQUEUE)], device=parts.processes.host)
             stops, requeues = parts.processes.sum_(flags).tolist()
             outcome = STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH
             return outcome != NO_WISH

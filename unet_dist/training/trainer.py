@@ -16,7 +16,8 @@ from torch import Tensor
 
 from unet_dist.data.batches.ahead import read_ahead
 from unet_dist.data.batches.shares import StepShare
-from unet_dist.errors import UnetDistError
+from unet_dist.errors import ConfigError, UnetDistError
+from unet_dist.machine.arithmetic import find_undeterministic
 from unet_dist.machine.compiling import uncompiled
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.contract import as_module
@@ -161,12 +162,18 @@ class Trainer:
             DivergedError: a step was not finite; the last good state is saved.
             CheckpointError: a checkpoint or a model could not be written.
             StepTooLargeError: memory ran out.
+            ConfigError: a layer has no deterministic implementation.
         """
         try:
             outcome = self._fit(wish)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise self._too_large(error) from error
+            if found := find_undeterministic(error, as_module(self.parts.model)):
+                raise ConfigError(
+                    f"deterministic: got true, but {found} has no deterministic implementation in torch. Set --deterministic "
+                    "false: runs then differ by rounding; or choose another network."
+                ) from error
             raise
         finally:
             self.boundary.writer.close()
