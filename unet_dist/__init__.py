@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unet_dist.models.registry import load_model
     from unet_dist.models.unet import UNet
-    from unet_dist.tiling.windows import predict_image
+    from unet_dist.prediction.image import predict_image
 
 __all__ = ["UNet", "load_model", "predict_image"]
 
 _HOMES = {
     "UNet": "unet_dist.models.unet",
     "load_model": "unet_dist.models.registry",
-    "predict_image": "unet_dist.tiling.windows",
+    "predict_image": "unet_dist.prediction.image",
 }
 
 

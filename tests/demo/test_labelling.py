@@ -10,7 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.inference import choose_tiles
 from unet_dist.cli import run
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller, shrink
 from unet_dist.errors import DataError
@@ -27,8 +27,8 @@ def model() -> UNet:
 
 
 def make_labeller(model: UNet, folder: Path, tile_size: int = 60) -> Labeller:
-    tiles = choose_inference(model, window_batch=WINDOW_BATCH, say=lambda _: None).tiles
-    return Labeller(model, tiles, tile_size=tile_size, folder=folder, say=lambda _: None)
+    tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=lambda _: None)
+    return Labeller(tiles, tile_size=tile_size, folder=folder)
 
 
 @pytest.mark.parametrize("name", ["scene.png", "scene.tif"])

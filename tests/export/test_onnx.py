@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 
 from tests.export.conftest import NAMES, TINY, make_model
-from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.cli import run
-from unet_dist.errors import CheckpointError, ConfigError, ExportError
+from unet_dist.errors import CheckpointError, ConfigError, ExportError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
+from unet_dist.prediction.image import predict_image
 from unet_dist.scenes.synthetic import SyntheticScenes
-from unet_dist.tiling.windows import normalise, predict_image
+from unet_dist.tiling.windows import normalise
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
 ort = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
@@ -167,8 +168,11 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     found.require()
     assert found.difference > 0
 
-    inference = choose_inference(exported, window_batch=1, say=print)
-    assert (inference.name, inference.is_asked) == ("blended tiles", False)
+    tiles = choose_tiles(exported, window_batch=1, say=print)
+    assert tiles.name == "blended tiles"
+    assert reason_of(tiles) == f"No exact tiles ({model.locality_obstacle}): predicted by blended tiles."
+    with pytest.raises(LocalityError, match="Or add --blend true"):
+        choose_tiles(exported, window_batch=1, must_be_asked=True, say=print)
     assert exported.locality_obstacle == model.locality_obstacle
     Image.fromarray(SCENE).save(tmp_path / "scene.png")
     labels = {}

@@ -22,8 +22,9 @@ from tests.measure.anonymous_memory import highest_during, rss_anon
 from unet_dist import UNet
 from unet_dist.imaging.reader import ArrayReader
 from unet_dist.machine.allocator import keep_freed_memory
-from unet_dist.prediction.exact import ExactTiles, Piece
+from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.tile_size import choose_tile_size
+from unet_dist.prediction.tiles import Piece
 from unet_dist.prediction.values import Recipe
 from unet_dist.tiling.batches import plan_batches
 from unet_dist.tiling.geometry import TilePlan, covering_tile_size, smallest_tile_size
@@ -68,7 +69,7 @@ def choose(model: UNet, shape: tuple[int, int], window_batch: int, memory_bytes:
     return choose_tile_size(
         model,
         [shape],
-        plan=ExactTiles(model, Recipe(), print).plan,
+        plan=ExactTiles(model, say=print).plan,
         smallest=smallest_tile_size(model.window_sizes, model.locality),
         window_batch=window_batch,
         recipe=Recipe(),
@@ -80,7 +81,7 @@ def compare_times(model: UNet, shape: tuple[int, int], options: argparse.Namespa
     started = time.perf_counter()
     chosen = choose(model, shape, options.window_batch, 8 * 2**30)
     choosing_s = time.perf_counter() - started
-    tiles = ExactTiles(model, Recipe(), print)
+    tiles = ExactTiles(model, say=print)
     covering = covering_tile_size(shape, model.window_sizes, model.locality)
     spread = np.geomspace(smallest_tile_size(model.window_sizes, model.locality) + 100, covering, options.sizes)
     others = {
@@ -111,13 +112,13 @@ def predict(tiles: ExactTiles, plan: TilePlan, image: np.ndarray, window_batch: 
     reader = ArrayReader(image)
     for batch in plan_batches([plan], window_batch):
         pieces: list[Piece] = [tiles.read(0, reader, plan, plan[ref.tile]) for ref in batch]
-        tiles.compute(pieces, plan.halo)
+        tiles.compute(pieces)
 
 
 def measure_memory(model: UNet, shape: tuple[int, int], window_batch: int, budget_mib: int) -> None:
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     side = choose(model, shape, window_batch, budget_mib * MIB)
-    tiles = ExactTiles(model, Recipe(), print)
+    tiles = ExactTiles(model, say=print)
     plan = tiles.plan(shape, side)
     before = rss_anon()  # the trial of the choice itself has taken memory already, and counts
     highest = highest_during(lambda: predict(tiles, plan, np.zeros((*shape, 3), np.uint8), window_batch))

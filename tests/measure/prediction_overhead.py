@@ -28,7 +28,6 @@ from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import make_jobs
 from unet_dist.prediction.journal import Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of
-from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Work
 from unet_dist.scenes.synthetic import SyntheticScenes
 
@@ -102,7 +101,7 @@ def _measure(model: UNet, images: list[Path], folder: Path, size: str, options: 
 
 def _lay_out(model: UNet, images: list[Path], output: Path, options: argparse.Namespace) -> Work:
     output.mkdir()
-    recipe, journal = Recipe(), Journal(output)
+    journal = Journal(output)
     jobs = make_jobs(
         images,
         output,
@@ -116,11 +115,8 @@ def _lay_out(model: UNet, images: list[Path], output: Path, options: argparse.Na
     return Work(
         jobs,
         journal,
-        ExactTiles(model, recipe, print),
-        recipe,
-        num_classes=35,
+        ExactTiles(model, window_batch=options.window_batch, say=print),
         tile_size=options.tile_size,
-        window_batch=options.window_batch,
         open_reader=open_image,
     )
 

@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 from unet_dist.models.registry import load_model
+from unet_dist.prediction.image import predict_image
 from unet_dist.report.figures import Sample, draw_samples
 from unet_dist.scenes.synthetic import SyntheticScenes
-from unet_dist.tiling.windows import predict_image
 
 SEED = 572  # the scenes of data_path synthetic have seed 0
 INDICES = (2, 5, 8)

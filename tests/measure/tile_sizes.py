@@ -21,9 +21,10 @@ from torch import Tensor
 from unet_dist.assembly.opening import load_run
 from unet_dist.imaging.reader import ArrayReader, as_reader, read_window
 from unet_dist.models.unet import UNet
+from unet_dist.prediction.image import predict_logits
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.tiling.geometry import covering_tile_size, plan_abutting, plan_tiles
-from unet_dist.tiling.windows import classify, predict_logits, require_locality, window_logits
+from unet_dist.tiling.windows import classify, require_locality, window_logits
 
 ROUNDING = 1e-10  # of float64, with room; abutting tiles differ by whole numbers
 

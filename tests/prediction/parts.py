@@ -17,8 +17,9 @@ from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, OpenReader, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of
+from unet_dist.prediction.tiles import Tiles
 from unet_dist.prediction.values import Recipe
-from unet_dist.prediction.work import Tiles, Work
+from unet_dist.prediction.work import Work
 
 
 def build(*, dtype: torch.dtype = torch.float64, depth: int = 2, num_classes: int = 5, **options: Any) -> UNet:
@@ -35,8 +36,11 @@ def ignore(text: str) -> None:
     """Listen to nothing."""
 
 
-def make_tiles(model: Any, recipe: Recipe, *, blend: bool = False, say: Callable[[str], None] = ignore) -> Tiles:
-    return BlendedTiles(model, recipe, 2, say) if blend else ExactTiles(model, recipe, say)
+def make_tiles(
+    model: Any, recipe: Recipe, *, blend: bool = False, window_batch: int = 2, say: Callable[[str], None] = ignore
+) -> Tiles:
+    kind = BlendedTiles if blend else ExactTiles
+    return kind(model, recipe, window_batch=window_batch, say=say)
 
 
 def write_images(folder: Path, shapes: Sequence[tuple[int, int]]) -> list[Path]:
@@ -82,11 +86,8 @@ class Prediction:
         self.work = Work(
             self.jobs,
             self.journal,
-            tiles or make_tiles(self.model, recipe, blend=blend),
-            recipe,
-            num_classes=5,
+            tiles or make_tiles(self.model, recipe, blend=blend, window_batch=window_batch),
             tile_size=tile_size,
-            window_batch=window_batch,
             open_reader=open_reader,
         )
 

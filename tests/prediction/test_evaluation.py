@@ -12,8 +12,10 @@ from unet_dist import UNet, predict_image
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.metrics.confusion import Scores, count_confusion, image_scores
 from unet_dist.prediction.evaluation import Details, evaluate_split
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.image import predict_logits
+from unet_dist.prediction.values import Recipe
 from unet_dist.processes.group import open_processes
-from unet_dist.tiling.windows import predict_logits
 
 SHAPES = ((40, 70), (55, 30), (20, 20))
 
@@ -46,9 +48,9 @@ def test_details_are_those_of_each_image_and_pixel() -> None:
     with open_processes(mixed_precision="no") as processes:
         model.to(processes.device)
         details = Details.none_yet(len(scenes), 4, processes.device)
-        arguments = {"tile_size": 60, "window_batch": 3}
-        scores = evaluate_split(model, scenes, processes, details=details, **arguments)
-        plain = evaluate_split(model, scenes, processes, **arguments)
+        sure_tiles = ExactTiles(model, Recipe(confidence="float32"), window_batch=3)
+        scores = evaluate_split(sure_tiles, scenes, processes, tile_size=60, details=details)
+        plain = evaluate_split(ExactTiles(model, window_batch=3), scenes, processes, tile_size=60)
     assert scores is not None
     assert plain is not None
     assert torch.equal(scores.confusion, plain.confusion)

@@ -20,14 +20,15 @@ from unet_dist.errors import ConfigError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.prediction.exact import ExactTiles
-from unet_dist.prediction.values import NO_CLASS, Recipe, blank, probabilities_of, sees_something
-from unet_dist.tiling.windows import predict_image, predict_logits
+from unet_dist.prediction.image import predict_image, predict_logits
+from unet_dist.prediction.tiles import Tiles, compute_pieces, fill
+from unet_dist.prediction.values import NO_CLASS, Recipe, probabilities_of, sees_something
 
-EVERYTHING = Recipe(probabilities="float16", confidence=True, flip=True)
+EVERYTHING = Recipe(probabilities="float16", confidence="uint8", flip=True)
 
 
 def compute(
-    model: Any, image: np.ndarray, recipe: Recipe, tile_size: int, *, window_batch: int = 2, tiles: Any = None
+    model: Any, image: np.ndarray, recipe: Recipe, tile_size: int, *, window_batch: int = 2, tiles: Tiles | None = None
 ) -> dict[str, np.ndarray]:
     """Compute the rasters of an image, batch by batch."""
     tiles = tiles or make_tiles(model, recipe)
@@ -41,14 +42,11 @@ def compute(
         pieces = [
             tiles.read(0, reader, plan, plan[index]) for index in range(start, min(start + window_batch, len(plan)))
         ]
-        asked = [piece for piece in pieces if piece.straight is not None]
-        values = iter(tiles.compute(asked, plan.halo) if asked else [])
-        for piece in pieces:
-            entry = next(values) if piece.straight is not None else None
+        for piece, entry in zip(pieces, compute_pieces(tiles, pieces), strict=True):
             row, col, height, width = piece.tile
-            for kind, raster in rasters.items():
-                part = np.zeros((*raster.shape[:-2], height, width)) if entry is None else entry[kind].numpy()
-                raster[..., row : row + height, col : col + width] = blank(kind, part, piece.seen)
+            values = None if entry is None else {kind: value.numpy() for kind, value in entry.items()}
+            for kind, part in fill(recipe.rasters(model.num_classes), piece, values).items():
+                rasters[kind][..., row : row + height, col : col + width] = part
     return rasters
 
 
@@ -91,7 +89,7 @@ def slide_like(height: int, width: int) -> np.ndarray:
 
 def test_background_is_left_out_by_what_a_pixel_sees() -> None:
     model, image = build(), slide_like(100, 150)
-    recipe = Recipe(skip_background=True, confidence=True)
+    recipe = Recipe(skip_background=True, confidence="uint8")
     halo = make_tiles(model, recipe).plan((100, 150), 60).halo
     padded = read_window(ArrayReader(image), -halo, -halo, 100 + 2 * halo, 150 + 2 * halo)
     seen = np.array(
@@ -130,7 +128,7 @@ def test_smaller_windows_after_an_overflow_give_the_same(recipe: Recipe) -> None
     model, image, said = build(), draw(130, 210), []
     expected = compute(model, image, recipe, 140)
     model.register_forward_pre_hook(_Small(2 * 80 * 80))
-    tiles = ExactTiles(model, recipe, said.append)
+    tiles = ExactTiles(model, recipe, say=said.append)
     for kind, values in compute(model, image, recipe, 140, tiles=tiles).items():
         np.testing.assert_array_equal(values, expected[kind], err_msg=kind)
     sentence = (
@@ -216,7 +214,7 @@ def test_a_cpu_computes_large_windows_one_by_one(monkeypatch: pytest.MonkeyPatch
     for at_once_px, expected in ((10**6, [5]), (2 * 60 * 60, [2, 2, 1]), (1, [1] * 5)):
         monkeypatch.setattr("unet_dist.tiling.windows._CPU_AT_ONCE_PX", at_once_px)
         counts.clear()
-        found.append([values["labels"] for values in make_tiles(model, Recipe()).compute(pieces, plan.halo)])
+        found.append([values["labels"] for values in make_tiles(model, Recipe()).compute(pieces)])
         assert counts == expected
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

@@ -78,9 +78,9 @@ def test_stopped_anywhere_goes_on_with_another_number_of_ranks(
         def __init__(self) -> None:
             self.tiles = Prediction(tmp_path, sources).work.tiles
 
-        def compute(self, pieces: Any, halo: int) -> Any:
+        def compute(self, pieces: Any) -> Any:
             computed.append(len(pieces))
-            return self.tiles.compute(pieces, halo)
+            return self.tiles.compute(pieces)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.tiles, name)
@@ -168,7 +168,7 @@ def test_every_format_holds_all_rasters(tmp_path: Path, format: str) -> None:
     if format == "zarr":
         pytest.importorskip("zarr")
     Image.fromarray(draw(60, 90)).save(tmp_path / "street.png")
-    recipe = Recipe(probabilities="uint8", confidence=True)
+    recipe = Recipe(probabilities="uint8", confidence="uint8")
     output = tmp_path / "out"
     prediction = Prediction(output, [tmp_path / "street.png"], recipe=recipe, format=format, overlay=True)
     assert prediction.launch(2)

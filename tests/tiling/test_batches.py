@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_dist.errors import SizeError
-from unet_dist.tiling.batches import cut_batches, plan_batches
+from unet_dist.tiling.batches import plan_batches
 from unet_dist.tiling.geometry import Locality, WindowSizes, assign, plan_tiles
 
 SIZES, LOCALITY = WindowSizes(stride=2, remainder=0, minimum=18, margin=8), Locality(halo=8, stride=2)
@@ -60,18 +60,7 @@ def test_huge_image_is_cut_lazily() -> None:
     assert batches[len(batches) - 1][-1].tile == len(plan) - 1
 
 
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9))
-def test_tiles_of_one_image_are_cut_in_order(start: int, length: int, window_batch: int) -> None:
-    tiles = range(start, start + length)
-    batches = list(cut_batches(tiles, window_batch))
-    assert [tile for batch in batches for tile in batch] == list(tiles)
-    assert all(len(batch) == window_batch for batch in batches[:-1])
-    assert all(1 <= len(batch) <= window_batch for batch in batches)
-
-
 def test_window_batch_is_positive() -> None:
     message = r"^Got window_batch = 0\. Expected 1 or more\. Set window_batch to 1 or more\.$"
     with pytest.raises(SizeError, match=message):
         plan_batches([], 0)
-    with pytest.raises(SizeError, match=message):
-        cut_batches(range(3), 0)

@@ -6,59 +6,55 @@ Owns the choice, and the sentence that gives its reason.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from unet_dist.errors import LocalityError
 from unet_dist.models.contract import Network
 from unet_dist.prediction.blended import BlendedTiles
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.whole import WholeImages
 
 
-@dataclass(frozen=True)
-class Inference:
-    """How images are predicted.
-
-    Attributes:
-        name: as evaluation-SPLIT.json has it: exact tiles, blended tiles or whole image.
-        tiles: None for exact tiles.
-        is_asked: whether the user named it.
-    """
-
-    name: str
-    tiles: BlendedTiles | WholeImages | None
-    is_asked: bool
-
-    def told(self, model: Network) -> str | None:
-        """Why images are not predicted exactly, in a sentence; None where they are, or where it was asked for."""
-        if self.tiles is None or self.is_asked:
-            return None
-        size = (
-            ""
-            if model.resize_to is None
-            else f" scaled to {model.resize_to[0]}x{model.resize_to[1]}, as it was trained"
-        )
-        return f"No exact tiles ({model.locality_obstacle}): predicted by {self.name}{size}."
-
-
-def choose_inference(
+def choose_tiles(
     model: Network,
+    recipe: Recipe = Recipe(),  # noqa: B008, it is frozen
     *,
     blend: bool = False,
     whole: bool = False,
     window_batch: int,
-    recipe: Recipe | None = None,
+    must_be_asked: bool = False,
     say: Callable[[str], None],
-) -> Inference:
+) -> Tiles:
     """Choose how a network predicts: exactly where it is local, else as it was trained, else by blended tiles.
 
     Args:
+        recipe: what is computed of each pixel.
         blend, whole: what the user asked for.
-        recipe: of a prediction.
+        must_be_asked: refuse to blend unasked, as whoever gets the labels is to know that they depend on the tile size.
         say: told that memory ran out and how it goes on.
+
+    Raises:
+        LocalityError: a network without a finite halo, and blending must be asked for.
+        ConfigError: the recipe needs a finite halo.
     """
-    recipe = recipe or Recipe()
     if whole or (model.resize_to is not None and not blend):
-        return Inference("whole image", WholeImages(model, recipe), is_asked=whole)
-    if blend or model.locality is None:
-        return Inference("blended tiles", BlendedTiles(model, recipe, window_batch, say), is_asked=blend)
-    return Inference("exact tiles", None, is_asked=False)
+        return WholeImages(model, recipe)
+    if blend or (model.locality is None and not must_be_asked):
+        return BlendedTiles(model, recipe, window_batch=window_batch, say=say)
+    try:
+        return ExactTiles(model, recipe, window_batch=window_batch, say=say)
+    except LocalityError as error:
+        raise LocalityError(
+            f"{error} Or add --blend true: then the labels do depend on the tile size; or "
+            "--whole true: then memory grows with the image."
+        ) from None
+
+
+def reason_of(tiles: Tiles) -> str | None:
+    """Why images are not predicted exactly, in a sentence; None where they are."""
+    if tiles.name == EXACT:
+        return None
+    scale = tiles.model.resize_to if tiles.name == WHOLE else None
+    size = "" if scale is None else f" scaled to {scale[0]}x{scale[1]}, as it was trained"
+    return f"No exact tiles ({tiles.model.locality_obstacle}): predicted by {tiles.name}{size}."

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
@@ -167,20 +167,12 @@ def assemble(
     )
     if augmentation is not None:
         _refuse_augmented_tiles(crops, planner, config.data.augmentation)
-    inference = choose_inference(model, window_batch=config.run.window_batch, say=teller.say)
-    if told := inference.told(model):
-        teller.say(told)
+    tiles = choose_tiles(model, window_batch=config.run.window_batch, say=teller.say)
+    if reason := reason_of(tiles):
+        teller.say(reason)
 
-    def evaluate(model: TrainableNetwork, is_stopped: Callable[[], bool]) -> Scores | None:
-        return evaluate_split(
-            model,
-            validation,
-            processes,
-            tile_size=tile_size,
-            window_batch=config.run.window_batch,
-            tiles=inference.tiles,
-            is_stopped=is_stopped,
-        )
+    def evaluate(is_stopped: Callable[[], bool]) -> Scores | None:
+        return evaluate_split(tiles, validation, processes, tile_size=tile_size, is_stopped=is_stopped)
 
     return Parts(
         config=config,

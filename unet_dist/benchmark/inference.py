@@ -24,7 +24,6 @@ from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, finish_shared, share_of, wait_for_others
-from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Work
 from unet_dist.processes.group import Processes
 from unet_dist.tiling.windows import normalise
@@ -61,10 +60,8 @@ class Prediction:
         self._processes = processes
         self._folder = folder
         self._tile_size = tile_size
-        self._window_batch = window_batch
         self._timeout_s = timeout_s
-        self._recipe = Recipe()
-        self._tiles = ExactTiles(model, self._recipe, lambda _: None)
+        self._tiles = ExactTiles(model, window_batch=window_batch)
         self._count = 0
         self.num_images = len(self._images)
         plans = [self._tiles.plan(shape_of(image), tile_size) for image in images]
@@ -123,7 +120,7 @@ class Prediction:
             output,
             open_reader=open_image,
             in_channels=self._model.in_channels,
-            rasters=list(self._recipe.rasters(self._model.num_classes)),
+            rasters=["labels"],
             format="auto",
             overlay=True,
         )
@@ -133,10 +130,7 @@ class Prediction:
             jobs,
             Journal(output),
             self._tiles,
-            self._recipe,
-            num_classes=self._model.num_classes,
             tile_size=self._tile_size,
-            window_batch=self._window_batch,
             open_reader=open_image,
         )
 

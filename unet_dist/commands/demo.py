@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
@@ -20,6 +20,7 @@ from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
 from unet_dist.models.contract import Network
+from unet_dist.prediction.tiles import WHOLE
 from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
 
@@ -43,15 +44,15 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         gradio = require_gradio(Path(folder))
         model, trained, _ = load_run(words[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         tile_size = resolve_tile_size(options.tile_size, model, trained)
-        inference = choose_inference(model, window_batch=WINDOW_BATCH, say=teller.say)
-        labeller = Labeller(model, inference.tiles, tile_size=tile_size, folder=Path(folder), say=teller.say)
+        tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=teller.say)
+        labeller = Labeller(tiles, tile_size=tile_size, folder=Path(folder))
         names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
         kind = {1: "grey", 3: "colour"}.get(model.in_channels, f"{model.in_channels}-channel")
         about = f"{_num_labels(model)} classes, {kind} images of any size."
-        if inference.name != "whole image":
+        if tiles.name != WHOLE:
             about += f" Computed in windows of at most {tile_size} px."
-        if told := inference.told(model):
-            about += f" {told}"
+        if reason := reason_of(tiles):
+            about += f" {reason}"
         title = f"unet_dist: {Path(words[0]).resolve().name}"
         page = make_page(gradio, labeller.label, names, title=title, about=about)
         address = serve(gradio, page, host=options.host, port=options.port)

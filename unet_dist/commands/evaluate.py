@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unet_dist.assembly.data_set import open_data
-from unet_dist.assembly.inference import Inference, choose_inference
+from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.objective import require_border_class
 from unet_dist.assembly.opening import load_run, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
@@ -28,7 +28,10 @@ from unet_dist.metrics.confusion import Calibration, image_scores
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
 from unet_dist.models.contract import Network
-from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split, predict_labels
+from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
+from unet_dist.prediction.image import predict_rasters
+from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
+from unet_dist.prediction.values import Recipe
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.report.figures import Sample, draw_samples
 from unet_dist.report.pictures import (
@@ -44,7 +47,6 @@ from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.storage.files import write_whole
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
-from unet_dist.tiling.windows import predict_image
 
 COMMAND = Command(
     about="per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
@@ -77,16 +79,21 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         if output is None:
             raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
         tile_size = resolve_tile_size(options.tile_size, model, trained)
-        inference = choose_inference(
-            model, blend=options.blend, whole=options.whole, window_batch=options.window_batch, say=teller.say
+        tiles = choose_tiles(
+            model,
+            Recipe(confidence="float32"),
+            blend=options.blend,
+            whole=options.whole,
+            window_batch=options.window_batch,
+            say=teller.say,
         )
-        if told := inference.told(model):
-            teller.say(told)
+        if (reason := reason_of(tiles)) and not (options.blend or options.whole):
+            teller.say(reason)
         if options.border_class is not None:
             require_border_class(options.border_class, cache)
-            if inference.tiles is not None:
+            if tiles.name != EXACT:
                 raise ConfigError(
-                    f"border_class: got {options.border_class} with inference by {inference.name}, expected exact tiles, whose "
+                    f"border_class: got {options.border_class} with inference by {tiles.name}, expected exact tiles, whose "
                     "probabilities do not depend on their size. Remove border_class, or evaluate a network with a finite halo."
                 )
         known_from = _training_split(trained)
@@ -94,12 +101,10 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         started = time.perf_counter()
         with teller.progress("window", 0) as bar, processes.autocast():
             scores = evaluate_split(
-                model,
+                tiles,
                 samples,
                 processes,
                 tile_size=tile_size,
-                window_batch=options.window_batch,
-                tiles=inference.tiles,
                 details=details,
                 advance=bar.advance,
             )
@@ -125,9 +130,9 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
                 "data": cache.name,
                 "split": options.split,
                 "images": len(samples),
-                "inference": inference.name,
-                "tile_size": None if inference.name == "whole image" else tile_size,
-                "resized_to": model.resize_to if inference.name == "whole image" else None,
+                "inference": tiles.name,
+                "tile_size": None if tiles.name == WHOLE else tile_size,
+                "resized_to": model.resize_to if tiles.name == WHOLE else None,
                 "training_split": known_from,
                 "class_names": cache.class_names,
                 "ignore_index": cache.ignore_index,
@@ -150,7 +155,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             described = describe_machine(processes.device, processes.world_size)
             record_evaluation(output, options.split, described, seconds)
             unknown = "" if known_from == "its own" else f" (training split {known_from})"
-            title = f"{options.split} of {cache.name}, {len(samples)} images, {inference.name}{unknown}"
+            title = f"{options.split} of {cache.name}, {len(samples)} images, {tiles.name}{unknown}"
             teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index))
             if instances is not None:
                 teller.say(
@@ -161,7 +166,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             teller.say(f"Written: {path}")
             kept = [picture_name(options.split, choice.index) for choice in chosen]
             remove_pictures(output / PICTURES_FOLDER, options.split, kept)
-        _draw(model, inference, samples, cache, processes, output, options, tile_size, chosen)
+        _draw(tiles, samples, cache, processes, output, options, tile_size, chosen)
         if chosen:
             teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
         if folder is not None and output == folder:
@@ -224,8 +229,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Networ
 
 
 def _draw(
-    model: Network,
-    inference: Inference,
+    tiles: Tiles,
     samples: WindowedSamples,
     cache: Cache,
     processes: Processes,
@@ -237,12 +241,9 @@ def _draw(
     """Keep image, label and prediction of the chosen images, shared over the processes."""
     for number in assign(len(chosen), processes.rank, processes.world_size):
         index, reason = chosen[number].index, chosen[number].reason
-        image, cut, inner = _cut_out(as_reader(samples.image(index)), model.locality)
+        image, cut, inner = _cut_out(as_reader(samples.image(index)), tiles.model.locality)
         with processes.autocast():
-            if inference.tiles is None:
-                prediction = predict_image(model, image, tile_size, window_batch=options.window_batch)
-            else:
-                prediction = predict_labels(inference.tiles, model, image, tile_size)
+            prediction = predict_rasters(tiles, image, tile_size)["labels"]
         sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
         write_picture(folder / PICTURES_FOLDER, picture_name(options.split, index), sample, cache.num_classes)
         if reason == "spread":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unet_dist.assembly.data_set import open_data
-from unet_dist.assembly.inference import choose_inference
+from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
@@ -23,12 +23,13 @@ from unet_dist.export.graph import OPSET, require_onnx, write_onnx
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.onnx_model import OnnxModel, open_session
-from unet_dist.prediction.evaluation import predict_labels
+from unet_dist.prediction.image import predict_image, predict_rasters
+from unet_dist.prediction.tiles import EXACT
 from unet_dist.processes.launcher import is_first
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.storage.files import replacing, write_whole_folder
 from unet_dist.terminal import Teller
-from unet_dist.tiling.windows import Labels, predict_image
+from unet_dist.tiling.windows import Labels
 from unet_dist.wording import size
 
 COMMAND = Command(
@@ -136,10 +137,10 @@ def _export_folder(
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
 
     def predict(image: np.ndarray) -> Labels:
-        inference = choose_inference(model, window_batch=1, say=teller.say)
-        if inference.tiles is None:
+        tiles = choose_tiles(model, window_batch=1, say=teller.say)
+        if tiles.name == EXACT:  # what the card tells the reader to call
             return predict_image(model, image)
-        return predict_labels(inference.tiles, model, image, resolve_tile_size(None, model, trained))
+        return predict_rasters(tiles, image, resolve_tile_size(None, model, trained))["labels"]
 
     def fill(beside: Path) -> None:
         fill_folder(

@@ -13,18 +13,17 @@ from typing import Any
 
 import torch
 
+from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_run, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import PredictOptions
-from unet_dist.errors import ConfigError, DataError, LocalityError
+from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
-from unet_dist.prediction.blended import BlendedTiles
-from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_sources, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.progress import Progress, show_progress
@@ -37,9 +36,9 @@ from unet_dist.prediction.run import (
     wait_for_others,
 )
 from unet_dist.prediction.tile_size import choose_tile_size
+from unet_dist.prediction.tiles import WHOLE
 from unet_dist.prediction.values import Recipe
-from unet_dist.prediction.whole import WholeImages
-from unet_dist.prediction.work import Tiles, Work
+from unet_dist.prediction.work import Work
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
@@ -111,10 +110,21 @@ class _Prediction:
         self.processes = processes
         self.journal = Journal(Path(options.output))
         self.model, self.trained, _ = load_run(words[0], processes.device)
-        self.recipe = Recipe(options.probabilities, options.confidence, options.flip, options.skip_background)
-        # A published network that scales its images does so here too; other networks without a halo wait to be asked.
-        self.is_whole = options.whole or (self.model.resize_to is not None and not options.blend)
-        self.tiles = _make_tiles(self.model, self.recipe, options, _warner(processes), is_whole=self.is_whole)
+        recipe = Recipe(
+            options.probabilities,
+            "uint8" if options.confidence else "none",
+            flip=options.flip,
+            skip_background=options.skip_background,
+        )
+        self.tiles = choose_tiles(
+            self.model,
+            recipe,
+            blend=options.blend,
+            whole=options.whole,
+            window_batch=options.window_batch,
+            must_be_asked=True,
+            say=_warner(processes),
+        )
         self.open_reader: OpenReader = partial(
             open_image,
             level=options.level,
@@ -129,11 +139,7 @@ class _Prediction:
             jobs,
             self.journal,
             self.tiles,
-            self.recipe,
-            num_classes=self.model.num_classes,
             tile_size=tile_size,
-            # A blended tile is a batch of windows by itself.
-            window_batch=1 if self.options.blend or self.is_whole else self.options.window_batch,
             open_reader=self.open_reader,
         )
 
@@ -151,7 +157,7 @@ class _Prediction:
             Path(options.output),
             open_reader=self.open_reader,
             in_channels=self.model.in_channels,
-            rasters=list(self.recipe.rasters(self.model.num_classes)),
+            rasters=list(self.tiles.recipe.rasters(self.model.num_classes)),
             format=options.format,
             overlay=options.overlay,
         )
@@ -168,13 +174,13 @@ class _Prediction:
             self.journal.begin(settings)
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
-        scaled = self.model.resize_to if self.is_whole else None
+        scaled = self.model.resize_to if self.tiles.name == WHOLE else None
         for line in _announcement(work, done, options, tile_size, scaled):
             teller.say(line)
         return _Agreed(jobs, tile_size, num_threads, done)
 
     def _tile_size(self, jobs: Sequence[Job]) -> int:
-        if self.is_whole:
+        if self.tiles.name == WHOLE:
             return 0  # there are no tiles
         sizes, locality, options = self.model.window_sizes, self.model.locality, self.options
         if options.tile_size == "auto":
@@ -184,7 +190,7 @@ class _Prediction:
                 plan=self.tiles.plan,
                 smallest=sizes.minimum if locality is None else smallest_tile_size(sizes, locality),
                 window_batch=options.window_batch,
-                recipe=self.recipe,
+                recipe=self.tiles.recipe,
                 memory_bytes=options.memory_bytes() or self._usable_bytes(),
                 precision=self.processes.precision,
                 around_forward=self.processes.autocast,
@@ -311,22 +317,6 @@ def _warner(processes: Processes) -> Callable[[str], None]:
     """Say what happens to one process, whichever it is."""
     name = f"rank {processes.rank}: " if processes.world_size > 1 else ""
     return lambda text: Teller(speaks=True).say(name + text)
-
-
-def _make_tiles(
-    model: Network, recipe: Recipe, options: PredictOptions, say: Callable[[str], None], *, is_whole: bool
-) -> Tiles:
-    if is_whole:
-        return WholeImages(model, recipe)
-    if options.blend:
-        return BlendedTiles(model, recipe, options.window_batch, say)
-    try:
-        return ExactTiles(model, recipe, say)
-    except LocalityError as error:
-        raise LocalityError(
-            f"{error} Or add --blend true: then the labels do depend on the tile size; or "
-            "--whole true: then memory grows with the image."
-        ) from None
 
 
 def _num_finishers(device: torch.device) -> int:

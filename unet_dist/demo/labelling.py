@@ -20,13 +20,11 @@ from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.writer import write_overlay
-from unet_dist.models.contract import Network
-from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, share_of
-from unet_dist.prediction.values import Recipe
-from unet_dist.prediction.work import Tiles, Work
+from unet_dist.prediction.tiles import Tiles
+from unet_dist.prediction.work import Work
 
 VIEW_SIDE_PX = 1600
 """Longest side of the view: about what a screen shows."""
@@ -58,22 +56,15 @@ class Labeller:
     """Labels images by one network.
 
     Args:
-        model: in evaluation mode, on its device.
-        tiles: how it predicts; None for exact tiles.
+        tiles: how it predicts.
         tile_size: largest side of a window, px.
         folder: for the files; each image gets a folder of its own in it.
-        say: told what goes on.
     """
 
-    def __init__(
-        self, model: Network, tiles: Tiles | None, *, tile_size: int, folder: Path, say: Callable[[str], None]
-    ) -> None:
-        self.model = model
+    def __init__(self, tiles: Tiles, *, tile_size: int, folder: Path) -> None:
+        self._tiles = tiles
         self._tile_size = tile_size
         self._folder = folder
-        self._recipe = Recipe()
-        self._window_batch = WINDOW_BATCH if tiles is None else 1  # a blended tile is a batch of windows by itself
-        self._tiles = tiles or ExactTiles(model, self._recipe, say)
 
     def label(self, path: Path, advance: Callable[[int, int], None]) -> Labelled:
         """Predict an image.
@@ -90,8 +81,8 @@ class Labeller:
             [path],
             output,
             open_reader=open_reader,
-            in_channels=self.model.in_channels,
-            rasters=list(self._recipe.rasters(self.model.num_classes)),
+            in_channels=self._tiles.model.in_channels,
+            rasters=["labels"],
             format="auto",
             overlay=False,
         )
@@ -99,10 +90,7 @@ class Labeller:
             [job],
             Journal(output),
             self._tiles,
-            self._recipe,
-            num_classes=self.model.num_classes,
             tile_size=self._tile_size,
-            window_batch=self._window_batch,
             open_reader=open_reader,
         )
         started = 0
@@ -124,7 +112,7 @@ class Labeller:
         while max(job.shape) > VIEW_SIDE_PX * step:
             step *= 2
         labels = _every_nth(job.outputs["labels"], step)
-        write_overlay(view, shrink(reader, step), labels, class_palette(self.model.num_classes))
+        write_overlay(view, shrink(reader, step), labels, class_palette(self._tiles.model.num_classes))
         ids, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         shares = {int(ids[i]): float(counts[i] / labels.size) for i in order}

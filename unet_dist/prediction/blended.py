@@ -22,7 +22,7 @@ from unet_dist.errors import ConfigError, SizeError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.contract import Network
-from unet_dist.prediction.exact import Piece, Pixels
+from unet_dist.prediction.tiles import BLENDED, Piece, Pixels, Values, views_of
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
 from unet_dist.tiling.windows import window_logits
@@ -33,15 +33,19 @@ _CELLS = 4
 
 @dataclass(frozen=True)
 class _Grid:
-    """Window side, distance of windows (the side of a cell), and the margin of the network's output, px."""
+    """Window side, and distance of windows (the side of a cell), px."""
 
     window: int
     step: int
-    margin: int
+
+    @classmethod
+    def of(cls, plan: TilePlan) -> _Grid:
+        """The grid that a plan was made of."""
+        return cls(plan.window_shape[0] // (_CELLS + 1), plan.step[0] // _CELLS)
 
 
 class BlendedTiles:
-    """Reads and computes tiles of any network; the same methods as ExactTiles.
+    """Tiles of any network: of 4 x 4 cells, each a batch of windows by itself.
 
     Memory: the probabilities of one tile, 2 x 2 windows large, and a batch of windows.
 
@@ -54,32 +58,40 @@ class BlendedTiles:
         ConfigError: the recipe leaves out background, which takes a finite halo to tell.
     """
 
-    def __init__(self, model: Network, recipe: Recipe, window_batch: int, say: Callable[[str], None]) -> None:
+    name = BLENDED
+    pieces_at_once = 1
+
+    def __init__(
+        self,
+        model: Network,
+        recipe: Recipe = Recipe(),  # noqa: B008, it is frozen
+        *,
+        window_batch: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         if recipe.skip_background:
             raise ConfigError(
                 "skip_background: got true with blend, expected false, as without a halo every pixel sees all of its window. "
                 "Remove one of them."
             )
-        self._model = model
-        self._recipe = recipe
+        self.model = model
+        self.recipe = recipe
         self._window_batch = window_batch
         self._say = say
-        self._grid: _Grid | None = None
 
     def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan:
-        """Plan an image's tiles: of 4 x 4 cells, each a unit of work of its own.
+        """Plan an image's tiles.
 
         Raises:
             SizeError: the network does not take the tile size, or its output is a single pixel.
         """
-        sizes = self._model.window_sizes
+        sizes = self.model.window_sizes
         output = sizes.output(sizes.require(tile_size, "tile_size"))
         if output < 2:
             raise SizeError(
                 f"tile_size: got {tile_size}, whose output is {output} px, expected 2 px. Use a larger one."
             )
         step = max(output // 2 // sizes.stride * sizes.stride, 1) if output >= 2 * sizes.stride else output // 2
-        self._grid = _Grid(tile_size, step, sizes.margin)
         side = _CELLS * step
         grid = (-(-image_shape[0] // side), -(-image_shape[1] // side))
         windows = (_CELLS + 1) * tile_size
@@ -87,26 +99,24 @@ class BlendedTiles:
 
     def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
         """Read all windows of a tile in one piece: they overlap."""
-        assert self._grid is not None
-        grid = self._grid
+        grid = _Grid.of(plan)
         height, width = (_num_cells(size, grid.step) * grid.step + grid.window for size in (tile.height, tile.width))
-        row, col = (origin - grid.step - grid.margin for origin in (tile.row, tile.col))
-        return Piece(image, tile, read_window(reader, row, col, height, width))
+        row, col = (origin - grid.step - plan.halo for origin in (tile.row, tile.col))
+        return Piece(image, plan, tile, (read_window(reader, row, col, height, width),))
 
-    def compute(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
-        """Compute the values of tiles, as ExactTiles.compute does."""
+    def compute(self, pieces: Sequence[Piece]) -> list[Values]:
+        """Compute the values of tiles, one after the other."""
         computed = []
         for piece in pieces:
-            probabilities = self.probabilities(piece)[None]
-            values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=probabilities)
+            probabilities = self._blend(piece)[None]
+            values = values_of(self.recipe, self.model.ignore_index, logits=None, probabilities=probabilities)
             computed.append({kind: value[0] for kind, value in values.items()})
         return computed
 
-    def probabilities(self, piece: Piece) -> Tensor:
+    def _blend(self, piece: Piece) -> Tensor:
         """Compute the averaged probabilities of every class over a tile: (K, height, width)."""
-        assert self._grid is not None
-        assert piece.straight is not None
-        step, side = self._grid.step, 2 * self._grid.step
+        grid = _Grid.of(piece.plan)
+        step, side = grid.step, 2 * grid.step
         _, _, height, width = piece.tile
         rows, cols = (_num_cells(size, step) for size in (height, width))
         total: Tensor | None = None
@@ -114,7 +124,7 @@ class BlendedTiles:
         places = [(row, col) for row in range(rows + 1) for col in range(cols + 1)]
         for start in range(0, len(places), self._window_batch):
             batch = places[start : start + self._window_batch]
-            for (row, col), part in zip(batch, self._probabilities(piece.straight, batch), strict=True):
+            for (row, col), part in zip(batch, self._probabilities(piece.windows[0], batch, grid), strict=True):
                 if total is None:
                     shape = (part.shape[0], (rows + 2) * step, (cols + 2) * step)
                     total = torch.zeros(shape, dtype=part.dtype, device=part.device)
@@ -125,31 +135,32 @@ class BlendedTiles:
         total /= folded.repeat(rows, cols)[:height, :width]
         return total
 
-    def _probabilities(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
+    def _probabilities(self, pixels: Pixels, places: Sequence[tuple[int, int]], grid: _Grid) -> Tensor:
         """Compute the probabilities of windows: (N, K, side, side), one window after the other where memory runs out."""
         try:
-            return self._at_once(pixels, places)
+            return self._at_once(pixels, places, grid)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or len(places) == 1:
                 raise
         if self._window_batch > 1:
             self._say(f"Memory ran out with {self._window_batch} windows at once: going on with 1.")
             self._window_batch = 1
-        return torch.cat([self._at_once(pixels, [place]) for place in places])
+        return torch.cat([self._at_once(pixels, [place], grid) for place in places])
 
-    def _at_once(self, pixels: Pixels, places: Sequence[tuple[int, int]]) -> Tensor:
-        assert self._grid is not None
-        side, step = self._grid.window, self._grid.step
+    def _at_once(self, pixels: Pixels, places: Sequence[tuple[int, int]], grid: _Grid) -> Tensor:
+        side, step = grid.window, grid.step
         corners = [(row * step, col * step) for row, col in places]
         windows = np.stack([pixels[row : row + side, col : col + side] for row, col in corners])
+        views = views_of(self.recipe)
         mean = self._forward(windows)
-        if self._recipe.flip:
-            mean = (mean + self._forward(windows[:, :, ::-1].copy()).flip(-1)) / 2
+        for view in views[1:]:
+            mean = mean + view.undo(self._forward(view.transpose(view.flip(windows)).copy()))
+        mean = mean / len(views) if len(views) > 1 else mean
         return mean[:, :, : 2 * step, : 2 * step]
 
     def _forward(self, windows: Pixels) -> Tensor:
-        logits = window_logits(self._model, torch.from_numpy(windows), halo=self._model.window_sizes.margin)
-        return probabilities_of(logits, self._model.ignore_index)
+        logits = window_logits(self.model, torch.from_numpy(windows), halo=self.model.window_sizes.margin)
+        return probabilities_of(logits, self.model.ignore_index)
 
 
 def _num_cells(size: int, step: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.prediction.work import Values
+from unet_dist.prediction.tiles import Values
 
 
 class Fetching:

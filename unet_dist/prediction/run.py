@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,14 @@ from typing import Any
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.image import ImageReader
 from unet_dist.machine.cores import num_cores
-from unet_dist.machine.threads import stay_on_device
-from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList, Journal
+from unet_dist.prediction.reading import AHEAD, Stopping, read_ahead
 from unet_dist.prediction.shares import Share, share_finishing, share_out
-from unet_dist.prediction.work import Values, Work
+from unet_dist.prediction.tiles import Piece, compute_pieces
+from unet_dist.prediction.work import Work
 from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
-
-_AHEAD = 2
-"""Batches read ahead, and batches computed and not yet written."""
 
 
 def compute_share(
@@ -62,35 +59,20 @@ def compute_share(
         reader = stack.enter_context(_Reading(work, share, handover))
         writer = stack.enter_context(Writing(work, share, done, rank, finishers, handover))
         # Left in reverse: first the threads stop, then what they use is closed.
-        reads = stack.enter_context(_Stopping(ThreadPoolExecutor(1, thread_name_prefix="reader")))
-        writing_thread = ThreadPoolExecutor(1, thread_name_prefix="writer", initializer=stay_on_device())
-        writes = stack.enter_context(_Stopping(writing_thread))
+        batches = stack.enter_context(read_ahead(share.batches, reader.read))
+        writes = stack.enter_context(Stopping("writer"))
         writing: deque[Future[None]] = deque(writes.submit(writer.finish, image) for image in share.finish_now)
-        reading: deque[tuple[int, Future[list[Piece]]]] = deque()
-        numbers = iter(share.batches)
-        while True:
-            while len(reading) < _AHEAD and (number := next(numbers, None)) is not None:
-                reading.append((number, reads.submit(reader.read, number)))
-            if not reading or is_stopped():
+        for number, pieces in batches:
+            if is_stopped():
                 break
-            number, future = reading.popleft()
-            pieces = future.result()
             with around_forward():
-                values = Fetching(_compute(work, number, pieces))
+                values = Fetching(compute_pieces(work.tiles, pieces))
             writing.append(writes.submit(writer.write, number, pieces, values))
-            while len(writing) > _AHEAD:
+            while len(writing) > AHEAD:
                 writing.popleft().result()
         for written in writing:
             written.result()
         writes.submit(writer.end).result()
-
-
-def _compute(work: Work, number: int, pieces: Sequence[Piece]) -> list[Values | None]:
-    """Compute the pieces that have pixels; None for those that are all background."""
-    asked = [piece for piece in pieces if piece.straight is not None]
-    halo = work.plans[work.batches[number][0].image].halo
-    values = iter(work.tiles.compute(asked, halo) if asked else [])
-    return [None if piece.straight is None else next(values) for piece in pieces]
 
 
 @contextmanager
@@ -103,20 +85,6 @@ def _short_of_memory() -> Iterator[None]:
             f"Memory ran out while pixels were read or written: {str(error) or 'no more to be had'}. Free memory, or lower "
             "--window_batch or --tile_size."
         ) from error
-
-
-class _Stopping(AbstractContextManager[ThreadPoolExecutor]):
-    """A thread that drops what it was not asked in time, so that a failure elsewhere ends it."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-
-    def __enter__(self) -> ThreadPoolExecutor:
-        self._pool.submit(int).result()  # the thread starts now: when memory is short it could not
-        return self._pool
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Reading(AbstractContextManager["_Reading"]):

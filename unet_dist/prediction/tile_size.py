@@ -24,6 +24,7 @@ from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
 from unet_dist.planner.simulation import Setting, prediction_peak
+from unet_dist.prediction.tiles import views_of
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
 from unet_dist.tiling.windows import window_logits, windows_at_once
@@ -209,10 +210,9 @@ def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int) -> None:
     """Make what is written of a batch of windows."""
     logits = window_logits(model, pixels, halo=halo)
     probabilities = probabilities_of(logits, model.ignore_index) if recipe.needs_probabilities else None
-    if probabilities is not None and recipe.flip:
-        probabilities = (
-            probabilities + probabilities_of(window_logits(model, pixels, halo=halo), model.ignore_index)
-        ) / 2
+    for _ in views_of(recipe)[1:]:
+        assert probabilities is not None
+        probabilities = probabilities + probabilities_of(window_logits(model, pixels, halo=halo), model.ignore_index)
     values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
 
 

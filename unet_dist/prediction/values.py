@@ -22,7 +22,8 @@ NO_CLASS = 255
 BRIGHT = 235
 """Least value of every channel of bright background. Assumption: scanners set empty glass to about 240 and more."""
 
-Probabilities = Literal["none", "uint8", "float16"]
+Scale = Literal["none", "uint8", "float16", "float32"]
+"""How probabilities are kept: uint8 is round(255 p); none of them."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,31 @@ class Recipe:
     """What is computed for each pixel.
 
     Attributes:
-        probabilities: of every class: uint8 is round(255 p).
-        confidence: the winning class's probability, round(255 p).
+        probabilities: of every class.
+        confidence: the winning class's probability.
         flip: average the probabilities of the image and of its mirror image.
+        rotations: average those of all eight turns and mirror images, flip among them.
         skip_background: leave out the pixels from which the network sees bright background only.
     """
 
-    probabilities: Probabilities = "none"
-    confidence: bool = False
+    probabilities: Scale = "none"
+    confidence: Scale = "none"
     flip: bool = False
+    rotations: bool = False
     skip_background: bool = False
 
     @property
     def needs_probabilities(self) -> bool:
         """Whether logits alone do not do."""
-        return self.flip or self.confidence or self.probabilities != "none"
+        return self.flip or self.rotations or self.confidence != "none" or self.probabilities != "none"
 
     def rasters(self, num_classes: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Return, for each raster, the shape in front of (H, W) and the type."""
-        byte = np.dtype(np.uint8)
-        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": ((), byte)}
+        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": ((), np.dtype(np.uint8))}
         if self.probabilities != "none":
             rasters["probabilities"] = ((num_classes,), np.dtype(self.probabilities))
-        if self.confidence:
-            rasters["confidence"] = ((), byte)
+        if self.confidence != "none":
+            rasters["confidence"] = ((), np.dtype(self.confidence))
         return rasters
 
 
@@ -82,18 +84,19 @@ def values_of(
     scores = probabilities if logits is None else logits
     assert scores is not None
     values = {"labels": classify(scores, ignore_index)}
-    if probabilities is not None:
-        if recipe.probabilities == "uint8":
-            values["probabilities"] = _to_byte(probabilities)
-        elif recipe.probabilities == "float16":
-            values["probabilities"] = probabilities.half()
-        if recipe.confidence:
-            values["confidence"] = _to_byte(probabilities.amax(dim=1))
+    if recipe.probabilities != "none":
+        assert probabilities is not None
+        values["probabilities"] = _scaled(probabilities, recipe.probabilities)
+    if recipe.confidence != "none":
+        assert probabilities is not None
+        values["confidence"] = _scaled(probabilities.amax(dim=1), recipe.confidence)
     return values
 
 
-def _to_byte(probabilities: Tensor) -> Tensor:
-    return (probabilities * 255).round_().to(torch.uint8)
+def _scaled(probabilities: Tensor, scale: Scale) -> Tensor:
+    if scale == "uint8":
+        return (probabilities * 255).round_().to(torch.uint8)
+    return probabilities.half() if scale == "float16" else probabilities.float()
 
 
 def sees_something(window: npt.NDArray[np.uint8], halo: int, height: int, width: int) -> npt.NDArray[np.bool_]:

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.models.contract import Network
-from unet_dist.prediction.exact import Piece, Pixels
+from unet_dist.prediction.tiles import WHOLE, Piece, Pixels, Values, views_of
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
 from unet_dist.tiling.windows import window_logits
 
 
 class WholeImages:
-    """Reads and computes whole images; the same methods as ExactTiles and BlendedTiles.
+    """Every image in one window.
 
     Args:
         model: in evaluation mode, on its device; its `resize_to` is kept to.
@@ -33,14 +33,17 @@ class WholeImages:
         ConfigError: the recipe leaves out background, which takes a finite halo to tell.
     """
 
-    def __init__(self, model: Network, recipe: Recipe) -> None:
+    name = WHOLE
+    pieces_at_once = 1
+
+    def __init__(self, model: Network, recipe: Recipe = Recipe()) -> None:  # noqa: B008, it is frozen
         if recipe.skip_background:
             raise ConfigError(
                 "skip_background: got true with whole, expected false, as without a halo every pixel sees the whole image. "
                 "Remove one of them."
             )
-        self._model = model
-        self._recipe = recipe
+        self.model = model
+        self.recipe = recipe
 
     def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan:
         """Plan one tile, the image, whatever the tile size."""
@@ -48,38 +51,40 @@ class WholeImages:
 
     def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
         """Read the image."""
-        return Piece(image, tile, np.asarray(reader.read(0, tile.height, 0, tile.width)))
+        return Piece(image, plan, tile, (np.asarray(reader.read(0, tile.height, 0, tile.width)),))
 
-    def compute(self, pieces: Sequence[Piece], halo: int) -> list[dict[str, Tensor]]:
-        """Compute the values of images, as ExactTiles.compute does."""
+    def compute(self, pieces: Sequence[Piece]) -> list[Values]:
+        """Compute the values of images."""
         computed = []
         for piece in pieces:
-            probabilities = self.probabilities(piece)[None]
-            values = values_of(self._recipe, self._model.ignore_index, logits=None, probabilities=probabilities)
+            probabilities = self._probabilities(piece)[None]
+            values = values_of(self.recipe, self.model.ignore_index, logits=None, probabilities=probabilities)
             computed.append({kind: value[0] for kind, value in values.items()})
         return computed
 
-    def probabilities(self, piece: Piece) -> Tensor:
+    def _probabilities(self, piece: Piece) -> Tensor:
         """Compute the probabilities of every class: (K, height, width)."""
-        assert piece.straight is not None
-        mean = self._forward(piece.straight)
-        if self._recipe.flip:
-            mean = (mean + self._forward(piece.straight[:, ::-1].copy()).flip(-1)) / 2
-        return mean
+        (pixels,) = piece.windows
+        views = views_of(self.recipe)
+        parts = (view.undo(self._forward(np.ascontiguousarray(view.transpose(view.flip(pixels))))) for view in views)
+        total = next(parts)
+        for part in parts:
+            total = total + part
+        return total / len(views) if len(views) > 1 else total
 
     def _forward(self, pixels: Pixels) -> Tensor:
-        shape, sizes = pixels.shape[:2], self._model.window_sizes
-        if self._model.resize_to is not None:
-            pixels = _scale(pixels, *self._model.resize_to)
+        shape, sizes = pixels.shape[:2], self.model.window_sizes
+        if self.model.resize_to is not None:
+            pixels = _scale(pixels, *self.model.resize_to)
         height, width = pixels.shape[:2]
         sides = [sizes.round_up(side + 2 * sizes.margin) for side in (height, width)]
         window = read_window(ArrayReader(pixels), -sizes.margin, -sizes.margin, *sides)
-        logits = window_logits(self._model, torch.from_numpy(np.array(window)[None]), halo=sizes.margin)
+        logits = window_logits(self.model, torch.from_numpy(np.array(window)[None]), halo=sizes.margin)
         logits = logits[:, :, :height, :width]
         if logits.shape[2:] != shape:
             wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
             logits = F.interpolate(wide, size=shape, mode="bilinear", align_corners=False)
-        return probabilities_of(logits, self._model.ignore_index)[0]
+        return probabilities_of(logits, self.model.ignore_index)[0]
 
 
 def _scale(pixels: Pixels, height: int, width: int) -> Pixels:

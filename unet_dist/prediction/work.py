@@ -6,35 +6,19 @@ Owns how images, tiles and batches belong together, and what of a journal still 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from torch import Tensor
-
-from unet_dist.imaging.image import ImageReader
-from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.jobs import Job, OpenReader
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.tiles import Tiles
 from unet_dist.tiling.batches import BatchPlan, plan_batches
-from unet_dist.tiling.geometry import Tile, TilePlan
-
-Values = dict[str, Tensor]
-
-
-class Tiles(Protocol):
-    """How tiles are planned, read and computed: exactly or blended."""
-
-    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan: ...
-    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece: ...
-    def compute(self, pieces: Sequence[Piece], halo: int) -> list[Values]: ...
 
 
 class Work:
     """What there is to do, the same on every process.
 
     Args:
-        window_batch: windows computed at once.
-        recipe: which rasters are made.
+        tiles: how the images are predicted, and which rasters are made.
+        tile_size: largest side of a window, px.
     """
 
     def __init__(
@@ -42,21 +26,18 @@ class Work:
         jobs: Sequence[Job],
         journal: Journal,
         tiles: Tiles,
-        recipe: Recipe,
         *,
-        num_classes: int,
         tile_size: int,
-        window_batch: int,
         open_reader: OpenReader,
     ) -> None:
         self.jobs = jobs
         self.journal = journal
         self.tiles = tiles
-        self.num_classes = num_classes
-        self.rasters = recipe.rasters(num_classes)
+        self.num_classes = tiles.model.num_classes
+        self.rasters = tiles.recipe.rasters(self.num_classes)
         self.open_reader = open_reader
         self.plans = [tiles.plan(job.shape, tile_size) for job in jobs]
-        self.batches: BatchPlan = plan_batches(self.plans, window_batch)
+        self.batches: BatchPlan = plan_batches(self.plans, tiles.pieces_at_once)
 
     def without_lost(self, done: Done) -> Done:
         """Take out of the journal what somebody has deleted since: outputs, or rasters in the making."""

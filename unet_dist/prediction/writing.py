@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
-import numpy as np
 import torch
 
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader
@@ -20,12 +19,11 @@ from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
 from unet_dist.imaging.scratch import Scratch
 from unet_dist.imaging.writer import write_overlay
-from unet_dist.prediction.exact import Piece
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList
 from unet_dist.prediction.shares import Share
-from unet_dist.prediction.values import blank
+from unet_dist.prediction.tiles import Piece, fill
 from unet_dist.prediction.work import Work
 from unet_dist.storage.files import sync_folder
 
@@ -60,13 +58,8 @@ class Writing(AbstractContextManager["Writing"]):
         for piece, entry in zip(pieces, values.wait(), strict=True):
             if piece.image in self._finished:
                 continue
-            for kind in self._work.rasters:
-                scratch = self._scratch(piece.image, kind)
-                if entry is None:
-                    part = np.zeros((*scratch.shape[:-2], piece.tile.height, piece.tile.width), scratch.dtype)
-                else:
-                    part = entry[kind]
-                scratch.write(piece.tile.row, piece.tile.col, blank(kind, part, piece.seen))
+            for kind, part in fill(self._work.rasters, piece, entry).items():
+                self._scratch(piece.image, kind).write(piece.tile.row, piece.tile.col, part)
         self._uncommitted.append(number)
         complete = []
         for image in {piece.image for piece in pieces}:

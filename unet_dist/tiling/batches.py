@@ -67,25 +67,6 @@ def plan_batches(plans: Sequence[TilePlan], window_batch: int) -> BatchPlan:
     Raises:
         SizeError: `window_batch` is not positive.
     """
-    _require_positive(window_batch)
-    return BatchPlan(plans, window_batch)
-
-
-def cut_batches(tiles: range, window_batch: int) -> Iterator[range]:
-    """Cut tiles of one image, in their order, into batches.
-
-    Ranks that are to agree on the batches cut the same ranges: whole rows of tiles (`TilePlan.band`), row by row.
-
-    >>> list(cut_batches(range(4, 9), 2))
-    [range(4, 6), range(6, 8), range(8, 9)]
-
-    Raises:
-        SizeError: `window_batch` is not positive.
-    """
-    _require_positive(window_batch)
-    return (tiles[start : start + window_batch] for start in range(0, len(tiles), window_batch))
-
-
-def _require_positive(window_batch: int) -> None:
     if window_batch < 1:
         raise SizeError(f"Got window_batch = {window_batch}. Expected 1 or more. Set window_batch to 1 or more.")
+    return BatchPlan(plans, window_batch)

@@ -95,7 +95,7 @@ class Boundary:
 
         parts.model.eval()
         with self._average.lent():
-            scores = parts.evaluate(parts.model, is_stopped)
+            scores = parts.evaluate(is_stopped)
         parts.model.train()
         self._clock.skip(time.perf_counter() - started)
         if scores is None:

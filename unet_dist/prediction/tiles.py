@@ -1,0 +1,137 @@
+"""How a network predicts images, whichever way: the one contract of exact tiles, blended tiles and whole images.
+
+Owns what a tile is read and computed as, and the ways to look at it. Must not know files, processes or journals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from unet_dist.imaging.image import ImageReader
+from unet_dist.models.contract import Network
+from unet_dist.prediction.values import Recipe, blank
+from unet_dist.tiling.geometry import Tile, TilePlan
+
+Pixels = npt.NDArray[np.uint8]
+Values = dict[str, Tensor]
+"""The values of a tile by raster: (height, width) or (K, height, width)."""
+
+EXACT, BLENDED, WHOLE = "exact tiles", "blended tiles", "whole image"
+
+
+class View(NamedTuple):
+    """One way to look at a picture: rows and columns turned over first, then swapped. All eight are the turns of a square."""
+
+    flips_rows: bool = False
+    flips_cols: bool = False
+    is_transposed: bool = False
+
+    @property
+    def flips(self) -> tuple[bool, bool]:
+        """Whether rows and columns are turned over."""
+        return self.flips_rows, self.flips_cols
+
+    def flip(self, pixels: Pixels) -> Pixels:
+        """Turn over the rows and columns of (..., H, W, C), without a copy."""
+        return pixels[..., :: -1 if self.flips_rows else 1, :: -1 if self.flips_cols else 1, :]
+
+    def transpose(self, pixels: Pixels) -> Pixels:
+        """Swap the rows and columns of (..., H, W, C), without a copy."""
+        return pixels.swapaxes(-3, -2) if self.is_transposed else pixels
+
+    def undo(self, values: Tensor) -> Tensor:
+        """Put values (..., h, w) of the view back in the order of the picture."""
+        values = values.transpose(-2, -1) if self.is_transposed else values
+        dims = [axis - 2 for axis in (0, 1) if self.flips[axis]]
+        return values.flip(dims) if dims else values
+
+
+def views_of(recipe: Recipe) -> tuple[View, ...]:
+    """The ways to look at a picture whose probabilities are averaged; the picture as it is comes first."""
+    if recipe.rotations:
+        return tuple(
+            View(rows, cols, turned) for turned in (False, True) for rows in (False, True) for cols in (False, True)
+        )
+    return (View(), View(flips_cols=True)) if recipe.flip else (View(),)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tile and what is read for it.
+
+    Attributes:
+        image: its number.
+        plan: of its image's tiles.
+        tile: in image coordinates.
+        windows: (H, W, C) for each view, turned over but not yet transposed; none where the tile is all background.
+        offsets: for each view how far down and right the tile begins inside the halo of its window. A picture turned over has a
+            grid of its own, on which the tile need not begin.
+        seen: (height, width) of the tile's pixels that are not background; None means all.
+    """
+
+    image: int
+    plan: TilePlan
+    tile: Tile
+    windows: tuple[Pixels, ...]
+    offsets: tuple[tuple[int, int], ...] = ((0, 0),)
+    seen: npt.NDArray[np.bool_] | None = None
+
+
+class Tiles(Protocol):
+    """How images are planned, read and computed."""
+
+    @property
+    def name(self) -> str:
+        """EXACT, BLENDED or WHOLE."""
+
+    @property
+    def model(self) -> Network: ...
+    @property
+    def recipe(self) -> Recipe:
+        """What is computed of each pixel."""
+
+    @property
+    def pieces_at_once(self) -> int:
+        """Pieces of a batch: on their number the last bits depend."""
+
+    def plan(self, image_shape: tuple[int, int], tile_size: int) -> TilePlan:
+        """Plan the tiles of an image (height, width), from windows of at most `tile_size` px.
+
+        Raises:
+            SizeError: the network does not take the tile size.
+        """
+
+    def read(self, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
+        """Read what a tile of a plan needs."""
+
+    def compute(self, pieces: Sequence[Piece]) -> list[Values]:
+        """Compute the values of pieces with windows, all of one shape; nothing waits for the device."""
+
+
+def compute_pieces(tiles: Tiles, pieces: Sequence[Piece]) -> list[Values | None]:
+    """Compute the pieces of a batch; None for those that are all background."""
+    asked = [piece for piece in pieces if piece.windows]
+    values = iter(tiles.compute(asked) if asked else [])
+    return [next(values) if piece.windows else None for piece in pieces]
+
+
+def fill(
+    rasters: Mapping[str, tuple[tuple[int, ...], np.dtype]], piece: Piece, entry: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """Complete the values of a piece: NO_CLASS, or a probability of zero, where nothing is seen.
+
+    Args:
+        rasters: as Recipe.rasters has them.
+        entry: what was computed of the piece, None where it is all background.
+    """
+    _, _, height, width = piece.tile
+    return {
+        kind: blank(kind, np.zeros((*planes, height, width), dtype) if entry is None else entry[kind], piece.seen)
+        for kind, (planes, dtype) in rasters.items()
+    }
