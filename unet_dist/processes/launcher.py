@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from unet_dist.errors import ConfigError, LaunchError
-from unet_dist.processes.precision import wants_cpu
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
@@ -20,6 +19,11 @@ def is_first(environment: Mapping[str, str]) -> bool:
 def is_first_here(environment: Mapping[str, str]) -> bool:
     """The same, of those on this machine."""
     return environment.get("LOCAL_RANK", "0") == "0"
+
+
+def wants_cpu(environment: Mapping[str, str]) -> bool:
+    """Whether the user asked accelerate for the CPU, in its own words."""
+    return environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
 
 
 def refuse_silent_single_process(environment: Any) -> None:

@@ -5,15 +5,13 @@ Owns the choice between config, launcher and device. Moves nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from unet_dist.config.sections import Precision
 from unet_dist.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
+from unet_dist.processes.launcher import wants_cpu
 
 
 def choose_device_type(accelerator: str | None, environment: Any) -> str:
@@ -26,11 +24,6 @@ def choose_device_type(accelerator: str | None, environment: Any) -> str:
     """
     is_left_alone = accelerator is None or accelerator == "mps" or wants_cpu(environment)
     return "cpu" if is_left_alone or accelerator is None else accelerator
-
-
-def wants_cpu(environment: Any) -> bool:
-    """Whether the user asked accelerate for the CPU, in its own words."""
-    return environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
 
 
 def why_no_gpu() -> str:
