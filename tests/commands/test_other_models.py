@@ -163,6 +163,8 @@ def test_a_published_checkpoint_is_scored_by_its_own_rules_and_by_name(
         str(tmp_path / "out"),
         "--overlay",
         "no",
+        "--mixed_precision",
+        "no",
     )
     labels = [np.asarray(Image.open(tmp_path / "out" / f"{number}.png")) for number in range(6)]
     masks = [np.asarray(Image.open(data / "masks" / f"{number}.png")) for number in range(6)]

@@ -39,7 +39,17 @@ def test_the_file_is_that_of_predict(model: UNet, tmp_path: Path, name: str) -> 
     else:
         Image.fromarray(scene).save(tmp_path / name)
     model.save_pretrained(tmp_path / "model")
-    run(["predict", str(tmp_path / "model"), str(tmp_path / name), "--output", str(tmp_path / "out")])
+    run(
+        [
+            "predict",
+            str(tmp_path / "model"),
+            str(tmp_path / name),
+            "--output",
+            str(tmp_path / "out"),
+            "--mixed_precision",
+            "no",
+        ]
+    )
     told: list[tuple[int, int]] = []
     for tile_size in (60, 100):
         labeller = make_labeller(model, tmp_path, tile_size)

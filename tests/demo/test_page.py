@@ -49,7 +49,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "streets")
     Image.fromarray(SyntheticScenes(1, 270, 480, seed=5).render(0)[0]).save(folder / "scene.png")
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(folder / "grey.png")
-    run(["predict", str(folder / "streets"), str(folder / "scene.png"), "--output", str(folder / "out")])
+    run(
+        [
+            "predict",
+            str(folder / "streets"),
+            str(folder / "scene.png"),
+            "--output",
+            str(folder / "out"),
+            "--mixed_precision",
+            "no",
+        ]
+    )
     return folder
 
 

@@ -108,7 +108,16 @@ def test_a_network_without_a_halo_is_used_by_the_command(tmp_path: Path) -> None
     words = ["export", str(tmp_path / "best"), "--format", "huggingface", "--output", str(tmp_path / "out")]
     run([*words, "--example", str(tmp_path / "mine.png")])
     run(
-        ["predict", str(tmp_path / "best"), str(tmp_path / "mine.png"), "--output", str(tmp_path / "labels"), "--blend"]
+        [
+            "predict",
+            str(tmp_path / "best"),
+            str(tmp_path / "mine.png"),
+            "--output",
+            str(tmp_path / "labels"),
+            "--blend",
+            "--mixed_precision",
+            "no",
+        ]
     )
     mine, labels = (np.asarray(Image.open(tmp_path / name)) for name in ("mine.png", "labels/mine.png"))
     assert len(np.unique(labels)) > 1

@@ -108,11 +108,8 @@ class Processes:
         Raises:
             ConfigError: fp16 on a CPU.
         """
-        from accelerate.state import AcceleratorState
-
         assert self._accelerate is not None, "processes that open_processes did not join"
         precision = resolve_precision(wish, {}, self.device.type, has_fast_bf16(self.device.type))
-        AcceleratorState._reset_state()  # it refuses a second precision; the process group stays
         return Processes(self._accelerate(precision), precision, self._accelerate)
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -216,6 +213,7 @@ def open_processes(
     keep_freed_memory()
     use_growing_segments(os.environ)
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
     from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
     if deterministic:
@@ -233,6 +231,7 @@ def open_processes(
         compute_in_float32(tf32=tf32)
 
     def accelerate(precision: str) -> Accelerator:
+        AcceleratorState._reset_state()  # it refuses a second run of another precision; the process group stays
         return Accelerator(
             mixed_precision=precision,
             # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.

@@ -269,7 +269,7 @@ def test_a_damaged_cache_is_noticed(tmp_path):
 
 BUILDER = """
 import sys, time
-from unet_dist.data import build, once
+from unet_dist.data.decoded import build
 from unet_dist.data.decoded.cache import CacheSettings
 from unet_dist.data.sources.registry import open_source
 
