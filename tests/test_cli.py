@@ -5,6 +5,7 @@ That --help answers at once is measured by hand; here only that parsing loads no
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def test_options_of_evaluate() -> None:
     [
         (
             ["--learning-rat", "1"],
-            "Unknown key --learning_rat. Did you mean --learning_rate or --early_stopping_evals? --help all lists all keys.",
+            "Unknown key --learning_rat. Did you mean --learning_rate or --encoder_learning_rate_factor "
+            "or --early_stopping_evals? --help all "
+            "lists all keys.",
         ),
         (
             ["--lr", "1"],
@@ -223,6 +226,20 @@ def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         main(["train"])
     assert leaving.value.code == 130
     assert capsys.readouterr() == ("", "unet-dist: interrupted\n")
+
+
+def test_error_neither_orders_the_terminal_nor_fails_in_its_encoding() -> None:
+    """A file's name may hold escapes, and the terminal's encoding may lack its script."""
+    code = "import sys; from unet_dist.cli import main; main(['train', 'a\\x1b[31m\u4eba.yaml'])"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        check=False,
+    )
+    assert found.returncode == 2
+    assert b"a\\x1b[31m\\u4eba.yaml" in found.stderr.replace(b"\\\\", b"\\")
+    assert b"\x1b" not in found.stderr
 
 
 # -------------------------------------------------------------------------------------------------------------- help

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from rich.console import Console
 from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.table import scores_table
 from unet_dist.runs.metrics_log import MetricsLog, read_metrics
-from unet_dist.terminal import Teller
+from unet_dist.terminal import Teller, fitting
 from unet_dist.wording import duration
 
 
@@ -98,9 +99,74 @@ def test_table_leaves_out_the_ignored_class() -> None:
     names = ["road", "void", "sky"]
     teller.table(scores_table("validation", Scores.of(confusion, ignore_index=1), names, 1))
     rows = [[word for word in line.split() if word.strip("│")] for line in text.getvalue().splitlines()]
-    assert ["road", "0.6000", "40.00%"] in rows
+    assert ["road", "0.6000", "━━━━━━", "40.00%"] in rows
     assert "void" not in text.getvalue()
-    assert "sky" in text.getvalue()
+
+
+def rows_of(classes: int, absent: int, **options: Any) -> str:
+    """The table of so many classes, of IoU 0.00, 0.01, ... in their order, and some that do not occur."""
+    teller, text = told()
+    confusion = torch.zeros(classes + absent, classes + absent, dtype=torch.int64)
+    for index in range(classes):
+        confusion[index, index], confusion[index, (index + 1) % classes] = index, 100 - index
+    names = [f"class{index}" for index in range(classes)] + [f"absent{index}" for index in range(absent)]
+    scores = Scores.of(confusion)
+    teller.table(scores_table("t", scores, names, None, **options))
+    return text.getvalue()
+
+
+def test_classes_that_do_not_occur_are_one_line() -> None:
+    text = rows_of(3, 4)
+    assert "Neither labelled nor predicted: absent0, absent1, absent2, absent3." in " ".join(text.split())
+    assert not [line for line in text.splitlines() if line.startswith("absent0 ")]
+
+
+def test_short_table_has_the_worst_and_the_mean() -> None:
+    text = rows_of(14, 0, is_short=True)
+    assert [f"class{index} " in text for index in range(14)] == [True] * 10 + [False] * 4
+    assert "mean IoU" in text
+    assert "4 others are better" in text
+
+
+def test_table_shows_the_change_since() -> None:
+    confusion = torch.tensor([[3, 1], [1, 5]])
+    teller, text = told()
+    teller.table(scores_table("t", Scores.of(confusion), ["a", "b"], None, before=[0.5, None]))
+    (row,) = [line for line in text.getvalue().splitlines() if line.startswith("a ")]
+    assert "+0.1000" in row
+
+
+def test_names_are_neither_markup_nor_orders_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    teller = Teller(speaks=True)
+    confusion = torch.tensor([[3, 1], [1, 5]])
+    teller.table(scores_table("t", Scores.of(confusion), ["[void]", "a [/] b :car:"], None))
+    teller.say("read \x1b]0;owned\x07 \x1b[31mred.png")
+    text = capsys.readouterr().out
+    assert "[void]" in text
+    assert "a [/] b :car:" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\\x1b[31mred.png" in text
+
+
+@pytest.mark.parametrize(("room", "shown"), [(100, "a 1  b 22  c"), (11, "a 1  b 22"), (4, "a 1"), (2, "")])
+def test_last_parts_of_a_detail_give_way_first(room: int, shown: str) -> None:
+    assert fitting("a 1  b 22  c", room) == shown
+
+
+def test_bar_of_80_columns_keeps_step_and_time_left() -> None:
+    text = io.StringIO()
+    teller = Teller(speaks=True, console=Console(file=text, force_terminal=True, width=80, legacy_windows=False))
+    detail = "loss 0.1234  lr 1.00e-03  12.3 images/s  data wait 10%  1.20 GiB"
+    with teller.progress("step", 6000, done=1234) as bar:
+        bar.advance(1, detail)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    last = [line for line in re.split(r"[\r\n]", plain) if "loss" in line][-1]
+    assert "1235/6000" in last
+    assert re.search(r"\d:\d\d:\d\d|-:--:--", last)
+    assert "loss 0.1234" in last
+    assert "…" not in last
+    assert len(last.rstrip()) <= 80
 
 
 @pytest.mark.parametrize(

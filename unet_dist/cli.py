@@ -5,6 +5,7 @@ Imports nothing heavy before a command runs, so that --help answers at once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from unet_dist.command_line.parsing import parse as parse_words
 from unet_dist.errors import UnetDistError
 from unet_dist.processes.launcher import is_first
 from unet_dist.storage.files import refusal_of_disk
+from unet_dist.wording import printable
 
 # As in processes/failing.py, which is too heavy to import here.
 GRACE_S = 3.0
@@ -70,6 +72,9 @@ def _run(command: Command, words: list[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point: runs a command and leaves with its exit code; a mistake of the user is printed as a sentence."""
     words = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a name that their encoding lacks ends no run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         run(words)
     except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save
@@ -85,6 +90,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # launcher ends all processes when the first of them leaves.
         if not is_first(os.environ):
             time.sleep(GRACE_S)
-        print(f"unet-dist: error: {sentence}", file=sys.stderr, flush=True)
+        print(f"unet-dist: error: {printable(sentence)}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(0)

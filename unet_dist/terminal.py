@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unet_dist.wording import printable
+
 
 class Teller:
     """Talks to the person at the terminal or to the log of a job; the other processes' tellers are silent.
@@ -23,13 +25,18 @@ class Teller:
 
     def __init__(self, *, speaks: bool, console: Console | None = None) -> None:
         self.speaks = speaks
-        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.console = console or make_console(soft_wrap=True)
         self._progress: Progress | None = None
+
+    def is_low(self, num_lines: int) -> bool:
+        """Whether so many lines do not fit a terminal; a log has room for any."""
+        return self.console.is_terminal and self.console.height < num_lines
 
     def say(self, text: str) -> None:
         """Say one line."""
         if not self.speaks:
             return
+        text = printable(text)
         if self.console.is_terminal:
             self.console.print(text, markup=False)
         else:
@@ -42,22 +49,41 @@ class Teller:
             yield ProgressBar(self, what, total, done)
             return
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
+        # Of the description, the bar, the counts, the time left and what stands between them.
+        room = self.console.width - len(what) - 12 - (2 * len(str(total)) + 1) - 8 - 4
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=total, completed=done, detail="")
             yield ProgressBar(
-                self, what, total, done, lambda done, detail: bar.update(task, completed=done, detail=detail)
+                self,
+                what,
+                total,
+                done,
+                lambda done, detail: bar.update(task, completed=done, detail=fitting(detail, room)),
             )
 
     def table(self, table: Table) -> None:
         """Print a table."""
         if self.speaks:
             self.console.print(table)
+
+
+def make_console(*, soft_wrap: bool = False, quiet: bool = False) -> Console:
+    """A console that takes words as they are: nothing in a name is markup or an emoji."""
+    return Console(soft_wrap=soft_wrap, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def fitting(detail: str, room: int) -> str:
+    """As many parts of a detail as fit, the first ones; two spaces stand between them."""
+    parts = detail.split("  ")
+    while parts and len("  ".join(parts)) > room:
+        parts.pop()
+    return "  ".join(parts)
 
 
 class ProgressBar:

@@ -73,3 +73,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def printable(text: str) -> str:
+    """Somebody else's text without what a terminal obeys: control characters and escapes stand there as what they are.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in text)

@@ -156,7 +156,8 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             record_evaluation(output, options.split, described, seconds)
             unknown = "" if known_from == "its own" else f" (training split {known_from})"
             title = f"{options.split} of {cache.name}, {len(samples)} images, {tiles.name}{unknown}"
-            teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index))
+            is_short = teller.is_low(len(scores.iou) + 8)
+            teller.table(scores_table(title, scores, cache.class_names, cache.ignore_index, is_short=is_short))
             if instances is not None:
                 teller.say(
                     f"Objects between class {options.border_class}, after border thinning: V_rand {instances.v_rand:.4f} (border "

@@ -27,7 +27,7 @@ from unet_dist.planner.fitting import (
 from unet_dist.planner.memory import OPTIMIZER, PARTS, Peak
 from unet_dist.planner.simulation import prediction_flops, prediction_peak, training_flops, training_peak
 from unet_dist.processes.launcher import is_first
-from unet_dist.terminal import Teller
+from unet_dist.terminal import Teller, make_console
 from unet_dist.tiling.geometry import WindowSizes, plan_abutting
 from unet_dist.wording import counted, size
 
@@ -46,7 +46,7 @@ _PUBLISHED_OUTPUT = {724: 540}
 def run(config: Config, options: PlanOptions) -> None:
     """Print the plan of a config."""
     # Every process of a launcher plans the same; the first one says it.
-    console = Console(highlight=False, quiet=not is_first(os.environ))
+    console = make_console(quiet=not is_first(os.environ))
     planned = plan_run(config, options, Teller(speaks=True, console=console))
     _introduce(planned, console)
     _print_sizes(planned, console)

@@ -9,7 +9,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.terminal import Teller
-from unet_dist.wording import size
+from unet_dist.wording import printable, size
 
 COMMAND = Command(
     about="read a data set, check every pair, write the decoded cache and its statistics",
@@ -38,15 +38,24 @@ def run(config: Config) -> None:
 def histogram_table(cache: Cache) -> Table:
     """Pixels of each class by split: class, then one column of shares a split."""
     splits = {name: cache.split(name).class_counts for name in cache.splits}
-    table = Table(title="share of the valid pixels", title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(
+        title="share of the valid pixels", title_justify="left", caption_justify="left", show_edge=False, pad_edge=False
+    )
     table.add_column("class")
     for name, positions in cache.splits.items():
         table.add_column(f"{name} ({len(positions)})", justify="right")
+    absent = [
+        index
+        for index in range(len(cache.class_names))
+        if index != cache.ignore_index and not any(counts[index] for counts in splits.values())
+    ]
     for index, name in enumerate(cache.class_names):
-        if index == cache.ignore_index:
+        if index == cache.ignore_index or index in absent:
             continue
         shares = [counts[index] / max(1, counts.sum()) for counts in splits.values()]
-        table.add_row(name, *(f"{share:.2%}" if share else "-" for share in shares))
+        table.add_row(printable(name), *(f"{share:.2%}" if share else "-" for share in shares))
+    if absent:
+        table.caption = f"Without a pixel: {', '.join(printable(cache.class_names[index]) for index in absent)}."
     return table
 
 

@@ -7,22 +7,53 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from unet_dist.metrics.confusion import Scores
+from unet_dist.wording import printable
+
+_BAR = 10
+WORST = 10
 
 
-def scores_table(title: str, scores: Scores, class_names: Sequence[str], ignore_index: int | None) -> Table:
-    """The per-class IoU as a table: class, IoU, share of the valid pixels."""
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("class")
-    table.add_column("IoU", justify="right")
-    table.add_column("pixels", justify="right")
+def scores_table(
+    title: str,
+    scores: Scores,
+    class_names: Sequence[str],
+    ignore_index: int | None,
+    *,
+    before: Sequence[float | None] | None = None,
+    is_short: bool = False,
+) -> Table:
+    """The per-class IoU as a table: class, IoU as a number and a bar, its change, share of the valid pixels.
+
+    Args:
+        before: the IoU of each class in an earlier validation, to show the change since.
+        is_short: show the WORST classes only.
+    """
+    table = Table(title=printable(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
+    for name in ("class", "IoU", "", *(["change"] if before else []), "pixels"):
+        table.add_column(name, justify="left" if name in ("class", "") else "right")
     total = max(1, int(scores.confusion.sum()))
-    for index, name in enumerate(class_names):
-        if index == ignore_index:
-            continue
-        iou = scores.iou[index]
+    iou_of = {index: iou for index, iou in enumerate(scores.iou) if index != ignore_index and iou is not None}
+    shown = sorted(iou_of, key=lambda index: iou_of[index])[:WORST] if is_short else list(iou_of)
+    for index in shown:
+        iou = iou_of[index]
         share = int(scores.confusion[index].sum()) / total
-        table.add_row(name, "-" if iou is None else f"{iou:.4f}", f"{share:.2%}")
+        bar = "━" * round(_BAR * iou)
+        changes = [_change(iou, before[index])] if before else []
+        table.add_row(printable(class_names[index]), f"{iou:.4f}", bar, *changes, f"{share:.2%}")
     table.add_section()
-    table.add_row("mean IoU", f"{scores.miou:.4f}", "")
-    table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}", "")
+    table.add_row("mean IoU", f"{scores.miou:.4f}")
+    table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
+    table.caption = _left_out(scores, class_names, ignore_index, len(iou_of) - len(shown))
     return table
+
+
+def _change(iou: float, before: float | None) -> str:
+    return "" if before is None else f"{iou - before:+.4f}"
+
+
+def _left_out(scores: Scores, class_names: Sequence[str], ignore_index: int | None, num_better: int) -> str | None:
+    """A line about the classes without a row."""
+    absent = [printable(name) for i, name in enumerate(class_names) if i != ignore_index and scores.iou[i] is None]
+    lines = [f"The {WORST} worst; {num_better} others are better."] if num_better else []
+    lines += [f"Neither labelled nor predicted: {', '.join(absent)}."] if absent else []
+    return " ".join(lines) or None

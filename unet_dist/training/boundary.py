@@ -56,6 +56,7 @@ class Boundary:
         self._clock = clock
         self.writer = CheckpointWriter(parts.folder / "checkpoints", parts.config.run.keep_checkpoints)
         self._saved: tuple[int, int] | None = None  # step and evaluated_step of the last checkpoint
+        self._iou_before: list[float | None] | None = None  # of the last validation, to show the change
 
     # ---------------------------------------------------------------------------------------------- what is due
 
@@ -103,9 +104,14 @@ class Boundary:
         is_best = self._keep_best(scores)
         seconds = time.perf_counter() - started
         self._record.write(self._scored(scores, seconds))
+        title = f"validation at step {progress.step}"
+        is_short = parts.teller.is_low(len(scores.iou) + 8)
         parts.teller.table(
-            scores_table(f"validation at step {progress.step}", scores, parts.class_names, parts.ignore_index)
+            scores_table(
+                title, scores, parts.class_names, parts.ignore_index, before=self._iou_before, is_short=is_short
+            )
         )
+        self._iou_before = scores.iou
         best = (
             "the best so far, kept in best/"
             if is_best

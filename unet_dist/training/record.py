@@ -17,6 +17,9 @@ from unet_dist.training.pace import Clock
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.wording import duration, size
 
+WORTH_TELLING_S = 60.0
+"""Nobody plans a day by less."""
+
 
 class Record:
     """Writes down what a run does.
@@ -61,6 +64,19 @@ class Record:
         )
         left = (parts.config.schedule.total_steps - progress.step) * seconds / max(1, steps)
         bar.tell(f"{self._clock.detail}  {duration(left)} left")
+
+    def first_step(self, seconds: float) -> None:
+        """Say how long the rest will take, after the first step of a start: where it is minutes, one wants to know.
+
+        A step on a GPU is over later than its call, and the first record is near: nothing is said there.
+        """
+        parts, progress = self._parts, self._progress
+        left = parts.config.schedule.total_steps - progress.step
+        if parts.processes.device.type == "cpu" and seconds * left >= WORTH_TELLING_S:
+            parts.teller.say(
+                f"The first step took {seconds:.1f} s; at this pace the other {left:,} need about {duration(seconds * left)}, and "
+                "the validations more."
+            )
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one object to metrics.jsonl, and its numbers to the trackers."""

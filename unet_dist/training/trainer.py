@@ -6,6 +6,7 @@ processes, the micro-batches and an interruption only cut the work. Nothing in s
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -211,8 +212,11 @@ class Trainer:
                     divisor, outcome = self._agree(share, wish)
                     if outcome != NO_WISH:
                         return self.boundary.leave(outcome, wish)
+                    began = time.perf_counter()
                     self.step(share, divisor)
                     bar.advance(detail=self._clock.detail)
+                    if progress.step == steps.start:
+                        self._record.first_step(time.perf_counter() - began)
                     if progress.step % config.run.log_steps == 0 or progress.step == total:
                         self._record.steps(self._grad_norm, bar)
                     if self.boundary.is_evaluation_due:

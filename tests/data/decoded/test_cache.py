@@ -227,7 +227,7 @@ def test_a_full_disk_is_a_sentence_before_and_during_the_work(tmp_path, monkeypa
     root = write_folder(tmp_path / "data")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
-    assert "the decoded cache needs 0.00 GiB and 0.00 GiB are free. Free some, or set cache_path" in refusal(
+    assert "the decoded cache needs 1.9 KiB and 0.0 KiB are free. Free some, or set cache_path" in refusal(
         root, tmp_path
     )
     monkeypatch.undo()
@@ -462,3 +462,11 @@ def test_the_digest_of_a_picture_wider_than_a_window_covers_all_of_it():
         image[row, col] = 1
         seen.add(digest_pixels(image))
     assert len(seen) == 8
+
+
+def test_user_without_a_home_is_told_to_name_a_folder(monkeypatch):
+    for key in ("UNET_DIST_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: (_ for _ in ()).throw(KeyError("uid")))
+    with pytest.raises(DataError, match=r"^cache_path: got none, .* Set --cache_path DIR\.$"):
+        cache_folder()

@@ -51,7 +51,10 @@ def cache_folder(cache_path: str | Path | None = None) -> Path:
     if told := os.environ.get("UNET_DIST_CACHE"):
         return Path(told).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unet_dist"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "unet_dist"
+    except RuntimeError:  # no HOME, and a user whom the system does not know
+        raise DataError("cache_path: got none, and this user has no home folder. Set --cache_path DIR.") from None
 
 
 def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path | None = None) -> Path:
