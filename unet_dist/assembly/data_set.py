@@ -14,6 +14,7 @@ from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings, is_whole, locate_cache
+from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.registry import open_source
 from unet_dist.data.sources.synthetic import SYNTHETIC
@@ -44,6 +45,7 @@ def open_data(config: Config, teller: Teller) -> Cache:
         max_pixels=data.max_pixels,
         progress=progress,
         say=teller.say,
+        grouping=Grouping(data.group_by, data.folds, data.fold or 0),
     )
 
 

@@ -17,6 +17,7 @@ from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
 from unet_dist.planner.simulation import Setting
@@ -147,6 +148,7 @@ def _find_cache(config: Config) -> Cache | None:
     settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
     try:
         source = open_source(data.data_path, image_column=data.image_column, label_column=data.label_column)
-        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path)
+        grouping = Grouping(data.group_by, data.folds, data.fold or 0)
+        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path, grouping=grouping)
     except DataError:
         return None

@@ -209,6 +209,9 @@ def _under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
     return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
 
 
+_OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by", "folds", "fold")
+
+
 def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
     """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
     if options.data_path is None and trained is None:
@@ -221,7 +224,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Networ
         if model.class_names is not None and not has_plain_names(model.class_names):
             changes["num_classes"] = None  # the data's own, to be aligned by name
         fresh = Config()
-        changes |= {key: getattr(fresh.data, key) for key in ("synthetic_images", "synthetic_size", "label_map")}
+        changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
         changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
     for key in ("ignore_index", "label_map", "cache_path", "seed"):
         if getattr(options, key) is not None:

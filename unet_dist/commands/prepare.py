@@ -8,8 +8,12 @@ from unet_dist.assembly.data_set import open_data
 from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.likeness import find_twins_in
+from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
 from unet_dist.terminal import Teller
 from unet_dist.wording import printable, size
+
+_MOST_TWINS = 3
 
 COMMAND = Command(
     about="read a data set, check every pair, write the decoded cache and its statistics",
@@ -33,6 +37,26 @@ def run(config: Config) -> None:
     )
     teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split (of 255)")
     teller.table(histogram_table(cache))
+    for line in describe_leaks(cache):
+        teller.say(line)
+
+
+def describe_leaks(cache: Cache) -> list[str]:
+    """Say in sentences where the splits know each other: films that are torn, and images that look alike."""
+    lines = []
+    groups = groups_of(cache.ids, cache.grouping.group_by or SEQUENCE)
+    torn = torn_groups(groups, cache.splits)
+    if torn and len(set(groups)) > 1:
+        lines.append(
+            f"{len(torn)} of {len(set(groups))} sequences of names, such as {torn[0]}..., lie in more than one split. If they are "
+            "frames of one film, scores of them are too good: set --group_by sequence, with --folds where the data have splits."
+        )
+    twins = find_twins_in(cache)
+    if twins:
+        shown = "; ".join(f"{t.first} ({t.first_split}) and {t.second} ({t.second_split})" for t in twins[:_MOST_TWINS])
+        more = f"; and {len(twins) - _MOST_TWINS} more" if len(twins) > _MOST_TWINS else ""
+        lines.append(f"{len(twins)} images look like one of another split: {shown}{more}. Scores of them are too good.")
+    return lines
 
 
 def histogram_table(cache: Cache) -> Table:

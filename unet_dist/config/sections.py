@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -46,6 +47,13 @@ Weights = Annotated[
         "finite numbers of 0 or more, not all 0",
     ),
 ]
+
+
+def _compiled(pattern: str) -> object:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,13 @@ class DataConfig(Section):
     """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
     label_map: dict[str, int] | None = None
     """Colour ("r,g,b" or "#rrggbb") or id of a mask -> class id, for palette and RGB masks."""
+    group_by: Annotated[str, Reads(_compiled, "a regular expression, or sequence")] | None = None
+    """Samples that stay on one side of a split: those whose ids agree in a regular expression's first group, or else in its whole
+    match, or sequence: ids that differ in their last number only. By default every sample is by itself."""
+    folds: Annotated[int, AtLeast(2)] | None = None
+    """Parts alike in classes into which all samples but those of a given test split are dealt; one is the validation."""
+    fold: Annotated[int, AtLeast(0)] | None = None
+    """The part that is the validation, 0 to folds - 1."""
     synthetic_images: Annotated[int, AtLeast(3)] = 100
     """Number of procedural street scenes, 3 or more (data_path synthetic only)."""
     synthetic_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] = "1080x1920"
@@ -326,6 +341,10 @@ def _check_effects(config: Config) -> None:
                     f"{key}: got {getattr(data, key)!r}, which has no effect as data_path is {data.data_path!r}. "
                     f"Remove {key}, or set --data_path synthetic."
                 )
+    if (data.folds is None) != (data.fold is None) or (data.folds or 1) <= (data.fold or 0):
+        raise ConfigError(
+            f"fold, folds: got {data.fold} and {data.folds}, expected both, fold being 0 to folds - 1. Set --folds 5 --fold 0."
+        )
     if config.run.dtype == "float64" and config.run.mixed_precision not in ("auto", "no"):
         raise ConfigError(
             f"dtype: got float64 together with mixed_precision {config.run.mixed_precision}, expected no mixed precision. "

@@ -32,7 +32,9 @@ from unet_dist.data.decoded.cache import (
 from unet_dist.data.decoded.decode import DecodedPair, decode_pair, lift_pillow_limit, read_shape
 from unet_dist.data.decoded.labels import IGNORED, LabelRules
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
+from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import RawPair, RefusedError, Source
+from unet_dist.data.sources.splits import NO_GROUPING
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.machine.cores import num_cores
@@ -59,6 +61,7 @@ def prepare(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    grouping: Grouping = NO_GROUPING,
 ) -> Cache:
     """Open the cache of a source, making it first where it is not there; several processes may call this at once.
 
@@ -68,6 +71,7 @@ def prepare(
         max_pixels: an image with more is read by windows from its file (TIFF, Zarr), or refused by its header.
         progress: called from the calling thread.
         say: takes a line for the user.
+        grouping: which samples stay together where they are split, and folds.
 
     Raises:
         DataError: pairs that cannot be used, all of them counted and the first ten named; no space; an empty split.
@@ -82,7 +86,7 @@ def prepare(
         ).write(folder)
 
     make_once(path, write, is_whole=is_whole, say=say)
-    return Cache(path, seed=seed, root=source.files_root)
+    return Cache(path, seed=seed, root=source.files_root, grouping=grouping)
 
 
 @dataclass

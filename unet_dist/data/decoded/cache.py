@@ -22,8 +22,9 @@ import numpy as np
 from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
 from unet_dist.data.sources.fingerprint import digest_text
+from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
-from unet_dist.data.sources.splits import assign_splits, canonical_split
+from unet_dist.data.sources.splits import NO_GROUPING, assign_splits, canonical_split
 from unet_dist.errors import DataError
 
 FORMAT_VERSION = 2
@@ -72,7 +73,14 @@ def is_whole(path: Path) -> bool:
     return (path / INDEX).is_file()
 
 
-def open_cache(source: Source, settings: CacheSettings, *, seed: int, cache_path: str | Path | None = None) -> Cache:
+def open_cache(
+    source: Source,
+    settings: CacheSettings,
+    *,
+    seed: int,
+    cache_path: str | Path | None = None,
+    grouping: Grouping = NO_GROUPING,
+) -> Cache:
     """Open the cache of a source that `prepare` has made before.
 
     Raises:
@@ -84,7 +92,7 @@ def open_cache(source: Source, settings: CacheSettings, *, seed: int, cache_path
             f"{path}: the decoded cache of {source.name} is not there. Run `unet-dist prepare` with the same settings "
             "first, or set cache_path to the folder that holds it."
         )
-    return Cache(path, seed=seed, root=source.files_root)
+    return Cache(path, seed=seed, root=source.files_root, grouping=grouping)
 
 
 class Cache:
@@ -94,15 +102,19 @@ class Cache:
         path: of the cache.
         seed: decides the splits where the source has none.
         root: folder of the source's files, where images may be read from them.
+        grouping: which samples stay together, and folds.
 
     Raises:
         DataError: the files are of another version, or incomplete.
     """
 
-    def __init__(self, path: str | Path, *, seed: int, root: Path | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, seed: int, root: Path | None = None, grouping: Grouping = NO_GROUPING
+    ) -> None:
         self.path = Path(path)
         self.seed = seed
         self.root = root
+        self.grouping = grouping
         index = self._read_index()
         self.name: str = index["name"]
         self.num_classes: int = index["num_classes"]
@@ -119,12 +131,13 @@ class Cache:
         return len(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.seed, self.root)
+        return _reopen, (self.path, self.seed, self.root, self.grouping)
 
     @cached_property
     def splits(self) -> dict[str, list[int]]:
         """Positions of the samples of each split. Raises: DataError: too few samples to cut."""
-        return assign_splits(self.given_splits, self.seed)
+        counts = self.table["class_counts"][:, :-1].tolist() if self.grouping.folds is not None else []
+        return assign_splits(self.given_splits, self.seed, ids=self.ids, grouping=self.grouping, class_counts=counts)
 
     def split(self, name: str) -> CachedSplit:
         """Give one split, or `all`.
@@ -299,5 +312,5 @@ class CachedSplit:
         return self.cache.table["class_counts"][list(self.positions)].sum(axis=0)  # (K + 1,)
 
 
-def _reopen(path: Path, seed: int, root: Path | None) -> Cache:
-    return Cache(path, seed=seed, root=root)
+def _reopen(path: Path, seed: int, root: Path | None, grouping: Grouping) -> Cache:
+    return Cache(path, seed=seed, root=root, grouping=grouping)

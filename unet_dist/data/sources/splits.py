@@ -6,7 +6,9 @@ Owns the names of the splits and the cut 7:1:2. Knows nothing of pictures or fil
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+from unet_dist.data.sources.groups import Grouping, cut_groups, deal_folds, groups_of
 from unet_dist.errors import DataError
 
 FRACTIONS = {"train": 7, "validation": 1, "test": 2}
@@ -32,26 +34,50 @@ def is_split_name(name: str) -> bool:
     return canonical_split(name) in FRACTIONS
 
 
-def assign_splits(given: dict[str, int], seed: int) -> dict[str, list[int]]:
+NO_GROUPING = Grouping()
+
+
+def assign_splits(
+    given: dict[str, int],
+    seed: int,
+    *,
+    ids: Sequence[str] = (),
+    grouping: Grouping = NO_GROUPING,
+    class_counts: Sequence[Sequence[int]] = (),
+) -> dict[str, list[int]]:
     """Give the positions of each split's samples, where a source lists its samples split after split.
 
     A source of one split counts as one without splits and is cut 7:1:2. A source that gives `train` and others but no
     `validation` has it cut out of its `train`, one sample of eight (training needs one, and `test` must stay unseen).
-    Everything else is as the source gives it; a missing `test` stays missing.
+    Everything else is as the source gives it; a missing `test` stays missing. Groups stay together wherever samples are cut. With
+    folds every sample but those of a given `test` is dealt anew: one fold is `validation`, the others are `train`.
+
+    Args:
+        ids: of all samples; needed for groups and folds.
+        class_counts: pixels of each class of all samples; needed for folds.
 
     Raises:
-        DataError: there are too few samples to cut.
+        DataError: there are too few samples or groups to cut.
     """
     positions: dict[str, list[int]] = {}
     start = 0
     for name, size in given.items():
         positions[name] = list(range(start, start + size))
         start += size
+    groups = groups_of(ids, grouping.group_by) if grouping != NO_GROUPING else []
+    if grouping.folds is not None:
+        tests = positions.get("test", []) if len(given) > 1 else []
+        pool = sorted(set(range(start)) - set(tests))
+        dealt = deal_folds([groups[i] for i in pool], [class_counts[i] for i in pool], grouping.folds, seed)
+        others = sorted(i for number, fold in enumerate(dealt) if number != grouping.fold for i in fold)
+        folded = {"train": [pool[i] for i in others], "validation": [pool[i] for i in dealt[grouping.fold]]}
+        return {**folded, **({"test": tests} if tests else {})}
     if len(given) == 1:
-        return cut(start, FRACTIONS, seed)
+        return cut_groups(groups, FRACTIONS, seed) if groups else cut(start, FRACTIONS, seed)
     if "train" in given and "validation" not in given:
         train = positions["train"]
-        parts = cut(len(train), {"train": 7, "validation": 1}, seed)
+        fractions = {"train": 7, "validation": 1}
+        parts = cut_groups([groups[i] for i in train], fractions, seed) if groups else cut(len(train), fractions, seed)
         positions["train"] = [train[i] for i in parts["train"]]
         positions["validation"] = [train[i] for i in parts["validation"]]
     return positions
