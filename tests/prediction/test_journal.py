@@ -73,3 +73,36 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="could not be written: Not a directory"):
         Journal(tmp_path / "file").begin({})
+
+
+def test_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("thesis")
+    journal = Journal(tmp_path)
+    journal.folder.symlink_to(victim)
+    for act in (journal.require_own, lambda: journal.begin({"version": 1})):
+        with pytest.raises(DataError) as refusal:
+            act()
+        assert str(refusal.value) == (
+            f"{journal.folder} is a link or a file, expected the folder that a prediction made. Remove it, or choose another "
+            "--output."
+        )
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+
+
+def test_only_files_of_predictions_are_removed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.begin({"version": 1})
+    DoneList(journal, 0).append(batches=[1], images=[0], is_end=True)
+    journal.scratch_path(3, "labels").touch()
+    journal.compact(journal.done())
+    foreign = journal.folder / "thesis.txt"
+    foreign.write_text("thesis")
+    journal.begin({"version": 1})
+    assert {path.name for path in journal.folder.iterdir()} == {"settings.json", "thesis.txt"}
+    journal.remove()
+    assert [path.name for path in journal.folder.iterdir()] == ["thesis.txt"]
+    foreign.unlink()
+    journal.leave()
+    assert not journal.folder.exists()

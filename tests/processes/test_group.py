@@ -156,12 +156,16 @@ def test_accelerate_does_not_divide_the_loss_by_the_launchers_accumulation(monke
             "MASTER_PORT": "29500",
             "ACCELERATE_MIXED_PRECISION": "no",
             "RANK": "0",
+            "LOCAL_RANK": "0",
             "WORLD_SIZE": "2",
         },  # a launcher's rank
         {"ACCELERATE_MIXED_PRECISION": "no"},  # accelerate launch of one process
         {"MASTER_PORT": "29500"},  # a cluster's environment
         {"SLURM_STEP_NUM_TASKS": "1"},
-        {"SLURM_STEP_NUM_TASKS": "2", "RANK": "1", "WORLD_SIZE": "2"},
+        {"SLURM_STEP_NUM_TASKS": "2", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"RANK": "0", "WORLD_SIZE": "1"},
         {},
     ],
 )
@@ -180,6 +184,17 @@ def test_launch_that_is_what_it_says(environment: dict[str, str]) -> None:
             {"SLURM_STEP_NUM_TASKS": "2"},
             "srun: got 2 tasks that know nothing of each other, expected one launcher a node.",
         ),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "pod-0", "MASTER_PORT": "23456"},
+            "LOCAL_RANK: got none beside RANK 0 of 2 processes, expected the number of the process on its machine, by which it "
+            "takes its GPU. Where each pod or machine runs one process, set LOCAL_RANK=0; ",
+        ),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK: got 0 without RANK and WORLD_SIZE, expected all three or none."),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2"},
+            "mpirun: got 2 processes (OMPI_COMM_WORLD_SIZE) that know nothing of each other",
+        ),
+        ({"PMI_SIZE": "4"}, "mpirun: got 4 processes (PMI_SIZE) that know nothing of each other, "),
     ],
 )
 def test_launch_that_would_train_several_times(environment: dict[str, str], sentence: str) -> None:

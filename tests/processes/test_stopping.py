@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from unet_dist.errors import LaunchError
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 
 
@@ -24,6 +25,7 @@ def names(folder: Path) -> set[str]:
         ([], NO_WISH),
         ([signal.SIGTERM], STOP),
         ([signal.SIGINT], STOP),
+        ([signal.SIGHUP], STOP),  # the terminal was closed
         ([signal.SIGUSR1], STOP_AND_REQUEUE),
         ([signal.SIGTERM, signal.SIGTERM], STOP),  # a launcher's agent repeats it
         ([signal.SIGUSR1, signal.SIGTERM], STOP_AND_REQUEUE),  # the notice before the time limit, then the limit
@@ -118,3 +120,23 @@ def test_other_processes_leave_no_marker(tmp_path: Path) -> None:
     with StopWish(tmp_path, watches_file=False) as other:
         other.settle(STOP_AND_REQUEUE, step=1)
     assert names(tmp_path) == set()
+
+
+def test_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopWish(tmp_path, watches_file=True) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.now() == NO_WISH
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["stop", "requeue"])
+def test_folder_with_the_name_of_a_wish_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(LaunchError) as refusal, StopWish(tmp_path, watches_file=True):
+        pass
+    assert str(refusal.value) == (
+        f"{tmp_path / name} is a folder, expected none: a file of that name asks the run to stop. Rename it."
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unet_dist.errors import DataError
-from unet_dist.storage.files import digest, recover_folder, write_whole, write_whole_folder
+from unet_dist.storage.files import digest, recover_folder, usual_mode, write_whole, write_whole_folder
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -137,3 +137,29 @@ def test_digest_is_sha256_of_a_file_of_many_blocks(tmp_path: Path) -> None:
     data = bytes(range(256)) * 4096 * 3 + b"tail"
     (tmp_path / "a").write_bytes(data)
     assert digest(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write into the folder could put it there."""
+    for name, target in (("file", tmp_path / "precious"), ("folder", tmp_path / "precious folder")):
+        if name == "file":
+            target.write_text("precious")
+        else:
+            target.mkdir()
+            (target / "thesis").touch()
+        (tmp_path / ".out.partial.json").symlink_to(target)
+        write_whole(tmp_path / "out.json", b"ours")
+        assert (tmp_path / "out.json").read_bytes() == b"ours"
+        assert not (tmp_path / "out.json").is_symlink()
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "precious folder/thesis").exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_modes_go_by_the_umask(mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert usual_mode(0o666) == mode
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)

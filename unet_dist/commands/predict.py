@@ -73,6 +73,7 @@ def run(words: Sequence[str], options: PredictOptions) -> None:
         with ExitStack() as stack:
             if processes.is_main:
                 _make_folder(output)
+                journal.require_own()
                 stack.enter_context(lock_run(journal.folder, "output"))
                 stack.callback(journal.leave)
             wish = stack.enter_context(StopWish(output, watches_file=True))

@@ -46,7 +46,7 @@ class Scratch:
         self.dtype = np.dtype(dtype)
         num_bytes = math.prod(shape) * self.dtype.itemsize
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise writing_failed(self.path, error) from error
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +25,9 @@ from unet_dist.errors import ConfigError, DataError
 from unet_dist.storage.files import sync_folder, write_whole, writing_failed
 
 FOLDER = ".unet-dist-predict"
-_SETTINGS, _DONE, _END, _STOP = "settings.json", "done.txt", "end", "stop"
+_SETTINGS, _DONE, _END, _STOP, _LOCK = "settings.json", "done.txt", "end", "stop", ".lock"
+_OURS = re.compile(r"settings\.json|done(-\d{5})?\.txt|stop|\.lock|\d{8,}\.\w+|\.\w+\.partial\.(json|txt)")
+"""Files that a prediction makes in its folder; done.txt and settings.json by a temporary name."""
 
 
 @dataclass
@@ -77,14 +79,31 @@ class Journal:
         Raises:
             DataError: the folder cannot be written to.
         """
+        self.require_own()
         try:
-            for path in self.folder.iterdir() if self.folder.exists() else ():
-                if path.name != ".lock":
-                    path.unlink()
             self.folder.mkdir(exist_ok=True)
+            self._sweep(keeps_lock=True)
             write_whole(self.folder / _SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
         except OSError as error:
             raise writing_failed(self.folder, error) from error
+
+    def require_own(self) -> None:
+        """Refuse a folder that is a link: what it leads to is not a prediction's.
+
+        Raises:
+            DataError: it is no folder.
+        """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise DataError(
+                f"{self.folder} is a link or a file, expected the folder that a prediction made. Remove it, or choose "
+                "another --output."
+            )
+
+    def _sweep(self, *, keeps_lock: bool = False) -> None:
+        """Remove the files of predictions; others, which none made, stay."""
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name) and not (keeps_lock and path.name == _LOCK):
+                path.unlink()
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings than the unfinished prediction's.
@@ -146,12 +165,17 @@ class Journal:
     def leave(self) -> None:
         """Take the folder away where no prediction has begun in it: its lock made it."""
         if not (self.folder / _SETTINGS).exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._forget()
 
     def remove(self) -> None:
         """Forget a finished prediction: first the settings, without which the rest counts for nothing."""
         (self.folder / _SETTINGS).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        with suppress(OSError):  # what none of ours made keeps the folder
+            self._sweep()
+            self.folder.rmdir()
 
 
 class DoneList:

@@ -38,6 +38,23 @@ def refuse_silent_single_process(environment: Any) -> None:
             "accelerate launch: got one process though several were asked for: on a host without GPUs, --cpu and use_cpu start "
             "one only. Use accelerate launch --multi_gpu --num_processes N -m unet_dist ... (it starts CPU processes too)."
         )
+    if "RANK" in environment and environment.get("WORLD_SIZE", "1") != "1" and "LOCAL_RANK" not in environment:
+        raise LaunchError(
+            f"LOCAL_RANK: got none beside RANK {environment['RANK']} of {environment['WORLD_SIZE']} processes, expected the number "
+            "of the process on its machine, by which it takes its GPU. Where each pod or machine runs one process, set "
+            "LOCAL_RANK=0; else let torchrun or accelerate launch start them."
+        )
+    if "LOCAL_RANK" in environment and not has_ranks:
+        raise LaunchError(
+            f"LOCAL_RANK: got {environment['LOCAL_RANK']} without RANK and WORLD_SIZE, expected all three or none. Unset it for "
+            "one process, or let torchrun or accelerate launch start them."
+        )
+    for key in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if environment.get(key, "1") != "1" and not has_ranks:
+            raise LaunchError(
+                f"mpirun: got {environment[key]} processes ({key}) that know nothing of each other, expected one launcher a node. "
+                "Start accelerate launch --num_machines N --machine_rank M --main_process_ip HOST in each, one a node."
+            )
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks > 1 and not has_ranks:
         raise LaunchError(

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from unet_dist.errors import LaunchError
+
 STOP_FILE = "stop"
 REQUEUE_MARKER = "requeue"
 
@@ -34,9 +36,9 @@ ECHO_S = 1.0
 class StopWish:
     """What this process was asked: nothing, to stop, or to stop and come back.
 
-    SIGTERM and SIGINT ask to stop; SIGUSR1 and a file named stop in the run's folder ask to come back as well. A second
-    SIGINT, a second after the first at least, leaves at once: a launcher repeats the terminal's. Only the main process looks at
-    the file.
+    SIGTERM, SIGINT and SIGHUP, which a closed terminal sends, ask to stop; SIGUSR1 and a file named stop in the run's folder ask
+    to come back as well. A second SIGINT, a second after the first at least, leaves at once: a launcher repeats the terminal's.
+    Only the main process looks at the file.
 
     Args:
         folder: the run's folder.
@@ -53,11 +55,21 @@ class StopWish:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopWish:
+        """Clear what was left of an earlier launch, and listen.
+
+        Raises:
+            LaunchError: a folder has the name of the stop file.
+        """
         if self._watches_file:  # left over from before: it has been acted on, or nobody was there to
-            (self._folder / STOP_FILE).unlink(missing_ok=True)
-            (self._folder / REQUEUE_MARKER).unlink(missing_ok=True)
+            _clear(self._folder / STOP_FILE)
+            _clear(self._folder / REQUEUE_MARKER)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+            if (
+                signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+            ):  # as nohup leaves it: then the run is to outlive its terminal
+                numbers.append(signal.SIGHUP)
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -88,7 +100,18 @@ class StopWish:
             beside = marker.with_suffix(".tmp")
             beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
             os.replace(beside, marker)
-        (self._folder / STOP_FILE).unlink(missing_ok=True)
+        _clear(self._folder / STOP_FILE)
+
+
+def _clear(path: Path) -> None:
+    """Remove a file that may be there.
+
+    Raises:
+        LaunchError: it is a folder.
+    """
+    if path.is_dir() and not path.is_symlink():
+        raise LaunchError(f"{path} is a folder, expected none: a file of that name asks the run to stop. Rename it.")
+    path.unlink(missing_ok=True)
 
 
 def follow_launcher(environment: Mapping[str, str]) -> None:

@@ -69,8 +69,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         DataError: as `replacing`.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    # Made here or not at all: what somebody else put under that name meanwhile, such as a link, is not written to.
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        file.write(content)
 
 
 def write_whole_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -156,8 +157,15 @@ def _stepped_aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def usual_mode(mode: int) -> int:
+    """The mode that a new file or folder gets from this process: less what the umask takes off, so that a group may share it."""
+    mask = os.umask(0o077)  # there is no way to read it alone
+    os.umask(mask)
+    return mode & ~mask
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

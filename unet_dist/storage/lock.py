@@ -20,13 +20,22 @@ from pathlib import Path
 from unet_dist.errors import LaunchError
 
 
-def open_lock(path: Path) -> int:
+def open_lock(path: Path, *, reads_too: bool = False) -> int:
     """Open the file of a lock, made where it is missing: a descriptor. Its content may be replaced, so it is a file and no link.
+
+    Args:
+        reads_too: whether it may be another user's, which can be locked and not written.
 
     Raises:
         OSError: it is a link (ELOOP), no regular file (EINVAL), or may not be written.
     """
-    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    how = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        held = os.open(path, os.O_RDWR | how, 0o666)
+    except PermissionError:
+        if not reads_too:
+            raise
+        held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(held).st_mode):
         return held
     os.close(held)

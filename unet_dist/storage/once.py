@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unet_dist.errors import DataError
-from unet_dist.storage.files import sync_folder
+from unet_dist.storage.files import sync_folder, usual_mode
+from unet_dist.storage.lock import open_lock
 
 _ABANDONED_S = 3600.0  # assumption: a builder that lives writes a pair more often than this
 
@@ -46,7 +47,7 @@ def make_once(
 def _write_beside(path: Path, write: Callable[[Path], None], is_whole: Callable[[Path], bool]) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_host()}.", suffix=".partial", dir=path.parent))
     try:
-        folder.chmod(0o755)  # mkdtemp makes it private; caches are shared
+        folder.chmod(usual_mode(0o777))  # mkdtemp makes it private; caches are shared
         write(folder)
         sync_folder(folder)
         try:
@@ -72,7 +73,14 @@ def _builder_lock(path: Path, say: Callable[[str], None]) -> Iterator[bool]:
     Gives whether the file system has such locks.
     """
     is_held = True
-    handle = os.open(path.parent / f"{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    place = path.parent / f"{path.name}.lock"
+    try:
+        handle = open_lock(place, reads_too=True)
+    except OSError as error:
+        raise DataError(
+            f"{place}: cannot be opened ({error.strerror}), expected a regular file that you may write to. Remove it, or set "
+            "cache_path to a folder of yours."
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

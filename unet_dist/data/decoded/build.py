@@ -279,7 +279,7 @@ class _PixelWriter:
         self.label_offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.image_offsets = self.label_offsets * channels
         _check_space(folder, int(sizes.sum()) * (channels + 1))
-        self._files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644) for name in (IMAGES, LABELS)]
+        self._files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666) for name in (IMAGES, LABELS)]
 
     def write(self, number: int, decoded: DecodedPair) -> None:
         """Write a sample at its place; safe from several threads."""

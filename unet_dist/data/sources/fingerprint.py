@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_dist.storage.files import usual_mode
+
 _CHUNK_BYTES = 2**20
 _PART_PX = (512, 4096)
 """Height and width of the windows that pixels are digested in."""
@@ -99,6 +101,7 @@ def write_json(path: Path, value: object) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), usual_mode(0o666))  # mkstemp makes it private; caches are shared
             json.dump(value, file)
             file.flush()
             os.fsync(file.fileno())
