@@ -22,6 +22,15 @@ class DataError(UnetDistError):
     """An image, a mask or a data set cannot be used as it is."""
 
 
+class RefusedError(DataError):
+    """One image that cannot be used: what is wrong with it, and apart what to do, so that many can share a remedy."""
+
+    def __init__(self, got: str, remedy: str) -> None:
+        super().__init__(f"{got}. {remedy}")
+        self.got = got
+        self.remedy = remedy
+
+
 class SizeError(UnetDistError, ValueError):
     """A side in pixels is not one the network can take."""
 

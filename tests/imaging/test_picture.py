@@ -1,6 +1,7 @@
 """Proves that pictures become the pixels a person sees, that nothing is lost in silence and that a bomb stays unlit."""
 
 import io
+import os
 import zlib
 
 import imagecodecs
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, RefusedError
+from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.reader import as_reader, open_image
 
 
@@ -34,8 +36,8 @@ def test_a_picture_is_decoded_once_and_not_before_it_is_read(rgb, tmp_path, monk
     from unet_dist.imaging import picture
 
     decoded = []
-    original = picture.picture_pixels
-    monkeypatch.setattr(picture, "picture_pixels", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    original = picture._colours
+    monkeypatch.setattr(picture, "_colours", lambda *a, **k: decoded.append(1) or original(*a, **k))
     Image.fromarray(rgb).save(tmp_path / "a.png")
     reader = open_image(tmp_path / "a.png")
     assert reader.shape == rgb.shape
@@ -119,23 +121,24 @@ def test_16_bit_colour_in_memory_is_refused_because_half_of_it_is_gone():
         as_reader(Image.open(data))
 
 
+def png_chunk(kind, body):
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
 def png_bomb(side):
     """A black grey PNG of side x side in a few KiB."""
     compressor = zlib.compressobj(9)
     rows = b"".join(compressor.compress(bytes(side + 1)) for _ in range(side)) + compressor.flush()
 
-    def chunk(kind, body):
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
     header = side.to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
 
 
 def test_a_decompression_bomb_is_refused_from_its_header_unless_the_limit_is_raised(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_bomb(9000))
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(
-        DataError, match=r"bomb.png .* 9000 x 9000 = 81000000 px, and the limit is 67108864 px.*max_pixels"
+        DataError, match=r"bomb.png .* 9000 x 9000 = 81,000,000 px, and max_pixels is 67,108,864.*raise max_pixels"
     ):
         open_image(tmp_path / "bomb.png")
     assert open_image(tmp_path / "bomb.png", max_pixels=81_000_000).shape == (9000, 9000, 1)
@@ -156,7 +159,7 @@ def test_a_truncated_picture_is_named(rgb, tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DataError, match=r"cut.* cannot be decoded: .*damaged or truncated"):
+    with pytest.raises(DataError, match=r"cut.* cannot be read \(.*truncated.*fetch it again"):
         whole(open_image(path))
 
 
@@ -164,7 +167,7 @@ def test_a_truncated_16_bit_picture_is_named(tmp_path):
     path = tmp_path / "cut.png"
     noise = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), dtype=np.uint16)
     path.write_bytes(imagecodecs.png_encode(noise)[:3000])
-    with pytest.raises(DataError, match=r"cut.png cannot be decoded: .*damaged or truncated"):
+    with pytest.raises(DataError, match=r"cut.png cannot be read \(PngError: .*fetch it again"):
         whole(open_image(path, value_range=(0, 65535)))
 
 
@@ -186,3 +189,84 @@ def test_other_colour_spaces_are_refused(tmp_path):
     Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
     with pytest.raises(DataError, match=r"colour space CMYK. Expected grey or RGB"):
         open_image(tmp_path / "print.jpg")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("gif", {}), ("ppm", {}), ("jp2", {"irreversible": False}), ("tga", {})]
+)
+def test_other_pictures_come_back(rgb, tmp_path, suffix, options):
+    picture = Image.fromarray(rgb).quantize(200) if suffix == "gif" else Image.fromarray(rgb)
+    picture.save(tmp_path / f"a.{suffix}", **options)
+    np.testing.assert_array_equal(whole(open_image(tmp_path / f"a.{suffix}")), np.asarray(picture.convert("RGB")))
+
+
+def test_avif_reads_as_pillow_decodes_it(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "a.avif")
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "a.avif")), np.asarray(Image.open(tmp_path / "a.avif")))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deep_jpeg_2000_and_avif_lose_nothing(tmp_path, channels):
+    deep = np.random.default_rng(0).integers(0, 1024, (20, 30, channels)).astype(np.uint16)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep.squeeze(), level=0))
+    with pytest.raises(DataError, match=r"a.jp2 holds uint16 values"):
+        open_image(tmp_path / "a.jp2")
+    reader = open_image(tmp_path / "a.jp2", value_range=(0, 1023))
+    np.testing.assert_array_equal(whole(reader), np.rint(deep / 1023 * 255))
+    if channels == 3:
+        (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(deep, level=100, bitspersample=10))
+        with pytest.raises(DataError, match=r"a.avif holds uint16 values"):
+            open_image(tmp_path / "a.avif")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
+def test_an_animation_is_refused(rgb, tmp_path, suffix):
+    frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=rf"a.{suffix} holds 2 frames. Write each frame"):
+        open_image(tmp_path / f"a.{suffix}")
+
+
+def test_an_orientation_without_a_meaning_turns_nothing(rgb, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "a.png")), rgb)
+
+
+def test_an_index_beyond_the_palette_is_refused(tmp_path):
+    rows = zlib.compress(b"".join(b"\0" + bytes([0, 1, 2, 3]) for _ in range(3)))
+    content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 3, 8, 3, 0, 0, 0]))
+    content += png_chunk(b"PLTE", bytes([1, 2, 3, 4, 5, 6])) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"a.png holds the index 3 of a palette of 2 colours"):
+        whole(open_image(tmp_path / "a.png"))
+
+
+def test_a_ppm_of_another_scale_is_refused(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 1 100 " + bytes([0, 50, 100, 1, 2, 3]))
+    with pytest.raises(DataError, match=r"a.ppm counts to 100. Expected 255"):
+        open_image(tmp_path / "a.ppm")
+
+
+def test_postscript_is_never_started_whatever_the_file_is_called(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: pytest.fail("Ghostscript was started"))
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "3.png").write_bytes(content)
+    for image in (tmp_path / "3.png", Encoded(content, "row 3")):
+        with pytest.raises(DataError, match="is not an image that can be read"):
+            whole(open_image(image))
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png is no regular file"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError("by zero"), MemoryError(), RecursionError("deep")])
+def test_whatever_a_parser_raises_is_the_refusal_of_one_image(error):
+    with pytest.raises(RefusedError, match="image 7 "), parsing("image 7"):
+        raise error

@@ -9,10 +9,11 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.imaging.windows import assert_windows_equal, rectangles, whole
 from unet_dist.errors import ConfigError, DataError
+from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import BlockReader
 from unet_dist.imaging.reader import open_image
 
@@ -273,7 +274,6 @@ def test_every_way_to_place_pixels_scales():
         ((5, 37, 53), {"photometric": "minisblack"}, r"stack of images \(axes . 5, Y 37, X 53\).*split it"),
         ((37, 53, 4), {"photometric": "separated"}, "colour space SEPARATED. Expected grey or RGB"),
         ((37, 53, 3), {"photometric": "cielab"}, "colour space CIELAB"),
-        ((37, 53), {"extratags": [(274, "H", 1, 6, True)]}, r"stored turned or mirrored \(TIFF orientation 6\)"),
     ],
 )
 def test_what_is_not_one_grey_or_rgb_image_is_refused(tmp_path, shape, options, words):
@@ -286,7 +286,7 @@ def test_a_huge_segment_is_not_decoded_unless_the_limit_is_raised(tmp_path):
     black = np.zeros((1000, 1000), np.uint8)
     tifffile.imwrite(tmp_path / "bomb.tif", black, compression="zlib", rowsperstrip=1000)
     assert (tmp_path / "bomb.tif").stat().st_size < 2000
-    with pytest.raises(DataError, match=r"bomb.tif .* one piece of 1000 x 1000 = 1000000 px.*max_pixels"):
+    with pytest.raises(DataError, match=r"bomb.tif .* one piece of 1000 x 1000 = 1,000,000 px.*max_pixels"):
         open_image(tmp_path / "bomb.tif", max_pixels=999_999)
     with open_image(tmp_path / "bomb.tif", max_pixels=1_000_000) as reader:
         assert whole(reader).shape == (1000, 1000, 1)
@@ -368,3 +368,89 @@ def test_forked_readers_do_not_disturb_each_other(tmp_path):
                 os._exit(0 if good else 1)
             children.append(child)
         assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 99])
+@pytest.mark.parametrize("layout", ["one strip", "tiles, deflate, predictor"])
+def test_a_turned_tiff_stands_upright_in_every_window(rgb, tmp_path, layout, orientation):
+    """As Pillow turns it; what is no orientation turns nothing."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rgb, photometric="rgb", extratags=[(274, "H", 1, orientation, True)], **LAYOUTS[layout])
+    picture = Image.fromarray(rgb)
+    picture.getexif()[0x0112] = orientation
+    with open_image(path) as reader:
+        assert_windows_equal(reader, np.asarray(ImageOps.exif_transpose(picture)))
+
+
+def test_georeferenced_rows_are_not_turned(rgb, tmp_path):
+    place = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0, 0, 0, 5e5, 4e6, 0.0), True)]
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", extratags=[*place, (274, "H", 1, 3, True)])
+    with open_image(tmp_path / "a.tif") as reader:
+        assert_windows_equal(reader, rgb)
+
+
+@pytest.mark.parametrize("compression", ["raw", "group3", "group4", "tiff_ccitt"])
+def test_a_fax_is_black_and_white(tmp_path, compression):
+    bits = np.random.default_rng(0).integers(0, 2, (37, 56)).astype(bool)
+    Image.fromarray(bits).save(tmp_path / "a.tif", compression=compression)
+    with open_image(tmp_path / "a.tif") as reader:
+        assert_windows_equal(reader, bits[..., None] * np.uint8(255))
+
+
+def test_overviews_and_masks_belong_to_their_image(rgb, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "cog.tif") as file:
+        file.write(rgb, photometric="rgb", tile=(16, 16), compression="zlib", metadata=None)
+        file.write(rgb[..., 0] > 9, photometric=4, tile=(16, 16), subfiletype=4, metadata=None)
+        file.write(rgb[::2, ::2], photometric="rgb", tile=(16, 16), compression="zlib", subfiletype=1, metadata=None)
+    with open_image(tmp_path / "cog.tif") as reader:
+        assert_windows_equal(reader, rgb)
+    with tifffile.TiffWriter(tmp_path / "two.tif") as file:
+        file.write(rgb, photometric="rgb", metadata=None)
+        file.write(rgb[:9, :9], photometric="rgb", metadata=None)
+    with pytest.raises(DataError, match=r"two.tif holds 2 images of different kinds. Write each"):
+        open_image(tmp_path / "two.tif")
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 4), (1, 3), (2, 3)])
+def test_a_fourth_band_is_a_channel_and_an_opaque_alpha_none(rgb, tmp_path, kind, channels):
+    four = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    tifffile.imwrite(tmp_path / "a.tif", four, photometric="rgb", extrasamples=[kind])
+    with open_image(tmp_path / "a.tif") as reader:
+        assert_windows_equal(reader, four[..., :channels])
+    four[3, 5, 3] = 254
+    tifffile.imwrite(tmp_path / "a.tif", four, photometric="rgb", extrasamples=[kind])
+    with open_image(tmp_path / "a.tif") as reader:
+        if kind == 0:
+            assert_windows_equal(reader, four)
+        else:
+            with pytest.raises(DataError, match=r"a.tif has 1 transparent pixels"):
+                whole(reader)
+
+
+@pytest.mark.parametrize("nexts", [[0], [1, 0], [1, 2, 1], [1, 2, 2]])
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_that_name_an_earlier_one_end(tmp_path, nexts, big):
+    """Each page is 4 x 4 px; its number of the next page leads back."""
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=big) as file:
+        for _ in nexts:
+            file.write(np.zeros((4, 4), np.uint8), metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        places = [page.offset for page in file.pages]
+        entries = [len(page.tags) for page in file.pages]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for place, number, then in zip(places, entries, nexts, strict=True):
+        at = place + (8 + 20 * number if big else 2 + 12 * number)
+        size = 8 if big else 4
+        content[at : at + size] = places[then].to_bytes(size, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"a.tif is a damaged or truncated TIFF: a page names an earlier one as the next"
+    ):
+        open_image(tmp_path / "a.tif")
+
+
+def test_a_tiff_in_memory_reads_as_its_file(rgb, tmp_path):
+    for layout in ("one strip", "tiles, deflate, predictor"):
+        tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", **LAYOUTS[layout])
+        with open_image(Encoded((tmp_path / "a.tif").read_bytes(), "row 3")) as reader:
+            assert_windows_equal(reader, rgb)

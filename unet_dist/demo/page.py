@@ -13,8 +13,8 @@ from typing import Any
 
 from unet_dist.demo.labelling import Labelled
 from unet_dist.errors import ExtraError, LaunchError, UnetDistError
+from unet_dist.imaging.formats import IMAGE_SUFFIXES
 from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
-from unet_dist.prediction.jobs import IMAGE_SUFFIXES
 
 Label = Callable[[Path, Callable[[int, int], None]], Labelled]
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, RefusedError
+from unet_dist.imaging.encoded import Encoded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,7 +69,7 @@ class Placement:
         return Placement(x_y, self.resolution_unit, tags)
 
 
-class ValueRangeError(DataError):
+class ValueRangeError(RefusedError):
     """Values of more than 8 bits, and nobody said which are black and white."""
 
 
@@ -79,17 +81,59 @@ class Stored:
         dtype: of a value.
         channels: values of a pixel.
         palette: (entries, 3) uint8, the colours that the values stand for; None where they stand for themselves.
-        obstacle: why the values may not be those once written, in words; None where they are.
+        lossy: the compression that changes values, such as JPEG; None where they are those once written.
+        white_is_zero: whether the largest value is shown black.
     """
 
     dtype: np.dtype
     channels: int
     palette: np.ndarray | None = None
-    obstacle: str | None = None
+    lossy: str | None = None
+    white_is_zero: bool = False
 
 
 Interpret = Callable[[Stored], Callable[[np.ndarray], np.ndarray]]
 """How a file stores its values -> the way from them, (rows, cols, channels), to (rows, cols, any) uint8."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How an image is to be opened: the one argument of every format.
+
+    Attributes:
+        level: of a pyramid; 0 is the finest and the default.
+        mpp: micrometres per pixel, instead of a level: takes the level of this size.
+        value_range: the values that become 0 and 255; needed for anything but uint8.
+        max_pixels: refuse to decode more pixels than this in one piece.
+        cache_bytes: decoded pieces of the file that are kept; also the bound on what a reader holds.
+        interpret: turns stored values into uint8 of one channel, such as the ids of a mask; None gives colours.
+    """
+
+    level: int | None = None
+    mpp: float | None = None
+    value_range: ValueRange | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    interpret: Interpret | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of image file: what the registry lists.
+
+    Attributes:
+        name: as the user knows it.
+        suffixes: of its files, in lower case; by them a folder is searched.
+        recognises: tells an image of this kind, by its first bytes where they say.
+        open: opens one.
+        by_windows: whether it is read by windows, however large it is; else it is decoded whole at the first read.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[Encoded], bool]
+    open: Callable[[Encoded, Opening], ImageReader]
+    by_windows: bool
 
 
 @runtime_checkable
@@ -136,7 +180,7 @@ class ArrayReader(_Closing):
     """An image in memory or in a memory map.
 
     Args:
-        array: (H, W) or (H, W, C), uint8 unless `value_range` is stated. It is not copied.
+        array: (H, W) or (H, W, C), uint8 unless `value_range` or `interpret` (see `Opening`) is stated. It is not copied.
         name: what an error calls the image.
 
     Raises:
@@ -148,30 +192,35 @@ class ArrayReader(_Closing):
         array: np.ndarray,
         *,
         value_range: ValueRange | None = None,
+        interpret: Interpret | None = None,
         name: str = "the array",
         placement: Placement | None = None,
     ) -> None:
         if array.ndim not in (2, 3) or array.size == 0:
-            raise DataError(
-                f"{name} has shape {array.shape}. An image is (height, width) or (height, width, channels), none of "
-                "them zero: select or transpose its axes."
+            raise RefusedError(
+                f"{name} has shape {array.shape}",
+                "An image is (height, width) or (height, width, channels), none of them zero: select or transpose its axes.",
             )
-        require_mappable(array.dtype, value_range, name)
         array = np.asarray(array)  # a memory map stays one, under a plainer type
         self._array = array[:, :, None] if array.ndim == 2 else array
-        self._value_range = value_range
+        if interpret is None:
+            require_mappable(array.dtype, value_range, name)
+            self._channels = self._array.shape[2]
+            self._to_pixels: Callable[[np.ndarray], np.ndarray] = partial(to_uint8, value_range=value_range)
+        else:
+            self._channels, self._to_pixels = 1, interpret(Stored(array.dtype, self._array.shape[2]))
         self.placement = placement or Placement()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        height, width, channels = self._array.shape
-        return height, width, channels
+        height, width, _ = self._array.shape
+        return height, width, self._channels
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
         """Read a rectangle inside the image: (rows, cols, channels) uint8."""
         _require_inside(self.shape, row_start, row_stop, col_start, col_stop)
-        return to_uint8(self._array[row_start:row_stop, col_start:col_stop], self._value_range)
+        return self._to_pixels(self._array[row_start:row_stop, col_start:col_stop])
 
 
 class BlockReader(_Closing):
@@ -208,10 +257,17 @@ class BlockReader(_Closing):
         self._lock = threading.Lock()
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
-        """Read a rectangle inside the image: (rows, cols, channels) uint8. Decodes only the blocks it touches."""
+        """Read a rectangle inside the image: (rows, cols, channels) uint8, a view where one block holds it.
+
+        Decodes only the blocks it touches.
+        """
         _require_inside(self.shape, row_start, row_stop, col_start, col_stop)
-        pixels = np.empty((row_stop - row_start, col_stop - col_start, self.shape[2]), dtype=np.uint8)
         height, width = self.block_shape
+        if row_start // height == (row_stop - 1) // height and col_start // width == (col_stop - 1) // width:
+            top, left = row_start // height * height, col_start // width * width  # one block: a view of it
+            block = self._block(row_start // height, col_start // width)
+            return block[row_start - top : row_stop - top, col_start - left : col_stop - left]
+        pixels = np.empty((row_stop - row_start, col_stop - col_start, self.shape[2]), dtype=np.uint8)
         for block_row in range(row_start // height, -(-row_stop // height)):
             top, bottom = max(row_start, block_row * height), min(row_stop, (block_row + 1) * height)
             for block_col in range(col_start // width, -(-col_stop // width)):
@@ -248,6 +304,38 @@ class BlockReader(_Closing):
         return block
 
 
+class TurnedReader(_Closing):
+    """An image that is stored turned or mirrored, upright: windows are turned one by one.
+
+    Args:
+        stored: the image as it lies in the file.
+        orientation: 2 to 8, as Exif and TIFF number them.
+    """
+
+    def __init__(self, stored: ImageReader, orientation: int) -> None:
+        assert 2 <= orientation <= 8, orientation
+        self._stored, self._orientation = stored, orientation
+        self.shape = (*upright_shape(*stored.shape[:2], orientation), stored.shape[2])
+        turned = orientation >= 5
+        resolution = stored.placement.resolution
+        self.placement = replace(stored.placement, resolution=resolution[::-1] if turned and resolution else resolution)
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the upright image: (rows, cols, channels) uint8, a view."""
+        rows, cols = (row_start, row_stop), (col_start, col_stop)
+        if self._orientation in (3, 4, 7, 8):
+            rows = self.shape[0] - row_stop, self.shape[0] - row_start
+        if self._orientation in (2, 3, 6, 7):
+            cols = self.shape[1] - col_stop, self.shape[1] - col_start
+        if self._orientation >= 5:
+            rows, cols = cols, rows
+        return upright(self._stored.read(*rows, *cols), self._orientation)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._stored.close()
+
+
 def require_mappable(dtype: np.dtype, value_range: ValueRange | None, name: str) -> None:
     """Refuse values that have no stated way to uint8.
 
@@ -256,12 +344,13 @@ def require_mappable(dtype: np.dtype, value_range: ValueRange | None, name: str)
         DataError: not a number type, or an empty or infinite range.
     """
     if dtype.kind not in "buif":
-        raise DataError(f"{name} holds {dtype} values. Expected real numbers: convert it first.")
+        raise RefusedError(f"{name} holds {dtype} values", "Expected real numbers: convert it first.")
     if value_range is None:
         if dtype not in (np.uint8, np.bool_):
             raise ValueRangeError(
-                f"{name} holds {dtype} values, and uint8 was expected. Say which values are black and white with "
-                "value_range (12-bit data: 0,4095); they are mapped linearly to 0 and 255."
+                f"{name} holds {dtype} values, and uint8 was expected",
+                "Say which values are black and white with value_range (12-bit data: 0,4095); they are mapped linearly to 0 "
+                "and 255.",
             )
     elif not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
         raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")
@@ -290,11 +379,47 @@ def require_decodable(height: int, width: int, max_pixels: int, name: str) -> No
         DataError: height * width exceeds max_pixels.
     """
     if height * width > max_pixels:
-        raise DataError(
-            f"{name} must be decoded in one piece of {height} x {width} = {height * width} px, and the limit is "
-            f"{max_pixels} px. If you trust the file, raise max_pixels; a tiled TIFF or a Zarr array is read by "
-            "windows and has no limit."
+        raise RefusedError(
+            f"{name} must be decoded in one piece of {height} x {width} = {height * width:,} px, and max_pixels is "
+            f"{max_pixels:,}",
+            "If you trust the file, raise max_pixels; a tiled TIFF or a Zarr array is read by windows and has no limit.",
         )
+
+
+def without_alpha(values: np.ndarray, index: int, name: str) -> np.ndarray:
+    """Drop an alpha channel that is opaque everywhere: (H, W, C) -> (H, W, C - 1).
+
+    Args:
+        index: of the alpha channel.
+
+    Raises:
+        RefusedError: a pixel is transparent.
+    """
+    opaque = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+    num_clear = int((values[:, :, index] < opaque).sum())
+    if num_clear:
+        raise RefusedError(
+            f"{name} has {num_clear:,} transparent pixels",
+            "Expected opaque grey or RGB: flatten it onto the background it is meant for.",
+        )
+    return np.delete(values, index, axis=2) if index < values.shape[2] - 1 else values[:, :, :-1]
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored values (H, W, C) as viewers show them, by the orientation of Exif and TIFF; as a view.
+
+    Only 1 to 8 have a meaning; whatever else a file says is 1, as viewers take it.
+    """
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    cols = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return values[rows, cols]
+
+
+def upright_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Give (height, width) of what is stored as height x width."""
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def _require_inside(shape: tuple[int, int, int], row_start: int, row_stop: int, col_start: int, col_stop: int) -> None:

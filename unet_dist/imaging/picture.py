@@ -1,84 +1,132 @@
-"""PNG, JPEG, WebP and BMP through Pillow: decoded once and whole, when the first window is read.
+"""PNG, JPEG, WebP, GIF and others through Pillow: decoded once and whole, when the first window is read.
 
 Owns which kinds of picture count as pixels: grey is one channel, colour and palette are RGB, and nothing is silently
-thrown away (transparency, the lower byte of 16 bits).
+thrown away (transparency, the lower byte of 16 bits, all frames but the first).
 """
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image, UnidentifiedImageError
 
-from unet_dist.errors import DataError
-from unet_dist.imaging.image import BlockReader, ValueRange, require_decodable, require_mappable, to_uint8
+from unet_dist.errors import RefusedError
+from unet_dist.imaging.encoded import Encoded, parsing
+from unet_dist.imaging.image import (
+    BlockReader,
+    Format,
+    Opening,
+    Stored,
+    ValueRange,
+    require_decodable,
+    require_mappable,
+    to_uint8,
+    upright,
+    upright_shape,
+    without_alpha,
+)
+from unet_dist.imaging.pyramid import choose_level
 
-# Named, because Pillow's whole list holds formats that start other programs (EPS) or clip to 8 bits (PPM).
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# Named, because Pillow's whole list holds formats that start other programs (EPS) or take gigabytes for a small file (ICNS).
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+_BY_SUFFIX = {".tga": "TGA"}  # without a mark of its own, so that it is looked for in files of that name only
+_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".avif", ".jp2", ".j2k", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+)
 
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3}
+_LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
 _ORIENTATION_TAG = 0x0112
+_HEADER_BYTES = 2**16
 _PILLOW_LIMIT = threading.Lock()
 
 
-def open_picture(path: Path, *, value_range: ValueRange | None, max_pixels: int) -> BlockReader:
+def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
     """Open a picture: its header now, its pixels at the first read. It stands upright, as its EXIF orientation says.
 
     Raises:
-        DataError: not a picture, more than max_pixels, transparent, another colour space than grey or RGB, more than 8
-            bits without a value_range; at the first read: truncated or damaged.
+        RefusedError: not a picture, more than max_pixels, several frames, transparent, another colour space than grey or
+            RGB, more than 8 bits without a value_range; at the first read: truncated or damaged.
     """
-    with _open(path) as image:
+    name = encoded.name
+    with _open(encoded) as image:
         width, height = image.size
-        require_decodable(height, width, max_pixels, str(path))
-        # The plain getexif, since that of a PNG decodes the pixels to look behind them. 5 to 8 are quarter turns.
-        if Image.Image.getexif(image).get(_ORIENTATION_TAG, 1) >= 5:
-            width, height = height, width
-        shape = (height, width, _num_channels(image, str(path)))
-        require_mappable(np.dtype(np.uint16) if _deep_layout(image) else _dtype(image), value_range, str(path))
+        choose_level([(height, width)], None, level=opening.level, mpp=opening.mpp, name=name)
+        require_decodable(height, width, opening.max_pixels, name)
+        _require_one_frame(image, name)
+        _require_unscaled(image, name)
+        dtype = np.dtype(np.uint16) if _deep_decoder(image, encoded) else _dtype(image)
+        # The plain getexif, since that of a PNG decodes the pixels to look behind them.
+        size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
+        channels = _num_channels(image, name)
+        if opening.interpret is None:
+            require_mappable(dtype, opening.value_range, name)
+        else:
+            channels = 1
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
-        try:
-            with _open(path) as image:
-                if _deep_layout(image):
-                    import imagecodecs
-
-                    values = _without_alpha(imagecodecs.png_decode(path.read_bytes()), str(path))
-                    pixels = to_uint8(values, value_range)
-                else:
-                    pixels = picture_pixels(image, value_range=value_range, name=str(path))
-        except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # what the decoders raise on damaged files
-            raise DataError(f"{path} cannot be decoded: {error}. It is damaged or truncated: copy it again.") from error
-        if pixels.shape != shape:
-            raise DataError(
-                f"{path} decodes to {pixels.shape}, and its header said {shape}. It changed meanwhile, or states its "
-                "orientation behind the pixels: save it again."
+        with _open(encoded) as image:
+            deep_decoder = _deep_decoder(image, encoded)
+            deep = None if deep_decoder is None else np.atleast_3d(deep_decoder(encoded.read()))
+            if opening.interpret is not None:
+                values = _stored_values(image) if deep is None else deep
+                pixels = opening.interpret(_stored(image, values))(values)
+            elif deep is not None:
+                values = without_alpha(deep, -1, name) if deep.shape[2] in (2, 4) else deep
+                pixels = to_uint8(values, opening.value_range)
+            else:
+                pixels = _colours(image, opening.value_range, name)
+            pixels = np.ascontiguousarray(upright(pixels, image.getexif().get(_ORIENTATION_TAG, 1)))
+        if pixels.shape != (*size, channels):
+            raise RefusedError(
+                f"{name} decodes to {pixels.shape}, and its header said {(*size, channels)}",
+                "It changed meanwhile, or states its orientation behind the pixels: save it again.",
             )
         return pixels
 
-    return BlockReader(shape, shape[:2], decode)
+    return BlockReader((*size, channels), size, decode)
+
+
+PICTURE = Format(
+    "PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM", _SUFFIXES, lambda encoded: True, open_picture, False
+)
 
 
 def picture_pixels(image: Image.Image, *, value_range: ValueRange | None, name: str) -> np.ndarray:
     """Decode a Pillow image to (H, W, 1) or (H, W, 3) uint8, upright.
 
     Raises:
-        DataError: transparent pixels, another colour space than grey or RGB, more than 8 bits without a value_range,
-            or 16-bit colour.
-        OSError, SyntaxError, ValueError: from Pillow, for a damaged file.
+        RefusedError: transparent pixels, another colour space than grey or RGB, more than 8 bits without a value_range,
+            16-bit colour, or damaged.
     """
-    num_channels = _num_channels(image, name)
-    if _deep_layout(image):
-        raise DataError(f"{name} has 16 bits a colour, of which Pillow keeps 8. Give its path instead.")
-    require_mappable(_dtype(image), value_range, name)
-    if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    with parsing(name):
+        _num_channels(image, name)
+        if _deep_layout(image):
+            raise RefusedError(f"{name} has 16 bits a colour, of which Pillow keeps 8", "Give its path instead.")
+        require_mappable(_dtype(image), value_range, name)
+        pixels = _colours(image, value_range, name)
+        return np.ascontiguousarray(upright(pixels, image.getexif().get(_ORIENTATION_TAG, 1)))
+
+
+def _colours(image: Image.Image, value_range: ValueRange | None, name: str) -> np.ndarray:
+    """Decode the pixels as they lie in the file: (H, W, 1 or 3) uint8."""
+    num_channels = _CHANNELS[image.mode]
+    if image.mode in ("P", "PA"):
+        image.load()
+        entries = len(image.getpalette("RGB") or ()) // 3
+        largest = int(np.asarray(image).reshape(*image.size[::-1], -1)[..., 0].max(initial=0))
+        if largest >= entries:  # Pillow would show its last colour
+            raise RefusedError(
+                f"{name} holds the index {largest} of a palette of {entries} colours",
+                "The file is damaged: fetch it again, or leave it out.",
+            )
     if image.has_transparency_data:
-        with_alpha = image.convert("LA" if num_channels == 1 else "RGBA")
-        return to_uint8(_without_alpha(np.asarray(with_alpha), name), value_range)
+        with_alpha = np.asarray(image.convert("LA" if num_channels == 1 else "RGBA"))
+        return to_uint8(without_alpha(with_alpha, -1, name), value_range)
     if num_channels == 3 and image.mode != "RGB":
         image = image.convert("RGB")
     elif image.mode in ("1", "LA"):
@@ -87,48 +135,111 @@ def picture_pixels(image: Image.Image, *, value_range: ValueRange | None, name: 
     return to_uint8(values[:, :, None] if num_channels == 1 else values, value_range)
 
 
-def _without_alpha(values: np.ndarray, name: str) -> np.ndarray:
-    """Drop an alpha channel that is opaque everywhere: (H, W), (H, W, 1 to 4) -> (H, W, 1 or 3)."""
-    values = np.atleast_3d(values)
-    if values.shape[2] in (2, 4):
-        num_clear = int((values[:, :, -1] < np.iinfo(values.dtype).max).sum())
-        if num_clear:
-            raise DataError(
-                f"{name} has {num_clear} transparent pixels. Expected opaque grey or RGB: flatten it onto the "
-                "background it is meant for."
+def _stored_values(image: Image.Image) -> np.ndarray:
+    """Decode the values themselves, such as ids: (H, W, C), of a palette its indices, of few bits the bits."""
+    raw_mode, values = _raw_mode(image), np.asarray(image)
+    if raw_mode in ("L;2", "L;4"):  # Pillow scales grey of few bits up to 0..255
+        values = values // (85 if raw_mode == "L;2" else 17)
+    if image.mode == "PA":
+        values = values[:, :, :1]
+    return np.atleast_3d(values)
+
+
+def _stored(image: Image.Image, values: np.ndarray) -> Stored:
+    palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+    entries = None if palette is None else np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
+    return Stored(values.dtype, values.shape[2], entries, _LOSSY.get(image.format or ""))
+
+
+@contextmanager
+def _open(encoded: Encoded) -> Iterator[Image.Image]:
+    """Open a picture by its header; what goes wrong inside the block, while its pixels are read, is a refusal too."""
+    Image.init()  # of AVIF and others only where this Pillow has it
+    known = [name for name in (*_FORMATS, _BY_SUFFIX.get(encoded.suffix)) if name in Image.OPEN]
+    _ = encoded.head  # refuses what is no file
+    with parsing(encoded.name), encoded.open() as file:
+        file.seek(0)
+        # Pillow's own limit is a global, and ours is stated per file: switched off while the header is read.
+        with _PILLOW_LIMIT:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(file, formats=known)
+            except UnidentifiedImageError as error:
+                raise RefusedError(
+                    f"{encoded.name} is not an image that can be read",
+                    "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, Zarr or a slide (.svs, .ndpi, "
+                    ".mrxs): convert it, or leave it out.",
+                ) from error
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
+            yield image
+
+
+def _require_one_frame(image: Image.Image, name: str) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview
+        raise RefusedError(f"{name} holds {frames} frames", "Write each frame as a file of its own.")
+
+
+def _require_unscaled(image: Image.Image, name: str) -> None:
+    """Refuse a PPM whose largest value is none of Pillow's: it would be stretched in silence."""
+    if image.format == "PPM":
+        arguments = _decoder_arguments(image)
+        maximum = arguments[1] if isinstance(arguments, tuple) and len(arguments) == 2 else 255
+        if maximum not in (255, 65535) or (maximum == 65535 and image.mode != "I"):
+            raise RefusedError(
+                f"{name} counts to {maximum}", "Expected 255, or 65535 as grey: write it as PNG or TIFF."
             )
-        values = values[:, :, :-1]
-    return values
-
-
-def _open(path: Path) -> Image.Image:
-    # Pillow's own limit is a global, and ours is stated per file: switched off while the header is read.
-    with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path, formats=_FORMATS)
-        except UnidentifiedImageError as error:
-            raise DataError(
-                f"{path} is not an image that can be read. Expected PNG, JPEG, WebP, BMP, TIFF, .npy, Zarr or a slide "
-                "(.svs, .ndpi, .mrxs): convert it, or leave it out."
-            ) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path} cannot be opened: {error}. Check the path and the file.") from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _num_channels(image: Image.Image, name: str) -> int:
     if image.mode not in _CHANNELS:
-        raise DataError(f"{name} is in the colour space {image.mode}. Expected grey or RGB: save it as RGB.")
+        raise RefusedError(f"{name} is in the colour space {image.mode}", "Expected grey or RGB: save it as RGB.")
     return 1 if _deep_layout(image) == "LA;16B" else _CHANNELS[image.mode]  # Pillow calls that one RGBA
 
 
+def _deep_decoder(image: Image.Image, encoded: Encoded) -> Callable[[bytes], np.ndarray] | None:
+    """Return what decodes colours of more than 8 bits, which Pillow would cut to 8; None where Pillow keeps all."""
+    import imagecodecs
+
+    if _deep_layout(image):
+        return imagecodecs.png_decode
+    if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA"):
+        start = _start_of(encoded)
+        size = start.find(b"\xff\x4f\xff\x51")  # the sizes of the code stream: bits less one stand 42 bytes on
+        return imagecodecs.jpeg2k_decode if size >= 0 and start[size + 42] & 0x7F >= 8 else None
+    if image.format == "AVIF":
+        start = _start_of(encoded)
+        settings = start.find(b"av1C")
+        return imagecodecs.avif_decode if settings >= 0 and start[settings + 6] & 0x40 else None
+    return None
+
+
+def _start_of(encoded: Encoded) -> bytes:
+    with encoded.open() as file:
+        return file.read(_HEADER_BYTES)
+
+
 def _deep_layout(image: Image.Image) -> str | None:
-    """Return the layout of 16-bit colour or alpha, which Pillow would cut to 8 bits, or None."""
-    layouts = [tile[3] for tile in image.tile] if isinstance(image, PngImageFile) else []
-    return next((layout for layout in layouts if layout in ("LA;16B", "RGB;16B", "RGBA;16B")), None)
+    """Return the layout of 16-bit colour or alpha in a PNG, which Pillow would cut to 8 bits, or None."""
+    raw_mode = _raw_mode(image)
+    return raw_mode if raw_mode in ("LA;16B", "RGB;16B", "RGBA;16B") else None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Name the form of the pixels in the file, such as "L;4" or "RGB;16B", which Pillow's mode may hide."""
+    arguments = _decoder_arguments(image)
+    first = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    return first if isinstance(first, str) else ""
+
+
+def _decoder_arguments(image: Image.Image) -> str | tuple[object, ...]:
+    tiles = getattr(image, "tile", None)
+    return tiles[0][3] if tiles and isinstance(tiles[0][3], (str, tuple)) else ""
 
 
 def _dtype(image: Image.Image) -> np.dtype:
+    if image.mode == "I" and "16" in _raw_mode(image):  # a grey PNG of 16 bits, as Pillow before 11 gives it
+        return np.dtype(np.uint16)
     return np.dtype({"I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}.get(image.mode, np.uint8))

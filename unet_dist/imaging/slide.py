@@ -6,13 +6,12 @@ finest one, to a fraction of a pixel, so that only regions of one fixed grid giv
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
-from unet_dist.errors import DataError, ExtraError, UnetDistError
-from unet_dist.imaging.image import BlockReader, Placement, ValueRange, to_uint8
+from unet_dist.errors import ExtraError, RefusedError, UnetDistError
+from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.image import BlockReader, Format, Opening, Placement, to_uint8
 from unet_dist.imaging.pyramid import choose_level
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
@@ -20,20 +19,18 @@ _BLOCK = 512
 _MIB = 2**20
 
 
-def open_slide(
-    path: Path,
-    *,
-    level: int | None,
-    mpp: float | None,
-    value_range: ValueRange | None,
-    cache_bytes: int,
-) -> BlockReader:
+def open_slide(encoded: Encoded, opening: Opening) -> BlockReader:
     """Open one level of a slide as RGB; where the scanner saw nothing stands the slide's background colour.
 
     Raises:
         ExtraError: OpenSlide is not installed.
         DataError: not a slide, damaged, or no such level.
     """
+    path, name = encoded.path, encoded.name
+    assert path is not None, encoded
+    _ = encoded.head
+    if opening.interpret is not None:
+        raise RefusedError(f"{name} is a slide, whose compression changes ids", "Write masks as tiled TIFF or Zarr.")
     try:
         import openslide
     except ImportError as error:
@@ -41,8 +38,8 @@ def open_slide(
     try:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        raise DataError(
-            f"{path} cannot be read as a slide: {error}. Copy it again; a plain TIFF should end in .tif."
+        raise RefusedError(
+            f"{name} cannot be read as a slide: {error}", "Copy it again; a plain TIFF should end in .tif."
         ) from error
     try:
         microns = (
@@ -54,7 +51,7 @@ def open_slide(
         placement = Placement()
     shapes = [(height, width) for width, height in slide.level_dimensions]
     try:
-        chosen = choose_level(shapes, placement.microns_per_px, level=level, mpp=mpp, name=str(path))
+        chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     except UnetDistError:
         slide.close()
         raise
@@ -71,16 +68,27 @@ def open_slide(
         try:
             region = slide.read_region((round(left * factor), round(top * factor)), chosen, size)
         except openslide.OpenSlideError as error:
-            raise DataError(f"{path}, level {chosen}, row {top}, column {left}: {error}. Copy it again.") from error
+            raise RefusedError(
+                f"{name}, level {chosen}, row {top}, column {left}: {error}", "Copy it again."
+            ) from error
         opaque = Image.new("RGB", size, background)
         opaque.paste(region, mask=region.getchannel("A"))
-        return to_uint8(np.asarray(opaque), value_range)
+        return to_uint8(np.asarray(opaque), opening.value_range)
 
     return BlockReader(
         (height, width, 3),
         (_BLOCK, _BLOCK),
         decode,
         placement=placement.scaled(shapes[0][0] / height, shapes[0][1] / width),
-        cache_bytes=cache_bytes,
+        cache_bytes=opening.cache_bytes,
         release=slide.close,
     )
+
+
+SLIDE = Format(
+    "slide (.svs, .ndpi, .mrxs)",
+    SLIDE_SUFFIXES,
+    lambda encoded: encoded.suffix in SLIDE_SUFFIXES and not encoded.is_folder,
+    open_slide,
+    True,
+)

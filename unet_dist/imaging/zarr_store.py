@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.errors import DataError, ExtraError
+from unet_dist.errors import ExtraError, RefusedError
+from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import (
     BlockReader,
+    Format,
     Interpret,
+    Opening,
     Placement,
     Stored,
-    ValueRange,
     require_decodable,
     require_mappable,
     to_uint8,
@@ -29,6 +31,14 @@ _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
 
 _AXES = {"y": "y", "x": "x", "c": "c", "channel": "c", "band": "c", "height": "y", "width": "x"}
+# What numcodecs and zarr decode without running anything of the file's.
+# fmt: off
+_CODECS = {
+    "bytes", "endian", "transpose", "sharding_indexed", "crc32c", "blosc", "gzip", "zstd", "zlib",
+    "bz2", "lzma", "lz4", "delta", "shuffle", "bitround", "fixedscaleoffset", "quantize",
+    "packbits", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "pcodec", "zfpy", "astype",
+}
+# fmt: on
 _LENGTH_MICRONS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 
 
@@ -37,16 +47,7 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
-def open_zarr(
-    path: Path,
-    *,
-    level: int | None,
-    mpp: float | None,
-    value_range: ValueRange | None,
-    max_pixels: int,
-    cache_bytes: int,
-    interpret: Interpret | None = None,
-) -> BlockReader:
+def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
     """Open an array, or a level of a group: of an OME-Zarr image, or of a group of arrays that are named 0, 1, 2 ...
 
     Its values are pixels unless `interpret` says otherwise.
@@ -55,27 +56,45 @@ def open_zarr(
     (height, width) or (height, width, channels).
 
     Raises:
-        DataError: not Zarr, a group without an array or with arrays that are no pyramid, unknown axes, other values
-            than uint8 without a value_range, no such level, or chunks of more than max_pixels.
+        RefusedError: not Zarr, a group without an array or with arrays that are no pyramid, unknown axes, other values
+            than uint8 without a value_range, no such level, chunks of more than max_pixels, or a codec that is not known
+            to be harmless.
         ExtraError: zarr 3 is not installed.
     """
-    node = _open(path)
+    path, name, interpret = encoded.path, encoded.name, opening.interpret
+    assert path is not None, encoded
+    if not is_zarr(path):
+        raise RefusedError(f"{name} is a folder and not Zarr", "Expected an image file or a Zarr array or group.")
+    with parsing(name, kind="Zarr"):
+        return _open_zarr(path, name, opening, interpret)
+
+
+ZARR = Format("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True)
+
+
+def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | None) -> BlockReader:
+    node = _open(path, name)
     attributes = dict(node.attrs)
     image = (attributes.get("ome", attributes).get("multiscales") or [{}])[0]
-    arrays = _levels(node, image, path)
-    axes = [_axes(array, image, path) for array in arrays]
+    arrays = _levels(node, image, name)
+    axes = [_axes(array, image, name) for array in arrays]
     shapes = [(array.shape[at["y"]], array.shape[at["x"]]) for array, at in zip(arrays, axes, strict=True)]
     placement = _placement(image)
-    chosen = choose_level(shapes, placement.microns_per_px, level=level, mpp=mpp, name=str(path))
+    chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
     channels = array.shape[at["c"]] if "c" in at else 1
-    to_pixels: Callable[[np.ndarray], np.ndarray] = partial(to_uint8, value_range=value_range)
+    _require_harmless(array, name)
+    to_pixels: Callable[[np.ndarray], np.ndarray] = partial(to_uint8, value_range=opening.value_range)
     if interpret is None:
-        require_mappable(np.dtype(array.dtype), value_range, str(path))
+        require_mappable(np.dtype(array.dtype), opening.value_range, name)
     else:
         to_pixels, channels = interpret(Stored(np.dtype(array.dtype), channels)), 1
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
-    require_decodable(min(block_height, height), min(block_width, width), max_pixels, str(path))
+    # A chunk is decoded whole, also the part of it that lies beyond a small array.
+    chunk_height, chunk_width = (max(block_height, array.chunks[at["y"]]), max(block_width, array.chunks[at["x"]]))
+    chunk_height = chunk_height if array.chunks[at["y"]] > height else min(block_height, height)
+    chunk_width = chunk_width if array.chunks[at["x"]] > width else min(block_width, width)
+    require_decodable(chunk_height, chunk_width, opening.max_pixels, name)
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         selection: list[Any] = [slice(None) if axis == at.get("c") else 0 for axis in range(array.ndim)]
@@ -83,13 +102,14 @@ def open_zarr(
         selection[at["x"]] = slice(block_col * block_width, min((block_col + 1) * block_width, width))
         try:
             values = np.asarray(array[tuple(selection)])
-        except (OSError, RuntimeError, ValueError) as error:  # what the codecs raise on damaged chunks
-            raise DataError(
-                f"{path}: the chunk at row {block_row * block_height}, column {block_col * block_width} cannot be "
-                f"decoded: {error}. It is damaged: copy the folder again."
+        except Exception as error:  # codecs answer damaged chunks with whatever they lead to
+            raise RefusedError(
+                f"{name}: the chunk at row {block_row * block_height}, column {block_col * block_width} cannot be "
+                f"decoded: {error}",
+                "It is damaged: copy the folder again.",
             ) from error
         kept = sorted(at.values())
-        order = [kept.index(at[name]) for name in ("y", "x", "c") if name in at]
+        order = [kept.index(at[axis]) for axis in ("y", "x", "c") if axis in at]
         values = values.transpose(order)
         return to_pixels(values if values.ndim == 3 else values[:, :, None])
 
@@ -98,7 +118,7 @@ def open_zarr(
         (block_height, block_width),
         decode,
         placement=placement.scaled(shapes[0][0] / height, shapes[0][1] / width),
-        cache_bytes=cache_bytes,
+        cache_bytes=opening.cache_bytes,
     )
 
 
@@ -117,58 +137,86 @@ def require_zarr() -> Any:
     return zarr
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, name: str) -> Any:
     zarr = require_zarr()
     try:
         return zarr.open(str(path), mode="r")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # zarr trusts its own metadata
-        raise DataError(
-            f"{path} is not a Zarr array or group: {error}. Check the path, or copy the folder again."
+    except Exception as error:  # zarr trusts its own metadata
+        raise RefusedError(
+            f"{name} is not a Zarr array or group: {error}", "Check the path, or copy the folder again."
         ) from error
 
 
-def _levels(node: Any, image: dict, path: Path) -> list[Any]:
+def _require_harmless(array: Any, name: str) -> None:
+    """Refuse values and codecs that are not named here, before a chunk is read: numcodecs may be asked to unpickle.
+
+    Raises:
+        RefusedError: no plain numbers, or such a codec.
+    """
+    if np.dtype(array.dtype).kind not in "buif":
+        raise RefusedError(f"{name} holds {array.dtype} values", "Expected real numbers: convert it first.")
+    stored = array.metadata.to_dict()
+    codecs = list(stored.get("codecs") or [stored.get("compressor"), *(stored.get("filters") or [])])
+    while codecs:
+        codec = codecs.pop()
+        if codec is None:
+            continue
+        told = codec if isinstance(codec, dict) else codec.get_config()
+        kind = str(told.get("name") or told.get("id")).removeprefix("numcodecs.")
+        if kind not in _CODECS:
+            raise RefusedError(
+                f'{name} is written with the codec "{kind}"',
+                f"Expected one of {', '.join(sorted(_CODECS))}: write it anew.",
+            )
+        inner = told.get("configuration") or {}
+        codecs += [*inner.get("codecs", []), *inner.get("index_codecs", [])]  # of shards
+
+
+def _levels(node: Any, image: dict, name: str) -> list[Any]:
     """Return the arrays of one image, the finest first."""
     if hasattr(node, "shape"):
         return [node]
     if image.get("datasets"):
         names = [entry["path"] for entry in image["datasets"]]
     else:
-        names = sorted(name for name, _ in node.arrays())
-        if len(names) > 1 and all(name.isdecimal() for name in names):
+        names = sorted(key for key, _ in node.arrays())
+        if len(names) > 1 and all(key.isdecimal() for key in names):
             names.sort(key=int)
         elif len(names) != 1:
             found = f"the arrays {', '.join(names)}" if names else "no array"
-            groups = sorted(name for name, _ in node.groups())
+            groups = sorted(key for key, _ in node.groups())
             inside = f" and the groups {', '.join(groups)}" if groups else ""
-            raise DataError(
-                f"{path} is a Zarr group with {found}{inside}. Expected one array, arrays named 0, 1, 2 ... or OME-Zarr "
-                f"multiscales: name the one you mean, {path}/NAME."
+            raise RefusedError(
+                f"{name} is a Zarr group with {found}{inside}",
+                "Expected one array, arrays named 0, 1, 2 ... or OME-Zarr multiscales: name the one you mean, "
+                f"{name}/NAME.",
             )
     try:
-        return [node[name] for name in names]
+        return [node[key] for key in names]
     except KeyError as error:
-        raise DataError(f"{path} lists the level {error} and does not hold it. Copy the folder again.") from error
+        raise RefusedError(f"{name} lists the level {error} and does not hold it", "Copy the folder again.") from error
 
 
-def _axes(array: Any, image: dict, path: Path) -> dict[str, int]:
+def _axes(array: Any, image: dict, name: str) -> dict[str, int]:
     """Say which axis is y, x and, where there is one, c."""
     names = [entry if isinstance(entry, str) else entry["name"] for entry in image.get("axes", [])]
     names = names or list(getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", []))
     if not names:
         names = ["y", "x", "c"][: array.ndim]
         if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] > min(array.shape[:2])):
-            raise DataError(
-                f"{path} has shape {array.shape} and unnamed axes. Expected (height, width) or (height, width, "
-                "channels): name its axes (dimension_names y, x, c) or transpose it."
+            raise RefusedError(
+                f"{name} has shape {array.shape} and unnamed axes",
+                "Expected (height, width) or (height, width, channels): name its axes (dimension_names y, x, c) or "
+                "transpose it.",
             )
-    at = {_AXES[name.lower()]: axis for axis, name in enumerate(names) if str(name).lower() in _AXES}
+    at = {_AXES[str(word).lower()]: axis for axis, word in enumerate(names) if str(word).lower() in _AXES}
     others = [axis for axis in range(array.ndim) if axis not in at.values()]
     if not {"y", "x"} <= at.keys() or any(array.shape[axis] != 1 for axis in others):
-        sides = ", ".join(f"{name} {side}" for name, side in zip(names, array.shape, strict=False))
-        raise DataError(
-            f"{path} has the axes {sides}. Expected y, x and perhaps c, and others only of length 1: select one image "
-            "and write it as an array of its own."
+        sides = ", ".join(f"{word} {side}" for word, side in zip(names, array.shape, strict=False))
+        raise RefusedError(
+            f"{name} has the axes {sides}",
+            "Expected y, x and perhaps c, and others only of length 1: select one image and write it as an array of its "
+            "own.",
         )
     return at
 

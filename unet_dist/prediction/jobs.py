@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_dist.errors import DataError
+from unet_dist.imaging.formats import looks_like_image
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
@@ -23,7 +24,6 @@ Format = Literal["auto", "png", "tiff", "zarr"]
 OpenReader = Callable[[Path], ImageReader]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *_TIFF_SUFFIXES, ".npy", ".zarr", *SLIDE_SUFFIXES)
 _SUFFIX = {"png": ".png", "tiff": ".tif", "zarr": ".zarr"}
 
 
@@ -71,7 +71,7 @@ def find_sources(words: Sequence[str]) -> list[Path]:
     for word in words:
         path = Path(word)
         if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr"):
-            names = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+            names = (p for p in path.iterdir() if looks_like_image(p))
             found = sorted(names)
         elif path.exists():
             found = [path]

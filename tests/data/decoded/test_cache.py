@@ -187,14 +187,14 @@ def test_all_problems_are_counted_and_ten_are_named(tmp_path):
     lines = message.splitlines()
     assert lines[:4] == [
         "data: 3 of 20 pairs cannot be used.",
-        "  image images/sample001.png cannot be read (cannot identify image file)",
+        "  image images/sample001.png is not an image that can be read",
         "  image images/sample002.png is 6 x 8 and its mask masks/sample002.png is 5 x 8 (height x width)",
         "  mask masks/sample003.png is a palette mask and there is no label_map",
     ]
     assert len(lines) == 7  # one remedy each
     message = refusal(root, tmp_path, num_classes=2)
     assert message.startswith("data: 20 of 20 pairs cannot be used.")
-    assert message.count("cannot be read") + message.count("holds id 2 (") + message.count(" is 6 x 8 ") == 9
+    assert message.count("can be read") + message.count("holds id 2 (") + message.count(" is 6 x 8 ") == 9
     assert "\n  and 10 more\n" in message
     assert message.count("Say num_classes: 3") == 1
 
@@ -219,8 +219,24 @@ def test_an_empty_split_is_refused(tmp_path):
 def test_masks_without_a_single_label_are_refused(tmp_path):
     root = write_folder(tmp_path / "data", num_classes=1)
     assert refusal(root, tmp_path, ignore_index=0) == (
-        "data: every pixel is ignored. Check ignore_index and label_map."
+        "data: every pixel is ignored, so that no valid pixel is left to learn from or to measure. "
+        "Check ignore_index, label_map and the masks."
     )
+
+
+def test_a_split_without_a_valid_pixel_is_refused(tmp_path):
+    root = write_folder(tmp_path / "data", {"train": 3, "val": 1})
+    (root / "masks" / "val" / "sample000.png").write_bytes(png(np.full((6, 8), 255, np.uint8)))
+    assert refusal(root, tmp_path, ignore_index=255).startswith("data: every pixel of the split validation is ignored")
+
+
+def test_ids_with_gaps_are_no_classes_until_somebody_says_so(tmp_path):
+    root = write_folder(tmp_path / "data")
+    for path in (root / "masks").iterdir():
+        path.write_bytes(png(np.asarray(Image.open(path)) * 10 + 200))
+    assert "label_map: {200: 0, 210: 1, 220: 2}; if the ids between" in refusal(root, tmp_path)
+    assert make(root, tmp_path, label_map={200: 0, 210: 1, 220: 2}).num_classes == 3
+    assert make(root, tmp_path, num_classes=221).num_classes == 221
 
 
 def test_a_full_disk_is_a_sentence_before_and_during_the_work(tmp_path, monkeypatch):

@@ -4,17 +4,24 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.data.pictures import palette_png, png, png_of_bits
-from unet_dist.data.decoded.labels import IGNORED, LabelMap, LabelRules
-from unet_dist.data.sources.pairs import RefusedError
-from unet_dist.errors import ConfigError
+from unet_dist.data.decoded.decode import open_mask_of
+from unet_dist.data.decoded.labels import IGNORED, LabelMap, LabelRules, explain_gaps
+from unet_dist.data.sources.pairs import RawPair
+from unet_dist.errors import ConfigError, RefusedError
 
 
 def read(content: bytes, **rules) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as mask:
-        return LabelRules(**{"num_classes": None, **rules}).read(mask)
+    """Read a mask as `prepare` does, without the name that its refusals bear."""
+    pair = RawPair("a", b"", content, "", "")
+    try:
+        with open_mask_of(pair, LabelRules(**{"num_classes": None, **rules}), 10**6) as reader:
+            return reader.read(0, reader.shape[0], 0, reader.shape[1])[..., 0]
+    except RefusedError as error:
+        raise RefusedError(error.got.removeprefix("mask  "), error.remedy) from error
 
 
 IDS = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
@@ -84,7 +91,9 @@ def test_a_palette_mask_is_read_by_index_or_by_colour():
 
 def test_a_colour_mask_needs_and_follows_a_label_map():
     content = png(np.array(COLOURS, dtype=np.uint8)[IDS])
-    with pytest.raises(RefusedError, match=r'in colours \(RGB\) and there is no label_map.*Found here: .*"#ff0000"'):
+    with pytest.raises(
+        RefusedError, match=r'in colours and there is no label_map.*label_map: \{.*"#ff0000": [012].*\}\.$'
+    ):
         read(content)
     assert read(content, label_map={"#ff0000": 0, "#008000": 1, "#090909": 2}).tolist() == IDS.tolist()
     with pytest.raises(RefusedError, match=r'colours that label_map does not name: "#090909" \(2 px\)'):
@@ -106,8 +115,75 @@ def test_transparent_or_strange_masks_are_refused():
         read(png(pixels), label_map={"#000000": 0})
     pixels[..., 3] = 255
     assert read(png(pixels), label_map={"#000000": 0}).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(RefusedError, match='mode "F"'):
-        LabelRules(num_classes=2).read(Image.new("F", (2, 2)))
+
+
+def tiff(values: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float32, np.float64])
+def test_whole_numbers_are_ids_in_any_type(dtype):
+    assert read(tiff(IDS.astype(dtype)), num_classes=3).tolist() == IDS.tolist()
+
+
+def test_floats_that_are_no_whole_numbers_are_refused():
+    values = IDS.astype(np.float32)
+    values[0, 1] = 0.5
+    with pytest.raises(RefusedError, match=r"float32 values that are no ids, such as 0.5 \(1 px\)"):
+        read(tiff(values), num_classes=3)
+    values[0, 1] = np.nan
+    with pytest.raises(RefusedError, match="such as nan"):
+        read(tiff(values), num_classes=3)
+
+
+def test_an_opaque_alpha_beside_ids_is_dropped_and_grey_in_colours_is_ids_through_a_map():
+    assert read(png(np.dstack([IDS, np.full_like(IDS, 255)])), num_classes=3).tolist() == IDS.tolist()
+    rgba = np.dstack([IDS, IDS, IDS, np.full_like(IDS, 255)])
+    with pytest.raises(RefusedError, match=r"grey. If each is a class: label_map: \{0: 0, 1: 1, 2: 2\}\.$"):
+        read(png(rgba))
+    assert read(png(rgba), label_map={0: 0, 1: 1, 2: 2}).tolist() == IDS.tolist()
+
+
+def test_soft_edges_and_jpeg_are_read_by_ranges():
+    shades = np.array([[0] * 60, [255] * 60, [*range(0, 240, 4)]], dtype=np.uint8)
+    proposed = r'looks like black and white with soft edges.*label_map: \{"0-127": 0, "128-255": 1\}\.$'
+    with pytest.raises(RefusedError, match=proposed):
+        read(png(shades))
+    ranges = {"0-127": 0, "128-255": 1}
+    assert read(png(shades), label_map=ranges).tolist() == (shades >= 128).tolist()
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat([[0, 255]], 16, axis=0).repeat(16, axis=1).astype(np.uint8)).save(buffer, "JPEG")
+    with pytest.raises(RefusedError, match=r"is a JPEG, which changes ids .*label_map: \{\"0-127\": 0"):
+        read(buffer.getvalue())
+    assert read(buffer.getvalue(), label_map=ranges).tolist() == [[0] * 16 + [1] * 16] * 16
+
+
+def test_a_mask_whose_zero_is_white_is_read_as_shown_once_a_map_says_so():
+    inverted = tiff(IDS, photometric="miniswhite")
+    with pytest.raises(RefusedError, match=r"stores white as 0.*label_map: \{253: 2, 254: 1, 255: 0\}\.$"):
+        read(inverted, num_classes=3)
+    assert read(inverted, label_map={253: 2, 254: 1, 255: 0}).tolist() == IDS.tolist()
+    buffer = io.BytesIO()
+    Image.fromarray(IDS > 0).save(buffer, "TIFF", compression="group4")
+    assert read(buffer.getvalue(), num_classes=2).tolist() == (IDS > 0).tolist()
+    assert read(tiff(IDS > 0, photometric="miniswhite"), num_classes=2).tolist() == (IDS == 0).tolist()
+
+
+def test_ids_with_gaps_are_explained_in_full():
+    counts = np.zeros(255, dtype=np.int64)
+    counts[[200, 210, 220]] = 5
+    assert explain_gaps(counts) == (
+        "its masks hold 3 ids with gaps between 0 and 220. If these are the classes, say label_map: {200: 0, 210: 1, "
+        "220: 2}; if the ids between are classes too, num_classes: 221."
+    )
+    counts[:] = 0
+    counts[:7] = 3
+    assert explain_gaps(counts) is None
+    counts[:] = 1
+    counts[[0, 254]] = 1000
+    assert "soft edges" in (explain_gaps(counts) or "")
 
 
 @pytest.mark.parametrize(

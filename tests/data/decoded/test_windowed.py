@@ -181,8 +181,9 @@ def test_every_bad_pair_is_named(tmp_path: Path) -> None:
         write_tiff(root / "masks" / f"{name}.tif", label, **options)
 
     write("deep", image.astype(np.uint16), label)
-    write("float", image, label.astype(np.float32))
+    write("float", image, label + np.float32(0.5))
     write("four", np.concatenate([image, image[..., :1]], axis=2), label)
+    write_tiff(root / "images" / "four.tif", np.concatenate([image, image[..., :1]], axis=2), extrasamples=[0])
     write("good", image, label)
     write("id", image, np.where(label == 2, 77, label))
     write("size", image, label[1:])
@@ -198,16 +199,16 @@ def test_every_bad_pair_is_named(tmp_path: Path) -> None:
     said = refusal(root, tmp_path, max_pixels=5000, num_classes=3)
     for part in (
         "data: 9 of 10 pairs cannot be used.",
-        "image images/deep.tif has more than 8 bits a channel",
-        "mask masks/float.tif holds float32 values",
+        "image images/deep.tif holds 16-bit values (uint16)",
+        "mask masks/float.tif holds float32 values that are no ids, such as ",
         "image images/four.tif is of 4 channels, and",
         "mask masks/id.tif holds id 77 (",
         "image images/size.tif is 90 x 130 and its mask masks/size.tif is 89 x 130",
-        "ROOT/images/truncated.tif is a damaged or truncated TIFF: ",
-        "mask masks/png.png is neither TIFF nor Zarr, and its pair is too large to be decoded whole",
-        "ROOT/images/empty.zarr is a Zarr group with no array",
-        "mask masks/jpeg.tif is compressed as JPEG, which changes ids",
-        "Scale it to 8 bits yourself",
+        "image images/truncated.tif is a damaged or truncated TIFF: ",
+        "mask masks/png.png is neither TIFF, .npy nor Zarr, and its pair is too large to be decoded whole",
+        "image images/empty.zarr is a Zarr group with no array",
+        "mask masks/jpeg.tif is a JPEG, which changes ids",
+        "Say which values are black and white with value_range",
     ):
         assert part in said, f"{part!r} is not in:\n{said}"
 
@@ -224,4 +225,4 @@ def test_damage_inside_a_file_is_found_by_the_check(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[offset : offset + count] = b"\xff" * count
     path.write_bytes(content)
-    assert "ROOT/masks/1.tif is a damaged or truncated TIFF: segment 4: " in refusal(root, tmp_path, max_pixels=5000)
+    assert "mask masks/1.tif is a damaged or truncated TIFF: segment 4: " in refusal(root, tmp_path, max_pixels=5000)

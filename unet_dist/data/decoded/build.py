@@ -29,13 +29,13 @@ from unet_dist.data.decoded.cache import (
     is_whole,
     locate_cache,
 )
-from unet_dist.data.decoded.decode import DecodedPair, decode_pair, lift_pillow_limit, read_shape
-from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.decode import DecodedPair, decode_pair, read_shape
+from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
 from unet_dist.data.sources.groups import Grouping
-from unet_dist.data.sources.pairs import RawPair, RefusedError, Source
+from unet_dist.data.sources.pairs import RawPair, Source
 from unet_dist.data.sources.splits import NO_GROUPING
-from unet_dist.errors import ConfigError, DataError
+from unet_dist.errors import ConfigError, DataError, RefusedError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.once import make_once
@@ -140,7 +140,7 @@ class _Builder:
     def write(self, folder: Path) -> None:
         """Write all files of the cache into `folder`."""
         num_pairs = len(self.positions)
-        with lift_pillow_limit(), ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
             shapes = self._read_shapes(pool)
             self._check_channels(shapes)
             writer = None
@@ -165,7 +165,7 @@ class _Builder:
                 if self.source.files_root is not None and needs_windows(pair, self.max_pixels):
                     self.windowed[number] = _paths_below(self.source.files_root, pair)
                     return read_windowed_shape(pair, self.rules)
-                return read_shape(pair, self.max_pixels)
+                return read_shape(pair, self.rules, self.max_pixels)
             except RefusedError as error:
                 return error
 
@@ -219,11 +219,26 @@ class _Builder:
                 records.append(result)
         return records
 
+    def _check_ids(self, counts: np.ndarray) -> None:
+        """Refuse ids that nobody explained, and a split with nothing to learn or to measure: (n, 256), pixels of each id."""
+        found = counts[:, :IGNORED].sum(axis=0)
+        if self.num_classes is None and self.settings.label_map is None and (problem := explain_gaps(found)):
+            raise DataError(f"{self.source.name}: {problem}")
+        start = 0
+        for split, size in self.splits.items():
+            valid = counts[start : start + size, :IGNORED].sum()
+            start += size
+            if valid == 0:
+                where = "every pixel" if len(self.splits) == 1 else f"every pixel of the split {split}"
+                raise DataError(
+                    f"{self.source.name}: {where} is ignored, so that no valid pixel is left to learn from or to measure. "
+                    "Check ignore_index, label_map and the masks."
+                )
+
     def _write_index(self, folder: Path, writer: _PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
         counts = np.stack([record.class_counts for _, record in records])  # (n, 256)
         num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
-        if counts[:, :IGNORED].sum() == 0:
-            raise DataError(f"{self.source.name}: every pixel is ignored. Check ignore_index and label_map.")
+        self._check_ids(counts)
         shapes = np.array(writer.shapes, dtype=np.int64)
         with (folder / TABLE).open("wb") as file:
             np.savez(

@@ -7,15 +7,14 @@ Owns the rule that ids are read and never converted: the palette's indices, 16 b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from unet_dist.data.sources.pairs import RefusedError
-from unet_dist.errors import ConfigError
+from unet_dist.errors import ConfigError, RefusedError
+from unet_dist.imaging.image import Stored
 from unet_dist.wording import listed
 
 IGNORED = 255
@@ -24,9 +23,11 @@ IGNORED = 255
 MAX_CLASSES = IGNORED  # ids are 0..254 in a uint8 label beside IGNORED
 MAX_ID = 65535  # the largest id that a 16-bit mask holds
 
-_ID_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _UNMAPPED, _OUT_OF_RANGE = -1, -2
 _MAX_LISTED = 8
+_BLACK_AND_WHITE = '{"0-127": 0, "128-255": 1}'
+_SOFT_IDS = 12
+"""Ids from which a mask of mostly black and white is no longer taken for one of classes. assumption: an edge has more shades."""
 
 
 class Label(Protocol):
@@ -45,16 +46,19 @@ class LabelMap:
     by_id: dict[int, int]
     by_colour: dict[int, int]
     """Keys are 0xRRGGBB."""
+    has_ranges: bool = False
+    """Whether ranges of ids were named: then values need not be those that were written."""
 
     @classmethod
     def parse(cls, mapping: Mapping[str | int, int]) -> LabelMap:
-        """Read `{"#804080": 0, "220,20,60": 1}` or `{7: 0, 8: 1}`.
+        """Read `{"#804080": 0, "220,20,60": 1}`, `{7: 0, 8: 1}` or, by ranges of ids, `{"0-127": 0, "128-255": 1}`.
 
         Raises:
             ConfigError: a key is neither an id nor a colour, both kinds are mixed, or a value is not a class id.
         """
         by_id: dict[int, int] = {}
         by_colour: dict[int, int] = {}
+        has_ranges = False
         for key, target in mapping.items():
             if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target <= MAX_ID:
                 raise ConfigError(
@@ -63,8 +67,9 @@ class LabelMap:
             colour = _parse_colour(str(key))
             if colour is not None:
                 by_colour[colour] = target
-            elif re.fullmatch(r"\d+", str(key).strip()) and int(key) <= MAX_ID:
-                by_id[int(key)] = target
+            elif (span := _parse_ids(str(key))) is not None:
+                has_ranges = has_ranges or len(span) > 1
+                by_id.update(dict.fromkeys(span, target))
             else:
                 raise ConfigError(
                     f"label_map: the key {key!r} is neither an id (0 to {MAX_ID}) nor a colour; "
@@ -74,7 +79,7 @@ class LabelMap:
             raise ConfigError("label_map: it has both ids and colours as keys; give all of one kind.")
         if not by_id and not by_colour:
             raise ConfigError("label_map: it is empty; leave it out, or give the meaning of each id or colour.")
-        return cls(by_id, by_colour)
+        return cls(by_id, by_colour, has_ranges)
 
 
 class LabelRules:
@@ -105,28 +110,34 @@ class LabelRules:
         self._check_targets()
         self._table = self._build_table()  # (65536,) int16: what an id of a mask becomes, negative where refused
 
-    def read(self, mask: Image.Image) -> np.ndarray:
-        """Read the class ids of a mask: (H, W) uint8.
+    def reader_of(self, stored: Stored) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the way from the values of a mask, (H, W, C) as its file stores them, to (H, W) uint8 class ids.
 
         Raises:
-            RefusedError: the mask's form needs a `label_map`, or an id or colour has no meaning.
+            RefusedError: the mask's form needs a `label_map`; and from what is returned, an id or colour has no meaning.
         """
-        raw_mode = raw_mode_of(mask)
-        if "16" in raw_mode and mask.mode not in _ID_MODES:
-            raise RefusedError(f"is a colour mask of 16 bits ({raw_mode})", "Write it with 8 bits a channel.")
-        if mask.mode in _ID_MODES:
-            ids = np.asarray(mask)
-            if raw_mode in ("L;2", "L;4"):  # Pillow scales grey of few bits up to 0..255; the ids are the bits
-                ids = ids // (85 if raw_mode == "L;2" else 17)
-            return self.map_ids(ids)
-        if mask.mode == "P":
-            # The palette's indices; convert("L") would give the brightness of their colours.
-            return self._map_palette(np.asarray(mask), np.asarray(mask.getpalette("RGB")).reshape(-1, 3))
-        if mask.mode in ("RGB", "RGBA"):
-            return self._map_pixels(np.asarray(mask))
-        raise RefusedError(
-            f'is a mask of mode "{mask.mode}"', "Write masks as PNG with 8 or 16 bits grey (ids), palette or RGB."
-        )
+        if stored.lossy is not None and (self.label_map is None or not self.label_map.has_ranges):
+            raise RefusedError(
+                f"is a {stored.lossy}, which changes ids when it compresses",
+                "Write masks as PNG from the original ids; or, where the values lie far apart, say the range of each class. "
+                f"For black and white: label_map: {_BLACK_AND_WHITE}.",
+            )
+        if not stored.white_is_zero:
+            return lambda values: self.map_values(values, stored.palette)
+        if stored.dtype == np.bool_:  # fax: white is white, whichever bit stands for it
+            return lambda values: self.map_values(~values.astype(bool))
+        return self._map_inverted
+
+    def _map_inverted(self, values: np.ndarray) -> np.ndarray:
+        """Read a TIFF whose zero is white: its ids are those written or those shown, which only a label_map can say."""
+        largest = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+        if self.label_map is None:
+            meaning = {int(largest - value): int(value) for value in np.unique(values)[::-1]}
+            raise RefusedError(
+                "stores white as 0, so that its ids may be upside down",
+                f"Say what the shades mean as they are shown. If the ids are those stored: label_map: {_listing(meaning)}.",
+            )
+        return self.map_values(largest - values)
 
     def map_values(self, values: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
         """Turn a part of a mask as its file stores it, (H, W, C), into (H, W) uint8 class ids.
@@ -137,20 +148,23 @@ class LabelRules:
         Raises:
             RefusedError: as `read`.
         """
-        if values.dtype.kind not in "bui":
-            raise RefusedError(f"holds {values.dtype} values", f"Write ids from 0 to {MAX_ID}.")
         if palette is not None:
             return self._map_palette(values[..., 0], palette)
+        if values.dtype == np.uint8 and values.shape[2] in (2, 4):
+            if int(values[..., -1].min()) < 255:
+                raise RefusedError("is a mask with transparent pixels", "Write it without the alpha channel.")
+            values = values[..., :-1]
         if values.shape[2] == 1:
             return self.map_ids(values[..., 0])
-        if values.shape[2] in (3, 4) and values.dtype == np.uint8:
+        if values.shape[2] == 3 and values.dtype == np.uint8:
             return self._map_pixels(values)
         raise RefusedError(
             f"holds {values.shape[2]} {values.dtype} values a pixel", "Write masks with one id a pixel, palette or RGB."
         )
 
     def map_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Turn ids of masks, (H, W) of any integer kind, into (H, W) uint8 class ids. Raises: RefusedError."""
+        """Turn ids of masks, (H, W) whole numbers of any kind, into (H, W) uint8 class ids. Raises: RefusedError."""
+        ids = _whole_numbers(ids)
         if self.label_map is not None and self.label_map.by_colour:
             raise RefusedError(
                 "holds ids, and label_map gives the meaning of colours",
@@ -198,13 +212,16 @@ class LabelRules:
         return table
 
     def _map_palette(self, indices: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        if (largest := int(indices.max(initial=0))) >= len(entries):
+            raise RefusedError(
+                f"holds the index {largest} of a palette of {len(entries)} colours", "It is damaged: fetch it again."
+            )
         if self.label_map is None:
-            found = np.unique(indices)
-            same = ", ".join(f"{i}: {i}" for i in found[:_MAX_LISTED])
+            same = {int(index): int(index) for index in np.unique(indices)}
             raise RefusedError(
                 "is a palette mask and there is no label_map",
                 "Say what the palette's indices or colours mean. If the indices are the class ids: "
-                f"label_map: {{{same}{', ...' if len(found) > _MAX_LISTED else ''}}}.",
+                f"label_map: {_listing(same)}.",
             )
         if self.label_map.by_id:
             return self.map_ids(indices)
@@ -213,19 +230,24 @@ class LabelRules:
         return self._map_colours(_pack(palette)[indices])
 
     def _map_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Turn colours, (H, W, 3 or 4) uint8, into (H, W) uint8 class ids."""
-        if self.label_map is None or not self.label_map.by_colour:
-            colours, counts = np.unique(_pack(pixels.astype(np.uint32)), return_counts=True)
-            first = ", ".join(f'"#{colour:06x}"' for colour in colours[np.argsort(-counts)][:_MAX_LISTED])
-            lack = "there is no label_map" if self.label_map is None else "label_map has ids as keys"
-            raise RefusedError(
-                f"is a mask in colours ({'RGBA' if pixels.shape[2] == 4 else 'RGB'}) and {lack}",
-                f'Say what each colour means, as label_map: {{"#rrggbb": id, ...}}. Found here: {first}'
-                f"{f' and {len(colours) - _MAX_LISTED} more' if len(colours) > _MAX_LISTED else ''}.",
-            )
-        if pixels.shape[2] == 4 and int(pixels[..., 3].min()) < 255:
-            raise RefusedError("is a mask with transparent pixels", "Write it without the alpha channel.")
-        return self._map_colours(_pack(pixels.astype(np.uint32)))
+        """Turn colours, (H, W, 3) uint8, into (H, W) uint8 class ids; with ids as keys, grey written as colours."""
+        packed = _pack(pixels.astype(np.uint32))
+        if self.label_map is not None and self.label_map.by_colour:
+            return self._map_colours(packed)
+        is_grey = bool((pixels == pixels[..., :1]).all())
+        if self.label_map is not None and is_grey:
+            return self.map_ids(pixels[..., 0])
+        colours, counts = np.unique(packed, return_counts=True)
+        if self.label_map is None and is_grey and len(colours) <= MAX_CLASSES:
+            meaning = {int(colour) & 0xFF: place for place, colour in enumerate(colours)}
+            what = f"Its colours are grey. If each is a class: label_map: {_listing(meaning)}."
+        else:
+            ordered = colours[np.argsort(-counts, kind="stable")][:_MAX_LISTED]
+            first = ", ".join(f'"#{colour:06x}": {place}' for place, colour in enumerate(ordered))
+            more = f", and {len(colours) - len(ordered)} more" if len(colours) > len(ordered) else ""
+            what = f"Say what each colour means. Here, by their frequency: label_map: {{{first}}}{more}."
+        lack = "there is no label_map" if self.label_map is None else "label_map has ids as keys"
+        raise RefusedError(f"is a mask in colours and {lack}", what)
 
     def _map_colours(self, colours: np.ndarray) -> np.ndarray:
         assert self.label_map is not None
@@ -254,22 +276,67 @@ class LabelRules:
         limit = self.num_classes or MAX_CLASSES
         got = f"holds {found_ids}, outside 0 to {limit - 1}"
         got += "" if self.num_classes is None else f" (num_classes: {self.num_classes})"
+        if remedy := _remedy_for_soft_edges(np.bincount(np.minimum(ids, 256).ravel(), minlength=257)):
+            return RefusedError(got, remedy)
         if worst == 255 and int(ids[refused].min()) == 255:
             black_and_white = set(np.unique(ids)) == {0, 255}
             remedy = "If 255 marks pixels without a label, say ignore_index: 255"
             return RefusedError(got, f"{remedy}{'; if it is class 1, label_map: {0: 0, 255: 1}' * black_and_white}.")
         count = f"num_classes: {worst + 1}, " if worst < MAX_CLASSES else ""
-        return RefusedError(got, f"Say {count}ignore_index for an id that means nothing, or a label_map.")
+        found = [int(value) for value in np.unique(ids) if value != self.ignore_index]
+        dense = {value: place for place, value in enumerate(found)}
+        says_all = self.num_classes is None and len(found) <= MAX_CLASSES
+        meaning = f": {_listing(dense)}" if says_all else ""
+        return RefusedError(got, f"Say {count}ignore_index for an id that means nothing, or a label_map{meaning}.")
 
 
-def raw_mode_of(picture: Image.Image) -> str:
-    """Name the form of the pixels in the file, such as "L;4" or "RGB;16B", which Pillow's mode may hide."""
-    tiles = getattr(picture, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0][3]
-    first = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
-    return first if isinstance(first, str) else ""
+def explain_gaps(counts: np.ndarray) -> str | None:
+    """Say what ids of a whole data set may mean where nobody named the classes, None where they are 0, 1, 2 ...
+
+    Args:
+        counts: (255,), pixels of each id.
+
+    Returns:
+        What was found and what to say, in two sentences.
+    """
+    found = np.flatnonzero(counts)
+    soft = _remedy_for_soft_edges(counts)
+    if len(found) == 0 or (found[-1] == len(found) - 1 and soft is None):
+        return None
+    dense = {int(value): place for place, value in enumerate(found)}
+    count = int(found[-1]) + 1
+    if soft is not None:
+        return f"its masks hold {len(found)} ids from {found[0]} to {found[-1]}. {soft}"
+    return (
+        f"its masks hold {len(found)} ids with gaps between 0 and {found[-1]}. If these are the classes, say "
+        f"label_map: {_listing(dense)}; if the ids between are classes too, num_classes: {count}."
+    )
+
+
+def _remedy_for_soft_edges(counts: np.ndarray) -> str | None:
+    """Recognise black and white with soft edges by pixels of each id: most lie at both ends, few at many ids between."""
+    found = np.flatnonzero(counts)
+    if len(found) < _SOFT_IDS or found[0] != 0 or not 200 <= found[-1] <= 255:
+        return None
+    ends = counts[:8].sum() + counts[found[-1] - 7 : found[-1] + 1].sum()
+    if ends < 0.5 * counts.sum():
+        return None
+    return f"That looks like black and white with soft edges. If white is class 1: label_map: {_BLACK_AND_WHITE}."
+
+
+def _whole_numbers(ids: np.ndarray) -> np.ndarray:
+    """Turn whole numbers stored as floats into integers. Raises: RefusedError: others."""
+    if ids.dtype.kind in "bui":
+        return ids
+    if ids.dtype.kind != "f":
+        raise RefusedError(f"holds {ids.dtype} values", f"Write ids from 0 to {MAX_ID}.")
+    broken = ~(np.abs(ids) <= MAX_ID) | (ids != np.rint(ids))  # not a number compares as false
+    if broken.any():
+        raise RefusedError(
+            f"holds {ids.dtype} values that are no ids, such as {ids[broken][0]:g} ({int(broken.sum()):,} px)",
+            f"Write whole numbers from 0 to {MAX_ID}, without interpolation.",
+        )
+    return ids.astype(np.int64)
 
 
 def _parse_colour(text: str) -> int | None:
@@ -283,6 +350,15 @@ def _parse_colour(text: str) -> int | None:
     return red << 16 | green << 8 | blue
 
 
+def _parse_ids(text: str) -> range | None:
+    """Read an id or a range of ids, such as 7 or 0-127, both ends included."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", text)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2] or match[1])
+    return range(first, last + 1) if first <= last <= MAX_ID else None
+
+
 def _pack(pixels: np.ndarray) -> np.ndarray:
     """Pack (..., 3 or 4) uint32 into (...) 0xRRGGBB."""
     return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
@@ -292,6 +368,11 @@ def _list_ids(ids: np.ndarray) -> str:
     values, counts = np.unique(ids, return_counts=True)
     each = [f"{value} ({count:,} px)" for value, count in zip(values, counts, strict=True)]
     return f"{'id' if len(each) == 1 else 'ids'} {listed(each, _MAX_LISTED)}"
+
+
+def _listing(meaning: Mapping[int, int]) -> str:
+    """Write a label_map as the user would type it."""
+    return "{" + ", ".join(f"{key}: {target}" for key, target in meaning.items()) + "}"
 
 
 def _join(values: Iterable[int]) -> str:

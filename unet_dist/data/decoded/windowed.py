@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_dist.data.decoded.decode import TOO_DEEP, DecodedPair, check_sizes, naming
+from unet_dist.data.decoded.decode import DecodedPair, check_sizes, open_image_of, open_mask_of
 from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
-from unet_dist.data.sources.pairs import RawPair, RefusedError
-from unet_dist.errors import DataError
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Interpret, Placement, Stored, ValueRangeError
-from unet_dist.imaging.reader import open_image, open_values, reads_by_windows
-from unet_dist.imaging.tiff import count_pixels
+from unet_dist.data.sources.pairs import RawPair
+from unet_dist.errors import RefusedError
+from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.formats import format_of
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 def needs_windows(pair: RawPair, max_pixels: int) -> bool:
-    """Say whether a pair is read from its files: it is Zarr, or its image a TIFF of more than max_pixels.
+    """Say whether a pair is read from its files: it is Zarr, or its image of more than max_pixels and read by windows.
 
     Raises:
         RefusedError: the image cannot be opened.
@@ -47,8 +47,10 @@ def needs_windows(pair: RawPair, max_pixels: int) -> bool:
         return False
     if image.is_dir() or mask.is_dir():
         return True
-    with _refusing(f"image {pair.image_name}"):
-        return reads_by_windows(image) and count_pixels(image) > max_pixels
+    if not format_of(Encoded(image, f"image {pair.image_name}")).by_windows:
+        return False
+    with open_image_of(pair, DEFAULT_MAX_PIXELS) as reader:
+        return reader.shape[0] * reader.shape[1] > max_pixels
 
 
 def read_windowed_shape(pair: RawPair, rules: LabelRules) -> tuple[int, int, int]:
@@ -76,10 +78,7 @@ def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
         class_counts = np.zeros(256, dtype=np.int64)
         image_digest, label_digest = PixelDigest(image.shape), PixelDigest(image.shape[:2])
         for part in parts_of(height, width):
-            with _refusing(f"image {pair.image_name}"):
-                pixels = image.read(*part)
-            with _refusing(f"mask {pair.mask_name}"):
-                labels = mask.read(*part)
+            pixels, labels = image.read(*part), mask.read(*part)
             for channel in range(channels):
                 histograms[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
             class_counts += np.bincount(labels.ravel(), minlength=256)
@@ -126,8 +125,9 @@ class WindowedFiles:
     def _reader(self, number: int, kind: str) -> ImageReader:
         key = number, kind
         if key not in self._open:
-            image, mask = (self._root / path for path in self._paths[number])
-            self._open[key] = _open_image(image) if kind == "image" else _open_mask(mask, self._rules)
+            image, mask = self._paths[number]
+            pair = RawPair(str(number), self._root / image, self._root / mask, image, mask)
+            self._open[key] = _open_image(pair) if kind == "image" else _open_mask(pair, self._rules)
             while len(self._open) > 2 * _OPEN_PAIRS:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)
@@ -179,53 +179,22 @@ def _close_all(readers: OrderedDict[Any, ImageReader]) -> None:
         readers.popitem()[1].close()
 
 
-def _open_image(path: Path) -> ImageReader:
-    return open_image(path, max_pixels=DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
+def _open_image(pair: RawPair) -> ImageReader:
+    return open_image_of(pair, DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
 
 
-def _open_mask(path: Path, rules: LabelRules) -> ImageReader:
-    return open_values(path, _to_classes(rules), max_pixels=DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
-
-
-def _to_classes(rules: LabelRules) -> Interpret:
-    """The way from the stored values of a mask to its class ids."""
-
-    def interpret(stored: Stored) -> Any:
-        if stored.obstacle is not None:
-            raise RefusedError(stored.obstacle, "Write masks as tiled TIFF or Zarr from the original ids.")
-        return lambda values: rules.map_values(values, stored.palette)[..., None]
-
-    return interpret
+def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
+    return open_mask_of(pair, rules, DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
 
 
 @contextmanager
 def _opened(pair: RawPair, rules: LabelRules) -> Iterator[tuple[ImageReader, ImageReader]]:
-    assert isinstance(pair.image, Path), pair
-    assert isinstance(pair.mask, Path), pair
-    for path, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
-        if not reads_by_windows(path):
+    for content, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
+        assert isinstance(content, Path), pair
+        if not format_of(Encoded(content, name)).by_windows:
             raise RefusedError(
-                f"{name} is neither TIFF nor Zarr, and its pair is too large to be decoded whole",
+                f"{name} is neither TIFF, .npy nor Zarr, and its pair is too large to be decoded whole",
                 "Write both as tiled TIFF or Zarr; or raise max_pixels where both are pictures.",
             )
-    with _refusing(f"image {pair.image_name}"):
-        image = _open_image(pair.image)
-    with image:
-        with _refusing(f"mask {pair.mask_name}"):
-            mask = _open_mask(pair.mask, rules)
-        with mask:
-            yield image, mask
-
-
-@contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    """Turn what a reader raises into the refusal of one file of many."""
-    try:
-        with naming(name):
-            yield
-    except RefusedError:
-        raise
-    except ValueRangeError as error:
-        raise RefusedError(f"{name} has more than 8 bits a channel", TOO_DEEP) from error
-    except DataError as error:
-        raise RefusedError(str(error), "") from error
+    with _open_image(pair) as image, _open_mask(pair, rules) as mask:
+        yield image, mask

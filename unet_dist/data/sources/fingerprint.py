@@ -23,6 +23,8 @@ from unet_dist.storage.files import usual_mode
 _CHUNK_BYTES = 2**20
 _PART_PX = (512, 4096)
 """Height and width of the windows that pixels are digested in."""
+_Stamp = tuple[int, int, int, int]
+"""Size, times of writing and of change in ns, and number of the place on the disk."""
 _SETTLED_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT) ticks every 2 s
 
 
@@ -38,27 +40,28 @@ def digest_text(*parts: str) -> str:
 def digest_files(root: Path, files: Iterable[Path], memo_path: Path) -> str:
     """Give the digest of the names below `root` and the bytes of `files`.
 
-    A file whose size and time of change are as remembered in the folder `memo_path` is not read again.
+    A file whose size, times and place on the disk are as remembered in the folder `memo_path` is not read again. The time of
+    writing alone says little: a copy may keep it, and the time of change (ctime) is the kernel's.
     """
     memo_file = memo_path / "digests" / f"{digest_text(str(root.resolve()))}.json"
     known = _load(memo_file)
-    stamps = {file.relative_to(root).as_posix(): file.stat() for file in sorted(files)}
-    fresh: dict[str, tuple[int, int, str]] = {}
+    stamps = {file.relative_to(root).as_posix(): _stamp(file.stat()) for file in sorted(files)}
+    fresh: dict[str, tuple[_Stamp, str]] = {}
     unknown: list[str] = []
-    for name, stat in stamps.items():
+    for name, stamp in stamps.items():
         memory = known.get(name)
-        if memory is not None and (memory[0], memory[1]) == (stat.st_size, stat.st_mtime_ns):
+        if memory is not None and memory[0] == stamp:
             fresh[name] = memory
         else:
             unknown.append(name)
     with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib releases the interpreter's lock
         for name, digest in zip(unknown, pool.map(lambda name: _digest_file(root / name), unknown), strict=True):
-            fresh[name] = (stamps[name].st_size, stamps[name].st_mtime_ns, digest)
+            fresh[name] = stamps[name], digest
     if unknown:
         with suppress(OSError):  # a read-only cache folder only costs the next start its time
             settled = time.time_ns() - _SETTLED_NS  # another change of a file younger than this may have the same stamp
-            write_json(memo_file, {name: memory for name, memory in fresh.items() if memory[1] < settled})
-    return digest_text(*(text for name in stamps for text in (name, fresh[name][2])))
+            write_json(memo_file, {name: memory for name, memory in fresh.items() if max(memory[0][1:3]) < settled})
+    return digest_text(*(text for name in stamps for text in (name, fresh[name][1])))
 
 
 class PixelDigest:
@@ -111,11 +114,18 @@ def write_json(path: Path, value: object) -> None:
         raise
 
 
-def _load(memo_file: Path) -> dict[str, tuple[int, int, str]]:
+def _stamp(stat: os.stat_result) -> _Stamp:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _load(memo_file: Path) -> dict[str, tuple[_Stamp, str]]:
     try:
         stored = json.loads(memo_file.read_text(encoding="utf-8"))
-        return {name: (int(size), int(time_ns), str(digest)) for name, (size, time_ns, digest) in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # absent or damaged: it is only a memory
+        return {
+            name: ((int(size), int(written), int(changed), int(place)), str(digest))
+            for name, ((size, written, changed, place), digest) in stored.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):  # absent, damaged or of an older release: only a memory
         return {}
 
 

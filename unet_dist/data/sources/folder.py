@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split, is_split_name
 from unet_dist.errors import DataError
+from unet_dist.imaging.formats import looks_like_image
 from unet_dist.imaging.zarr_store import is_zarr
 from unet_dist.wording import listed
 
@@ -69,7 +68,7 @@ class FolderSource:
         images, masks = self.root / IMAGES, self.root / MASKS
         folders = sorted(path for path in images.iterdir() if path.is_dir() and not _is_hidden_or_zarr(path))
         if folders and all(is_split_name(folder.name) for folder in folders):
-            loose = [path for path in images.iterdir() if path not in folders and _is_picture(path)]
+            loose = [path for path in images.iterdir() if path not in folders and looks_like_image(path)]
             if loose:
                 raise DataError(
                     f"{images}: it has folders of splits ({', '.join(folder.name for folder in folders)}) and "
@@ -132,9 +131,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _pictures_below(folder: Path) -> Iterator[Path]:
     """Yield the files of pictures and the folders of Zarr, without a look into the latter."""
     for path in folder.iterdir():
-        if _is_picture(path):
+        if looks_like_image(path):
             yield path
-        elif path.is_dir() and not is_zarr(path):
+        elif path.is_dir():
             yield from _pictures_below(path)
 
 
@@ -142,13 +141,5 @@ def _files_below(folder: Path) -> list[Path]:
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
-def _is_picture(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    if path.is_dir():
-        return path.suffix == ".zarr"
-    return path.suffix.lower() in Image.registered_extensions()
-
-
 def _is_hidden_or_zarr(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix == ".zarr"
+    return path.name.startswith(".") or path.suffix == ".zarr" or is_zarr(path)

@@ -11,8 +11,6 @@ from typing import Protocol
 
 import numpy as np
 
-from unet_dist.errors import DataError
-
 Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) uint8 pixels
 
 
@@ -54,12 +52,3 @@ class Source(Protocol):
         Args:
             memo_path: a folder where what was learnt may be kept, so that the next start is quick.
         """
-
-
-class RefusedError(DataError):
-    """One file that cannot be used: what is wrong with it, and apart what to do, so that many can share a remedy."""
-
-    def __init__(self, got: str, remedy: str) -> None:
-        super().__init__(f"{got}. {remedy}")
-        self.got = got
-        self.remedy = remedy
