@@ -225,9 +225,9 @@ class _Builder:
         if self.num_classes is None and self.settings.label_map is None and (problem := explain_gaps(found)):
             raise DataError(f"{self.source.name}: {problem}")
         start = 0
-        for split, size in self.splits.items():
-            valid = counts[start : start + size, :IGNORED].sum()
-            start += size
+        for split, num_pairs in self.splits.items():
+            valid = counts[start : start + num_pairs, :IGNORED].sum()
+            start += num_pairs
             if valid == 0:
                 where = "every pixel" if len(self.splits) == 1 else f"every pixel of the split {split}"
                 raise DataError(
