@@ -14,9 +14,9 @@ from unet_dist.registry import Registry, Word, parse_word, require_trusted
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the search path; modules that a test imports from it are forgotten."""
+    """A folder on the search path; what another test imported as their_shapes is forgotten."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    monkeypatch.delitem(sys.modules, "their_shapes", raising=False)
     return tmp_path
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -68,6 +69,11 @@ def parse_word(key: str, text: str) -> Word:
             f"Change {key}."
         ) from None
     return Word(name.strip(), arguments)
+
+
+def split_words(words: str | None) -> list[str]:
+    """The words of a list such as "mean_dice,my_package.metrics:kappa(power=2, of='all')"; a comma in brackets is an argument's."""
+    return [word.strip() for word in re.split(r",(?![^(]*\))", words or "") if word.strip()]
 
 
 def is_import_path(name: str) -> bool:
@@ -184,8 +190,7 @@ def import_part(key: str, path: str) -> object:
         ConfigError: there is no such module or attribute, or the module fails; names the line that does.
     """
     module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    _see_folder()
     try:
         part: object = importlib.import_module(module_name)
     except Exception as error:  # whatever somebody else's module raises
@@ -196,6 +201,17 @@ def import_part(key: str, path: str) -> object:
             raise ConfigError(f"{key}: {path}: there is no {name} in {module_name}. {suggest(name, there)}")
         part = getattr(part, name)
     return part
+
+
+def is_there(package: str) -> bool:
+    """Say whether a package can be found; it is not imported."""
+    _see_folder()
+    return importlib.util.find_spec(package) is not None
+
+
+def _see_folder() -> None:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def require_trusted(name: str, trust: Sequence[str], where: str) -> None:

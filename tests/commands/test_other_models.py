@@ -209,7 +209,7 @@ def test_a_unet_that_couples_pixels_is_evaluated_without_being_called_exact(tmp_
         ),
         (["--model", "segformer:b1", "--norm", "weight"], r"it takes dropout, checkpoint_activations\. Remove norm"),
         (["--model", "smp:Unet:resnet34", "--dropout", "0.5"], r"it takes no such key\. Remove dropout"),
-        (["--model", "vnet"], r'Got model "vnet"\. Expected one that exists'),
+        (["--model", "vnet"], r"model: got 'vnet', expected one that exists"),
     ],
 )
 def test_settings_without_effect_are_refused_before_any_data(words: list[str], message: str, tmp_path: Path) -> None:

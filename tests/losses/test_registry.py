@@ -46,7 +46,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of somebody else's."""
     (tmp_path / "their_losses.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "their_losses"})
+    monkeypatch.delitem(sys.modules, "their_losses", raising=False)
     return "their_losses"
 
 

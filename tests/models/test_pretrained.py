@@ -70,6 +70,15 @@ def test_truncated_weights_are_refused_by_name(folder: Path, kept_bytes: int) ->
             load(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, value: float) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["bottleneck.conv1.bias"][3] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"the tensor bottleneck\.conv1\.bias holds NaN or infinite numbers"):
+        load_model(folder)
+
+
 def test_foreign_weights_are_summarised(folder: Path) -> None:
     save_file({f"layer{n}.weight": torch.zeros(2) for n in range(40)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:

@@ -201,8 +201,8 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     ("variant", "message"),
     [
         ("segformer:b9", r'got "segformer:b9", expected one of segformer:b0, .*segformer:b5'),
-        ("unet:b0", r'got "unet:b0", expected "unet" alone'),
-        ("segfromer:b0", r'Got model "segfromer"\..*Did you mean "segformer"'),
+        ("unet:b0", r'Got encoder "b0"\. Expected one that exists'),
+        ("segfromer:b0", r"got 'segfromer', .*Did you mean \"segformer\""),
     ],
 )
 def test_unknown_variants_are_answered(variant: str, message: str) -> None:

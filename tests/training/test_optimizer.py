@@ -174,7 +174,7 @@ def text(learning_rate):
 def test_a_course_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_courses.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "their_courses"})
+    monkeypatch.delitem(sys.modules, "their_courses", raising=False)
     word = "their_courses:steps(every=2)"
     require_course(ScheduleConfig(schedule=word))
     rates, momenta = courses(schedule=word, total_steps=5, learning_rate=4.0)

@@ -13,7 +13,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.pretrained import encoder_parameters
-from unet_dist.models.registry import MODELS, build_model, find_model
+from unet_dist.models.registry import build_model, find_model, own_models
 from unet_dist.planner.simulation import Setting
 from unet_dist.terminal import Teller
 
@@ -34,7 +34,7 @@ def architecture(config: Config) -> dict[str, Any]:
                 f"{key}: got {getattr(config.schedule, key)!r}, which has no effect on the model {name}: it has no encoder with "
                 f"weights of its own. Remove {key}, or set --model unet:efficientnet_lite0."
             )
-    for key in sorted({key for other in MODELS.values() for key in other.config_keys} - set(keys)):
+    for key in sorted({key for other in own_models() for key in other.config_keys} - set(keys)):
         default = next(f.default for f in fields(model) if f.name == key)
         if getattr(model, key) != default:
             raise ConfigError(

@@ -9,11 +9,13 @@ import torch
 
 from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
 from unet_dist.config.sections import Config
+from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
+from unet_dist.registry import parse_word, require_trusted
 from unet_dist.terminal import Teller
 
 
@@ -31,8 +33,13 @@ def open_for(config: Config) -> Any:
     )
 
 
-def load_run(path: str, device: torch.device) -> tuple[TrainableNetwork | OnnxModel, Config | None, Path | None]:
+def load_run(
+    path: str, device: torch.device, trust: str | None = None
+) -> tuple[TrainableNetwork | OnnxModel, Config | None, Path | None]:
     """Load the model of RUN: a run's folder (its best, else its last), a model folder or a hub id.
+
+    Args:
+        trust: packages, separated by commas, whose code the folder may name.
 
     Returns:
         The model in evaluation mode, the run's config and its folder (None where RUN is no run's folder).
@@ -40,16 +47,34 @@ def load_run(path: str, device: torch.device) -> tuple[TrainableNetwork | OnnxMo
     Raises:
         CheckpointError: there is no model.
     """
-    folder = Path(path)
+    folder, trusted = Path(path), split_trust(trust)
     if not (folder / CONFIG_FILE).is_file():
-        return load_model(path, device=device), None, None
+        return load_model(path, device=device, trust=trusted), None, None
     config = read_run_config(folder)
     for name in ("best", "last"):
         if (folder / name / "config.json").is_file():
-            return load_model(folder / name, device=device), config, folder
+            return load_model(folder / name, device=device, trust=trusted), config, folder
     raise CheckpointError(
         f"{folder}: this run has neither best/ nor last/ yet: it was stopped before its first validation. Go on training it."
     )
+
+
+def split_trust(trust: str | None) -> list[str]:
+    """The packages of `--trust one,other`."""
+    return [] if trust is None else trust.split(",")
+
+
+def require_data_trusted(config: Config, trust: str | None) -> None:
+    """Refuse to import the data set that a run's folder names, unless the user trusts its package.
+
+    Raises:
+        CheckpointError: it is not among them.
+    """
+    word = config.data.data_path
+    if is_part(word):
+        require_trusted(
+            SOURCES.find(parse_word("data_path", word).name), split_trust(trust), f"the run's {CONFIG_FILE}"
+        )
 
 
 def teller_of(processes: Processes) -> Teller:

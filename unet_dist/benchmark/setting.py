@@ -29,6 +29,7 @@ from unet_dist.config.sections import Config
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.models.contract import as_module
+from unet_dist.models.registry import package_of
 from unet_dist.planner.simulation import Setting as Simulated
 from unet_dist.planner.simulation import training_flops, training_peak
 from unet_dist.processes.group import Processes
@@ -135,7 +136,7 @@ class Setting:
             count = processes.world_size * max(1, min(_MOST_IMAGES, _PREDICTED_PX // (height * width)))
             write_images(images, [image_pixels(samples.image(i % len(samples))) for i in range(count)])
         processes.barrier()
-        model, _, _ = load_run(str(model_folder), processes.device)
+        model, _, _ = load_run(str(model_folder), processes.device, package_of(config.model.model))
         return Prediction(
             model,
             sorted(images.iterdir()),

@@ -42,7 +42,9 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
     teller = Teller(speaks=True)
     with tempfile.TemporaryDirectory(prefix="unet-dist-demo-") as folder:
         gradio = require_gradio(Path(folder))
-        model, trained, _ = load_run(words[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        model, trained, _ = load_run(
+            words[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.trust
+        )
         tile_size = resolve_tile_size(options.tile_size, model, trained)
         tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=teller.say)
         labeller = Labeller(tiles, tile_size=tile_size, folder=Path(folder))

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.objective import require_border_class
-from unet_dist.assembly.opening import load_run, teller_of
+from unet_dist.assembly.opening import load_run, require_data_trusted, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import EvaluateOptions
@@ -25,6 +26,7 @@ from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.machine.description import describe_machine
 from unet_dist.metrics.confusion import Calibration, image_scores
+from unet_dist.metrics.registry import compute_metrics, require_metrics
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
 from unet_dist.models.contract import Network
@@ -64,13 +66,16 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
     """Evaluate RUN."""
     if len(words) != 1:
         raise ConfigError(f"evaluate: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
+    require_metrics(options.metrics)
     with open_processes(
         mixed_precision=options.mixed_precision,
         expected_processes=options.expected_processes,
         collective_timeout_s=options.collective_timeout_s,
     ) as processes:
         teller = teller_of(processes)
-        model, trained, folder = load_run(words[0], processes.device)
+        model, trained, folder = load_run(words[0], processes.device, options.trust)
+        if trained is not None and options.data_path is None:
+            require_data_trusted(trained, options.trust)
         cache = open_data(_data_config(options, trained, model), teller)
         model = _under_names_of(cache, model, teller).to(processes.device)
         model.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
@@ -109,6 +114,7 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
                 advance=bar.advance,
             )
         assert scores is not None
+        scores = replace(scores, others=compute_metrics(options.metrics, scores.confusion, model.ignore_index))
         by_image = image_scores(details.by_image, model.ignore_index)
         seconds = time.perf_counter() - started
         chosen = choose_pictures([miou for miou, _ in by_image], options.pictures)

@@ -11,7 +11,7 @@ import torch
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles
-from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.opening import load_run, require_data_trusted
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import ExportOptions
@@ -51,7 +51,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
     if not is_first(os.environ):  # one process does it, however many a launcher started
         return
     teller = Teller(speaks=True)
-    model, trained, folder = load_run(words[0], torch.device("cpu"))
+    model, trained, folder = load_run(words[0], torch.device("cpu"), options.trust)
     if isinstance(model, OnnxModel):
         raise ConfigError(
             f"export: got {words[0]}, which is an export already. Give the run or the model folder it came from."
@@ -89,7 +89,7 @@ def _export_onnx(
     about = {"licence": options.license} if options.license else {}
     with replacing(output) as beside:
         write_onnx(beside, model, about)
-        source, readers = _check_images(model, trained, options.check_images, teller)
+        source, readers = _check_images(model, trained, options, teller)
         with teller.progress("image compared", options.check_images) as bar:
             found = compare(model, open_session(beside), readers, bar.advance)
         found.require()
@@ -101,11 +101,13 @@ def _export_onnx(
 
 
 def _check_images(
-    model: TrainableNetwork, trained: Config | None, count: int, teller: Teller
+    model: TrainableNetwork, trained: Config | None, options: ExportOptions, teller: Teller
 ) -> tuple[str, Iterator[ImageReader]]:
     """Images to compare on: of the run's test split, or street scenes where that cannot be had."""
+    count = options.check_images
     if trained is not None:
         try:
+            require_data_trusted(trained, options.trust)
             cache = open_data(trained, teller)
             samples = cache.split("test")
         except UnetDistError as error:

@@ -110,7 +110,7 @@ class _Prediction:
         self.options = options
         self.processes = processes
         self.journal = Journal(Path(options.output))
-        self.model, self.trained, _ = load_run(words[0], processes.device)
+        self.model, self.trained, _ = load_run(words[0], processes.device, options.trust)
         recipe = Recipe(
             options.probabilities,
             "uint8" if options.confidence else "none",

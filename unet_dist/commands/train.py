@@ -23,7 +23,7 @@ from unet_dist.assembly.training import assemble, lay_out, place_network
 from unet_dist.command_line.command import Command
 from unet_dist.commands import plan, prepare
 from unet_dist.config.options import PlanOptions, TrainOptions
-from unet_dist.config.sections import Config
+from unet_dist.config.sections import Config, ModelConfig
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.statistics import summarise
 from unet_dist.debug.mode import debug, debugging_config
@@ -31,6 +31,7 @@ from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.machine.description import describe_machine
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import TrainableNetwork, as_module
+from unet_dist.models.registry import package_of
 from unet_dist.processes.group import Processes
 from unet_dist.processes.launcher import is_first
 from unet_dist.processes.stopping import StopWish
@@ -99,7 +100,7 @@ def _run(config: Config, processes: Processes, teller: Teller, folder: Path) -> 
     else:
         load_published(config, model, teller)
         if config.model.init_from is not None:
-            _start_from(config.model.init_from, model, teller)
+            _start_from(config.model, model, teller)
     model = place_network(model, layout, processes, teller)
     optimizer = build_optimizer(as_module(model), config.schedule)
     progress = Progress()
@@ -160,13 +161,14 @@ def _refuse_beyond_memory(skeleton: Any, crops: CropSizes) -> None:
         )
 
 
-def _start_from(path: str, model: TrainableNetwork, teller: Teller) -> None:
+def _start_from(said: ModelConfig, model: TrainableNetwork, teller: Teller) -> None:
     """Copy trained weights into a new network; what has another shape, such as the head of other classes, stays new.
 
     Raises:
         ConfigError: not one tensor fits.
     """
-    source, _, _ = load_run(path, torch.device("cpu"))
+    path = str(said.init_from)
+    source, _, _ = load_run(path, torch.device("cpu"), package_of(said.model))
     theirs, ours = source.state_dict(), model.state_dict()
     fitting = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     if not fitting:

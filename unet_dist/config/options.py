@@ -37,6 +37,7 @@ from unet_dist.errors import ConfigError, suggest_key
 SplitWord = Annotated[
     Literal["train", "validation", "test", "all"], Also("val", "validation"), Also("valid", "validation")
 ]
+Trusted = Annotated[str, matching(r"[\w.]+(,[\w.]+)*", "packages separated by commas")]
 Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES, "SIZE")]
 NotNegativeInt = Annotated[int, AtLeast(0)]
 
@@ -45,6 +46,9 @@ NotNegativeInt = Annotated[int, AtLeast(0)]
 class InferenceOptions(OptionsSection):
     """How windows are computed"""
 
+    trust: Trusted | None = None
+    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
+    folder is ever imported."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"
@@ -80,6 +84,8 @@ class EvaluateOptions(InferenceOptions):
     """Folder for evaluation-SPLIT.json; by default the run's."""
     seed: NotNegativeInt | None = None
     """Seed of the split of another data set; by default the run's."""
+    metrics: str | None = None
+    """Other scores of the confusion matrix, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa."""
     border_class: NotNegativeInt | None = None
     """Class between objects, such as cell membranes: also scores how well the objects are told apart, by the foreground-restricted
     V_rand and V_info of the ISBI 2012 challenge, each at the border probability (0.1 to 0.9) that is best for it."""
@@ -173,6 +179,9 @@ class ReportOptions(OptionsSection):
 class ExportOptions(OptionsSection):
     """A model in a form that others load"""
 
+    trust: Trusted | None = None
+    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
+    folder is ever imported."""
     format: Literal["onnx", "huggingface"] | None = None
     """onnx is one file for other runtimes, compared with the original on images; huggingface a folder with a model card."""
     output: PathWord | None = None
@@ -204,6 +213,9 @@ class ExportOptions(OptionsSection):
 class DemoOptions(OptionsSection):
     """A page that labels the images one drops on it"""
 
+    trust: Trusted | None = None
+    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
+    folder is ever imported."""
     tile_size: Count | None = None
     """Side of the input window, px; by default the run's."""
     port: Annotated[int, between(1, 65535)] = 7860

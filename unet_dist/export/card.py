@@ -154,6 +154,9 @@ def _scores(evaluations: Sequence[dict[str, Any]], model: TrainableNetwork) -> s
         "**mean IoU**": [f"**{record['miou']:.4f}**" for record in evaluations],
         "pixel accuracy": [f"{record['pixel_accuracy']:.4f}" for record in evaluations],
     }
+    for name in dict.fromkeys(name for record in evaluations for name in record.get("metrics", {})):
+        values = [record.get("metrics", {}).get(name) for record in evaluations]
+        rows[_cell(name)] = ["-" if value is None else f"{value:.4f}" for value in values]
     names = list(dict.fromkeys(name for record in evaluations for name in record["iou"]))
     for name in names:
         values = [record["iou"].get(name) for record in evaluations]

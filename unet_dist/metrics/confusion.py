@@ -7,7 +7,7 @@ anything is divided, so that the scores are the same bits on any number of proce
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,12 +48,14 @@ class Scores:
         iou: intersection over union of each class, None where it occurs neither in label nor in prediction.
         miou: mean over the classes that occur, 0 where none does.
         pixel_accuracy: share of the valid pixels that are right, 0 where none is valid.
+        others: other metrics of the matrix by their words; None where nothing was counted.
     """
 
     confusion: Tensor
     iou: list[float | None]
     miou: float
     pixel_accuracy: float
+    others: dict[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, confusion: Tensor, ignore_index: int | None = None) -> Scores:
@@ -83,6 +85,7 @@ class Scores:
                 name: iou for i, (name, iou) in enumerate(zip(class_names, self.iou, strict=True)) if i != ignore_index
             },
             "confusion": self.confusion.tolist(),
+            **({"metrics": self.others} if self.others else {}),
         }
 
 

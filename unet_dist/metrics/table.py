@@ -43,6 +43,8 @@ def scores_table(
     table.add_section()
     table.add_row("mean IoU", f"{scores.miou:.4f}")
     table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
+    for name, value in scores.others.items():
+        table.add_row(printable(name), "-" if value is None else f"{value:.4f}")
     table.caption = _left_out(scores, class_names, ignore_index, len(iou_of) - len(shown))
     return table
 

@@ -63,6 +63,13 @@ def keep_description(
     if model.class_names is not None:
         is_complete = len(model.class_names) == num_classes
         require(is_complete, "class_names", model.class_names, f"{num_classes} names, one a class")
+        twice = [name for name in model.class_names if model.class_names.count(name) > 1]
+        require(
+            not twice,
+            "class_names",
+            model.class_names,
+            f'names that differ, and not {len(twice)} times "{"".join(twice[:1])}"',
+        )
     model.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
 
 

@@ -195,6 +195,14 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         kind: Any = cls
         return kind.window_sizes, None  # on the class, where they hold for each of its networks
 
+    @classmethod
+    def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
+        """Refuse to import what a folder names, unless the user trusts the package: our own networks name nothing.
+
+        Raises:
+            CheckpointError: it is not among `trust`.
+        """
+
     def load_variant(self, variant: str) -> str | None:
         """Copy a variant's published weights into this new network; says what was copied, None where there are none.
 
@@ -245,12 +253,14 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         revision: str | None = None,
+        trust: Sequence[str] = (),
         **model_kwargs: Any,
     ) -> Model:
         """Load a model, in evaluation mode, in the precision of its file.
 
         Args:
             pretrained_model_name_or_path: a model folder or a hub id.
+            trust: packages whose code the folder may name.
             model_kwargs: `map_location` (device, "cpu"), `strict` (True), and options of the constructor that replace
                 those of config.json.
 
@@ -271,6 +281,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
                 f'{folder / CONFIG_FILE} is of model_type "{config["model_type"]}". Expected "{cls.model_type}" for '
                 f"{cls.__name__}. Use unet_dist.models.registry.load_model, which takes every type."
             )
+        if "network" not in model_kwargs:
+            cls.require_trust(config, trust, folder / CONFIG_FILE)
         if is_foreign(config):
             adopted: Model = cls.adopt(folder, config, map_location=model_kwargs.get("map_location", "cpu"))
             return adopted
@@ -326,16 +338,23 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     """Read every tensor of a safetensors file, on the CPU.
 
     Raises:
-        CheckpointError: it is truncated or no safetensors file.
+        CheckpointError: it is truncated or no safetensors file, or a tensor is not finite; names it.
     """
     try:
-        return load_file(file)
+        weights = load_file(file)
     except SafetensorError as error:
         size = file.stat().st_size
         raise CheckpointError(
             f"{file} ({size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the other "
             "model folder of the run (best/, last/)."
         ) from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{file}: the tensor {name} holds NaN or infinite numbers: the file is damaged, or its training "
+                "diverged. Take the other model folder of the run (best/, last/), or an earlier checkpoint."
+            )
+    return weights
 
 
 def _require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], file: Path) -> None:

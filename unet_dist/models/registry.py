@@ -1,50 +1,62 @@
 """Models by name: build a new one, load a trained one.
 
-Owns the list of model types. A new architecture is one line in it, and passes the shared promises of
-tests/models/promises.py.
+A new architecture of ours is a file, a line in config/models.py, and passes the kit of unet_dist.testing; one of somebody else's is
+named by its import path.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from unet_dist.config.models import MODELS
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.models.contract import TrainableNetwork
-from unet_dist.models.encoder_unet import EncoderUNet
 from unet_dist.models.onnx_model import SUFFIX, OnnxModel
 from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
-from unet_dist.models.segformer import SegFormer
-from unet_dist.models.smp import SegmentationModel
-from unet_dist.models.unet import UNet
-
-MODELS: dict[str, type[PretrainedModel]] = {
-    model.model_type: model for model in (UNet, EncoderUNet, SegFormer, SegmentationModel)
-}
+from unet_dist.models.wrap import Wrapped
+from unet_dist.registry import is_there, parse_word
 
 
 def find_model(name: str) -> tuple[type[PretrainedModel], str]:
     """Find the class and the variant that NAME or NAME:VARIANT stands for; the variant is empty where none is named.
 
+    Of somebody else's, by entry point or import path, the class is Wrapped and the variant all of the word.
+
     Raises:
         ConfigError: no such model.
     """
     model_type, _, variant = name.partition(":")
-    if model_type not in MODELS:
-        raise ConfigError(f'Got model "{model_type}". Expected one that exists. {suggest(model_type, MODELS)}')
-    if model_type == UNet.model_type and variant:  # unet:ENCODER
-        return EncoderUNet, variant
-    return MODELS[model_type], variant
+    if model_type == "unet" and variant:  # unet:ENCODER
+        model_type = "encoder_unet"
+    if MODELS.is_own(model_type):
+        return cast(type[PretrainedModel], MODELS.load(model_type)), variant
+    if difflib.get_close_matches(model_type, MODELS.own, n=1) and not is_there(model_type.partition(".")[0]):
+        MODELS.find(model_type)  # a misspelt name of ours, with its variant, looks like an import path
+    return Wrapped, MODELS.spell(name)
+
+
+def package_of(name: str) -> str | None:
+    """The package that a user trusts by naming its network; None for a network of ours."""
+    kind, word = find_model(name)
+    return MODELS.find(parse_word("model", word).name).partition(".")[0].partition(":")[0] if kind is Wrapped else None
+
+
+def own_models() -> list[type[PretrainedModel]]:
+    """The architectures of this package."""
+    return [find_model(name)[0] for name in MODELS.own]
 
 
 def build_model(name: str, **options: Any) -> TrainableNetwork:
     """Build a model with fresh weights from torch's generator.
 
     Args:
-        name: a key of MODELS, or with a variant of it: segformer:b2.
+        name: of MODELS, or with a variant of it: segformer:b2; or an import path with arguments: my_package.nets:make(width=8).
         options: arguments of its constructor; what a variant fixes goes before them.
 
     Raises:
@@ -67,8 +79,13 @@ def build_model(name: str, **options: Any) -> TrainableNetwork:
     return cast(TrainableNetwork, model)
 
 
-def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu") -> TrainableNetwork | OnnxModel:
+def load_model(
+    path_or_hub_id: str | Path, *, device: str | torch.device = "cpu", trust: Sequence[str] = ()
+) -> TrainableNetwork | OnnxModel:
     """Load a model from a folder, the hub or an exported ONNX file, in evaluation mode, in the precision of its file.
+
+    Args:
+        trust: packages whose code a folder may name: without it nothing of somebody else's is imported.
 
     Raises:
         CheckpointError: no such model, a damaged file, weights of another model, or a type that is not known here.
@@ -78,10 +95,11 @@ def load_model(path_or_hub_id: str | Path, *, device: str | torch.device = "cpu"
         return OnnxModel.from_pretrained(path_or_hub_id).eval()
     folder = find_model_folder(path_or_hub_id)
     name = read_config(folder)["model_type"]
-    if name not in MODELS:
+    if name != Wrapped.model_type and not MODELS.is_own(name):
         raise CheckpointError(
-            f'{folder / CONFIG_FILE} is of model_type "{name}", which is not known here. {suggest(name, MODELS)} '
+            f'{folder / CONFIG_FILE} is of model_type "{name}", which is not known here. {suggest(name, MODELS.own)} '
             "Load it with the version of unet_dist that wrote it."
         )
-    model: Any = MODELS[name].from_pretrained(folder, map_location=device)
+    kind = Wrapped if name == Wrapped.model_type else find_model(name)[0]
+    model: Any = kind.from_pretrained(folder, map_location=device, trust=trust)
     return cast(TrainableNetwork, model)

@@ -124,6 +124,8 @@ def headline(run: RunContents, split: str | None) -> list[Tile]:
         known = sum(iou is not None for iou in evaluation["iou"].values())
         tiles.append(Tile("mean IoU", number(evaluation["miou"], 4), f"{split} split, {known} classes that occur"))
         tiles.append(Tile("pixel accuracy", f"{evaluation['pixel_accuracy']:.1%}", f"{split} split"))
+        for name, value in evaluation.get("metrics", {}).items():
+            tiles.append(Tile(name, "–" if value is None else f"{value:.4f}", f"{split} split"))
     if run.best is not None:
         note = f"validation, at step {run.best['step']:,}"
         tiles.append(Tile("best mean IoU", number(run.best["miou"], 4), note))

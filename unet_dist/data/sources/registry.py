@@ -8,20 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from unet_dist.data.sources.folder import IMAGES, MASKS, FolderSource
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
-from unet_dist.errors import DataError, suggest
+from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.registry import Registry, is_import_path
 
 DEFAULT_SYNTHETIC_IMAGES = 100
 DEFAULT_SYNTHETIC_SIZE = (1080, 1920)
 
+SOURCES: Registry[Callable[..., object]] = Registry("data_path", "unet_dist.sources", {})
+"""Sources by entry point or import path; ours are told by what `data_path` is."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
     "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
-    f'or "{SYNTHETIC}"'
+    f'"{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
 
@@ -52,9 +57,35 @@ def open_source(
     path = Path(text).expanduser()
     if path.exists():
         return _open_path(path, image_column, label_column)
+    if is_part(text):
+        return _build(text, say)
     if _HUB_ID.fullmatch(text) and not _near(path).startswith(" Did you mean"):
         return HubDataset(text, revision=revision, image_column=image_column, label_column=label_column, say=say)
     raise DataError(f"data_path: there is no {path.absolute()}.{_near(path)} Expected {_EXPECTED}.")
+
+
+def is_part(data_path: str) -> bool:
+    """Say whether `data_path` names somebody else's source, by an entry point or an import path, and no path or hub id."""
+    name = data_path.partition("(")[0].strip()
+    is_named = is_import_path(name) or (re.fullmatch(r"[A-Za-z_]\w*", name) is not None and name in SOURCES.names())
+    return is_named and data_path != SYNTHETIC and not Path(data_path).expanduser().exists()
+
+
+def _build(word: str, say: Callable[[str], None] | None) -> Source:
+    """Make a source of somebody else's.
+
+    Raises:
+        ConfigError: it cannot be imported or made, or is no source.
+    """
+    source = SOURCES.build(word, {"say": say})
+    stated = ("name", "fixed_shape", "files_root", "splits", "read_id_names", "read_pair", "signature")
+    lacks = [name for name in stated if not hasattr(source, name)]
+    if lacks:
+        raise ConfigError(
+            f"data_path: {word} gave a {type(source).__name__} without {', '.join(lacks)}. Expected a Source as "
+            "unet_dist.data.sources.pairs describes it."
+        )
+    return cast(Source, source)
 
 
 def _open_path(path: Path, image_column: str, label_column: str) -> Source:

@@ -1,0 +1,140 @@
+"""Proves that a package from outside brings its own parts: trained on two processes, resumed, evaluated, predicted, exported.
+
+The package is in package/, with a pyproject of its own; docs/how-to/extending.md explains it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_dist.config.courses import COURSES
+from unet_dist.config.loss_terms import LOSSES
+from unet_dist.config.models import MODELS
+from unet_dist.data.sources.registry import SOURCES
+from unet_dist.metrics.registry import METRICS
+from unet_dist.registry import Registry
+
+PACKAGE = Path(__file__).parent / "package"
+ACCELERATE = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
+PARTS = {
+    "data_path": "leaf_parts.data:Leaves(count=8)",
+    "model": "leaf_parts.nets:make(width=4)",
+    "loss": "cross_entropy + 0.5*leaf_parts.losses:Squares(factor=2.0)",
+    "schedule": "leaf_parts.courses:halving(every=2)",
+}
+TRAIN = {
+    **PARTS, "input_size": "32", "batch_size": "4", "eval_steps": "2", "learning_rate": "0.01", "dtype": "float64",
+    "total_steps": "2", "tile_size": "24", "trackers": "[]",
+}  # fmt: skip
+
+
+def run(folder: Path, *words: str, launch: bool = False, fails: bool = False) -> str:
+    """Run a command in a folder, on two processes or one, as a user of the package does."""
+    command = [*ACCELERATE, "-m", "unet_dist"] if launch else [sys.executable, "-m", "unet_dist"]
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root}:{PACKAGE}",
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(folder),
+    }
+    result = subprocess.run(
+        [*command, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert (result.returncode != 0) == fails, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def train(folder: Path, *, launch: bool, **changes: str) -> str:
+    keys = {**TRAIN, **changes}
+    return run(folder, "train", *(f"--{key}={value}" for key, value in keys.items()), launch=launch)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of two steps on two processes, resumed by one process for two more; and the same run on one."""
+    folder = tmp_path_factory.mktemp("lab")
+    train(folder, launch=True, output_path="two")
+    train(folder, launch=False, output_path="two", total_steps="4", extend_schedule="continue")
+    train(folder, launch=False, output_path="one", total_steps="4")
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["miou"] for row in rows if row["split"] == "validation"]
+
+
+def test_the_run_is_the_same_on_two_processes_and_resumed(lab: Path) -> None:
+    """C3 and C4 for parts that this package does not know: float64, to summation order."""
+    from safetensors.torch import load_file
+
+    two, one = (load_file(lab / name / "last/model.safetensors") for name in ("two", "one"))
+    assert two.keys() == one.keys()
+    for name, tensor in one.items():
+        assert (two[name] - tensor).abs().max() <= 1e-8 * tensor.abs().max(), name
+    assert losses(lab / "two") == pytest.approx(losses(lab / "one"), abs=1e-12)
+
+
+def test_a_folder_asks_for_trust_and_evaluates_by_the_metric(lab: Path) -> None:
+    said = run(lab, "evaluate", "two", fails=True)
+    assert "needs leaf_parts.nets:make, which is code of the package leaf_parts" in said
+    assert "--trust leaf_parts" in said
+    assert "Traceback" not in said
+    words = ["--metrics", "mean_dice,leaf_parts.metrics:kappa", "--trust", "leaf_parts"]
+    table = run(lab, "evaluate", "two", *words)
+    record = json.loads((lab / "two/evaluation-test.json").read_text())
+    (a, b), (c, d) = record["confusion"]
+    n = a + b + c + d
+    chance = ((a + b) * (a + c) + (c + d) * (b + d)) / n**2
+    assert record["metrics"]["leaf_parts.metrics:kappa"] == pytest.approx(((a + d) / n - chance) / (1 - chance))
+    assert record["inference"] == "exact tiles"
+    assert "leaf_parts.metrics:kappa" in table
+    run(lab, "report", "two")
+    assert "leaf_parts.metrics:kappa" in (lab / "two/report.html").read_text()
+
+
+def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(image).save(lab / "leaf.png")
+    found = []
+    for size in ("24", "90"):
+        words = ["--output", f"out{size}", "--tile_size", size, "--trust", "leaf_parts"]
+        run(lab, "predict", "two", "leaf.png", *words)
+        found.append(np.asarray(Image.open(lab / f"out{size}/leaf.png")))
+    assert found[0].shape == (70, 90)
+    assert np.array_equal(*found)
+    pytest.importorskip("onnxruntime")
+    run(lab, "export", "two", "--format", "onnx", "--output", "leaf.onnx", "--trust", "leaf_parts")
+    run(lab, "predict", "leaf.onnx", "leaf.png", "--output", "onnx", "--tile_size", "24")
+    assert (np.asarray(Image.open(lab / "onnx/leaf.png")) == found[0]).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"),
+    [(MODELS, "small"), (LOSSES, "squares"), (SOURCES, "leaves"), (METRICS, "kappa"), (COURSES, "halving")],
+    ids=lambda one: one if isinstance(one, str) else one.key,
+)
+def test_an_installed_package_is_found_by_name(
+    registry: Registry[object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `pip install` writes of pyproject.toml: the same names, and nothing else to do."""
+    written = (PACKAGE / "pyproject.toml").read_text().split("[project.entry-points.")[1:]
+    info = tmp_path / "leaf_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaf-parts\nVersion: 1.0\n")
+    groups = (part.replace('"]', "]", 1).replace('"', "[", 1).replace('"', "") for part in written)
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert name in registry.names()
+    assert registry.find(name).startswith("leaf_parts.")
+    assert callable(registry.load(name))
