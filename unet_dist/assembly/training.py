@@ -21,8 +21,9 @@ from unet_dist.assembly.objective import border_weights_of, loss_of, require_cou
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
-from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.errors import ConfigError
 from unet_dist.machine.compiling import choose_backend, find_obstacle
 from unet_dist.machine.memory_format import choose_memory_format
@@ -111,6 +112,29 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
         )
 
 
+def _balance_of(config: Config, train: CachedSplit) -> ClassBalance | None:
+    """What crops are centred on, None where nothing was said.
+
+    Raises:
+        ConfigError: whole images have no centre, and labels that are read by windows would be searched anew for each crop.
+    """
+    share = config.data.class_balance
+    if not share:
+        return None
+    if config.schedule.input_size == "full":
+        raise ConfigError(
+            f"class_balance: got {share} together with input_size full, which has no crops. Remove class_balance, or set "
+            "--input_size."
+        )
+    windowed = [name for index, name in enumerate(train.ids) if train.positions[index] in train.cache.windowed]
+    if windowed:
+        raise ConfigError(
+            f"class_balance: got {share}, expected labels that are decoded, but {windowed[0]} is read by windows. Remove "
+            "class_balance, or raise --max_pixels, with another --cache_path."
+        )
+    return ClassBalance.of(share, train.cache.table["class_counts"][list(train.positions), :-1])
+
+
 def _backend(config: Config, model: torch.nn.Module, processes: Processes, teller: Teller) -> str | None:
     """What compiles the network on all processes; None where it stays uncompiled, and why is said if it was asked for."""
     backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
@@ -164,6 +188,7 @@ def assemble(
         horizontal_flip=config.data.horizontal_flip,
         augmentation=augmentation,
         borders=border_weights_of(schedule, cache),
+        balance=_balance_of(config, train),
     )
     if augmentation is not None:
         _refuse_augmented_tiles(crops, planner, config.data.augmentation)

@@ -131,6 +131,9 @@ class DataConfig(Section):
     augmentation: str | list[dict[str, Any]] | None = None
     """paper (rotation, elastic deformation, grey values) or street (scale, colour, blur), or albumentations transforms in order,
     each {name: ColorJitter, ...its arguments}."""
+    class_balance: Fraction = 0.0
+    """Share of the crops that are centred on a pixel of a class drawn evenly, 0 to below 1, so that rare classes are seen as
+    often as frequent ones."""
     num_workers: Free[Annotated[int, AtLeast(0)]] = 0
     """Processes a rank that read crops; 0 reads ahead in a thread."""
 

@@ -136,6 +136,28 @@ def test_crop_is_a_function_of_seed_and_position_alone() -> None:
     assert CropReader(pictures, 6, 20, 3).read(draws[0])[0].tobytes() != one[0][0].tobytes()
 
 
+@pytest.mark.parametrize("shape", [(30, 40), (6, 9)])
+def test_a_crop_is_centred_on_a_pixel_of_its_class_as_near_as_the_border_lets_it(shape: tuple[int, int]) -> None:
+    pictures = Pictures([shape])
+    reader = CropReader(pictures, 5, 10 + 2 * 3, 3, horizontal_flip=False)
+    wanted = 7 * 3 + 3 * 5  # of pixel (3, 5), among others
+    places = set(zip(*np.nonzero(pictures.labels[0] == wanted), strict=True))
+    seen = set()
+    for position in range(60):
+        row, col = reader.open(Draw(position, 0, centre=wanted)).output_origin
+        reach = [max(size - 10, 0) for size in shape]
+        fitting = {
+            place
+            for place in places
+            if (row, col) == tuple(min(max(at - 5, 0), most) for at, most in zip(place, reach, strict=True))
+        }
+        assert fitting, (row, col)
+        seen |= fitting
+        _, labels = reader.read(Draw(position, 0, centre=wanted))
+        assert (labels == wanted).any()
+    assert seen == places, "every pixel of the class has its turn"
+
+
 def test_labels_move_with_an_augmented_window() -> None:
     """Moved by 4 px the labels come from the halo, and what is beyond the picture stays ignored."""
     pictures = Pictures([(10, 10)])

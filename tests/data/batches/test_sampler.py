@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet_dist.data.batches.sampler import Draw, crop_generator, draw_batch, share_of_rank
+from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator, draw_batch, share_of_rank
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -84,3 +84,28 @@ def test_share_of_one_rank_by_hand() -> None:
 @pytest.mark.parametrize("position", [0, 1, 10**9, 6000 * 4096])
 def test_positions_of_long_runs_are_taken(position: int) -> None:
     crop_generator(2**63 - 1, position).integers(10)
+
+
+COUNTS = np.array([[900, 0, 0], [900, 3, 0], [900, 0, 0], [0, 0, 0]])  # class 1 in one sample, class 2 in none
+
+
+def test_a_share_of_the_draws_has_its_class_drawn_evenly() -> None:
+    balance = ClassBalance.of(0.5, COUNTS)
+    plain = [draw for step in range(1, 501) for draw in draw_batch(7, step, 4, 4)]
+    draws = [draw for step in range(1, 501) for draw in draw_batch(7, step, 4, 4, balance)]
+    chosen = [draw for draw in draws if draw.centre is not None]
+    assert 850 < len(chosen) < 1150  # 1000 expected; a deviation is 22
+    assert {draw.centre for draw in chosen} == {0, 1}
+    assert 400 < sum(draw.centre == 1 for draw in chosen) < 600  # 3 pixels of 2703, and half of the draws
+    assert {draw.index for draw in chosen if draw.centre == 1} == {1}
+    assert {draw.index for draw in chosen if draw.centre == 0} == {0, 1, 2}
+    assert [draw for draw in draws if draw.centre is None] == [
+        one for one, other in zip(plain, draws, strict=True) if other.centre is None
+    ]
+
+
+def test_a_balanced_draw_does_not_depend_on_the_cut() -> None:
+    balance = ClassBalance.of(0.3, COUNTS)
+    at_once = draw_batch(3, 1, 24, 4, balance)
+    assert [draw for step in range(1, 9) for draw in draw_batch(3, step, 3, 4, balance)] == at_once
+    assert draw_batch(3, 1, 24, 4, ClassBalance.of(0.0, COUNTS)) == draw_batch(3, 1, 24, 4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from unet_dist.data.batches.sampler import Draw, crop_generator
+from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator
 from unet_dist.data.decoded.labels import IGNORED, Label
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
 from unet_dist.tiling.geometry import Tile
@@ -108,6 +108,7 @@ class CropReader:
         horizontal_flip: whether half of the crops are mirrored.
         augmentation: what else happens to a window and its labels.
         borders: what pixels between objects weigh beyond their class.
+        balance: how many crops are centred on a pixel of a class drawn evenly.
     """
 
     samples: WindowedSamples
@@ -117,6 +118,7 @@ class CropReader:
     horizontal_flip: bool = True
     augmentation: Augmentation | None = None
     borders: BorderWeights | None = None
+    balance: ClassBalance | None = None
 
     def output_shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the output of a sample's crops."""
@@ -129,7 +131,8 @@ class CropReader:
     def open(self, draw: Draw) -> Crop:
         """Place a crop; an augmented one is read here, as a transform may move pixels across the whole of it.
 
-        The origin of the output is uniform over the image. Where the crop is larger than the image it covers it, and the
+        The origin of the output is uniform over the image, or its centre uniform over the pixels of the class that was drawn, as
+        near as the image's border lets it. Where the crop is larger than the image it covers it, and the
         labels beyond the image are IGNORED.
         """
         image, label = self.samples.image(draw.index), self.samples.label(draw.index)
@@ -140,6 +143,8 @@ class CropReader:
             int(random.integers(crop_origin_range(size, side))) for size, side in zip(label.shape, shape, strict=True)
         )
         is_flipped = bool(random.integers(2)) and self.horizontal_flip
+        if draw.centre is not None:
+            row, col = _centred(label, draw.centre, shape, random)
         border = None if self.borders is None else self.borders.of(draw.index, label)
         crop = Crop(reader, label, (row - halo, col - halo), (row, col), shape, halo, is_flipped, border)
         if self.augmentation is None:
@@ -182,6 +187,17 @@ def _read_plane(values: np.ndarray, plane: Label, row: int, col: int, *, beyond:
         values[:] = beyond
     if top < bottom and left < right:
         values[top - row : bottom - row, left - col : right - col] = plane[top:bottom, left:right]
+
+
+def _centred(label: Label, of_class: int, shape: tuple[int, int], random: np.random.Generator) -> tuple[int, int]:
+    """Choose the origin of an output that has a pixel of a class at its centre."""
+    pixels = np.flatnonzero(label[: label.shape[0], : label.shape[1]] == of_class)
+    at = divmod(int(pixels[random.integers(len(pixels))]), label.shape[1])
+    row, col = (
+        min(max(place - side // 2, 0), crop_origin_range(size, side) - 1)
+        for place, side, size in zip(at, shape, label.shape, strict=True)
+    )
+    return row, col
 
 
 def crop_origin_range(image_side: int, output_side: int) -> int:

@@ -178,7 +178,7 @@ class RunShares:
 
     def plan(self, step: int) -> SharePlan:
         """Plan the share of a step: integers only."""
-        draws = draw_batch(self.crops.seed, step, self._batch_size, len(self.crops.samples))
+        draws = draw_batch(self.crops.seed, step, self._batch_size, len(self.crops.samples), self.crops.balance)
         if not self._splits_samples:
             draws = share_of_rank(draws, self._rank, self._world_size, self._micro_batch_size)
         plans = [self.planner.plan(self.crops.output_shape(draw.index)) for draw in draws]
