@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 from unet_dist.command_line.command import Command, find_command
 from unet_dist.command_line.parsing import parse as parse_words
 from unet_dist.errors import UnetDistError
+from unet_dist.machine.cores import num_cores
 from unet_dist.processes.launcher import is_first
+from unet_dist.processes.starting import device_environment, launch_command, without_key
 from unet_dist.storage.files import refusal_of_disk
 from unet_dist.wording import printable
 
@@ -64,9 +66,20 @@ def _run(command: Command, words: list[str]) -> None:
 
         print(yaml.safe_dump(parsed.arguments[0].flat(), sort_keys=False, allow_unicode=True), end="")
         return
+    os.environ.update(device_environment(parsed.start.device, os.environ))
+    if parsed.start.processes is not None:
+        _launch(command, words, parsed.start.processes)
     if (begin := command.load_begins()) is not None:
         begin(parsed.arguments[0], os.environ)
     command.load_run()(*parsed.arguments)
+
+
+def _launch(command: Command, words: list[str], count: int) -> NoReturn:
+    """Become the launcher of so many processes: signals then reach it as if it had been called."""
+    call = launch_command([command.name, *without_key(words, "processes")], count, os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // count)))
+    sys.stdout.flush()
+    os.execv(call[0], call)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from unet_dist.config.options import ConfigOptions
+from unet_dist.config.options import ConfigOptions, StartOptions
 from unet_dist.config.rules import MAIN, hints_of, marks
 from unet_dist.config.sections import SECTIONS
 from unet_dist.errors import ConfigError, suggest
@@ -35,6 +35,7 @@ class Command:
         takes_config: it takes [CONFIG.yaml] and the keys of a config; run gets the Config first. Others get the words.
         options: "module:Class" of its own keys below unet_dist, a dataclass that imports nothing heavy; run gets one last.
         begins: "module:function" of what may begin while the command is imported; gets the Config and the environment.
+        starts_processes: it runs on several processes and on a device of choice, and takes the keys for that.
         word_choices: the words that it takes without a key, where they can be listed.
         name: the name of its file.
     """
@@ -46,6 +47,7 @@ class Command:
     takes_config: bool = False
     options: str | None = None
     begins: str | None = None
+    starts_processes: bool = False
     word_choices: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
 
@@ -64,7 +66,8 @@ class Command:
         """The classes whose fields are its keys."""
         config = [*SECTIONS.values(), ConfigOptions] if self.takes_config else []
         own = self.own_options
-        return config if own is None else [*config, own]
+        start = [StartOptions] if self.starts_processes else []
+        return [*config, *([] if own is None else [own]), *start]
 
     @property
     def hints(self) -> dict[str, Any]:

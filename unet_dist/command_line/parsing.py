@@ -14,7 +14,7 @@ from typing import Any
 from unet_dist.command_line.command import Command
 from unet_dist.command_line.synonyms import answer_synonym
 from unet_dist.config.meanings import meanings_of
-from unet_dist.config.options import ConfigOptions
+from unet_dist.config.options import ConfigOptions, StartOptions
 from unet_dist.config.rules import hints_of, unmarked
 from unet_dist.config.sections import KEYS, Config
 from unet_dist.config.values import read
@@ -31,10 +31,12 @@ class Parsed:
     Attributes:
         arguments: what its run gets.
         config_options: what was asked about the config; the defaults for a command that takes none.
+        start: on how many processes and on which device; the defaults likewise.
     """
 
     arguments: tuple[Any, ...]
     config_options: ConfigOptions
+    start: StartOptions
 
 
 def parse(command: Command, words: Sequence[str]) -> Parsed:
@@ -61,7 +63,8 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
         Config.from_flat({key: values[key] for key in values if key in KEYS}) if command.takes_config else positional
     )
     own = command.own_options
-    return Parsed((first, _fill(own, values)) if own else (first,), _fill(ConfigOptions, values))
+    arguments = (first, _fill(own, values)) if own else (first,)
+    return Parsed(arguments, _fill(ConfigOptions, values), _fill(StartOptions, values))
 
 
 def _fill(section: type, values: Mapping[str, Any]) -> Any:

@@ -55,6 +55,7 @@ COMMAND = Command(
     place=70,
     takes_config=True,
     options="config.options:BenchOptions",
+    starts_processes=True,
 )
 
 # Settled by bench itself, the same for all settings, or without effect on what is measured.

@@ -56,6 +56,7 @@ COMMAND = Command(
     place=20,
     needs="a run's folder, a model folder or a hub id",
     options="config.options:EvaluateOptions",
+    starts_processes=True,
 )
 
 MAX_DRAWN_PX = 2048

@@ -52,6 +52,7 @@ COMMAND = Command(
     place=30,
     needs="a run's folder, a model folder or a hub id",
     options="config.options:PredictOptions",
+    starts_processes=True,
 )
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.

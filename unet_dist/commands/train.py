@@ -52,6 +52,7 @@ COMMAND = Command(
     takes_config=True,
     options="config.options:TrainOptions",
     begins="assembly.data_set:begin_drawing",
+    starts_processes=True,
 )
 
 

@@ -306,3 +306,13 @@ class ConfigOptions(OptionsSection):
 
     print_config: bool = False
     """Print every key with its value, as YAML that a run takes, and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(OptionsSection):
+    """The processes"""
+
+    processes: Count | None = None
+    """Processes to start on this machine, one for each GPU that is used; without it one, or those of a launcher."""
+    device: Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")] = "auto"
+    """auto is a GPU where there is one, else the CPU; cuda refuses to go without; cuda:1 is the second GPU that is visible."""

@@ -12,6 +12,7 @@ import torch
 from unet_dist.config.sections import Precision
 from unet_dist.errors import ConfigError
 from unet_dist.processes.launcher import wants_cpu
+from unet_dist.processes.starting import DEVICE_WISH
 
 
 def choose_device_type(accelerator: str | None, environment: Any) -> str:
@@ -21,7 +22,13 @@ def choose_device_type(accelerator: str | None, environment: Any) -> str:
 
     Args:
         accelerator: the kind that torch sees, None for none.
+
+    Raises:
+        ConfigError: a GPU was asked for by name, and torch sees none.
     """
+    wish = environment.get(DEVICE_WISH)
+    if wish is not None and accelerator != "cuda":
+        raise ConfigError(f"device: got {wish}, and {why_no_gpu()}. Set --device auto, or mend what hides the GPU.")
     is_left_alone = accelerator is None or accelerator == "mps" or wants_cpu(environment)
     return "cpu" if is_left_alone or accelerator is None else accelerator
 

@@ -1,0 +1,74 @@
+"""Proves what --processes and --device mean to a launcher and to the environment, and two processes started by the key."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unet_dist.errors import ConfigError, LaunchError
+from unet_dist.processes.precision import choose_device_type
+from unet_dist.processes.starting import DEVICE_WISH, device_environment, launch_command, without_key
+
+
+def test_launch_command_is_torchs_own_launcher() -> None:
+    call = launch_command(["train", "--seed", "1"], 2, {})
+    assert call[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    assert call[5:] == ["2", "-m", "unet_dist", "train", "--seed", "1", "--expected_processes", "2"]
+    assert launch_command(["train", "--expected-processes", "3"], 2, {})[-2:] == ["--expected-processes", "3"]
+
+
+def test_processes_below_a_launcher_are_refused() -> None:
+    with pytest.raises(
+        LaunchError, match=r"^processes: got 2 below a launcher that has started 4, .* Remove --processes"
+    ):
+        launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"})
+
+
+def test_words_without_a_key() -> None:
+    words = ["c.yaml", "--processes", "2", "--seed", "1", "--processes=3", "--debug"]
+    assert without_key(words, "processes") == ["c.yaml", "--seed", "1", "--debug"]
+
+
+@pytest.mark.parametrize(
+    ("device", "environment", "changes"),
+    [
+        ("auto", {}, {}),
+        ("cpu", {}, {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}),
+        ("cuda", {"WORLD_SIZE": "2"}, {DEVICE_WISH: "cuda"}),
+        ("cuda:1", {}, {DEVICE_WISH: "cuda:1", "CUDA_VISIBLE_DEVICES": "1"}),
+        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,GPU-ab"}, {DEVICE_WISH: "cuda:1", "CUDA_VISIBLE_DEVICES": "GPU-ab"}),
+    ],
+)
+def test_device(device: str, environment: dict[str, str], changes: dict[str, str]) -> None:
+    assert device_environment(device, environment) == changes
+
+
+@pytest.mark.parametrize("environment", [{"CUDA_VISIBLE_DEVICES": "3"}, {"WORLD_SIZE": "2"}])
+def test_device_that_is_not_there(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"^device: got cuda:1"):
+        device_environment("cuda:1", environment)
+
+
+def test_gpu_by_name_is_no_cpu() -> None:
+    with pytest.raises(ConfigError, match=r"^device: got cuda, and torch .* Set --device auto"):
+        choose_device_type(None, {DEVICE_WISH: "cuda"})
+    assert choose_device_type("cuda", {DEVICE_WISH: "cuda"}) == "cuda"
+    assert choose_device_type("cuda", device_environment("cpu", {})) == "cpu"
+
+
+@pytest.mark.processes
+def test_two_processes_by_the_key(tmp_path: Path) -> None:
+    words = ["--synthetic_images", "9", "--synthetic_size", "48x80", "--depth", "1", "--base_channels", "2"]
+    words += ["--input_size", "44", "--batch_size", "2", "--total_steps", "2", "--eval_steps", "2", "--trackers", "[]"]
+    command = [sys.executable, "-m", "unet_dist", "train", *words, "--processes", "2", "--device", "cpu"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "= 2 process(es) x" in found.stdout
+    described = json.loads((tmp_path / "output" / "environment.json").read_text(encoding="utf-8"))
+    assert described["starts"][-1]["processes"] == 2

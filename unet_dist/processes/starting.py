@@ -1,0 +1,82 @@
+"""Starting processes and choosing a device in the words of the command line, before torch is loaded.
+
+Owns what `--processes N` and `--device cuda:1` mean to a launcher and to the libraries, which read the environment. Starts
+nothing itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from unet_dist.errors import ConfigError, LaunchError
+
+DEVICE_WISH = "UNET_DIST_DEVICE"
+"""Set where a GPU was asked for by name: then the CPU is no answer."""
+
+
+def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str]) -> list[str]:
+    """The command that starts a program of ours on so many processes of this machine, by torch's own launcher.
+
+    Args:
+        words: of unet-dist, without those that ask for processes.
+
+    Raises:
+        LaunchError: a launcher has started this process already.
+    """
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        started = environment.get("WORLD_SIZE", "1")
+        raise LaunchError(
+            f"processes: got {count} below a launcher that has started {started}, expected one of the two. Remove --processes, or "
+            "start unet-dist without the launcher."
+        )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    expected = [] if _has_key(words, "expected_processes") else ["--expected_processes", str(count)]
+    return [sys.executable, *launcher, "-m", "unet_dist", *words, *expected]
+
+
+def without_key(words: Sequence[str], key: str) -> list[str]:
+    """Words without `--key value` and `--key=value`."""
+    kept: list[str] = []
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if not _has_key([word], key):
+            kept.append(word)
+        elif "=" not in word:
+            pending.pop(0)
+    return kept
+
+
+def _has_key(words: Sequence[str], key: str) -> bool:
+    named = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    return key in named
+
+
+def device_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a device in words is in the environment, which torch and accelerate read.
+
+    Args:
+        device: auto, cpu, cuda or cuda:INDEX.
+
+    Raises:
+        ConfigError: no such index among the GPUs that the environment shows, or one GPU for several processes.
+    """
+    if device == "auto":
+        return {}
+    if device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    _, _, index = device.partition(":")
+    if not index:
+        return {DEVICE_WISH: device}
+    if int(environment.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"device: got {device} on several processes, expected one GPU each. Set --device cuda.")
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return {DEVICE_WISH: device, "CUDA_VISIBLE_DEVICES": index}
+    visible = [name for name in shown.split(",") if name]
+    if int(index) >= len(visible):
+        raise ConfigError(
+            f"device: got {device}, and CUDA_VISIBLE_DEVICES shows {len(visible)} ({shown}). Set --device cuda:0, or show more."
+        )
+    return {DEVICE_WISH: device, "CUDA_VISIBLE_DEVICES": visible[int(index)]}
