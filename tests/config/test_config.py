@@ -33,6 +33,8 @@ REFUSED: dict[str, list[Any]] = {
     "upsampling": ["nearest"],
     "stem_stride": [0, 3, 32],
     "dropout": [-0.1, 1.0, float("nan")],
+    "image_names": ["mask", "*_*"],
+    "mask_names": ["mask", "*_*"],
     "max_pixels": [0],
     "ignore_index": [-1, 65536],
     "group_by": ["(", ""],
@@ -91,7 +93,7 @@ ANYTHING_GOES = {
         "loss",
     ),
     *("output_path", "debug", "resume", "allow_config_change", "trackers", "tf32", "deterministic", "compile"),
-    *("revision", "image_column", "label_column"),
+    *("revision", "image_column", "label_column", "images_folder", "masks_folder"),
 }
 
 

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from unet_dist.terminal import Teller
 
 _SCENES_SEED = 0
+LAYOUT_KEYS = ("images_folder", "masks_folder", "image_names", "mask_names")
+"""Keys that say how a folder holds images and masks."""
 
 
 def open_data(config: Config, teller: Teller) -> Cache:
     """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait."""
     data = config.data
-    source = _source(config, teller.say)
+    source = source_of(config, teller.say)
     shown: dict[str, Any] = {}
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -59,17 +61,20 @@ def begin_drawing(config: Config, environment: Mapping[str, str]) -> None:
     data = config.data
     if data.data_path != SYNTHETIC or config.run.debug or environment.get("LOCAL_RANK", "0") != "0":
         return
-    source = _source(config, None)
+    source = source_of(config, None)
     if not is_whole(locate_cache(source, _settings(config, source), data.cache_path)):
         begin(data.synthetic_images, *parse_shape(data.synthetic_size), _SCENES_SEED)
 
 
-def _source(config: Config, say: Callable[[str], None] | None) -> Source:
+def source_of(config: Config, say: Callable[[str], None] | None = None) -> Source:
+    """Open the source that a config names."""
     data = config.data
+    layout = {key: value for key in LAYOUT_KEYS if (value := getattr(data, key)) is not None}
     return open_source(
         data.data_path,
         image_column=data.image_column,
         label_column=data.label_column,
+        layout=layout,
         revision=data.revision,
         synthetic_images=data.synthetic_images,
         synthetic_size=parse_shape(data.synthetic_size),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unet_dist.assembly.data_set import source_of
 from unet_dist.assembly.network import simulated
 from unet_dist.assembly.sizes import resolve_tile_size, settle_crops
 from unet_dist.config.batch_cut import BatchCut
@@ -18,7 +19,6 @@ from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
 from unet_dist.data.sources.groups import Grouping
-from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
 from unet_dist.planner.simulation import Setting
 from unet_dist.processes.precision import has_fast_bf16
@@ -147,7 +147,7 @@ def _find_cache(config: Config) -> Cache | None:
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
     settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
     try:
-        source = open_source(data.data_path, image_column=data.image_column, label_column=data.label_column)
+        source = source_of(config)
         grouping = Grouping(data.group_by, data.folds, data.fold or 0)
         return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path, grouping=grouping)
     except DataError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from unet_dist.assembly.data_set import LAYOUT_KEYS
 from unet_dist.config.sections import FREE_KEYS, Config
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.models.contract import TrainableNetwork, as_module
@@ -27,7 +28,7 @@ from unet_dist.storage.files import recover_folder
 from unet_dist.terminal import Teller
 from unet_dist.training.parts import Progress
 
-WHERE_KEYS = ("data_path", "revision", "image_column", "label_column")
+WHERE_KEYS = ("data_path", "revision", "image_column", "label_column", *LAYOUT_KEYS)
 """Keys that say where data lie: where what is read there is known to be the same, they may differ."""
 
 

@@ -106,6 +106,14 @@ class DataConfig(Section):
     """Column of the images in a hub or local data set."""
     label_column: str = "label"
     """Column of the masks in a hub or local data set."""
+    images_folder: str | None = None
+    """Folder of the images below data_path; {split} stands for train, val and test, as in {split}/images. By default guessed."""
+    masks_folder: str | None = None
+    """Folder of the masks below data_path, likewise."""
+    image_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
+    """Names of images, where * is the part that they share with their masks, as in *_leftImg8bit. By default guessed."""
+    mask_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
+    """Names of masks, likewise, as in *_mask or mask_*."""
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864
     """An image of more pixels is not decoded for the cache: TIFF is read by windows from its file, as Zarr always is, and
     anything else refused."""

@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,7 @@ from unet_dist.errors import ConfigError, DataError, RefusedError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.once import make_once
-from unet_dist.wording import size
+from unet_dist.wording import counted, listed, size
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
@@ -86,7 +87,16 @@ def prepare(
         ).write(folder)
 
     make_once(path, write, is_whole=is_whole, say=say)
-    return Cache(path, seed=seed, root=source.files_root, grouping=grouping)
+    cache = Cache(path, seed=seed, root=source.files_root, grouping=grouping)
+    copies: list[str] = []
+    with suppress(DataError):  # too few samples to cut, which is for whoever asks for a split
+        copies = cache.find_copies()
+    if copies:
+        say(
+            f"{cache.name}: {counted(len(copies), 'picture')} of one split {'is' if len(copies) == 1 else 'are'} in another, "
+            f"pixel by pixel: {listed(copies)}. Figures of that split are too good: remove the copies."
+        )
+    return cache
 
 
 @dataclass

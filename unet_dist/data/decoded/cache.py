@@ -139,6 +139,20 @@ class Cache:
         counts = self.table["class_counts"][:, :-1].tolist() if self.grouping.folds is not None else []
         return assign_splits(self.given_splits, self.seed, ids=self.ids, grouping=self.grouping, class_counts=counts)
 
+    def find_copies(self) -> list[str]:
+        """Name what is in two splits though its pixels are the same: "train a = test b", in order of the samples."""
+        by_digest: dict[bytes, tuple[str, str]] = {}
+        split_of = {position: name for name, positions in self.splits.items() for position in positions}
+        found = []
+        for position, digest in enumerate(self.table["image_digests"]):
+            split = split_of.get(position)
+            if split is None:
+                continue
+            first = by_digest.setdefault(digest.tobytes(), (split, self.ids[position]))
+            if first[0] != split:
+                found.append(f"{first[0]} {first[1]} = {split} {self.ids[position]}")
+        return found
+
     def split(self, name: str) -> CachedSplit:
         """Give one split, or `all`.
 

@@ -1,53 +1,56 @@
-"""A folder of `images/` and `masks/`.
+"""A folder of pictures: images and their masks, matched by name.
 
-Owns the matching of files by name; the folder of a Zarr array or group counts as a file. Reads no pixels.
+Owns the pairs by split. How the folders and names look is `layout.py`, what counts as a file `walk.py`. Reads no pixels.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
+from unet_dist.data.sources.layout import Layout
+from unet_dist.data.sources.lists import find_lists, forms_of, read_list
+from unet_dist.data.sources.names import find_id_names
 from unet_dist.data.sources.pairs import RawPair
-from unet_dist.data.sources.splits import canonical_split, is_split_name
+from unet_dist.data.sources.splits import FRACTIONS
+from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
-from unet_dist.imaging.formats import looks_like_image
-from unet_dist.imaging.zarr_store import is_zarr
 from unet_dist.wording import listed
 
-IMAGES, MASKS = "images", "masks"
-_MAX_LISTED = 10
+_Pair = tuple[str, Path, Path]  # name, image, mask
 
 
 class FolderSource:
-    """Pairs `images/NAME.EXT` and `masks/NAME.png`, in folders of their own by split or not.
+    """Pairs of files, in folders of their own by split or not, or by split as lists say.
 
     `images/train/...` and `masks/train/...` (validation, val, test, ...) give splits. Below that, folders may be
-    nested; an image and its mask have the same path but for the extension. `id2label.json` may lie beside.
+    nested; an image and its mask have the same path but for the extension and what the layout says. Names of classes may
+    lie beside.
     """
 
     fixed_shape: tuple[int, int, int] | None = None
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, layout: Layout | None = None, say: Callable[[str], None] | None = None) -> None:
         self.root = root
         self.files_root: Path | None = root
         self.name = root.resolve().name
+        self.layout = layout or Layout()
+        self._say = say or (lambda text: None)
+        self._lists: dict[str, Path] = {}
 
     @property
     def splits(self) -> dict[str, int]:
         return {name: len(pairs) for name, pairs in self._pairs.items()}
 
     def read_id_names(self) -> dict[int, str] | None:
-        return read_id2label(self.root / "id2label.json")
+        return find_id_names(self.root)[1]
 
     def read_pair(self, split: str, index: int) -> RawPair:
-        stem, image, mask = self._pairs[split][index]
+        name, image, mask = self._pairs[split][index]
         return RawPair(
-            id=stem.replace("/", "-"),
+            id=name.replace("/", "-"),
             image=image,
             mask=mask,
             image_name=str(image.relative_to(self.root)),
@@ -55,91 +58,81 @@ class FolderSource:
         )
 
     def signature(self, memo_path: Path) -> str:
-        paths = [path for pairs in self._pairs.values() for _, image, mask in pairs for path in (image, mask)]
-        files = [file for path in paths for file in (_files_below(path) if path.is_dir() else [path])]
-        names = self.root / "id2label.json"
-        return digest_text(
-            "folder", digest_files(self.root, [*files, *([names] if names.is_file() else [])], memo_path)
-        )
+        pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
+        files = [file for _, _, image, mask in pairs for path in (image, mask) for file in files_below(path)]
+        names = find_id_names(self.root)[0]
+        # The bytes alone tell no more which split a sample is in, once lists or other names of folders say it.
+        assigned = [f"{split} {name}" for split, name, _, _ in pairs] if self._is_assigned else []
+        digest = digest_files(self.root, dict.fromkeys([*files, *([names] if names else [])]), memo_path)
+        return digest_text("folder", digest, *assigned)
+
+    @property
+    def _is_assigned(self) -> bool:
+        usual = {*FRACTIONS, "training", "val", "valid", "dev", "eval", "testing"}
+        folders = {split: path.name.lower() for split, path in self._found[0].items() if split}
+        return not self.layout.is_usual or bool(self._lists) or not set(folders.values()) <= usual
 
     @cached_property
-    def _pairs(self) -> dict[str, list[tuple[str, Path, Path]]]:
-        """(stem, image, mask) by split. Raises: DataError: files without a partner, or two of one name."""
-        images, masks = self.root / IMAGES, self.root / MASKS
-        folders = sorted(path for path in images.iterdir() if path.is_dir() and not _is_hidden_or_zarr(path))
-        if folders and all(is_split_name(folder.name) for folder in folders):
-            loose = [path for path in images.iterdir() if path not in folders and looks_like_image(path)]
-            if loose:
-                raise DataError(
-                    f"{images}: it has folders of splits ({', '.join(folder.name for folder in folders)}) and "
-                    f"{len(loose)} images beside them, such as {loose[0].name}. Put every image into a split, or none."
-                )
-            there = [path for path in masks.iterdir() if path.is_dir() and not _is_hidden_or_zarr(path)]
-            stray = [path for path in there if not (images / path.name).is_dir()]
-            if stray:
-                raise DataError(f"{stray[0]}: there is no {IMAGES}/{stray[0].name} for these masks. Name both alike.")
-            pairs = {canonical_split(folder.name): _match(folder, masks / folder.name) for folder in folders}
-            order = sorted(pairs, key=lambda name: ("train", "validation", "test").index(name))
-            if len(pairs) < len(folders):
-                raise DataError(
-                    f"{images}: two of the folders {', '.join(folder.name for folder in folders)} mean the same split. "
-                    "Keep one of them."
-                )
-            return {name: pairs[name] for name in order}
-        return {"train": _match(images, masks)}
+    def _found(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        return self.layout.places(self.root)
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[_Pair]]:
+        """Pairs by split. Raises: DataError: files without a partner, or two of one name."""
+        if not self.layout.is_usual:
+            self._say(f"{self.name}: read as {self.layout.spell()}")
+        images, masks = self._found
+        found = {split: self.layout.find(images[split], masks[split]) for split in images}
+        self._lists = find_lists(self.root)
+        if self._lists:
+            return self._by_lists(found)
+        order = sorted(found, key=("", "train", "validation", "test").index)
+        return {split or "train": _match(images[split], *found[split]) for split in order}
+
+    def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, Path]]]) -> dict[str, list[_Pair]]:
+        """Take the pairs that lists name. Raises: DataError: a folder or another list says otherwise."""
+        samples = {f"{split}/{name}": (split, name) for split, (images, _) in found.items() for name in images}
+        forms = forms_of(
+            written
+            for sample, (split, name) in samples.items()
+            for written in (
+                (name, sample),
+                (found[split][0][name].relative_to(self.root).with_suffix("").as_posix(), sample),
+            )
+        )
+        pairs: dict[str, list[_Pair]] = {}
+        taken: dict[str, Path] = {}
+        for target in sorted(self._lists, key=list(FRACTIONS).index):
+            path = self._lists[target]
+            wanted = read_list(path, forms)
+            for sample in wanted:
+                split = samples[sample][0]
+                if sample in taken or split not in ("", target):
+                    other = taken.get(sample, found[split][0][samples[sample][1]].parent)
+                    raise DataError(
+                        f"{path}: {sample.lstrip('/')} is in {other}, too. Keep it in one split: correct the list."
+                    )
+                taken[sample] = path
+            keys = [samples[sample] for sample in wanted]
+            images = {name: found[split][0][name] for split, name in keys}
+            masks = {name: found[split][1][name] for split, name in keys if name in found[split][1]}
+            pairs[target] = _match(path, images, masks)
+        for split in found.keys() - {""} - pairs.keys():
+            pairs[split] = _match(self._found[0][split], *found[split])
+        num_left = sum(len(found[split][0]) for split in found.keys() & {"", *self._lists}) - len(taken)
+        lists = ", ".join(str(path.relative_to(self.root)) for path in self._lists.values())
+        self._say(f"{self.name}: splits from {lists}; {num_left} images are in none of these lists and left out")
+        return {split: pairs[split] for split in FRACTIONS if split in pairs}
 
 
-def read_id2label(path: Path) -> dict[int, str] | None:
-    """Read `{"0": "sky", ...}`, None where there is no such file. Raises: DataError: it is something else."""
-    if not path.is_file():
-        return None
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {int(key): str(name) for key, name in stored.items()}
-    except (ValueError, AttributeError, OSError) as error:
-        raise DataError(
-            f'{path}: cannot be read as names of classes ({error}). Expected {{"0": "sky", "1": "road"}}.'
-        ) from error
-
-
-def _match(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
-    if not masks.is_dir():
-        raise DataError(f"{masks}: there is no such folder for the masks of {images}. Put the masks there.")
-    image_files, mask_files = _by_stem(images), _by_stem(masks)
-    without_mask = sorted(str(image_files[stem]) for stem in image_files.keys() - mask_files.keys())
-    without_image = sorted(str(mask_files[stem]) for stem in mask_files.keys() - image_files.keys())
+def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list[_Pair]:
+    without_mask = sorted(str(images[name]) for name in images.keys() - masks.keys())
+    without_image = sorted(str(masks[name]) for name in masks.keys() - images.keys())
     if without_mask or without_image:
-        lines = [f"images without a mask: {listed(without_mask, _MAX_LISTED)}"] if without_mask else []
-        lines += [f"masks without an image: {listed(without_image, _MAX_LISTED)}"] if without_image else []
+        lines = [f"images without a mask: {listed(without_mask, 10)}"] if without_mask else []
+        lines += [f"masks without an image: {listed(without_image, 10)}"] if without_image else []
         raise DataError(
-            "\n  ".join([f"{images.parent}: images and masks do not match.", *lines])
+            "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
             + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
         )
-    return [(stem, image_files[stem], mask_files[stem]) for stem in sorted(image_files)]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(_pictures_below(folder)):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(f"{path}: {found[stem].name} beside it has the same name. Keep one of the two.")
-        found[stem] = path
-    return found
-
-
-def _pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the files of pictures and the folders of Zarr, without a look into the latter."""
-    for path in folder.iterdir():
-        if looks_like_image(path):
-            yield path
-        elif path.is_dir():
-            yield from _pictures_below(path)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
-
-
-def _is_hidden_or_zarr(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix == ".zarr" or is_zarr(path)
+    return [(name, images[name], masks[name]) for name in sorted(images)]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text, write_json
-from unet_dist.data.sources.folder import read_id2label
+from unet_dist.data.sources.names import find_id_names, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, RefusedError
 from unet_dist.wording import first_line
 
 _TIMEOUT_S = 10.0
@@ -43,6 +43,9 @@ class _TableSource:
         row = self._tables[split][index]
         image, mask = (row[column] for column in self._columns)
         where = f"{split}, row {index}"
+        for part, what in ((image, "image"), (mask, "mask")):
+            if part is None or (part["bytes"] is None and not part["path"]):
+                raise RefusedError(f"{where} has no {what}", "Label it, or filter such rows out of the table.")
         image_path, mask_path = image["path"], mask["path"]
         return RawPair(
             id=Path(image_path or mask_path).stem if image_path or mask_path else f"{split}-{index:05d}",
@@ -120,7 +123,7 @@ class DatasetDirectory(_TableSource):
         return [path for path in marked if DatasetDirectory.recognises(path)]
 
     def read_id_names(self) -> dict[int, str] | None:
-        return read_id2label(self.root / "id2label.json")
+        return find_id_names(self.root)[1]
 
     def signature(self, memo_path: Path) -> str:
         files = [path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith(".")]

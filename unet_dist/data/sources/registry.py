@@ -6,12 +6,13 @@ Owns the choice of the kind of source from what the user typed, and the sentence
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-from unet_dist.data.sources.folder import IMAGES, MASKS, FolderSource
+from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
+from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
 from unet_dist.errors import ConfigError, DataError, suggest
@@ -35,6 +36,7 @@ def open_source(
     *,
     image_column: str = "pixel_values",
     label_column: str = "label",
+    layout: Mapping[str, str] | None = None,
     revision: str | None = None,
     synthetic_images: int = DEFAULT_SYNTHETIC_IMAGES,
     synthetic_size: tuple[int, int] = DEFAULT_SYNTHETIC_SIZE,
@@ -45,6 +47,7 @@ def open_source(
 
     Args:
         image_column, label_column: the columns of a data-set directory or a hub data set.
+        layout: fields of Layout, for a folder of pictures; what is not said is guessed where nothing is said.
         revision: branch, tag or commit of a hub data set.
         synthetic_size: (height, width) in pixels.
 
@@ -56,7 +59,7 @@ def open_source(
         return SyntheticSource(synthetic_images, synthetic_size, synthetic_seed)
     path = Path(text).expanduser()
     if path.exists():
-        return _open_path(path, image_column, label_column)
+        return _open_path(path, image_column, label_column, layout or {}, say)
     if is_part(text):
         return _build(text, say)
     if _HUB_ID.fullmatch(text) and not _near(path).startswith(" Did you mean"):
@@ -88,22 +91,28 @@ def _build(word: str, say: Callable[[str], None] | None) -> Source:
     return cast(Source, source)
 
 
-def _open_path(path: Path, image_column: str, label_column: str) -> Source:
+def _open_path(
+    path: Path, image_column: str, label_column: str, layout: Mapping[str, str], say: Callable[[str], None] | None
+) -> Source:
     if not path.is_dir():
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
-    if (path / IMAGES).is_dir() and (path / MASKS).is_dir():
-        return FolderSource(path)
+    if layout:
+        return FolderSource(path, Layout(**layout), say)
+    if (path / "images").is_dir() and (path / "masks").is_dir() and (usual := guess_layout(path)):
+        return FolderSource(path, usual, say)
     if inside := DatasetDirectory.find_inside(path):
         raise DataError(
             f"data_path: {path} is no data set but holds {len(inside)}: {', '.join(map(str, inside[:10]))}. Name one."
         )
     if DatasetDirectory.recognises(path):
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
+    if guessed := guess_layout(path):
+        return FolderSource(path, guessed, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
     found = f"It holds {', '.join(names)}." if names else "It is empty."
     raise DataError(
-        f"data_path: {path} holds neither {IMAGES}/ and {MASKS}/ nor parquet or arrow files. {found} "
-        f"Expected {_EXPECTED}."
+        f"data_path: {path} holds neither images/ and masks/ nor parquet or arrow files. {found} "
+        f"Expected {_EXPECTED}; or say where images and masks lie: --images_folder, --masks_folder."
     )
 
 

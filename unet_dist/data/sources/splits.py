@@ -6,7 +6,8 @@ Owns the names of the splits and the cut 7:1:2. Knows nothing of pictures or fil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from unet_dist.data.sources.groups import Grouping, cut_groups, deal_folds, groups_of
 from unet_dist.errors import DataError
@@ -24,14 +25,53 @@ _SYNONYMS = {
 }
 
 
+_COCO = re.compile(r"(train|val|test)(19|20)\d\d")
+_WORDS = {"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "testval", "holdout"}
+_GLUED = re.compile(
+    r"(train|training|val|valid|validation|test|testing)(a|b|set|val|dev|data|images?|img|masks?|labels?|extra|mini|\d+)"
+)
+
+
 def canonical_split(name: str) -> str:
-    """Give the usual name of a split: `val` is `validation`."""
-    return _SYNONYMS.get(name.lower(), name.lower())
+    """Give the usual name of a split: `val` and COCO's `val2017` are `validation`."""
+    name = name.lower()
+    year = _COCO.fullmatch(name)
+    name = year[1] if year else name
+    return _SYNONYMS.get(name, name)
 
 
 def is_split_name(name: str) -> bool:
     """Say whether a folder of this name is a split."""
     return canonical_split(name) in FRACTIONS
+
+
+def looks_like_split(name: str) -> bool:
+    """Say whether a name speaks of a split, known or not: `train_extra`, `testA`, `trainval`."""
+    words = re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", name)
+    return is_split_name(name) or any(
+        word in _WORDS or _GLUED.fullmatch(word) or _COCO.fullmatch(word) for word in map(str.lower, words)
+    )
+
+
+def check_split_folders(parent: object, names: Iterable[str]) -> bool:
+    """Say whether folders are splits: all of them or none.
+
+    Raises:
+        DataError: one looks like a split and is none, or lies beside splits: its samples would be trained on unasked.
+    """
+    names = sorted(names)
+    known = [name for name in names if is_split_name(name)]
+    odd = [name for name in names if name not in known and (known or looks_like_split(name))]
+    if odd:
+        beside = f" beside {', '.join(known)}" if known else ""
+        raise DataError(
+            f"{parent}: {', '.join(odd[:10])}{beside} is no split that is known. Expected train, val and test "
+            "(training, validation, train2017 ... mean the same). Rename it to one of these, or move it out of the folder."
+        )
+    meanings = {canonical_split(name) for name in known}
+    if len(meanings) < len(known):
+        raise DataError(f"{parent}: two of the folders {', '.join(known)} mean the same split. Keep one of them.")
+    return bool(known)
 
 
 NO_GROUPING = Grouping()

@@ -1,0 +1,225 @@
+"""Folders of pictures are read as they lie, or refused by name: splits, lists, layouts, links; no copy counts as data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.pictures import png, random_pair, write_folder
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.registry import open_source
+from unet_dist.data.sources.splits import canonical_split, looks_like_split
+from unet_dist.errors import DataError
+
+
+def write(root: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(random_pair(seed)[0]))
+    return root
+
+
+def ids(root: Path, **layout: str) -> dict[str, list[str]]:
+    source = open_source(root, layout=layout)
+    return {split: [source.read_pair(split, i).id for i in range(size)] for split, size in source.splits.items()}
+
+
+@pytest.mark.parametrize("odd", ["train_extra", "testA", "trainval", "val-mini", "background"])
+def test_folders_beside_splits_that_are_none_are_refused_by_name(tmp_path, odd):
+    write_folder(tmp_path, {"train": 2, "val": 2, odd: 2})
+    with pytest.raises(DataError, match=rf"images: {odd} beside train, val is no split that is known"):
+        _ = open_source(tmp_path).splits
+
+
+def test_what_only_looks_like_splits_is_refused(tmp_path):
+    write_folder(tmp_path / "a", {"train_a": 2, "val_a": 2})
+    with pytest.raises(DataError, match="images: train_a, val_a is no split that is known"):
+        _ = open_source(tmp_path / "a").splits
+    write_folder(tmp_path / "b", {"site1/train": 2, "site1/val": 2})
+    with pytest.raises(DataError, match="looks like a split, inside a folder that is none"):
+        _ = open_source(tmp_path / "b").splits
+
+
+def test_names_of_coco_are_splits(tmp_path):
+    write_folder(tmp_path, {"train2017": 3, "val2017": 2, "test2017": 1})
+    assert open_source(tmp_path).splits == {"train": 3, "validation": 2, "test": 1}
+    assert canonical_split("VAL2014") == "validation"
+    assert not any(map(looks_like_split, ("basel", "valley", "trainstation", "latest", "contest", "evaluation")))
+
+
+def test_lists_say_the_splits_and_change_the_signature(tmp_path):
+    write_folder(tmp_path / "d", num_pairs=6)
+    before = open_source(tmp_path / "d").signature(tmp_path)
+    (tmp_path / "d/train.txt").write_text(
+        "sample000\nimages/sample001.png\n\nimages/sample002.png masks/sample002.png\n"
+    )
+    (tmp_path / "d/val.txt").write_text("sample004\r\n")
+    assert ids(tmp_path / "d") == {"train": ["sample000", "sample001", "sample002"], "validation": ["sample004"]}
+    first = open_source(tmp_path / "d").signature(tmp_path)
+    (tmp_path / "d/train.txt").write_text("sample000\n")
+    (tmp_path / "d/val.txt").write_text("sample001\nsample002\nsample004\n")
+    assert len({before, first, open_source(tmp_path / "d").signature(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("lists", "sentence"),
+    [
+        ({"train": "sample000", "val": "sample000"}, "sample000 is in .*train.txt, too"),
+        ({"train": "sample999"}, 'train.txt, line 1: there is no image "sample999"'),
+        ({"train": ""}, "train.txt: this list of a split is empty"),
+        ({"train": "sample000", "train_extra": "sample001"}, "train_extra.txt: this list looks like one of a split"),
+    ],
+)
+def test_lists_that_contradict_are_refused(tmp_path, lists, sentence):
+    write_folder(tmp_path, num_pairs=3)
+    for name, text in lists.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        _ = open_source(tmp_path).splits
+
+
+def test_a_list_that_moves_a_sample_out_of_its_folder_is_refused(tmp_path):
+    write_folder(tmp_path, {"train": 2, "val": 1})
+    (tmp_path / "train.txt").write_text("val/sample000")
+    with pytest.raises(DataError, match=r"train.txt: validation/sample000 is in .*images/val, too"):
+        _ = open_source(tmp_path).splits
+
+
+def test_hidden_folders_are_no_data(tmp_path):
+    write_folder(tmp_path, num_pairs=3)
+    for kind in ("images", "masks"):
+        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "#recycle"):
+            (tmp_path / kind / name).mkdir()
+            shutil.copy(tmp_path / kind / "sample000.png", tmp_path / kind / name / "copy.png")
+        shutil.copy(tmp_path / kind / "sample000.png", tmp_path / kind / "._sample000.png")
+    assert open_source(tmp_path).splits == {"train": 3}
+
+
+def test_links_that_loop_or_lead_nowhere_are_named(tmp_path):
+    write_folder(tmp_path, num_pairs=3)
+    (tmp_path / "images/loop").symlink_to("..")
+    with pytest.raises(DataError, match="a second time, so that its pictures would count twice"):
+        _ = open_source(tmp_path).splits
+    (tmp_path / "images/loop").unlink()
+    (tmp_path / "images/sample001.png").unlink()
+    (tmp_path / "images/sample001.png").symlink_to("../annex/none")
+    with pytest.raises(DataError, match=r"1 broken link: .*sample001.png -> \.\./annex/none\. Fetch the contents"):
+        _ = open_source(tmp_path).splits
+
+
+def test_copies_in_two_splits_are_named(tmp_path):
+    write_folder(tmp_path / "d", {"train": 3, "test": 2, "val": 1})
+    said: list[str] = []
+    for again in ("first", "copied"):
+        source = open_source(tmp_path / "d")
+        prepare(source, CacheSettings(), seed=0, cache_path=tmp_path / "cache", say=said.append)
+        assert bool(said) == (again == "copied")
+        shutil.copy(tmp_path / "d/images/train/sample001.png", tmp_path / "d/images/test/sample000.png")
+    assert "1 picture of one split is in another, pixel by pixel: train sample001 = test sample000~3" in said[0]
+
+
+def test_rows_without_a_mask_are_named(tmp_path):
+    import datasets
+
+    rows = [random_pair(seed) for seed in range(3)]
+    features = datasets.Features({"pixel_values": datasets.Image(), "label": datasets.Image()})
+    columns = {"pixel_values": [image for image, _ in rows], "label": [rows[0][1], rows[1][1], None]}
+    (tmp_path / "d").mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(tmp_path / "d/train.parquet"))
+    with pytest.raises(DataError, match=r"1 of 3 pairs cannot be used.\n  train, row 2 has no mask\nLabel it"):
+        prepare(open_source(tmp_path / "d"), CacheSettings(), seed=0, cache_path=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "expected"),
+    [
+        (["images/a.jpg", "masks/a_mask.png"], "--mask_names '*_mask'", {"train": ["a"]}),
+        (
+            ["images/img_1.png", "images/img_2.png", "masks/mask_1.png", "masks/mask_2.png"],
+            "'mask_*'",
+            {"train": ["1", "2"]},
+        ),
+        (["JPEGImages/a.jpg", "SegmentationClass/a.png"], "SegmentationClass", {"train": ["a"]}),
+        (["images/training/a.jpg", "annotations/training/a.png"], "annotations", {"train": ["a"]}),
+        (["images/a.jpg", "labels/a.png"], "labels", {"train": ["a"]}),
+        (["img_dir/val/a.jpg", "ann_dir/val/a.png"], "ann_dir", {"validation": ["a"]}),
+        (["test/images/a.jpg", "test/masks/a.png"], "{split}/masks", {"test": ["a"]}),
+        (["a.jpg", "a_mask.png"], "--masks_folder '.' --mask_names '*_mask'", {"train": ["a"]}),
+        (["train/a.jpg", "train/a.png"], "--image_names '*.jpg' --mask_names '*.png'", {"train": ["a"]}),
+        (
+            ["leftImg8bit/val/bern/x_1_leftImg8bit.png"]
+            + [f"gtFine/val/bern/x_1_gtFine_{kind}.png" for kind in ("color", "instanceIds", "labelIds")],
+            "'*_gtFine_labelIds'",
+            {"validation": ["bern-x_1"]},
+        ),
+    ],
+)
+def test_layouts_are_guessed_and_said_as_keys(tmp_path, files, keys, expected):
+    write(tmp_path, *files)
+    said: list[str] = []
+    source = open_source(tmp_path, say=said.append)
+    assert ids(tmp_path) == expected
+    assert source.splits == {split: len(names) for split, names in expected.items()}
+    assert len(said) == 1
+    assert keys in said[0]
+    words = said[0].partition("read as ")[2].split()
+    told = {key[2:]: value.strip("'") for key, value in zip(words[::2], words[1::2], strict=True)}
+    assert ids(tmp_path, **told) == expected
+
+
+def test_two_possible_layouts_are_a_question(tmp_path):
+    write(tmp_path, "images/a.png", "labels/a.png", "annotations/a.png")
+    with pytest.raises(DataError, match=r"read in several ways\. Say which: .*'annotations'; or .*'labels'"):
+        open_source(tmp_path)
+    assert ids(tmp_path, masks_folder="labels") == {"train": ["a"]}
+
+
+def test_camvid_by_keys(tmp_path):
+    write(tmp_path, "train/a.png", "trainannot/a.png", "val/b.png", "valannot/b.png")
+    told = {"images_folder": "{split}", "masks_folder": "{split}annot"}
+    assert ids(tmp_path, **told) == {"train": ["a"], "validation": ["b"]}
+
+
+def test_voc_takes_what_its_lists_name(tmp_path):
+    root = write(tmp_path / "VOC2012", *(f"JPEGImages/{name}.jpg" for name in "abcd"), "SegmentationClass/a.png")
+    write(root, "SegmentationClass/c.png")
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name, text in {"train": "a\n", "val": "c\n", "trainval": "a\nc\n"}.items():
+        (lists / f"{name}.txt").write_text(text)
+    assert ids(root) == {"train": ["a"], "validation": ["c"]}
+    names = open_source(root).read_id_names()
+    assert names is not None
+    assert (names[0], names[20]) == ("background", "tvmonitor")
+
+
+def test_folders_of_zarr_need_no_suffix(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    for kind, pixels in zip(("images", "masks"), random_pair(0, 40, 40), strict=True):
+        for name in ("a", "b.zarr"):
+            array = zarr.create_array(store=str(tmp_path / kind / name), shape=pixels.shape, dtype=np.uint8)
+            array[...] = pixels
+    assert ids(tmp_path) == {"train": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("id2label.json", json.dumps({"0": "sky", "1": "road"})),
+        ("id2label.json", json.dumps(["sky", "road"])),
+        ("label2id.json", json.dumps({"road": 1, "sky": 0})),
+        ("classes.json", json.dumps([{"id": 1, "name": "road"}, {"id": 0, "name": "sky"}])),
+        ("classes.txt", "sky\nroad\n"),
+        ("labels.txt", "0 sky\n1: road\n"),
+    ],
+)
+def test_names_of_classes_in_any_usual_form(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert find_id_names(tmp_path) == (tmp_path / name, {0: "sky", 1: "road"})

@@ -1,0 +1,253 @@
+"""How images and masks lie in folders, as four keys, and a guess at them.
+
+Owns the patterns of names, what well-known data sets look like, and the folders of splits. Reads names only.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from unet_dist.data.sources.splits import canonical_split, check_split_folders, looks_like_split
+from unet_dist.data.sources.walk import find_files, first_picture, folders_of, is_picture
+from unet_dist.errors import DataError
+
+SPLIT = "{split}"
+_IMAGES = ("images", "imgs", "img", "image", "img_dir", "jpegimages", "leftimg8bit")
+_MASKS = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "ann_dir",
+    "segmentationclass",
+    "gtfine",
+    "groundtruth",
+    "gt",
+)
+_MASK_WORDS = r"(?P<affix>[-_. ](mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids))"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where images and masks lie below the root, and how their names differ."""
+
+    images_folder: str = "images"
+    masks_folder: str = "masks"
+    image_names: str = "*"
+    """Names of images; * is the part that they share with their masks. An extension may follow."""
+    mask_names: str = "*"
+
+    def spell(self) -> str:
+        """Write the keys that say the same."""
+        return " ".join(f"--{key} '{value}'" for key, value in asdict(self).items() if value != "*")
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether this is images/ and masks/ with names alike."""
+        return self == Layout()
+
+    def places(self, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Give the folder of the images and that of the masks of each split; "" where there are no splits.
+
+        Raises:
+            DataError: folders are missing, or some look like splits and are none.
+        """
+        for key in ("images_folder", "masks_folder"):
+            told = Path(getattr(self, key))
+            if told.is_absolute() or ".." in told.parts:
+                raise DataError(f"{key}: got {told}, expected a folder below data_path ({root}). Name a folder there.")
+        images = _places(root, self.images_folder, self.masks_folder)
+        masks = _places(root, self.masks_folder, self.images_folder)
+        if "" in images and "" not in masks and len(images) == 1:
+            masks = {"": root / self.masks_folder}
+        for split, folder in masks.items():
+            if split not in images and first_picture(folder):
+                raise DataError(
+                    f"{folder}: there is no {_with_split(self.images_folder, folder.name)} for these masks. Name both alike."
+                )
+        for split, folder in images.items():
+            if split not in masks:
+                missing = root / _with_split(self.masks_folder, folder.name)
+                raise DataError(f"{missing}: there is no such folder for the masks of {folder}. Put the masks there.")
+        if len({folder.resolve() for folder in images.values()}) < len(images):
+            raise DataError(f"{root}: two of its splits are one folder by a link. Remove the link.")
+        return images, masks
+
+    def find(self, images: Path, masks: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Give the images and the masks of two folders by the path that they share."""
+        image_files, mask_files = by_name(images, self.image_names), by_name(masks, self.mask_names)
+        if images.resolve() == masks.resolve():
+            if self.image_names == self.mask_names:
+                raise DataError(
+                    f"{images}: it holds images and masks. Say how their names differ: --mask_names '*_mask'."
+                )
+            narrow, wide = (mask_files, image_files) if self.image_names == "*" else (image_files, mask_files)
+            taken = set(narrow.values())
+            for name in [name for name, path in wide.items() if path in taken]:
+                del wide[name]
+        return image_files, mask_files
+
+
+def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None) -> dict[str, Path]:
+    """Give the files below a folder whose names fit a pattern by the path that the pattern leaves of them.
+
+    Raises:
+        DataError: two files have the same.
+    """
+    head, _, tail = pattern.partition("*")
+    with_extension = bool(re.search(r"\.\w+$", tail)) and is_picture(Path("x" + tail))
+    found: dict[str, Path] = {}
+    for path in find_files(folder, suffixes):
+        name = path.name if with_extension else path.name if path.is_dir() and path.suffix != ".zarr" else path.stem
+        if len(name) <= len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
+            continue
+        shared = path.relative_to(folder).with_name(name[len(head) : len(name) - len(tail)])
+        key = unicodedata.normalize("NFC", shared.as_posix())  # a Mac's names, and those of others
+        if key in found:
+            raise DataError(f"{path}: {found[key].name} beside it has the same name. Keep one of the two.")
+        found[key] = path
+    return found
+
+
+def guess_layout(root: Path) -> Layout | None:
+    """Guess how a folder holds images and masks, None where it does not.
+
+    Raises:
+        DataError: it may be read in two ways.
+    """
+    folders = {path.name.lower(): path.name for path in folders_of(root)}
+    if "images" in folders.values() and "masks" in folders.values():
+        return _with_names(root, "images", "masks")
+    pairs = _named_pairs(root)
+    if not pairs:
+        splits = [path for path in folders_of(root) if looks_like_split(path.name)]
+        pairs = sorted({(f"{SPLIT}/{a}", f"{SPLIT}/{b}") for path in splits for a, b in _named_pairs(path)})
+    if len(pairs) > 1:
+        listed = "; or ".join(Layout(*pair).spell() for pair in pairs[:5])
+        raise DataError(f"{root}: it may be read in several ways. Say which: {listed}.")
+    if pairs:
+        return _with_names(root, *pairs[0])
+    return _in_one_folder(root)
+
+
+def _named_pairs(root: Path) -> list[tuple[str, str]]:
+    folders = [path for path in folders_of(root) if first_picture(path)]
+    images = [path.name for path in folders if path.name.lower() in _IMAGES]
+    masks = [path.name for path in folders if path.name.lower() in _MASKS]
+    return [(image, mask) for image in images for mask in masks]
+
+
+def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
+    """Guess the patterns of the names from those that are there."""
+    if masks_folder.lower() == "gtfine":  # Cityscapes: of four files for each image one holds ids
+        return Layout(images_folder, masks_folder, "*_leftImg8bit", "*_gtFine_labelIds")
+    plain = Layout(images_folder, masks_folder)
+    images, masks = plain.places(root)
+    if all(_starts_alike(images[split], masks[split]) for split in images):
+        return plain
+    image_names = [name for folder in images.values() for name in by_name(folder, "*")]
+    mask_names = [name for folder in masks.values() for name in by_name(folder, "*")]
+    if not image_names or not mask_names or set(image_names) & set(mask_names):
+        return plain
+    patterns = (_affixes(image_names), _affixes(mask_names))
+    first = next((name for name in mask_names if Path(image_names[0]).name in Path(name).name), None)
+    candidates = [("*", Path(first).name.replace(Path(image_names[0]).name, "*", 1))] if first else []
+    for image_pattern, mask_pattern in [*candidates, patterns]:
+        layout = Layout(images_folder, masks_folder, image_pattern, mask_pattern)
+        if all(
+            set(by_name(images[split], image_pattern)) & set(by_name(masks[split], mask_pattern)) for split in images
+        ):
+            return layout
+    return plain
+
+
+def _starts_alike(images: Path, masks: Path) -> bool:
+    """Say whether the first image has a mask of its name, at the cost of one folder's names."""
+    first = first_picture(images)
+    if first is None:
+        return True
+    folder = masks / first.relative_to(images).parent
+    return folder.is_dir() and any(path.stem == first.stem and is_picture(path) for path in folder.iterdir())
+
+
+def _affixes(paths: list[str]) -> str:
+    """Give the pattern of what all names begin and end with, digits left to what differs.
+
+    >>> _affixes(["img_001_a", "img_002_a"])
+    'img_*_a'
+    """
+    names = [Path(path).name for path in paths]
+    head = re.sub(r"\d+$", "", _common_start(names))
+    rest = [name[len(head) :][::-1] for name in names]
+    tail = re.sub(r"^\d+", "", _common_start(rest)[::-1])
+    return f"{head}*{tail}" if all(len(name) > len(head) + len(tail) for name in names) else "*"
+
+
+def _common_start(words: list[str]) -> str:
+    low, high = min(words), max(words)  # what the first and the last in order share, all between share
+    return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))]
+
+
+def _in_one_folder(root: Path) -> Layout | None:
+    """Guess at x.jpg beside x_mask.png, or beside x.png."""
+    folders = folders_of(root)
+    is_split = bool(folders) and all(looks_like_split(folder.name) for folder in folders)
+    place = SPLIT if is_split and check_split_folders(root, [folder.name for folder in folders]) else "."
+    files = [path for folder in (folders if is_split else [root]) for path in folder.iterdir() if is_picture(path)]
+    stems = {path.stem for path in files}
+    for path in files:
+        match = re.fullmatch(rf"(?P<stem>.+){_MASK_WORDS}", path.stem, re.IGNORECASE)
+        if match and match["stem"] in stems:
+            return Layout(place, place, "*", f"*{match['affix']}")
+    suffixes = {path.suffix for path in files}
+    if len(files) == 2 * len(stems) and len(suffixes) == 2 and suffixes - {".png"} <= {".jpg", ".jpeg", ".JPG"}:
+        return Layout(place, place, f"*{(suffixes - {'.png'}).pop()}", "*.png")
+    return None
+
+
+def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
+    if SPLIT not in folder:
+        place = root / folder
+        if not place.is_dir():
+            raise DataError(f"{place}: there is no such folder. Correct images_folder or masks_folder.")
+        folders = folders_of(place)
+        if not check_split_folders(place, [path.name for path in folders]):
+            for path in (deeper for first in folders for deeper in folders_of(first)):
+                if looks_like_split(path.name):
+                    raise DataError(
+                        f"{path}: this folder looks like a split, inside a folder that is none. Put the splits on top, as "
+                        f"{folder}/{path.name}, or rename it."
+                    )
+            return {"": place}
+        loose = [path for path in place.iterdir() if path not in folders and is_picture(path)]
+        if loose:
+            raise DataError(
+                f"{place}: it has folders of splits ({', '.join(path.name for path in folders)}) and "
+                f"{len(loose)} images beside them, such as {loose[0].name}. Put every image into a split, or none."
+            )
+        return {canonical_split(path.name): path for path in folders}
+    head, _, tail = folder.partition(SPLIT)
+    other_head, _, other_tail = other.partition(SPLIT)
+    names = {}
+    for path in root.glob(f"{head}*{tail}"):
+        text = path.relative_to(root).as_posix()
+        name = text[len(head) : len(text) - len(tail)]
+        belongs_to_other = (
+            other != folder and SPLIT in other and text.startswith(other_head) and text.endswith(other_tail)
+        )
+        if path.is_dir() and not name.startswith(".") and not (belongs_to_other and len(other) > len(folder)):
+            names[name] = path
+    if not names or not check_split_folders(root, names):
+        raise DataError(
+            f"{root}: {folder} fits no folder of train, val or test. Correct images_folder or masks_folder."
+        )
+    return {canonical_split(name): path for name, path in names.items()}
+
+
+def _with_split(folder: str, split: str) -> str:
+    return folder.replace(SPLIT, split) if SPLIT in folder else f"{folder}/{split}"

@@ -1,0 +1,91 @@
+"""The files of pictures below a folder.
+
+Owns what counts as a file of the data and what a file system holds beside: hidden folders, copies by links, links that
+lead nowhere. The folder of a Zarr array or group counts as a file. Reads no pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from unet_dist.errors import DataError
+from unet_dist.imaging.formats import IMAGE_SUFFIXES, looks_like_image
+from unet_dist.imaging.zarr_store import is_zarr
+from unet_dist.wording import counted, listed
+
+_BESIDE = {"__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "$RECYCLE.BIN", "lost+found"}
+_PICTURES = set(IMAGE_SUFFIXES) - {".zarr"}  # that one is a folder's
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a name is a system's or a tool's: .ipynb_checkpoints, @eaDir (Synology), __MACOSX."""
+    return name.startswith(".") or name in _BESIDE
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """List the folders in a folder that may hold pictures, by name."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and not _is_zarr(path)
+    )
+
+
+def find_files(folder: Path, suffixes: Iterable[str] | None = None) -> list[Path]:
+    """List the pictures below a folder, or the files of these suffixes, by path.
+
+    Raises:
+        DataError: links lead nowhere, or back into a folder that is read anyhow.
+    """
+    allowed = _PICTURES if suffixes is None else set(suffixes)
+    broken: list[Path] = []
+    found = sorted(_walk(folder, allowed, {folder.resolve()}, broken))
+    if broken:
+        named = listed((f"{path} -> {os.readlink(path)}" for path in broken), 10)
+        raise DataError(
+            f"{folder}: {counted(len(broken), 'broken link')}: {named}. Fetch the "
+            "contents (git annex get, dvc pull, or mount the disk), or remove the links."
+        )
+    return found
+
+
+def first_picture(folder: Path) -> Path | None:
+    """Give one picture below a folder, None where there is none."""
+    return next(_walk(folder, _PICTURES, {folder.resolve()}, []), None)
+
+
+def files_below(path: Path) -> list[Path]:
+    """Give a file, or all files of the folder of a Zarr."""
+    if not path.is_dir():
+        return [path]
+    return [Path(place, name) for place, _, names in os.walk(path) for name in names]
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a path is a picture by its name, or a Zarr."""
+    return not is_hidden(path.name) and looks_like_image(path)
+
+
+def _walk(folder: Path, suffixes: Iterable[str], seen: set[Path], broken: list[Path]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path.name):
+            continue
+        if path.is_symlink() and not path.exists():
+            broken.append(path)
+        elif not path.is_dir():
+            if path.suffix.lower() in suffixes:
+                yield path
+        elif _is_zarr(path):
+            yield path
+        else:
+            place = path.resolve()
+            if place in seen:
+                raise DataError(
+                    f"{path}: a link leads to {place} a second time, so that its pictures would count twice. Remove the link."
+                )
+            seen.add(place)
+            yield from _walk(path, suffixes, seen, broken)
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.suffix == ".zarr" or is_zarr(path)
