@@ -1,10 +1,13 @@
 """Proves that windows of Zarr arrays and groups equal the whole, whatever the axes, and that what is no image is named."""
 
+import json
+
 import numpy as np
 import pytest
 
 from tests.imaging.windows import assert_windows_equal, whole
 from unet_dist.errors import DataError
+from unet_dist.imaging import image
 from unet_dist.imaging.reader import open_image
 
 zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
@@ -199,3 +202,28 @@ def test_damaged_metadata_and_plain_folders_are_sentences(tmp_path):
     (tmp_path / "o.zarr" / "1" / "zarr.json").unlink()
     with pytest.raises(DataError, match=r"o.zarr lists the level '1' and does not hold it"):
         open_image(tmp_path / "o.zarr")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_codec_that_could_run_code_is_refused_before_a_chunk_is_read(tmp_path, version):
+    """The chunk is a pickle that would make a file."""
+    path = tmp_path / "a.zarr"
+    zarr.create_array(str(path), shape=(4, 4), chunks=(4, 4), dtype=np.uint8, zarr_format=version, compressors=None)[
+        :
+    ] = 1
+    name = path / (".zarray" if version == 2 else "zarr.json")
+    stored = json.loads(name.read_text())
+    if version == 2:
+        stored["filters"] = [{"id": "pickle", "protocol": 4}]
+    else:
+        stored["codecs"].append({"name": "numcodecs.pickle", "configuration": {"protocol": 4}})
+    name.write_text(json.dumps(stored))
+    with pytest.raises(DataError, match="pickle"):
+        open_image(path)
+
+
+def test_a_chunk_far_larger_than_its_array_is_refused_by_its_bytes(tmp_path, monkeypatch):
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(4, 4, 3), chunks=(4000, 4000, 3), dtype=np.uint8)
+    monkeypatch.setattr(image, "decode_budget_bytes", lambda: 50_000_000)
+    with pytest.raises(DataError, match=r"a.zarr must be decoded in one piece of 4000 x 4000 px, which takes 0.1 GiB"):
+        open_image(tmp_path / "a.zarr")

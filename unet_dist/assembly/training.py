@@ -101,7 +101,7 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
     """
     for index, name in enumerate(crops.samples.ids):
         height, width = crops.output_shape(index)
-        if isinstance(crops.samples.image(index), np.ndarray) or len(planner.plan((height, width))) == 1:
+        if len(planner.plan((height, width))) == 1 or isinstance(crops.samples.image(index), np.ndarray):
             continue
         named = augmentation if isinstance(augmentation, str) else ", ".join(step["name"] for step in augmentation)
         raise ConfigError(

@@ -28,6 +28,7 @@ def run(config: Config) -> None:
     """Prepare the data set of a config; on several processes one does it and the others wait for its lock."""
     teller = Teller(speaks=True)
     cache = open_data(config, teller)
+    cache.check_all()  # also of a cache that stood before: what changed on the disk since then is found here
     teller.say(f"{cache.name}: decoded cache in {cache.path}")
     num_bytes = sum(file.stat().st_size for file in cache.path.iterdir())
     heights, widths = cache.table["heights"], cache.table["widths"]

@@ -118,7 +118,8 @@ def parsing(name: str, *, kind: str = "image") -> Iterator[None]:
         raise
     except MemoryError as error:
         raise RefusedError(
-            f"{name} takes more memory than there is", "Lower decode_memory, or write it as tiled TIFF or Zarr."
+            f"{name} takes more memory than there is",
+            "Free some, or write it as tiled TIFF or Zarr, which are read by windows.",
         ) from error
     except Exception as error:
         strerror = error.strerror if isinstance(error, OSError) else None

@@ -6,6 +6,7 @@ the one way from other number types to uint8. Knows no file format.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -372,17 +373,32 @@ def to_uint8(values: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
 
 
-def require_decodable(height: int, width: int, max_pixels: int, name: str) -> None:
-    """Refuse to decode more pixels in one piece than the limit, before any is decoded.
+def decode_budget_bytes() -> int:
+    """Say how much memory decoding one piece of an image may take: a quarter of the machine's."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def require_decodable(height: int, width: int, max_pixels: int, name: str, *, bytes_per_px: int = 1) -> None:
+    """Refuse to decode more pixels or bytes in one piece than the limits, before any is decoded.
+
+    Args:
+        bytes_per_px: that decoding takes, of all copies there are at a time.
 
     Raises:
-        DataError: height * width exceeds max_pixels.
+        RefusedError: height * width exceeds max_pixels, or its bytes the budget.
     """
     if height * width > max_pixels:
         raise RefusedError(
             f"{name} must be decoded in one piece of {height} x {width} = {height * width:,} px, and max_pixels is "
             f"{max_pixels:,}",
             "If you trust the file, raise max_pixels; a tiled TIFF or a Zarr array is read by windows and has no limit.",
+        )
+    needed, budget = height * width * bytes_per_px, decode_budget_bytes()
+    if needed > budget:
+        raise RefusedError(
+            f"{name} must be decoded in one piece of {height} x {width} px, which takes {needed / 2**30:.1f} GiB, and a "
+            f"quarter of this machine's memory is {budget / 2**30:.1f} GiB",
+            "Write it as tiled TIFF or Zarr, which are read by windows.",
         )
 
 

@@ -132,7 +132,9 @@ def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[
     page = series.keyframe
     height, width = page.chunks[:2]
     height = min(height, page.imagelength)  # RowsPerStrip may be 2^32 - 1, which means one strip
-    require_decodable(height, width, max_pixels, encoded.name)
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    bytes_per_px = 2 * samples * np.dtype(page.dtype).itemsize  # what is decoded, and a copy as pixels
+    require_decodable(height, width, max_pixels, encoded.name, bytes_per_px=bytes_per_px)
     return _segments(encoded, file, series, (height, width)), (height, width)
 
 

@@ -94,7 +94,12 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
     chunk_height, chunk_width = (max(block_height, array.chunks[at["y"]]), max(block_width, array.chunks[at["x"]]))
     chunk_height = chunk_height if array.chunks[at["y"]] > height else min(block_height, height)
     chunk_width = chunk_width if array.chunks[at["x"]] > width else min(block_width, width)
-    require_decodable(chunk_height, chunk_width, opening.max_pixels, name)
+    # All that lies behind a pixel of a chunk: channels, and what axes of length 1 claim.
+    deep = int(
+        np.prod([side for axis, side in enumerate(array.chunks) if axis not in (at["y"], at["x"])], dtype=np.int64)
+    )
+    bytes_per_px = 2 * deep * np.dtype(array.dtype).itemsize
+    require_decodable(chunk_height, chunk_width, opening.max_pixels, name, bytes_per_px=bytes_per_px)
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         selection: list[Any] = [slice(None) if axis == at.get("c") else 0 for axis in range(array.ndim)]

@@ -283,6 +283,22 @@ def test_a_damaged_cache_is_noticed(tmp_path):
         Cache(cache.path, seed=0)
 
 
+@pytest.mark.parametrize("name", ["images.bin", "labels.bin"])
+def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_path, name):
+    cache = make(write_folder(tmp_path / "data"), tmp_path)
+    cache.check_all()
+    content = bytearray((cache.path / name).read_bytes())
+    content[-1] ^= 1  # of the last sample
+    (cache.path / name).write_bytes(content)
+    again = Cache(cache.path, seed=0)
+    again.split("all").image(0)
+    for check in (lambda: again.split("all").image(9), again.check_all):
+        with pytest.raises(
+            DataError, match=rf"{name}: what it holds of sample009 is not what was written.*remove the folder"
+        ):
+            check()
+
+
 BUILDER = """
 import sys, time
 from unet_dist.data.decoded import build
