@@ -39,8 +39,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("planner",),
     ("prediction",),
     ("report", "export", "demo"),
+    ("debug",),
     ("assembly",),
-    ("benchmark", "debug"),
+    ("benchmark",),
     # composition roots
     ("commands",),
     ("cli",),

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unet_dist.assembly.run import Run
+    from unet_dist.assembly.train import train
+    from unet_dist.config.sections import Config
     from unet_dist.models.registry import load_model
     from unet_dist.models.unet import UNet
     from unet_dist.prediction.image import predict_image
+    from unet_dist.training.parts import Callback
 
-__all__ = ["UNet", "load_model", "predict_image"]
+__all__ = ["Callback", "Config", "Run", "UNet", "load_model", "predict_image", "train"]
 
 _HOMES = {
+    "Callback": "unet_dist.training.parts",
+    "Config": "unet_dist.config.sections",
+    "Run": "unet_dist.assembly.run",
     "UNet": "unet_dist.models.unet",
     "load_model": "unet_dist.models.registry",
     "predict_image": "unet_dist.prediction.image",
+    "train": "unet_dist.assembly.train",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name when it is first used: `import unet_dist` itself costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'unet_dist' has no attribute {name!r}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from unet_dist.assembly.given import Given
 from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.sizes import resolve_tile_size, settle_crops
 from unet_dist.assembly.training import lay_out
@@ -69,8 +70,8 @@ def test_a_loss_that_sees_an_image_as_a_whole_is_refused(keys: dict[str, Any], s
     config = Config.from_flat({"base_channels": 1, "loss": "cross_entropy+lovasz", **keys})
     sentence = rf"^loss: got lovasz, .* together with {setting}\. .* set --loss cross_entropy\+dice, which is exact by tiles\.$"
     with pytest.raises(ConfigError, match=sentence):
-        lay_out(config, 1, Teller(speaks=False))
-    lay_out(config.replace(loss="cross_entropy+dice"), 1, Teller(speaks=False))
+        lay_out(config, Given(), 1, Teller(speaks=False))
+    lay_out(config.replace(loss="cross_entropy+dice"), Given(), 1, Teller(speaks=False))
 
 
 def test_a_tile_size_is_strict() -> None:

@@ -13,9 +13,8 @@ import torch
 from tests.data.batches.test_shares import Alive, alive  # noqa: F401 a fixture
 from tests.data.decoded.test_windowed import draw_pair, write_tiff
 from unet_dist.assembly.network import build_skeleton
-from unet_dist.assembly.sizes import CropSizes
+from unet_dist.assembly.sizes import CropSizes, refuse_beyond_memory
 from unet_dist.cli import main
-from unet_dist.commands.train import _refuse_beyond_memory
 from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import AHEAD
@@ -141,7 +140,7 @@ def test_an_augmentation_that_would_need_the_whole_image_is_refused(
 def test_of_a_crop_in_tiles_a_tile_must_fit_the_memory() -> None:
     skeleton, cut = build_skeleton(Config()), BatchCut(1, 1, 1)
     tiled, undivided = (CropPlanner.of(skeleton, side=10**7, tile_size=size) for size in (572, None))
-    _refuse_beyond_memory(skeleton, CropSizes(10**7, tiled, cut))
-    _refuse_beyond_memory(skeleton, CropSizes(None, tiled, cut))
+    refuse_beyond_memory(skeleton, CropSizes(10**7, tiled, cut))
+    refuse_beyond_memory(skeleton, CropSizes(None, tiled, cut))
     with pytest.raises(ConfigError, match=r"got 1 windows of 10000000x10000000 .* or a --tile_size\.$"):
-        _refuse_beyond_memory(skeleton, CropSizes(10**7, undivided, cut))
+        refuse_beyond_memory(skeleton, CropSizes(10**7, undivided, cut))

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unet_dist.assembly import starting
+from unet_dist.assembly import train as library
 from unet_dist.cli import parse
 from unet_dist.commands import train
 from unet_dist.config.sections import Config
@@ -29,6 +31,7 @@ from unet_dist.debug.mode import (
     debugging_config,
     write_fed,
 )
+from unet_dist.errors import LaunchError
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.tiling.gradient import WindowGradient
@@ -264,12 +267,12 @@ def test_rate_that_is_far_too_high_is_named_with_the_layers_it_left(
 def test_resume_that_is_not_exact_is_a_finding(
     tmp_path: Path, fresh_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore = train.restore
+    restore = starting.restore
 
     def forgetful(checkpoint: Any, model: Any, *rest: Any) -> Any:
         return restore(replace(checkpoint, optimizer=_halved(checkpoint.optimizer)), model, *rest)
 
-    monkeypatch.setattr(train, "restore", forgetful)
+    monkeypatch.setattr(starting, "restore", forgetful)
     with pytest.raises(
         DebugFinding, match=r"^The resume is not exact: saved at step 3 and made again, 2 steps end with"
     ):
@@ -290,8 +293,8 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(train, "open_for", lambda config: Two())
-    with pytest.raises(train.LaunchError, match=r"^debug: got 2 processes, expected one\. Start it without a launcher"):
+    monkeypatch.setattr(library, "open_for", lambda config: Two())
+    with pytest.raises(LaunchError, match=r"^debug: got 2 processes, expected one\. Start it without a launcher"):
         train.run(tiny(tmp_path))
 
 

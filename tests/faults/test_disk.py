@@ -108,7 +108,7 @@ def test_library_whose_writing_the_disk_refuses_is_a_sentence(
     def refuse(*_: Any) -> None:
         (disk / "full").write_bytes(b"x" * 512 * KIB)
 
-    from unet_dist.commands import train as command
+    from unet_dist.assembly import starting as command
 
     monkeypatch.setattr(command, "record_start", refuse)
     with pytest.raises(SystemExit) as leaving:

@@ -28,10 +28,14 @@ LAYOUT_KEYS = ("images_folder", "masks_folder", "image_names", "mask_names")
 """Keys that say how a folder holds images and masks."""
 
 
-def open_data(config: Config, teller: Teller) -> Cache:
-    """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait."""
+def open_data(config: Config, teller: Teller, source: Source | None = None) -> Cache:
+    """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait.
+
+    Args:
+        source: where its pairs come from; by default what the config names.
+    """
     data = config.data
-    source = source_of(config, teller.say)
+    source = source or source_of(config, teller.say)
     shown: dict[str, Any] = {}
 
     def progress(phase: str, done: int, total: int) -> None:

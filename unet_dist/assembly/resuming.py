@@ -6,6 +6,7 @@ only what tells one data set from another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.processes.group import Processes
 from unet_dist.runs.checkpoint import (
+    GIVEN,
     Checkpoint,
     list_checkpoints,
     newest_whole,
@@ -76,9 +78,15 @@ def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
     )
 
 
-def answer_changes(checkpoint: Checkpoint, config: Config, data: dict[str, Any], teller: Teller) -> bool:
+def answer_changes(
+    checkpoint: Checkpoint, config: Config, data: dict[str, Any], given: Mapping[str, str], teller: Teller
+) -> bool:
     """Compare a config and its data with the interrupted run's: say what only cuts or rounds the work otherwise, refuse what
     changes it.
+
+    Args:
+        data: what is read now, as Cache.identity says it.
+        given: the objects that were brought, by key, as words.
 
     Returns:
         Whether the course of the learning rate starts anew where the run stands.
@@ -89,6 +97,7 @@ def answer_changes(checkpoint: Checkpoint, config: Config, data: dict[str, Any],
     """
     old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
     new = config.flat()
+    brought = checkpoint.config.get(GIVEN, {})
     changed = [key for key in new if key not in FREE_KEYS and old[key] != new[key]]
     if "mixed_precision" in changed:  # auto follows the device, and a run may go on on another
         changed.remove("mixed_precision")
@@ -106,7 +115,12 @@ def answer_changes(checkpoint: Checkpoint, config: Config, data: dict[str, Any],
     extension = config.run.extend_schedule
     if is_raised and extension is not None:
         changed.remove("total_steps")
-    listed = "; ".join([*(f"{key}: {old[key]!r} -> {new[key]!r}" for key in changed), *other_data])
+    changes = {key: (old[key], new[key]) for key in changed}
+    for key in dict.fromkeys([*brought, *given]):  # an object is another part than whatever the config names
+        if brought.get(key) != given.get(key):
+            changes[key] = brought.get(key, old.get(key)), given.get(key, new.get(key))
+    changed = list(changes)
+    listed = "; ".join([*(f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()), *other_data])
     if listed and not config.run.allow_config_change:
         raise ConfigError(
             f"{config.run.output_path} holds a run at step {checkpoint.step} with other {_kinds(changed, other_data)}: {listed}. "

@@ -12,7 +12,7 @@ import yaml
 from unet_dist.config.sections import Config
 from unet_dist.errors import CheckpointError
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, METRICS_FILE, SPLITS_FILE, DATA_FILE = "config.yaml", "metrics.jsonl", "splits.json", "data.json"
 
 
 def read_run_config(folder: Path) -> Config:

@@ -5,13 +5,14 @@ Owns what a config and a network say together about pixels. Knows nothing of dat
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 from unet_dist.assembly.objective import refuse_whole_images
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.sections import Config
-from unet_dist.errors import SizeError
+from unet_dist.errors import ConfigError, SizeError
 from unet_dist.models.contract import Network, TrainableNetwork
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
@@ -57,6 +58,30 @@ def settle_crops(config: Config, model: TrainableNetwork, world_size: int, telle
     if planner.cuts(side) or cut.splits_samples:
         refuse_whole_images(schedule.loss, "split_sample" if cut.splits_samples else "tile_size")
     return CropSizes(side, planner, cut)
+
+
+def refuse_beyond_memory(skeleton: Network, crops: CropSizes) -> None:
+    """Refuse what cannot fit by any account: weights, gradient and two moments, or the pixels of one micro-batch.
+
+    Raises:
+        ConfigError: more than this machine's memory.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    parameters = sum(p.numel() for p in skeleton.parameters())
+    if 16 * parameters > memory:
+        raise ConfigError(
+            f"base_channels, depth: got a network of {parameters:,} parameters, which with gradient and moments takes "
+            f"{16 * parameters / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --base_channels."
+        )
+    cut, side = crops.cut, crops.side or 0
+    window = min(side, crops.planner.tile_size or side)
+    pixels = cut.micro_batch_size * window**2
+    if not cut.splits_samples and pixels > memory:
+        raise ConfigError(
+            f"batch_size, input_size: got {cut.micro_batch_size} windows of {window}x{window} at a time, whose pixels alone take "
+            f"{pixels / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB. Set a smaller --micro_batch_size, or a "
+            "--tile_size."
+        )
 
 
 def training_halo(model: Network) -> int:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from unet_dist.assembly.given import Given, as_network
 from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
@@ -42,12 +43,14 @@ class Layout:
     """What is known of a run before any data is read.
 
     Attributes:
-        skeleton: the network without weights.
+        given: the objects that a caller brought.
+        skeleton: the network without weights, or the one that was brought.
         crops: how its crops are cut.
     """
 
     config: Config
-    skeleton: Any
+    given: Given
+    skeleton: TrainableNetwork
     crops: CropSizes
 
     def settled(self, cache: Cache, processes: Processes) -> Layout:
@@ -61,7 +64,7 @@ class Layout:
         return replace(self, config=config)
 
 
-def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
+def lay_out(config: Config, given: Given, world_size: int, teller: Teller) -> Layout:
     """Settle the sizes of a run and how its batch is cut.
 
     Raises:
@@ -71,8 +74,10 @@ def lay_out(config: Config, world_size: int, teller: Teller) -> Layout:
     config = config.replace(gradient_accumulation_steps=accumulation)
     require_loss(config.schedule)
     require_course(config.schedule)
-    skeleton = build_skeleton(config)
-    return Layout(config, skeleton, settle_crops(config, skeleton, world_size, teller))
+    skeleton = build_skeleton(config) if given.model is None else as_network(given.model)
+    crops = settle_crops(config, skeleton, world_size, teller)
+    given.refuse_tiles(crops)
+    return Layout(config, given, skeleton, crops)
 
 
 def place_network(model: TrainableNetwork, layout: Layout, processes: Processes, teller: Teller) -> TrainableNetwork:
@@ -170,12 +175,12 @@ def assemble(
         model: placed, with the weights to start from.
         folder: the run's.
     """
-    config, planner, cut = layout.config, layout.crops.planner, layout.crops.cut
+    config, given, planner, cut = layout.config, layout.given, layout.crops.planner, layout.crops.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
-    augmentation = None
+    augmentation = given.augmentation
     if config.data.augmentation:
         from unet_dist.data.batches.augment import Augmentation  # slow to import, and most runs name none
 
@@ -191,7 +196,7 @@ def assemble(
         balance=_balance_of(config, train),
     )
     if augmentation is not None:
-        _refuse_augmented_tiles(crops, planner, config.data.augmentation)
+        _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])
     tiles = choose_tiles(model, window_batch=config.run.window_batch, say=teller.say)
     if reason := reason_of(tiles):
         teller.say(reason)
@@ -207,7 +212,7 @@ def assemble(
         wrapped=wrapped,
         trim=planner.halo - model.window_sizes.margin,
         optimizer=optimizer,
-        loss=loss_of(schedule, cache, processes.device),
+        loss=given.loss or loss_of(schedule, cache, processes.device),
         shares=RunShares(
             crops,
             planner=planner,
@@ -223,4 +228,7 @@ def assemble(
         teller=teller,
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
+        given=given.named(),
+        metrics=given.metrics,
+        callbacks=given.callbacks,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.given import Given
 from unet_dist.assembly.network import architecture, build_network, simulated
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
@@ -226,7 +227,7 @@ def open_setting(
         name: for the tables.
         predicts: whether an image is predicted, too; not without exact tiles, which is said.
     """
-    layout = lay_out(endless(config), processes.world_size, teller)
+    layout = lay_out(endless(config), Given(), processes.world_size, teller)
     cache = open_data(layout.config, teller)
     model = build_network(layout.config, cache)
     layout = layout.settled(cache, processes)

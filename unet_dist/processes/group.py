@@ -283,6 +283,9 @@ def _leave(processes: Processes) -> None:
     gc.collect()
     processes.barrier()
     processes.accelerator.end_training()
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # a script may join again, in another precision too
 
 
 def _require_trackers(names: list[str]) -> None:

@@ -31,6 +31,8 @@ from unet_dist.storage.files import digest, recover_all, write_whole, write_whol
 
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
+GIVEN = "given"
+"""Beside the keys of a config: what was brought as an object, by key, as words."""
 _NAME = re.compile(r"step-(\d{8,})")
 
 

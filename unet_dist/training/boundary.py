@@ -15,13 +15,13 @@ from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.contract import as_module
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
-from unet_dist.runs.checkpoint import Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
+from unet_dist.runs.checkpoint import GIVEN, Checkpoint, CheckpointWriter, optimizer_tensors, write_errors_named
 from unet_dist.storage.files import write_whole_folder
 from unet_dist.terminal import ProgressBar
 from unet_dist.training.averaging import WeightAverage
 from unet_dist.training.finite import DivergedError, FiniteWatch, all_finite
 from unet_dist.training.pace import Clock
-from unet_dist.training.parts import Parts, Progress
+from unet_dist.training.parts import Parts, Progress, metric_name
 from unet_dist.training.record import Record
 from unet_dist.wording import duration
 
@@ -102,6 +102,8 @@ class Boundary:
         if scores is None:
             return outcome
         is_best = self._keep_best(scores)
+        for callback in parts.callbacks:
+            callback.on_validation(progress.step, scores)
         seconds = time.perf_counter() - started
         self._record.write(self._scored(scores, seconds))
         title = f"validation at step {progress.step}"
@@ -143,6 +145,7 @@ class Boundary:
             "pixel_accuracy": scores.pixel_accuracy,
             "iou": {name: scores.iou[i] for i, name in names if i != parts.ignore_index},
             "seconds": seconds,
+            **{metric_name(metric): float(metric(scores.confusion)) for metric in parts.metrics},
         }
 
     def write_model(self, name: str) -> None:
@@ -175,7 +178,7 @@ class Boundary:
             step=self._progress.step,
             model=dict(parts.model.state_dict()),
             optimizer=optimizer_tensors(as_module(parts.model), parts.optimizer),
-            config=parts.config.flat(),
+            config={**parts.config.flat(), **({GIVEN: dict(parts.given)} if parts.given else {})},
             progress=asdict(self._progress),
             data=parts.data,
         )

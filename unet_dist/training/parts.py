@@ -1,16 +1,17 @@
-"""What a training run is made of, and what it remembers beside its tensors.
+"""What a training run is made of, what it remembers beside its tensors, and whom it tells.
 
-Owns the two types that the loop, the boundary of a step and a resume share. Must not know what is done with them.
+Owns the types that the loop, the boundary of a step and a resume share. Must not know what is done with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.sections import Config
@@ -54,6 +55,38 @@ class Progress:
     schedule_start: int = 0
 
 
+Metric = Callable[[Tensor], float]
+"""From the confusion matrix of a split, (K, K) int64 on the CPU with labels in rows and predictions in columns, to a number. Its
+`__name__` is what metrics.jsonl calls it."""
+
+
+def metric_name(metric: Metric) -> str:
+    """What metrics.jsonl calls a metric."""
+    return str(getattr(metric, "__name__", type(metric).__name__))
+
+
+class Callback(Protocol):
+    """Listens to a run, on every process of it and in the same order. Inherit from it to listen to some of these only.
+
+    A callback may use what it likes but must not change weights or draw from torch's generator: the run would be another one.
+    """
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """Called after each step.
+
+        Args:
+            step: 1 is the first.
+            loss: () on the device: what this process adds to the loss of the step. To read it (`loss.item()`) waits for the
+                device, so keep it and read it later.
+        """
+
+    def on_validation(self, step: int, scores: Scores) -> None:
+        """Called after each validation, with the scores of the whole split."""
+
+    def on_end(self, progress: Progress) -> None:
+        """Called once, when the last step is done or the run is asked to stop; all is saved."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a run is made of.
@@ -67,6 +100,9 @@ class Parts:
         folder: the run's folder.
         data: what is read, as Cache.identity says it: for the checkpoints.
         class_names, ignore_index: for the tables.
+        given: what a caller brought as objects, by key, as words: for the checkpoints.
+        metrics: further numbers of a validation, each from its confusion matrix.
+        callbacks: who is told of steps and validations.
     """
 
     config: Config
@@ -84,3 +120,6 @@ class Parts:
     teller: Teller
     class_names: list[str]
     ignore_index: int | None
+    given: Mapping[str, str] = field(default_factory=dict)
+    metrics: Sequence[Metric] = ()
+    callbacks: Sequence[Callback] = ()

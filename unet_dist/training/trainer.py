@@ -180,6 +180,8 @@ class Trainer:
             self.boundary.writer.close()
         if outcome == NO_WISH and self.parts.processes.is_main:
             self.boundary.write_model("last")
+        for callback in self.parts.callbacks:
+            callback.on_end(self.progress)
         return outcome
 
     def _fit(self, wish: StopWish) -> int:
@@ -213,7 +215,9 @@ class Trainer:
                     if outcome != NO_WISH:
                         return self.boundary.leave(outcome, wish)
                     began = time.perf_counter()
-                    self.step(share, divisor)
+                    loss = self.step(share, divisor)
+                    for callback in parts.callbacks:
+                        callback.on_step(progress.step, loss)
                     bar.advance(detail=self._clock.detail)
                     if progress.step == steps.start:
                         self._record.first_step(time.perf_counter() - began)

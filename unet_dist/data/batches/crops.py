@@ -18,7 +18,6 @@ from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read
 from unet_dist.tiling.geometry import Tile
 
 if TYPE_CHECKING:
-    from unet_dist.data.batches.augment import Augmentation
     from unet_dist.data.batches.borders import BorderWeights
 
 
@@ -35,10 +34,17 @@ class WindowedSamples(Protocol):
     def label(self, index: int) -> Label: ...  # (H, W) uint8
 
 
-class Samples(WindowedSamples, Protocol):
-    """A split in memory or mapped memory, such as a cached one."""
+class SampleTransform(Protocol):
+    """Changes a training crop: a window and its labels alike, as a function of the seed alone."""
 
-    def image(self, index: int) -> np.ndarray: ...  # (H, W, C) uint8
+    def __call__(
+        self, image: np.ndarray, labels: np.ndarray, border: np.ndarray | None = None, *, seed: int
+    ) -> tuple[np.ndarray, ...]:
+        """Transform (H, W, C) uint8, its labels (H, W) uint8 (255 counts nowhere) and a border map (H, W) float32, if any.
+
+        Returns:
+            The same, in this order, with the shapes and types that came in.
+        """
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class CropReader:
     window_side: int | None
     halo: int
     horizontal_flip: bool = True
-    augmentation: Augmentation | None = None
+    augmentation: SampleTransform | None = None
     borders: BorderWeights | None = None
     balance: ClassBalance | None = None
 

@@ -1,0 +1,143 @@
+"""What a caller of the library brings as objects, in place of what the config names.
+
+Owns the contracts of these objects, what they are called in a run's folder, and the refusal of a key that an
+object already decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+
+from unet_dist.assembly.sizes import CropSizes
+from unet_dist.config.loss_terms import LOSS_KEYS
+from unet_dist.config.sections import KEYS, SECTIONS, Config
+from unet_dist.data.batches.crops import SampleTransform
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.sources.pairs import Source
+from unet_dist.errors import ConfigError
+from unet_dist.losses.contract import Loss
+from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.registry import MODELS
+from unet_dist.training.parts import Callback, Metric
+
+_DECIDES: dict[str, tuple[str, ...]] = {
+    "model": tuple(dict.fromkeys(["model", *(key for network in MODELS.values() for key in network.config_keys)])),
+    "loss": tuple(dict.fromkeys(["loss", *(key for key in LOSS_KEYS if key != "border_class")])),
+    "data": ("data_path", "revision", "image_column", "label_column", "synthetic_images", "synthetic_size"),
+    "augmentation": ("augmentation",),
+}
+"""The keys that an object takes the place of: a value beside it would have no effect."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects of a caller; None is what the config says.
+
+    Attributes:
+        model: a network of the contract in models/contract.py, with the weights to start from.
+        loss: of the contract in losses/contract.py.
+        data: a path, a hub id or a source of pairs, of the contract in data/sources/pairs.py.
+        augmentation: changes training crops.
+        metrics: further numbers of each validation.
+        callbacks: who is told of steps and validations.
+    """
+
+    model: nn.Module | None = None
+    loss: Loss | None = None
+    data: str | os.PathLike[str] | Source | None = None
+    augmentation: SampleTransform | None = None
+    metrics: Sequence[Metric] = ()
+    callbacks: Sequence[Callback] = ()
+
+    @property
+    def source(self) -> Source | None:
+        """Where pairs come from, if not from a path."""
+        return None if self.data is None or isinstance(self.data, str | os.PathLike) else self.data
+
+    def settle(self, config: Config) -> Config:
+        """The config with what the objects decide.
+
+        Raises:
+            ConfigError: a key that has no effect beside an object.
+        """
+        for name, keys in _DECIDES.items():
+            if getattr(self, name) is not None:
+                _refuse_beside(config, name, keys)
+        if self.data is None:
+            return config
+        source = self.source
+        return config.replace(data_path=os.fspath(self.data) if source is None else source.name)  # type: ignore[arg-type]
+
+    def named(self) -> dict[str, str]:
+        """The objects that change the result, by key, as "module:class": a run that goes on with others is another run."""
+        objects = {"model": self.model, "loss": self.loss, "data": self.source, "augmentation": self.augmentation}
+        kinds = {
+            key: part if isinstance(part, type) else type(part) for key, part in objects.items() if part is not None
+        }
+        return {key: f"{kind.__module__}:{kind.__qualname__}" for key, kind in kinds.items()}
+
+    def refuse_tiles(self, crops: CropSizes) -> None:
+        """Refuse to cut crops into tiles for a loss object that sees an image as a whole.
+
+        Raises:
+            ConfigError: names the loss.
+        """
+        if self.loss is None or not self.loss.sees_whole_images:
+            return
+        if crops.planner.cuts(crops.side) or crops.cut.splits_samples:
+            raise ConfigError(
+                f"loss: got {type(self.loss).__name__}, which sees an image as a whole and is no sum over tiles, together with "
+                "tile_size or split_sample. Expected whole crops. Remove tile_size and split_sample."
+            )
+
+
+def as_network(model: nn.Module) -> TrainableNetwork:
+    """A network that was brought, under the contract of this package.
+
+    Raises:
+        ConfigError: it does not state what a network must.
+    """
+    missing = [name for name in ("window_sizes", "locality", "couples_batch", "mean") if not hasattr(model, name)]
+    if missing:
+        raise ConfigError(
+            f"model: got a {type(model).__name__} that does not state {', '.join(missing)}, expected a network of the contract in "
+            "unet_dist.models.contract."
+        )
+    return cast(TrainableNetwork, model)
+
+
+def describe_network(model: TrainableNetwork, cache: Cache) -> None:
+    """Write into a network that was brought what travels with it: class names, the ignored class, and mean and deviation.
+
+    A network whose classes are named was trained before: it keeps the mean and the deviation that its weights expect.
+
+    Raises:
+        ConfigError: it is for other channels or classes than the data set has.
+    """
+    wanted, got = (cache.channels, cache.num_classes), (model.in_channels, model.num_classes)
+    if got != wanted:
+        raise ConfigError(
+            f"model: got a {type(model).__name__} for {got[0]} channels and {got[1]} classes, expected {wanted[0]} channels and "
+            f"{wanted[1]} classes as {cache.name} has. Build it with in_channels={wanted[0]}, num_classes={wanted[1]}."
+        )
+    described: dict[str, object] = {"class_names": list(cache.class_names), "ignore_index": cache.ignore_index}
+    if model.class_names is None:
+        described |= {"mean": list(cache.mean), "std": [max(std, 1.0) for std in cache.std]}
+    for name, value in described.items():
+        setattr(model, name, value)
+
+
+def _refuse_beside(config: Config, name: str, keys: Sequence[str]) -> None:
+    values = config.flat()
+    for key in keys:
+        field = next(f for f in dataclasses.fields(SECTIONS[KEYS[key]]) if f.name == key)
+        if values[key] != field.default:
+            raise ConfigError(
+                f"{key}: got {values[key]!r} together with {name}=..., an object that decides it. Remove one of the two."
+            )

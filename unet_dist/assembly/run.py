@@ -1,0 +1,130 @@
+"""A run, opened again: what its folder holds, as objects.
+
+Owns how the files of a run's folder are found by name. Must not know how they came to be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.run_folder import CONFIG_FILE, DATA_FILE, METRICS_FILE, SPLITS_FILE, read_run_config
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.sources.pairs import Source
+from unet_dist.errors import CheckpointError
+from unet_dist.models.contract import Network
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.terminal import Teller
+
+EVALUATION = "evaluation-{}.json"
+
+
+class Run:
+    """A run's folder. Nothing is read before it is asked for.
+
+    >>> run = Run("runs/example")  # doctest: +SKIP
+    >>> run.scores["miou"], run.config.schedule.total_steps  # doctest: +SKIP
+    (0.41, 6000)
+
+    Args:
+        folder: its output_path.
+
+    Attributes:
+        folder: the same, as a path.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved config.
+
+        Raises:
+            CheckpointError: the folder holds no run, or one whose config is not readable.
+        """
+        if not (self.folder / CONFIG_FILE).is_file():
+            raise CheckpointError(
+                f"{self.folder}: got a folder without {CONFIG_FILE}, expected the output_path of a run. Check the path."
+            )
+        return read_run_config(self.folder)
+
+    @property
+    def metrics(self) -> list[dict[str, object]]:
+        """What the run recorded so far, a row a record: step, split (train or validation), then numbers."""
+        return read_metrics(self.folder / METRICS_FILE)
+
+    @property
+    def scores(self) -> dict[str, object]:
+        """The record of the validation whose model stands in best/: step, miou, pixel_accuracy, iou by class name.
+
+        Raises:
+            CheckpointError: there was no validation yet.
+        """
+        rows = [row for row in self.metrics if row.get("split") == "validation" and isinstance(row.get("miou"), float)]
+        if not rows:
+            raise CheckpointError(f"{self.folder}: this run has no validation yet: go on training it.")
+        return max(rows, key=lambda row: float(str(row["miou"])))
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The ids of the samples of each split."""
+        return {str(name): list(ids) for name, ids in self._read(SPLITS_FILE).items()}  # type: ignore[call-overload]
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Its data set in numbers: images, channels, classes and their shares."""
+        return self._read(DATA_FILE)
+
+    @property
+    def evaluations(self) -> dict[str, dict[str, object]]:
+        """What `evaluate` wrote, by split."""
+        prefix, suffix = EVALUATION.split("{}")
+        paths = sorted(self.folder.glob(EVALUATION.format("*")))
+        return {path.name[len(prefix) : -len(suffix)]: self._read(path.name) for path in paths}
+
+    @property
+    def model(self) -> Network:
+        """The best model, else the last, on the CPU in evaluation mode.
+
+        Raises:
+            CheckpointError: there is none yet.
+        """
+        return self.load_model()
+
+    def load_model(self, device: str | torch.device = "cpu") -> Network:
+        """Load the best model, else the last, in evaluation mode.
+
+        Raises:
+            CheckpointError: there is none yet.
+        """
+        _ = self.config
+        return load_run(str(self.folder), torch.device(device))[0]
+
+    def open_data(self, source: Source | None = None) -> Cache:
+        """Open the decoded data set that the run was trained on; it is decoded anew where its cache is gone.
+
+        Args:
+            source: of a run that was trained on an object.
+        """
+        return open_data(self.config, Teller(speaks=False), source)
+
+    def _read(self, name: str) -> dict[str, object]:
+        path = self.folder / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: not readable: {error}") from None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path}: got a {type(content).__name__}, expected an object.")
+        return content
