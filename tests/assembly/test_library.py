@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import unet_dist.assembly.train
-from tests.distributed.processes import ROOT, quiet_environment
+from tests.distributed.processes import ROOT, free_ports, quiet_environment
 from tests.faults.runs import end_of
 from unet_dist import Callback, Config, Run, UNet, train
 from unet_dist.data.batches.label_counts import LabelCounts
@@ -103,7 +103,7 @@ def test_notebook_gives_the_bits_of_the_command(folder: Path, commanded: Path) -
         f"run = train(Config(**{keys!r}, output_path={str(folder / 'notebook')!r}))\nrun.scores['step']",
         "from accelerate import notebook_launcher\ndef several():\n"
         f"    train(Config(**{keys!r}, output_path={str(folder / 'notebook-2')!r}))\n"
-        "notebook_launcher(several, num_processes=2, use_port='0')",
+        f"notebook_launcher(several, num_processes=2, use_port='{free_ports(1)[0]}')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     with pytest.MonkeyPatch.context() as patch:

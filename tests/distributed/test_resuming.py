@@ -196,6 +196,7 @@ def test_stop_within_a_validation_saves_the_step_before_it(
 ) -> None:
     """The wish comes when some of the images are done: nothing of the half is kept, and the next start makes all of it."""
     from unet_dist.assembly import training
+    from unet_dist.processes import stopping
 
     folder = lab.folder / "in-validation"
     evaluate = training.evaluate_split
@@ -212,6 +213,7 @@ def test_stop_within_a_validation_saves_the_step_before_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate_split", interrupted)
+        patch.setattr(stopping, "LOOK_S", 0.0)
         lab.alone(lab.train("in-validation", **SHORT, window_batch=1))
     assert json.loads((folder / "requeue").read_text(encoding="utf-8")) == {"step": 2}
     saved = read_checkpoint(folder / "checkpoints/step-00000002")

@@ -53,7 +53,7 @@ begun = fork.Event()
 fork.Process(target=work, daemon=True).start()
 begun.wait()
 print("working", flush=True)
-clock = iter([0.0, float(sys.argv[2])])
+clock = iter([0.0, float(sys.argv[2]), 9.0])
 with StopWish(pathlib.Path(sys.argv[1]), watches_file=True, clock=clock.__next__) as wish:
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -85,9 +85,17 @@ def test_handlers_of_others_come_back(tmp_path: Path) -> None:
 
 
 def test_stop_file_is_seen_by_the_process_that_watches(tmp_path: Path) -> None:
-    with StopWish(tmp_path, watches_file=True) as main, StopWish(tmp_path, watches_file=False) as other:
+    """It is looked for once a second: the wish of the second before stands until then."""
+    moment = [0.0]
+    with (
+        StopWish(tmp_path, watches_file=True, clock=lambda: moment[0]) as main,
+        StopWish(tmp_path, watches_file=False) as other,
+    ):
         assert (main.now(), other.now()) == (NO_WISH, NO_WISH)
         (tmp_path / "stop").touch()
+        moment[0] = 0.9
+        assert (main.now(), other.now()) == (NO_WISH, NO_WISH)
+        moment[0] = 1.0
         assert (main.now(), other.now()) == (STOP_AND_REQUEUE, NO_WISH)
 
 

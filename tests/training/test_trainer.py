@@ -23,7 +23,9 @@ from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.contract import as_module
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.stopping import NO_WISH
-from unet_dist.terminal import Teller
+from unet_dist.runs.checkpoint import read_checkpoint, restore_optimizer
+from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.terminal import ProgressBar, Teller
 from unet_dist.training.averaging import MOMENT
 from unet_dist.training.finite import MAX_OVERFLOWS_IN_A_ROW, DivergedError
 from unet_dist.training.optimizer import build_optimizer
@@ -169,3 +171,54 @@ def test_other_failures_keep_their_own_words(processes: Processes, tmp_path: Pat
     as_module(trainer.parts.model).register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match=r"^shape mismatch$"):
         trainer.fit(WISH)
+
+
+def test_step_after_the_last_overflow_leaves_everything_as_it_was(processes: Processes, tmp_path: Path) -> None:
+    """On a GPU the flag of a divergence is read a step late: what comes until then counts no more, finite or not."""
+    trainer = trainer_of(processes, tmp_path, OVERFLOWS)
+    scaler = trainer.parts.processes.accelerator.scaler
+    assert scaler is not None
+    for _ in range(MAX_OVERFLOWS_IN_A_ROW):
+        step(trainer)
+        scaler.update(OVERFLOWS)
+    before = state_of(trainer)
+    scaler.update(FITS)
+    share = trainer.parts.shares[trainer.progress.step + 1]
+    trainer.step(share, share.divisor(trainer.parts.loss))
+    assert_same(state_of(trainer), before)
+    with pytest.raises(DivergedError, match=rf"^Step {MAX_OVERFLOWS_IN_A_ROW} is not finite"):
+        trainer.boundary.check_finite()
+
+
+def recorded(folder: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in read_metrics(folder / "metrics.jsonl") if row["split"] == "train"]
+
+
+def test_record_after_a_resume_is_over_the_same_steps(processes: Processes, tmp_path: Path) -> None:
+    """Records every 4 steps, an interruption after the sixth: the record of step 8 is over 5 to 8, to the bit."""
+    bar = ProgressBar(Teller(speaks=False), "step", 100, 0)
+    folders = [tmp_path / name for name in ("whole", "resumed")]
+    for folder in folders:
+        folder.mkdir()
+        trainer = trainer_of(processes, folder, None)
+        for number in range(1, 9):
+            step(trainer)
+            if number % 4 == 0:
+                trainer._record.steps(trainer._grad_norm, bar)
+            if number == 6 and folder.name == "resumed":
+                trainer.boundary.save()
+                trainer.boundary.writer.close()
+                saved = read_checkpoint(folder / "checkpoints/step-00000006")
+                trainer = trainer_of(processes, folder, None, Progress(**saved.progress))
+                trainer.parts.model.load_state_dict(saved.model)
+                restore_optimizer(as_module(trainer.parts.model), trainer.parts.optimizer, saved.optimizer)
+    whole, resumed = map(recorded, folders)
+    assert whole == resumed
+    assert [number for number, _ in whole] == [4, 8]
+
+
+def test_losses_of_another_number_of_processes_count_once(processes: Processes, tmp_path: Path) -> None:
+    trainer = trainer_of(processes, tmp_path, None, Progress(step=6, logged_step=4, loss_sums=[1.0, 2.5, 0.25]))
+    assert trainer._record.sums() == [3.75]
+    older = trainer_of(processes, tmp_path, None, Progress(step=6))
+    assert (older.progress.logged_step, older._record.sums()) == (6, [0.0])

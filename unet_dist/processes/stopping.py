@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -33,6 +34,10 @@ ECHO_S = 1.0
 """A SIGINT so soon after the first is the same one, sent on by a launcher."""
 
 
+LOOK_S = 1.0
+"""The stop file is looked for so often at most: on a shared file system a look takes milliseconds, and a step may be as short."""
+
+
 class StopWish:
     """What this process was asked: nothing, to stop, or to stop and come back.
 
@@ -51,6 +56,7 @@ class StopWish:
         self._watches_file = watches_file
         self._clock = clock
         self._asked = NO_WISH
+        self._next_look_s = -math.inf
         self._interrupted_s: float | None = None
         self._previous: dict[int, Any] = {}
 
@@ -87,8 +93,10 @@ class StopWish:
 
     def now(self) -> int:
         """NO_WISH, STOP or STOP_AND_REQUEUE, as this process sees it."""
-        if self._watches_file and (self._folder / STOP_FILE).exists():
-            return STOP_AND_REQUEUE
+        if self._watches_file and (moment := self._clock()) >= self._next_look_s:
+            self._next_look_s = moment + LOOK_S
+            if (self._folder / STOP_FILE).exists():
+                self._asked = STOP_AND_REQUEUE
         return self._asked
 
     def settle(self, wish: int, step: int) -> None:

@@ -82,6 +82,7 @@ class Boundary:
     def evaluate(self, wish: StopWish, bar: ProgressBar) -> int:
         """Validate; keep the model if it is the best. Returns the wish that ended it half-way, if one did."""
         parts, progress = self._parts, self._progress
+        self._record.flush()
         self.check_finite()
         started = time.perf_counter()
         outcome = NO_WISH
@@ -163,7 +164,9 @@ class Boundary:
         if progress.step == 0 or state == self._saved:
             return
         self._saved = state
+        self._record.flush()  # a resume keeps the records up to its checkpoint
         self.check_finite()
+        progress.loss_sums = self._record.sums()
         progress.seconds += self._clock.take()
         if scaler is not None:
             progress.overflows += self._finite.take_overflows()
@@ -214,7 +217,7 @@ class Boundary:
         """
         parts, progress = self._parts, self._progress
         where = self._finite.culprit(bad_step, parts.processes)
-        progress.step = bad_step - 1
+        progress.step, progress.logged_step, progress.loss_sums = bad_step - 1, None, []
         is_saved = progress.step > 0 and all_finite(as_module(parts.model))  # running statistics may be damaged
         if is_saved and parts.processes.is_main:
             self.writer.write(self.checkpoint())

@@ -42,6 +42,8 @@ class Progress:
         seconds: wall time of training so far.
         scaler: the state of the fp16 loss scaler.
         schedule_start: the step after which the course of the learning rate began.
+        logged_step: step of the last record of the loss; None where nobody knows, so that the next record begins here.
+        loss_sums: the losses since then, summed up by each rank.
     """
 
     step: int = 0
@@ -53,6 +55,8 @@ class Progress:
     seconds: float = 0.0
     scaler: dict[str, Any] | None = None
     schedule_start: int = 0
+    logged_step: int | None = None
+    loss_sums: list[float] = field(default_factory=list)
 
 
 Metric = Callable[[Tensor], float]

@@ -36,34 +36,72 @@ class Record:
         self._clock = clock
         self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.processes.device)
+        self._noted: tuple[int, Callable[[], None]] | None = None
+        if progress.logged_step is None:
+            progress.logged_step = progress.step
+        rank, sums = parts.processes.rank, progress.loss_sums
+        if len(sums) == parts.processes.world_size:
+            self._loss_sum += sums[rank]
+        elif rank == 0:  # of another number of processes: only the sum over them counts
+            self._loss_sum += sum(sums)
 
     def add(self, loss: Tensor) -> None:
         """Take the loss of a step in, () on the device."""
         self._loss_sum += loss
 
+    def sums(self) -> list[float]:
+        """The losses since the last record, summed up by each rank; waits for the device. All processes ask."""
+        processes = self._parts.processes
+        sums = torch.zeros(processes.world_size, dtype=torch.float64, device=processes.device)
+        sums[processes.rank] = self._loss_sum
+        return [float(one) for one in processes.sum_(sums).tolist()]
+
     def steps(self, grad_norm: Tensor, bar: ProgressBar) -> None:
-        """Record the mean loss since the last record; here the host waits for the device."""
+        """Note the mean loss since the last record. On a GPU it is written by the next `flush`, so that nobody waits here."""
         parts, progress, processes = self._parts, self._progress, self._parts.processes
         summed = processes.sum_(self._loss_sum.clone())
-        steps, seconds, waited = self._clock.lap(progress.step)
-        record = {
-            "step": progress.step,
-            "split": "train",
-            "loss": summed.item() / max(1, steps),
-            "learning_rate": parts.optimizer.param_groups[0]["lr"],
-            "grad_norm": grad_norm.item(),
-            "images_per_s": steps * parts.config.schedule.batch_size / seconds,
-            "data_wait": waited / seconds,
-            "memory_bytes": _memory_bytes(processes.device),
-        }
+        numbers = read_later(torch.stack([summed, grad_norm.double()]))
         self._loss_sum.zero_()
-        self.write(record)
-        self._clock.detail = (
-            f"loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  {record['images_per_s']:.1f} images/s  "
-            f"data wait {record['data_wait']:.0%}  {size(record['memory_bytes'])}"
-        )
-        left = (parts.config.schedule.total_steps - progress.step) * seconds / max(1, steps)
-        bar.tell(f"{self._clock.detail}  {duration(left)} left")
+        assert progress.logged_step is not None
+        step, summed_steps = progress.step, progress.step - progress.logged_step
+        progress.logged_step = step
+        learning_rate = parts.optimizer.param_groups[0]["lr"]
+        steps, seconds, waited = self._clock.lap(step)
+
+        def write() -> None:
+            loss, norm = numbers()
+            record = {
+                "step": step,
+                "split": "train",
+                "loss": loss / max(1, summed_steps),
+                "learning_rate": learning_rate,
+                "grad_norm": norm,
+                "images_per_s": steps * parts.config.schedule.batch_size / seconds,
+                "data_wait": waited / seconds,
+                "memory_bytes": _memory_bytes(processes.device),
+            }
+            self.write(record)
+            self._clock.detail = (
+                f"loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  {record['images_per_s']:.1f} images/s  "
+                f"data wait {record['data_wait']:.0%}  {size(record['memory_bytes'])}"
+            )
+            left = (parts.config.schedule.total_steps - step) * seconds / max(1, steps)
+            bar.tell(f"{self._clock.detail}  {duration(left)} left")
+
+        self.flush()
+        self._noted = step, write
+        if processes.device.type != "cuda":
+            self.flush()
+
+    def flush(self, before: int | None = None) -> None:
+        """Write the record that was noted, if one was; waits for the device to have come that far.
+
+        Args:
+            before: leave a record of this step or later, as the device may be at it.
+        """
+        if self._noted is not None and (before is None or self._noted[0] < before):
+            (_, write), self._noted = self._noted, None
+            write()
 
     def first_step(self, seconds: float) -> None:
         """Say how long the rest will take, after the first step of a start: where it is minutes, one wants to know.

@@ -88,6 +88,9 @@ class Trainer:
         # the backward pass: summed gradients overflow fp16.
         scale = processes.world_size / torch.where(divisor > 0, divisor, 1.0)
         set_step(parts.optimizer, parts.config.schedule, step, self.progress.schedule_start)
+        push = scale
+        if self._scaler is not None:  # no switch of the optimizer's is ours then: a gradient that overflows is skipped
+            push = torch.where(self._finite.bad_step > 0, torch.inf, scale)
         totals: Any = processes.sum_
         if parts.loss.has_statistics and len(share.batches) > 1:
             totals = processes.sum_(self._gradient.count(self._clock.timed(share.batches), self._device))
@@ -99,9 +102,7 @@ class Trainer:
             borders = None if batch.borders is None else batch.borders.to(self._device, non_blocking=True)
             with processes.accumulate(parts.wrapped, is_last=number == len(share.batches)):
                 backward = processes.accelerator.backward
-                sums.append(
-                    self._gradient.add(*tensors, scale=scale, borders=borders, totals=totals, backward=backward)
-                )
+                sums.append(self._gradient.add(*tensors, scale=push, borders=borders, totals=totals, backward=backward))
         losses = torch.cat(sums)  # (n,) or (n, T), a row a window
         self._finite.note(step, ids, losses.view(len(losses), -1).sum(1))
         loss = (losses.sum(0) * scale).sum() / processes.world_size
@@ -253,6 +254,7 @@ class Trainer:
         self._flags.append(read_later(self._finite.bad_step[None]))
         if self._device.type != "cuda" or len(self._flags) > 1:
             (bad_step,) = self._flags.popleft()()
+            self._record.flush(before=self.progress.step)
             if bad_step:
                 self.boundary.diverged(int(bad_step))
         return divisor, STOP_AND_REQUEUE if requeues else STOP if stops else NO_WISH
