@@ -25,6 +25,7 @@ from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import LaunchError
 from unet_dist.losses.contract import Loss
 from unet_dist.processes.stopping import StopWish
+from unet_dist.runs.trackers import refused_by, tracker_settings
 from unet_dist.storage.lock import lock_run
 from unet_dist.training.parts import Callback, Metric
 from unet_dist.training.trainer import Trainer
@@ -105,10 +106,8 @@ def _fit(started: Start) -> None:
     parts, processes = started.parts, started.parts.processes
     if processes.is_main:
         started.describe()
-    # TensorBoard keeps a config as a run of its own beside the curves; the run's folder has it in config.yaml.
-    config, folder = parts.config, parts.folder
-    settings = None if config.run.trackers == ["tensorboard"] else {k: str(v) for k, v in config.flat().items()}
-    processes.accelerator.init_trackers("tensorboard", config=settings)
+    folder = parts.folder
+    _start_trackers(started)
     trainer = Trainer(parts, started.progress)
     with StopWish(folder, watches_file=processes.is_main) as wish:
         outcome = trainer.fit(wish)
@@ -119,3 +118,19 @@ def _fit(started: Start) -> None:
             f"{done.best_step}. "
             f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {shlex.quote(str(folder))}"
         )
+
+
+def _start_trackers(started: Start) -> None:
+    """Start the trackers, or go on with what they hold of this run.
+
+    Raises:
+        ConfigError: one of them cannot start, for want of a key or of a network.
+    """
+    parts, names = started.parts, started.parts.config.run.trackers
+    # TensorBoard keeps a config as a run of its own beside the curves; the run's folder has it in config.yaml.
+    settings = None if names == ["tensorboard"] else {k: str(v) for k, v in parts.config.flat().items()}
+    told = tracker_settings(names, parts.folder, started.progress.step) if parts.processes.is_main else {}
+    try:
+        parts.processes.accelerator.init_trackers("tensorboard", config=settings, init_kwargs=told)
+    except Exception as error:  # whatever somebody else's tracker raises
+        raise refused_by(names, error) from error

@@ -1,0 +1,65 @@
+"""Trackers over the life of a run: a run that is started again goes on where its curves stood.
+
+Owns the name under which a tracker knows a run, and what each is told at a start. Must not know what is tracked.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from unet_dist.errors import ConfigError
+from unet_dist.storage.files import write_whole
+
+TRACKING_FILE = "tracking.json"
+
+
+def tracking_id(folder: Path) -> str:
+    """The name of a run for trackers that keep runs of many folders: made at its first start, then read from its folder."""
+    path = folder / TRACKING_FILE
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    if isinstance(known, str) and known.isalnum():
+        return known
+    made = uuid.uuid4().hex[:12]
+    write_whole(path, json.dumps({"id": made}).encode())
+    return made
+
+
+def tracker_settings(names: Sequence[str], folder: Path, step: int) -> dict[str, dict[str, object]]:
+    """What each tracker is told at a start.
+
+    Args:
+        names: of trackers.
+        folder: the run's.
+        step: that the run goes on from, 0 at first.
+
+    Returns:
+        By tracker the arguments of its start: W&B and trackio go on with the run of this folder; TensorBoard forgets what was
+        written after the step, as it is written again.
+    """
+    settings: dict[str, dict[str, object]] = {}
+    if "tensorboard" in names and step > 0:
+        settings["tensorboard"] = {"purge_step": step + 1}
+    if "wandb" in names:
+        settings["wandb"] = {"id": tracking_id(folder), "name": folder.resolve().name, "resume": "allow"}
+    if "trackio" in names:
+        settings["trackio"] = {"name": f"{folder.resolve().name}-{tracking_id(folder)}", "resume": "allow"}
+    return settings
+
+
+def refused_by(names: Sequence[str], error: Exception) -> ConfigError:
+    """The sentence for a tracker that did not start: no key, no network, or a setting of its own."""
+    own = type(error).__module__.partition(".")[0]
+    name = own if own in names else ", ".join(names)
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    remedy = (
+        "Run wandb login, or set WANDB_API_KEY, or WANDB_MODE=offline"
+        if name == "wandb"
+        else f"Look at {name}'s settings"
+    )
+    return ConfigError(f"trackers: {name} did not start: {said}. {remedy}; or take it out of trackers.")
