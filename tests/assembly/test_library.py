@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import unet_dist.assembly.train
 from tests.distributed.processes import ROOT, free_ports, quiet_environment
@@ -26,6 +26,7 @@ from unet_dist.data.sources.synthetic import SyntheticSource
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.metrics.confusion import Scores
+from unet_dist.tiling.geometry import Locality
 from unet_dist.training.parts import Progress
 
 TINY: dict[str, Any] = {
@@ -227,6 +228,26 @@ def test_key_beside_an_object_that_decides_it_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         train(config_of(folder, "refused", **keys), **objects)
+
+
+def plain() -> nn.Module:
+    """A network that knows nothing of this package."""
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 35, 3))
+
+
+def test_any_module_trains_in_tiles_as_in_whole(folder: Path) -> None:
+    """What is measured of it allows tiles: the first step records the same loss."""
+    keys = {**NETWORK, "log_steps": 1, "dtype": "float64", "total_steps": 2}
+    runs = [train(config_of(folder, f"plain-{size}", keys, tile_size=size), model=plain()) for size in (None, 20)]
+    losses = [[row["loss"] for row in run.metrics if row["split"] == "train"] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-8)
+    best = runs[0].model
+    assert (best.num_classes, best.locality) == (35, Locality(2, 1))
+    assert Run(runs[0].folder, network=plain()).model.mean == best.mean
+    with pytest.raises(CheckpointError, match=r"network that was given as an object"):
+        _ = Run(runs[0].folder).model
+    assert train(config_of(folder, "plain-None", keys), model=plain()).metrics[-1]["step"] == 2, "it resumes"
 
 
 def test_network_of_other_classes_is_refused(folder: Path) -> None:

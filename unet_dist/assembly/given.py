@@ -16,18 +16,18 @@ from torch import nn
 
 from unet_dist.assembly.sizes import CropSizes
 from unet_dist.config.loss_terms import LOSS_KEYS
-from unet_dist.config.sections import KEYS, SECTIONS, Config
+from unet_dist.config.sections import KEYS, SECTIONS, Config, ModelConfig
 from unet_dist.data.batches.crops import SampleTransform
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import ConfigError
 from unet_dist.losses.contract import Loss
 from unet_dist.models.contract import TrainableNetwork
-from unet_dist.models.registry import MODELS
+from unet_dist.models.wrap import Wrapped, wrap
 from unet_dist.training.parts import Callback, Metric
 
 _DECIDES: dict[str, tuple[str, ...]] = {
-    "model": tuple(dict.fromkeys(["model", *(key for network in MODELS.values() for key in network.config_keys)])),
+    "model": tuple(f.name for f in dataclasses.fields(ModelConfig) if f.name not in ("in_channels", "num_classes")),
     "loss": tuple(dict.fromkeys(["loss", *(key for key in LOSS_KEYS if key != "border_class")])),
     "data": ("data_path", "revision", "image_column", "label_column", "synthetic_images", "synthetic_size"),
     "augmentation": ("augmentation",),
@@ -40,7 +40,7 @@ class Given:
     """Objects of a caller; None is what the config says.
 
     Attributes:
-        model: a network of the contract in models/contract.py, with the weights to start from.
+        model: a network of the contract in models/contract.py, or any other `nn.Module`, with the weights to start from.
         loss: of the contract in losses/contract.py.
         data: a path, a hub id or a source of pairs, of the contract in data/sources/pairs.py.
         augmentation: changes training crops.
@@ -60,6 +60,32 @@ class Given:
         """Where pairs come from, if not from a path."""
         return None if self.data is None or isinstance(self.data, str | os.PathLike) else self.data
 
+    @property
+    def network(self) -> TrainableNetwork | None:
+        """The network, once it is one of the contract."""
+        if self.model is None:
+            return None
+        assert not self.is_plain, type(self.model)
+        return cast(TrainableNetwork, self.model)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network is an `nn.Module` that does not state what the contract asks for."""
+        stated = ("window_sizes", "locality", "couples_batch", "mean", "save_pretrained")
+        return self.model is not None and not all(hasattr(self.model, name) for name in stated)
+
+    def wrapped(self, cache: Cache) -> Given:
+        """The same with a plain network under the contract: what it does not state is measured.
+
+        Raises:
+            ConfigError: it takes or gives something else than images and logits of this data set.
+        """
+        if self.model is None or not self.is_plain:
+            return self
+        return dataclasses.replace(
+            self, model=wrap(self.model, in_channels=cache.channels, num_classes=cache.num_classes)
+        )
+
     def settle(self, config: Config) -> Config:
         """The config with what the objects decide.
 
@@ -76,7 +102,8 @@ class Given:
 
     def named(self) -> dict[str, str]:
         """The objects that change the result, by key, as "module:class": a run that goes on with others is another run."""
-        objects = {"model": self.model, "loss": self.loss, "data": self.source, "augmentation": self.augmentation}
+        model = self.model.network if isinstance(self.model, Wrapped) else self.model
+        objects = {"model": model, "loss": self.loss, "data": self.source, "augmentation": self.augmentation}
         kinds = {
             key: part if isinstance(part, type) else type(part) for key, part in objects.items() if part is not None
         }
@@ -95,21 +122,6 @@ class Given:
                 f"loss: got {type(self.loss).__name__}, which sees an image as a whole and is no sum over tiles, together with "
                 "tile_size or split_sample. Expected whole crops. Remove tile_size and split_sample."
             )
-
-
-def as_network(model: nn.Module) -> TrainableNetwork:
-    """A network that was brought, under the contract of this package.
-
-    Raises:
-        ConfigError: it does not state what a network must.
-    """
-    missing = [name for name in ("window_sizes", "locality", "couples_batch", "mean") if not hasattr(model, name)]
-    if missing:
-        raise ConfigError(
-            f"model: got a {type(model).__name__} that does not state {', '.join(missing)}, expected a network of the contract in "
-            "unet_dist.models.contract."
-        )
-    return cast(TrainableNetwork, model)
 
 
 def describe_network(model: TrainableNetwork, cache: Cache) -> None:

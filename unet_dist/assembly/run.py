@@ -5,12 +5,15 @@ Owns how the files of a run's folder are found by name. Must not know how they c
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.opening import load_run
@@ -20,6 +23,8 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import CheckpointError
 from unet_dist.models.contract import Network
+from unet_dist.models.pretrained import WEIGHTS_FILE
+from unet_dist.models.wrap import Wrapped
 from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.terminal import Teller
 
@@ -35,13 +40,20 @@ class Run:
 
     Args:
         folder: its output_path.
+        network: of a run that was trained on a plain `nn.Module`: another one of the same make, whose weights are replaced in a
+            copy. `train` gives its own.
+        trust: packages whose code the folder may name, where its network is somebody else's.
 
     Attributes:
         folder: the same, as a path.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, network: nn.Module | None = None, trust: Sequence[str] = ()
+    ) -> None:
         self.folder = Path(folder).expanduser()
+        self._network = network
+        self._trust = list(trust)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -109,7 +121,11 @@ class Run:
             CheckpointError: there is none yet.
         """
         _ = self.config
-        return load_run(str(self.folder), torch.device(device))[0]
+        if self._network is not None:
+            name = next((name for name in ("best", "last") if (self.folder / name / WEIGHTS_FILE).is_file()), "best")
+            network = copy.deepcopy(self._network)
+            return Wrapped.from_pretrained(self.folder / name, network=network, map_location=device)
+        return load_run(str(self.folder), torch.device(device), ",".join(self._trust) or None)[0]
 
     def open_data(self, source: Source | None = None) -> Cache:
         """Open the decoded data set that the run was trained on; it is decoded anew where its cache is gone.

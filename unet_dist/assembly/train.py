@@ -24,6 +24,7 @@ from unet_dist.data.sources.pairs import Source
 from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import LaunchError
 from unet_dist.losses.contract import Loss
+from unet_dist.models.registry import package_of
 from unet_dist.processes.stopping import StopWish
 from unet_dist.runs.trackers import refused_by, tracker_settings
 from unet_dist.storage.lock import lock_run
@@ -98,7 +99,8 @@ def train(
                 debug(started.parts, started.restore, started.progress)
             else:
                 _fit(started)
-    return Run(folder)
+    package = package_of(config.model.model)
+    return Run(folder, network=model if given.is_plain else None, trust=[package] if package else [])
 
 
 def _fit(started: Start) -> None:

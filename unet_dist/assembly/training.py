@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from unet_dist.assembly.given import Given, as_network
+from unet_dist.assembly.given import Given
 from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
@@ -74,7 +74,7 @@ def lay_out(config: Config, given: Given, world_size: int, teller: Teller) -> La
     config = config.replace(gradient_accumulation_steps=accumulation)
     require_loss(config.schedule)
     require_course(config.schedule)
-    skeleton = build_skeleton(config) if given.model is None else as_network(given.model)
+    skeleton = given.network or build_skeleton(config)
     crops = settle_crops(config, skeleton, world_size, teller)
     given.refuse_tiles(crops)
     return Layout(config, given, skeleton, crops)
