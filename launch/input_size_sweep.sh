@@ -52,7 +52,7 @@ if [ ${#words[@]} -eq 0 ] || [[ ${words[0]} == --* ]]; then words=("$default_con
 
 say "environment"
 prepare_environment ""
-values=$("$venv/bin/python" launch/config_value.py output_path,batch_size "${words[@]}") ||
+values=$("$venv/bin/python" -m unet_dist.command_line.config_value output_path,batch_size "${words[@]}") ||
   fail "one of the words cannot be used; the line above says which. \"$venv/bin/unet-dist train --help all\" lists all keys."
 { read -r output && read -r batch_size; } <<<"$values"
 choose_processes "$batch_size"

@@ -15,7 +15,7 @@ say "environment"
 prepare_environment ""
 
 if [ $# -eq 0 ] || [[ $1 == --* ]]; then set -- configs/synthetic_unet_quickstart.yaml "$@"; fi
-values=$("$venv/bin/python" launch/config_value.py output_path,batch_size,data_path,synthetic_size "$@") ||
+values=$("$venv/bin/python" -m unet_dist.command_line.config_value output_path,batch_size,data_path,synthetic_size "$@") ||
   fail "one of the words cannot be used; the line above says which. \"$venv/bin/unet-dist train --help all\" lists all keys."
 { read -r run && read -r batch_size && read -r data_path && read -r size; } <<<"$values"
 

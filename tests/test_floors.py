@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "wording"),
     ("registry",),
     ("storage", "machine", "config"),
-    ("command_line",),
+    ("command_line", "templates"),
     ("tiling.geometry", "tiling.crop_plan"),
     # one process: rank and world size are plain arguments
     ("models", "imaging", "scenes"),

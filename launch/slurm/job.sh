@@ -29,7 +29,7 @@ command -v accelerate >/dev/null ||
   fail "No accelerate on the path of $(hostname -s). Run launch/quickstart.sh once where there is a network, or load your environment at the marked place of the batch script."
 
 # config_value KEY WORDS...: what `train` makes of its words, without starting anything; a mistake ends the job here.
-config_value() { python launch/config_value.py "$@"; }
+config_value() { python -m unet_dist.command_line.config_value "$@"; }
 
 # gpus_on_node: how many GPUs the job has on a node, by the first variable that says so; some sites set only one of them.
 gpus_on_node() {

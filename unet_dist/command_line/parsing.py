@@ -133,11 +133,7 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
         )
     try:
         values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: other than UTF-8, or a number of 5,000 digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, or a number of 5,000 digits
         raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: got a {type(values).__name__}, expected lines of `key: value`.")

@@ -316,3 +316,13 @@ class StartOptions(OptionsSection):
     """Processes to start on this machine, one for each GPU that is used; without it one, or those of a launcher."""
     device: Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")] = "auto"
     """auto is a GPU where there is one, else the CPU; cuda refuses to go without; cuda:1 is the second GPU that is visible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions(OptionsSection):
+    """What is written"""
+
+    output: PathWord = "."
+    """Folder to write into."""
+    overwrite: bool = False
+    """Replace files that are there."""
