@@ -90,7 +90,7 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
 def _settings(config: Config, source: Source) -> CacheSettings:
     data = config.data
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits())
     # A resolved config names the classes that the first one left to the data: both mean the cache that is there.
     counting = replace(settings, num_classes=None)
     counted = locate_cache(source, counting, data.cache_path)

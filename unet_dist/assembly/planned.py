@@ -145,7 +145,7 @@ def _find_cache(config: Config) -> Cache | None:
     if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
         return None
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map)
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits())
     try:
         source = source_of(config)
         grouping = Grouping(data.group_by, data.folds, data.fold or 0)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
-from unet_dist.config.quantities import EXPECTED_SHAPE, parse_shape
+from unet_dist.config.quantities import EXPECTED_RANGE, EXPECTED_SHAPE, parse_range, parse_shape
 from unet_dist.config.rules import (
     FREE,
     Also,
@@ -122,7 +122,10 @@ class DataConfig(Section):
     ) = None
     """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
     label_map: dict[str, int] | None = None
-    """Colour ("r,g,b" or "#rrggbb") or id of a mask -> class id, for palette and RGB masks."""
+    """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id."""
+    value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
+    """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095). A prediction of other
+    images takes the same key."""
     group_by: Annotated[str, Reads(_compiled, "a regular expression, or sequence")] | None = None
     """Samples that stay on one side of a split: those whose ids agree in a regular expression's first group, or else in its whole
     match, or sequence: ids that differ in their last number only. By default every sample is by itself."""
@@ -149,6 +152,10 @@ class DataConfig(Section):
         super().__post_init__()
         if self.label_map is not None:  # YAML reads ids as numbers, and a checkpoint's JSON gives them back as words
             object.__setattr__(self, "label_map", {str(key): target for key, target in self.label_map.items()})
+
+    def value_limits(self) -> tuple[float, float] | None:
+        """The two numbers of value_range."""
+        return None if self.value_range is None else parse_range(self.value_range)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.data.pictures import (
@@ -30,6 +31,7 @@ from unet_dist.data.decoded.statistics import summarise
 from unet_dist.data.sources.fingerprint import digest_pixels
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import ConfigError, DataError
+from unet_dist.imaging.reader import as_reader
 from unet_dist.storage import once
 
 
@@ -297,6 +299,25 @@ def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_p
             DataError, match=rf"{name}: what it holds of sample009 is not what was written.*remove the folder"
         ):
             check()
+
+
+@pytest.mark.parametrize("max_pixels", [10**6, 40])
+def test_images_of_16_bits_are_mapped_by_the_stated_range(tmp_path, max_pixels):
+    """Decoded or read by windows alike, and as a prediction with the same value_range reads them."""
+    deep = np.random.default_rng(0).integers(0, 4096, (4, 6, 8)).astype(np.uint16)
+    for number, pixels in enumerate(deep):
+        for kind, values in (("images", pixels), ("masks", pixels > 2000)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(tmp_path / "data" / kind / f"{number}.tif", values)
+    source = open_source(tmp_path / "data")
+    with pytest.raises(DataError, match=r"holds 16-bit values (.|\n)*value_range"):
+        prepare(source, CacheSettings(), seed=0, cache_path=tmp_path / "cache", max_pixels=max_pixels)
+    settings = CacheSettings(value_range=(0, 4095))
+    cache = prepare(source, settings, seed=0, cache_path=tmp_path / "cache", max_pixels=max_pixels)
+    assert len(cache.windowed) == (4 if max_pixels == 40 else 0)
+    for number, pixels in enumerate(deep):
+        with as_reader(cache.split("all").image(number)) as reader:
+            np.testing.assert_array_equal(reader.read(0, 6, 0, 8)[..., 0], np.rint(pixels / 4095 * 255))
 
 
 BUILDER = """

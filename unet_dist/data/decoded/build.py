@@ -169,13 +169,15 @@ class _Builder:
         if self.source.fixed_shape is not None:
             return [self.source.fixed_shape] * len(self.positions)
 
+        value_range = self.settings.value_range
+
         def read(number: int) -> tuple[int, int, int] | RefusedError:
             try:
                 pair = self.source.read_pair(*self.positions[number])
-                if self.source.files_root is not None and needs_windows(pair, self.max_pixels):
+                if self.source.files_root is not None and needs_windows(pair, self.max_pixels, value_range=value_range):
                     self.windowed[number] = _paths_below(self.source.files_root, pair)
-                    return read_windowed_shape(pair, self.rules)
-                return read_shape(pair, self.rules, self.max_pixels)
+                    return read_windowed_shape(pair, self.rules, value_range=value_range)
+                return read_shape(pair, self.rules, self.max_pixels, value_range=value_range)
             except RefusedError as error:
                 return error
 
@@ -207,12 +209,14 @@ class _Builder:
     def _decode_all(
         self, pool: ThreadPoolExecutor, shapes: list[tuple[int, int, int] | None], writer: _PixelWriter | None
     ) -> list[tuple[str, DecodedPair]]:
+        value_range = self.settings.value_range
+
         def decode(number: int) -> tuple[str, DecodedPair] | RefusedError:
             try:
                 pair = self.source.read_pair(*self.positions[number])
                 if number in self.windowed:
-                    return pair.id, scan_pair(pair, self.rules)
-                decoded = decode_pair(pair, self.rules, self.max_pixels)
+                    return pair.id, scan_pair(pair, self.rules, value_range=value_range)
+                decoded = decode_pair(pair, self.rules, self.max_pixels, value_range=value_range)
             except RefusedError as error:
                 return error
             assert decoded.image.shape == shapes[number], (pair.image_name, decoded.image.shape, shapes[number])
@@ -281,6 +285,7 @@ class _Builder:
                 "paths": self.windowed,
                 "num_classes": self.num_classes,
                 "label_map": label_map or None,
+                "value_range": self.settings.value_range,
             }
         with (folder / INDEX).open("w", encoding="utf-8") as file:
             json.dump(index, file)

@@ -27,6 +27,7 @@ from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.splits import NO_GROUPING, assign_splits, canonical_split
 from unet_dist.errors import DataError
+from unet_dist.imaging.image import ValueRange
 from unet_dist.machine.cores import num_cores
 
 _MOST_THREADS = 16
@@ -38,7 +39,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """What the user says about the masks: with the content it makes the cache's key."""
+    """What the user says about the masks and images: with the content it makes the cache's key."""
 
     num_classes: int | None = None
     """None takes the number of named classes, or else the largest id found + 1."""
@@ -46,6 +47,8 @@ class CacheSettings:
     """Id of the masks that counts nowhere; it is IGNORED (255) in the cache."""
     label_map: Mapping[str | int, int] | None = None
     """Id of each colour ("#rrggbb" or "r,g,b") or each id of the masks."""
+    value_range: ValueRange | None = None
+    """The values of the images that become 0 and 255; None takes 8 bits as they are, and refuses more."""
 
 
 def cache_folder(cache_path: str | Path | None = None) -> Path:
@@ -65,7 +68,10 @@ def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path
     """Give the folder that the cache of this content under these settings has, whether it is there or not."""
     folder = cache_folder(cache_path)
     label_map = {str(key): target for key, target in (settings.label_map or {}).items()}
-    told = json.dumps({**asdict(settings), "label_map": label_map}, sort_keys=True)
+    said = {**asdict(settings), "label_map": label_map}
+    if settings.value_range is None:  # a cache from before this setting is that of images as they are
+        del said["value_range"]
+    told = json.dumps(said, sort_keys=True)
     key = digest_text(f"format {FORMAT_VERSION}", source.signature(folder), told)
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", source.name).strip("._-")
     return folder / f"{name[:60] or 'data'}-{key[:20]}"
@@ -275,7 +281,8 @@ class Cache:
             ignore_index=self.ignore_index,
             label_map=self._in_files["label_map"],
         )
-        return WindowedFiles(self.root, self.windowed, rules)
+        limits = self._in_files.get("value_range")
+        return WindowedFiles(self.root, self.windowed, rules, value_range=None if limits is None else tuple(limits))
 
     @cached_property
     def num_pixels(self) -> int:

@@ -18,7 +18,7 @@ from unet_dist.data.sources.fingerprint import digest_pixels
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, require_decodable
+from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange, require_decodable
 from unet_dist.imaging.reader import open_image
 
 
@@ -40,10 +40,17 @@ class DecodedPair:
         return replace(self, image=nothing, label=nothing)
 
 
-def open_image_of(pair: RawPair, max_pixels: int, *, cache_bytes: int = DEFAULT_CACHE_BYTES) -> ImageReader:
+def open_image_of(
+    pair: RawPair, max_pixels: int, *, value_range: ValueRange | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+) -> ImageReader:
     """Open the image of a pair. Raises: RefusedError: it cannot be used."""
     assert not isinstance(pair.image, np.ndarray), pair
-    return open_image(Encoded(pair.image, f"image {pair.image_name}"), max_pixels=max_pixels, cache_bytes=cache_bytes)
+    return open_image(
+        Encoded(pair.image, f"image {pair.image_name}"),
+        max_pixels=max_pixels,
+        value_range=value_range,
+        cache_bytes=cache_bytes,
+    )
 
 
 def open_mask_of(
@@ -57,7 +64,9 @@ def open_mask_of(
     )
 
 
-def read_shape(pair: RawPair, rules: LabelRules, max_pixels: int) -> tuple[int, int, int]:
+def read_shape(
+    pair: RawPair, rules: LabelRules, max_pixels: int, *, value_range: ValueRange | None = None
+) -> tuple[int, int, int]:
     """Read (height, width, channels) of a pair from the headers alone.
 
     Raises:
@@ -66,7 +75,7 @@ def read_shape(pair: RawPair, rules: LabelRules, max_pixels: int) -> tuple[int, 
     if isinstance(pair.image, np.ndarray):
         height, width, channels = pair.image.shape
         return height, width, channels
-    with open_image_of(pair, max_pixels) as image:
+    with open_image_of(pair, max_pixels, value_range=value_range) as image:
         shape = image.shape
     if not isinstance(pair.mask, np.ndarray):
         with open_mask_of(pair, rules, max_pixels) as mask:
@@ -74,8 +83,13 @@ def read_shape(pair: RawPair, rules: LabelRules, max_pixels: int) -> tuple[int, 
     return shape
 
 
-def decode_pair(pair: RawPair, rules: LabelRules, max_pixels: int) -> DecodedPair:
+def decode_pair(
+    pair: RawPair, rules: LabelRules, max_pixels: int, *, value_range: ValueRange | None = None
+) -> DecodedPair:
     """Decode an image and its mask, all checks included.
+
+    Args:
+        value_range: the values of the image that become 0 and 255.
 
     Raises:
         RefusedError: either cannot be used; the message names the file and the reason.
@@ -85,7 +99,7 @@ def decode_pair(pair: RawPair, rules: LabelRules, max_pixels: int) -> DecodedPai
         assert image.dtype == np.uint8, image.dtype
         assert image.ndim == 3, image.shape
     else:
-        with open_image_of(pair, max_pixels) as reader:
+        with open_image_of(pair, max_pixels, value_range=value_range) as reader:
             image = _read_whole(reader, max_pixels, f"image {pair.image_name}")
     if isinstance(pair.mask, np.ndarray):
         with naming(f"mask {pair.mask_name}"):

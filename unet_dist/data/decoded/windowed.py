@@ -26,7 +26,7 @@ from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.formats import format_of
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement, ValueRange
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ _BLOCK_BYTES = 64 * 2**20
 """Decoded blocks kept of an open image, and of its mask: derived, 572 rows of a striped RGB image 39,000 px wide."""
 
 
-def needs_windows(pair: RawPair, max_pixels: int) -> bool:
+def needs_windows(pair: RawPair, max_pixels: int, *, value_range: ValueRange | None = None) -> bool:
     """Say whether a pair is read from its files: it is Zarr, or its image of more than max_pixels and read by windows.
 
     Raises:
@@ -49,22 +49,24 @@ def needs_windows(pair: RawPair, max_pixels: int) -> bool:
         return True
     if not format_of(Encoded(image, f"image {pair.image_name}")).by_windows:
         return False
-    with open_image_of(pair, DEFAULT_MAX_PIXELS) as reader:
+    with open_image_of(pair, DEFAULT_MAX_PIXELS, value_range=value_range) as reader:
         return reader.shape[0] * reader.shape[1] > max_pixels
 
 
-def read_windowed_shape(pair: RawPair, rules: LabelRules) -> tuple[int, int, int]:
+def read_windowed_shape(
+    pair: RawPair, rules: LabelRules, *, value_range: ValueRange | None = None
+) -> tuple[int, int, int]:
     """Read (height, width, channels) of a pair from the headers alone.
 
     Raises:
         RefusedError: image and mask differ in size, or either cannot be used.
     """
-    with _opened(pair, rules) as (image, mask):
+    with _opened(pair, rules, value_range) as (image, mask):
         check_sizes(pair, image.shape[:2], mask.shape[:2])
         return image.shape
 
 
-def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
+def scan_pair(pair: RawPair, rules: LabelRules, *, value_range: ValueRange | None = None) -> DecodedPair:
     """Check every pixel of a pair, sum up the statistics and digest the pixels; gives no pixels.
 
     Raises:
@@ -72,7 +74,7 @@ def scan_pair(pair: RawPair, rules: LabelRules) -> DecodedPair:
     """
     nothing = np.empty(0, dtype=np.uint8)
     levels = np.arange(256, dtype=np.int64)
-    with _opened(pair, rules) as (image, mask):
+    with _opened(pair, rules, value_range) as (image, mask):
         height, width, channels = image.shape
         histograms = np.zeros((channels, 256), dtype=np.int64)
         class_counts = np.zeros(256, dtype=np.int64)
@@ -102,10 +104,18 @@ class WindowedFiles:
         root: folder that the paths are below.
         paths: of the image and the mask, by the number of the pair.
         rules: of the masks.
+        value_range: the values of the images that become 0 and 255.
     """
 
-    def __init__(self, root: Path, paths: Mapping[int, tuple[str, str]], rules: LabelRules) -> None:
-        self._root, self._paths, self._rules = root, paths, rules
+    def __init__(
+        self,
+        root: Path,
+        paths: Mapping[int, tuple[str, str]],
+        rules: LabelRules,
+        *,
+        value_range: ValueRange | None = None,
+    ) -> None:
+        self._root, self._paths, self._rules, self._value_range = root, paths, rules, value_range
         self._open: OrderedDict[tuple[int, str], ImageReader] = OrderedDict()  # least recently used first
         self._lock, self._process = threading.Lock(), os.getpid()
         weakref.finalize(self, _close_all, self._open)
@@ -127,7 +137,7 @@ class WindowedFiles:
         if key not in self._open:
             image, mask = self._paths[number]
             pair = RawPair(str(number), self._root / image, self._root / mask, image, mask)
-            self._open[key] = _open_image(pair) if kind == "image" else _open_mask(pair, self._rules)
+            self._open[key] = _open_image(pair, self._value_range) if kind == "image" else _open_mask(pair, self._rules)
             while len(self._open) > 2 * _OPEN_PAIRS:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)
@@ -179,8 +189,8 @@ def _close_all(readers: OrderedDict[Any, ImageReader]) -> None:
         readers.popitem()[1].close()
 
 
-def _open_image(pair: RawPair) -> ImageReader:
-    return open_image_of(pair, DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
+def _open_image(pair: RawPair, value_range: ValueRange | None) -> ImageReader:
+    return open_image_of(pair, DEFAULT_MAX_PIXELS, value_range=value_range, cache_bytes=_BLOCK_BYTES)
 
 
 def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
@@ -188,7 +198,9 @@ def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
 
 
 @contextmanager
-def _opened(pair: RawPair, rules: LabelRules) -> Iterator[tuple[ImageReader, ImageReader]]:
+def _opened(
+    pair: RawPair, rules: LabelRules, value_range: ValueRange | None
+) -> Iterator[tuple[ImageReader, ImageReader]]:
     for content, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
         assert isinstance(content, Path), pair
         if not format_of(Encoded(content, name)).by_windows:
@@ -196,5 +208,5 @@ def _opened(pair: RawPair, rules: LabelRules) -> Iterator[tuple[ImageReader, Ima
                 f"{name} is neither TIFF, .npy nor Zarr, and its pair is too large to be decoded whole",
                 "Write both as tiled TIFF or Zarr; or raise max_pixels where both are pictures.",
             )
-    with _open_image(pair) as image, _open_mask(pair, rules) as mask:
+    with _open_image(pair, value_range) as image, _open_mask(pair, rules) as mask:
         yield image, mask
