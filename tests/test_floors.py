@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prediction",),
     ("report", "export", "demo"),
     ("debug",),
+    ("testing", "contracts"),
     ("assembly",),
     ("benchmark",),
     # composition roots

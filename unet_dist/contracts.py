@@ -1,0 +1,21 @@
+"""Every contract of a part in one place: what yours has to state, how it is named, and which check proves it.
+
+- network: `TrainableNetwork`, or any `nn.Module`, which is measured; `--model`, `unet_dist.models`, `check_model`
+- loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
+- data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
+- metric: `Metric`; `evaluate --metrics`, `unet_dist.metrics`, `check_metric`
+- course of the learning rate: `Course`; `--schedule`, `unet_dist.courses`, `check_course`
+
+Each line: the contract, the key, the entry points, the check in unet_dist.testing. A part is named by an import path,
+`my_package.nets:make(width=8)`, or by the name of an entry point. docs/howto/extending.md explains a whole package of them.
+"""
+
+from __future__ import annotations
+
+from unet_dist.data.sources.pairs import RawPair, Source
+from unet_dist.losses.contract import Loss
+from unet_dist.metrics.registry import Metric
+from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.training.courses import Course
+
+__all__ = ["Course", "Loss", "Metric", "Network", "RawPair", "Source", "TrainableNetwork"]

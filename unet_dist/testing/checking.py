@@ -1,0 +1,13 @@
+"""How the kit says that a promise is not kept. Needs no test framework: a broken promise is a BrokenPromiseError, in a sentence."""
+
+from __future__ import annotations
+
+
+class BrokenPromiseError(AssertionError):
+    """A part does not keep what its contract promises: what was promised, and what was seen."""
+
+
+def promise(is_kept: bool, sentence: str) -> None:
+    """Raise the sentence where the promise is not kept."""
+    if not is_kept:
+        raise BrokenPromiseError(sentence)
