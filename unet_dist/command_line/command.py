@@ -33,6 +33,7 @@ class Command:
         place: where it stands among the others in the list.
         needs: what its first word must be, for the refusal where there is none; None where none is needed.
         takes_config: it takes [CONFIG.yaml] and the keys of a config; run gets the Config first. Others get the words.
+        default_config: the template (a file of configs/) that it takes where no CONFIG.yaml is named.
         options: "module:Class" of its own keys below unet_dist, a dataclass that imports nothing heavy; run gets one last.
         begins: "module:function" of what may begin while the command is imported; gets the Config and the environment.
         starts_processes: it runs on several processes and on a device of choice, and takes the keys for that.
@@ -45,6 +46,7 @@ class Command:
     place: int
     needs: str | None = None
     takes_config: bool = False
+    default_config: str | None = None
     options: str | None = None
     begins: str | None = None
     starts_processes: bool = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.command_line.command import Command
+from unet_dist.command_line.starter import CONFIGS
 from unet_dist.command_line.synonyms import answer_synonym
 from unet_dist.config.meanings import meanings_of
 from unet_dist.config.options import ConfigOptions, StartOptions
@@ -55,6 +56,10 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
             )
         if positional:
             values = _read_all(command, read_yaml(positional[0], list(KEYS)), is_word=False)
+        elif command.default_config is not None:
+            values = _read_all(command, read_yaml(str(CONFIGS / command.default_config), list(KEYS)), is_word=False)
+            if "data_path" in options:  # those of the template are about scenes
+                values = {key: value for key, value in values.items() if not key.startswith("synthetic_")}
     elif command.needs is not None and not positional:
         missing = command.usage.split()[0]
         raise ConfigError(f"{command.name}: got no {missing}, expected {command.needs}. Usage: {command.usage_line}")

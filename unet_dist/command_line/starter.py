@@ -13,6 +13,8 @@ from unet_dist.config.rules import MAIN, hints_of, marks
 from unet_dist.config.sections import SECTIONS, Config
 
 _TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+CONFIGS = _TEMPLATES / "configs"
+"""The configs of the repository, in a wheel too."""
 _WIDTH = 100
 KINDS = ("config", "accelerate", "slurm")
 
@@ -21,7 +23,7 @@ def starter_files(kind: str) -> dict[str, str]:
     """The files of a kind: their places below the folder they are written to, and what they hold."""
     if kind == "config":
         return {"config.yaml": commented_config()}
-    accelerate = _texts(_TEMPLATES / "configs/accelerate", "configs/accelerate")
+    accelerate = _texts(CONFIGS / "accelerate", "configs/accelerate")
     if kind == "accelerate":
         return accelerate
     return {**_texts(_TEMPLATES / "slurm", "launch/slurm"), **accelerate}

@@ -1,0 +1,67 @@
+"""Proves the quick start's steps: what is called in which order, on how many processes, and what a failed step says."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unet_dist.cli import parse
+from unet_dist.commands import quickstart
+from unet_dist.commands.quickstart import StepError, run
+
+
+def test_processes_share_the_batch() -> None:
+    assert doctest.testmod(quickstart) == doctest.TestResults(failed=0, attempted=1)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of the programs that are called; none is started."""
+    called: list[list[str]] = []
+
+    def started(command: list[str], **_: Any) -> SimpleNamespace:
+        called.append(command[3:])
+        return SimpleNamespace(returncode=1 if "fails" in command[-1] else 0)
+
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(subprocess, "run", started)
+    monkeypatch.setattr(quickstart, "num_cores", lambda: 2)
+    monkeypatch.setattr(quickstart.torch.cuda, "device_count", lambda: 0)
+    return called
+
+
+def start(folder: Path, *words: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "evaluation-test.json").write_text(json.dumps({"miou": 0.5}), encoding="utf-8")
+    run(*parse("quickstart", [*words, "--output_path", str(folder)]))
+
+
+def test_scenes_are_trained_evaluated_predicted_and_reported(
+    tmp_path: Path, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(tmp_path / "run", "--synthetic_size", "48x80")
+    assert [call[0] for call in calls] == ["train", "evaluate", "predict", "report"]
+    assert all(call[-2:] == ["--processes", "2"] for call in calls[:3])
+    assert len(list((tmp_path / "run" / "scenes").glob("scene-*.png"))) == 3
+    out = capsys.readouterr().out
+    assert "mean IoU 0.500" in out
+    assert "--multi_gpu" not in out
+    assert out.rstrip().endswith("scene-0_overlay.png")
+
+
+def test_own_data_need_no_word_about_scenes(tmp_path: Path, calls: list[list[str]]) -> None:
+    start(tmp_path / "run", "--data_path", str(tmp_path), "--batch_size", "3")
+    assert [call[0] for call in calls] == ["train", "evaluate", "report"]
+    assert not any("--processes" in call for call in calls)
+
+
+def test_step_that_fails_ends_it(tmp_path: Path, calls: list[list[str]]) -> None:
+    with pytest.raises(StepError, match=r"^report ended with exit code 1; its lines above say why"):
+        start(tmp_path / "fails", "--data_path", str(tmp_path))
+    assert calls[-1][0] == "report"

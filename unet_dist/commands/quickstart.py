@@ -1,0 +1,120 @@
+"""`unet-dist quickstart`: from nothing to a trained network and its pictures, in a few minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from PIL import Image
+
+from unet_dist.command_line.command import Command
+from unet_dist.config.quantities import parse_shape
+from unet_dist.config.sections import Config
+from unet_dist.errors import LaunchError, UnetDistError
+from unet_dist.machine.cores import num_cores
+from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.wording import counted, duration
+
+COMMAND = Command(
+    about="train, evaluate and predict on street scenes (or your data) in minutes, and show what came out",
+    usage="[CONFIG.yaml] [--data_path DIR] [--key value ...]",
+    place=5,
+    takes_config=True,
+    default_config="synthetic_unet_quickstart.yaml",
+)
+_SCENES_SEED = 572
+"""The scenes of data_path synthetic have seed 0: these were seen by no run."""
+_NUM_SCENES = 3
+
+
+class StepError(UnetDistError):
+    """A step ended; its own lines say why."""
+
+
+def run(config: Config) -> None:
+    """Train, evaluate, predict and report."""
+    if "RANK" in os.environ:
+        raise LaunchError(
+            "quickstart: got a launcher's process, expected none: it starts its own. Leave the launcher out."
+        )
+    started = time.monotonic()
+    gpus, folder = torch.cuda.device_count(), Path(config.run.output_path)
+    several = choose_processes(config.schedule.batch_size, gpus=gpus, cores=num_cores())
+    words = ["--processes", str(several)] if several > 1 else []
+    place = counted(gpus, "GPU") if gpus else counted(num_cores(), "CPU core")
+    with tempfile.TemporaryDirectory(prefix="unet-dist-") as scratch:
+        file = Path(scratch) / "config.yaml"
+        file.write_text(yaml.safe_dump(config.flat(), sort_keys=False), encoding="utf-8")
+        _step(f"train: {counted(several, 'process', 'es')} on {place}", ["train", str(file), *words])
+    _step("evaluate: the test split, by overlap-tile", ["evaluate", str(folder), "--split", "test", *words])
+    is_synthetic = config.data.data_path == "synthetic"
+    if is_synthetic:
+        _draw(folder / "scenes", parse_shape(config.data.synthetic_size))
+        output = ["--output", str(folder / "predictions")]
+        _step(
+            "predict: scenes that the run has not seen",
+            ["predict", str(folder), str(folder / "scenes"), *output, *words],
+        )
+    _step("report", ["report", str(folder)])
+    _conclude(folder, time.monotonic() - started, several, is_synthetic=is_synthetic)
+
+
+def choose_processes(batch_size: int, *, gpus: int, cores: int) -> int:
+    """All GPUs, or two processes on a CPU of two cores: as many of them as share a batch evenly.
+
+    >>> choose_processes(4, gpus=3, cores=64), choose_processes(4, gpus=0, cores=2), choose_processes(3, gpus=0, cores=8)
+    (2, 2, 1)
+    """
+    most = gpus or min(cores, 2)
+    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
+
+
+def _step(title: str, words: Sequence[str]) -> None:
+    """Run a command of ours in processes of its own.
+
+    Raises:
+        StepError: it failed.
+    """
+    print(f"\n== {title}", flush=True)
+    status = subprocess.run([sys.executable, "-m", "unet_dist", *words], check=False).returncode
+    if status:
+        raise StepError(
+            f"{words[0]} ended with exit code {status}; its lines above say why. The same command again resumes."
+        )
+
+
+def _draw(folder: Path, shape: tuple[int, int]) -> None:
+    """Write pictures of scenes that no run has seen."""
+    scenes = SyntheticScenes(_NUM_SCENES, *shape, seed=_SCENES_SEED)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(_NUM_SCENES):
+        Image.fromarray(scenes.render(index)[0]).save(folder / f"scene-{index}.png")
+
+
+def _conclude(folder: Path, seconds: float, several: int, *, is_synthetic: bool) -> None:
+    """Print what is where, and what one may type next on this machine."""
+    miou = json.loads((folder / "evaluation-test.json").read_text(encoding="utf-8"))["miou"]
+    named, more = shlex.quote(str(folder)), f" --processes {several}" if several > 1 else ""
+    print(f"\n== Done in {duration(seconds)}. In {folder}:")
+    print(
+        f'  best/          the network (mean IoU {miou:.3f} on the test split): unet_dist.load_model("{folder / "best"}")'
+    )
+    print("  report.html    curves, IoU by class, confusion matrix and pictures, on one page: open it in a browser")
+    print("  figures/       image, label and prediction side by side")
+    if is_synthetic:
+        print("  predictions/   label maps and overlays of three scenes it had not seen")
+    print("  metrics.jsonl  loss, learning rate and mean IoU by step; tensorboard/ has them as curves")
+    print("\nType next:")
+    print(f"  unet-dist predict {named} YOUR.jpg --output out")
+    print(f"  unet-dist train --data_path YOUR_FOLDER --output_path runs/mine{more}")
+    if is_synthetic:
+        print(f"\nA picture: {folder / 'predictions' / 'scene-0_overlay.png'}")
