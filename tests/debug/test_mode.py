@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.debug.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.debug.mode import (
     DebugFinding,
+    _look,
     advice,
     debug_folder,
     debugging_config,
@@ -101,6 +103,33 @@ def pixels(path: Path) -> np.ndarray:
 def inspect(model: UNet, share: StepShare) -> InspectedStep:
     gradient = WindowGradient(model, model, CrossEntropy())
     return inspect_step(model, gradient, share, divisor=torch.tensor(2.0 * 8 * 8), device=CPU)
+
+
+def test_step_is_looked_at_by_the_loss_scale_that_fits(network: UNet) -> None:
+    """fp16 scales the loss. Powers of two are exact in float32, so what is seen is the same; a scale that overflows is halved."""
+    share = share_of(*_fitting(network), ["a", "b"])
+    divisor = torch.tensor(2.0)
+    gradient = WindowGradient(network, network, CrossEntropy())
+    plain = [layer.grad_norm for layer in inspect_step(network, gradient, share, divisor, CPU).layers]
+    for scale in (2.0**10, 2.0**127):
+        network.zero_grad()
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        processes = SimpleNamespace(accelerator=SimpleNamespace(scaler=scaler), device=CPU)
+        parts: Any = SimpleNamespace(
+            model=network, processes=processes, optimizer=torch.optim.SGD(network.parameters(), 0.1)
+        )
+        found = _look(parts, gradient, share, divisor)
+        assert found.bad_gradient is None
+        assert [layer.grad_norm for layer in found.layers] == plain
+    assert any(plain)
+
+
+def _fitting(network: UNet) -> tuple[Tensor, Tensor]:
+    """Two windows that the network takes, and labels for what it returns."""
+    side = network.window_sizes.minimum
+    output = side - 2 * network.window_sizes.margin
+    windows = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    return windows, torch.ones(2, output, output, dtype=torch.uint8)
 
 
 # ------------------------------------------------------------------------------------------------------- a sound run
@@ -241,14 +270,16 @@ def test_network_that_cannot_learn_is_a_finding_that_says_where_to_look(
 def test_poisoned_weight_of_a_model_to_start_from_is_named(tmp_path: Path, fresh_torch: None) -> None:
     model = UNet(num_classes=35, base_channels=8, depth=2, norm="weight")
     with torch.no_grad():
-        model.bottleneck.conv1.bias[3] = float("nan")
+        model.bottleneck.conv1.gain[3] = 3e38
     model.save_pretrained(tmp_path / "poisoned")
     with pytest.raises(DebugFinding) as finding:
         train.run(tiny(tmp_path, init_from=str(tmp_path / "poisoned")))
-    assert str(finding.value).startswith(
-        "The first step is not finite. The first layer whose output is not finite is bottleneck.conv1. Its own weights are not "
-        "finite. Nothing has been learnt yet: look at where the weights come from (--init_from, --resume)"
+    said = str(finding.value)
+    assert said.startswith(
+        "The first step is not finite. The first layer whose output is not finite is bottleneck.conv1. Its weights are finite, up "
+        "to 3e+38; the layer before it gives "
     )
+    assert "Nothing has been learnt yet: look at where the weights come from (--init_from, --resume)" in said
 
 
 def test_rate_that_is_far_too_high_is_named_with_the_layers_it_left(

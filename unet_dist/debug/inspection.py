@@ -94,11 +94,19 @@ class InspectedStep:
 
 
 def inspect_step(
-    model: nn.Module, gradient: WindowGradient, share: StepShare, divisor: Tensor, device: torch.device
+    model: nn.Module,
+    gradient: WindowGradient,
+    share: StepShare,
+    divisor: Tensor,
+    device: torch.device,
+    loss_scale: float = 1.0,
 ) -> InspectedStep:
     """Make a forward and a backward pass under autograd's anomaly detection, and note what every layer gives.
 
     The gradient stays in the parameters; nothing is updated.
+
+    Args:
+        loss_scale: of fp16, whose small gradients are else 0; a power of two, taken out of the gradient again.
     """
     found = InspectedStep()
     scale = 1 / torch.where(divisor > 0, divisor, 1.0)
@@ -110,7 +118,7 @@ def inspect_step(
             tensors = [t.to(device) for t in (batch.windows, batch.labels, batch.keys)]
             borders = None if batch.borders is None else batch.borders.to(device)
             try:
-                added = gradient.add(*tensors, scale=scale, borders=borders, totals=totals)
+                added = gradient.add(*tensors, scale=scale * loss_scale, borders=borders, totals=totals)
                 sums.append((added.sum(0) * scale).sum().item())
             except RuntimeError as error:
                 if "returned nan values" not in str(error):
@@ -118,6 +126,9 @@ def inspect_step(
                 found.bad_operation = str(error).split("'")[1]
                 sums.append(math.nan)
     found.loss = sum(sums)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= loss_scale
     modules = dict(model.named_modules())
     for layer in reversed(found.layers):
         parameters = list(modules[layer.name].parameters()) if layer.name else []

@@ -213,7 +213,7 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         DebugFinding: says what is wrong and what to look at.
     """
     began = time.perf_counter()
-    say, device = parts.teller.say, parts.processes.device
+    say = parts.teller.say
     schedule = parts.config.schedule
     say(
         f"debug: {schedule.batch_size} crops again and again, learning rate {schedule.learning_rate:g} (constant after "
@@ -233,7 +233,7 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         )
     parts.model.train()
     gradient = WindowGradient(parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed)
-    first = inspect_step(as_module(parts.model), gradient, share, divisor, device)
+    first = _look(parts, gradient, share, divisor)
     _tell_first(parts, first)
     parts.optimizer.zero_grad(set_to_none=True)
 
@@ -268,6 +268,19 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         raise DebugFinding(" ".join(findings))
 
 
+def _look(parts: Parts, gradient: WindowGradient, share: StepShare, divisor: Tensor) -> InspectedStep:
+    """Look at a step as it is computed: of fp16 by its loss scale, or the first one below it whose gradient does not overflow."""
+    scaler = parts.processes.accelerator.scaler
+    scale = 1.0 if scaler is None else float(scaler.get_scale())
+    while True:
+        found = inspect_step(as_module(parts.model), gradient, share, divisor, parts.processes.device, scale)
+        overflows = found.bad_output is None and (found.bad_gradient is not None or found.bad_operation is not None)
+        if scale <= 1 or not overflows:
+            return found
+        scale /= 2
+        parts.optimizer.zero_grad(set_to_none=True)
+
+
 def _tell_first(parts: Parts, first: InspectedStep) -> None:
     """Print the first step.
 
@@ -298,7 +311,7 @@ def _name_culprit(parts: Parts, gradient: WindowGradient, share: StepShare, divi
         DebugFinding: always.
     """
     parts.optimizer.zero_grad(set_to_none=True)
-    found = inspect_step(as_module(parts.model), gradient, share, divisor, parts.processes.device)
+    found = _look(parts, gradient, share, divisor)
     parts.teller.table(layer_table(found, f"step {step}, with the weights that step {step - 1} left"))
     schedule = parts.config.schedule
     raise DebugFinding(

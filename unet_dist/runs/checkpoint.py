@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, DataError
+from unet_dist.runs.landing import Landing
 from unet_dist.storage.files import digest, recover_all, write_whole, write_whole_folder
 
 VERSION = 1
@@ -62,11 +63,19 @@ class Checkpoint:
 
     def on_host(self) -> Checkpoint:
         """A copy in host memory that later steps do not change."""
-        return replace(self, model=_copied(self.model), optimizer=_copied(self.optimizer))
+        copy, arrive = self.landed(Landing())
+        arrive()
+        return copy
 
-
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    def landed(self, landing: Landing) -> tuple[Checkpoint, Callable[[], object]]:
+        """The same, and what waits until the values are there."""
+        tensors = {(kind, name): t for kind in ("model", "optimizer") for name, t in getattr(self, kind).items()}
+        copies, arrive = landing.take({"/".join(key): t for key, t in tensors.items()})
+        both = {
+            kind: {name: copies[f"{kind}/{name}"] for at, name in tensors if at == kind}
+            for kind in ("model", "optimizer")
+        }
+        return replace(self, model=both["model"], optimizer=both["optimizer"]), arrive
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -209,6 +218,7 @@ class CheckpointWriter:
         self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._landing = Landing()
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Copy the state to the host and write it behind.
@@ -217,7 +227,7 @@ class CheckpointWriter:
             CheckpointError: the previous write failed.
         """
         self.wait()
-        self._pending = self._thread.submit(self._write, checkpoint.on_host())
+        self._pending = self._thread.submit(self._write, *checkpoint.landed(self._landing))
 
     def wait(self) -> None:
         """Return once the last write stands.
@@ -236,7 +246,8 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write(self, checkpoint: Checkpoint, arrive: Callable[[], object]) -> None:
+        arrive()
         write_checkpoint(self._folder, checkpoint)
         for path in list_checkpoints(self._folder)[: -self._keep]:
             shutil.rmtree(path, ignore_errors=True)
