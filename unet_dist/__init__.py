@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unet_dist.assembly.evaluating import evaluate
+    from unet_dist.assembly.predicting import predict
     from unet_dist.assembly.run import Run
     from unet_dist.assembly.train import train
     from unet_dist.config.sections import Config
@@ -14,14 +16,16 @@ if TYPE_CHECKING:
     from unet_dist.prediction.image import predict_image
     from unet_dist.training.parts import Callback
 
-__all__ = ["Callback", "Config", "Run", "UNet", "load_model", "predict_image", "train"]
+__all__ = ["Callback", "Config", "Run", "UNet", "evaluate", "load_model", "predict", "predict_image", "train"]
 
 _HOMES = {
     "Callback": "unet_dist.training.parts",
     "Config": "unet_dist.config.sections",
     "Run": "unet_dist.assembly.run",
     "UNet": "unet_dist.models.unet",
+    "evaluate": "unet_dist.assembly.evaluating",
     "load_model": "unet_dist.models.registry",
+    "predict": "unet_dist.assembly.predicting",
     "predict_image": "unet_dist.prediction.image",
     "train": "unet_dist.assembly.train",
 }

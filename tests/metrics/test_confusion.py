@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.metrics import confusion
 from unet_dist.metrics.confusion import (
     CALIBRATION_BINS,
-    CONFIDENCE_LEVELS,
     Calibration,
     Scores,
     count_confidence,
@@ -54,16 +54,55 @@ def slow_scores(
 def test_scores_equal_a_slow_count(case: tuple[np.ndarray, np.ndarray, int], cut: int) -> None:
     """Counted in two parts, as two processes would, and summed before anything is divided."""
     labels, predictions, num_classes = case
-    confusion = sum(
+    counted = sum(
         count_confusion(torch.from_numpy(labels[part]), torch.from_numpy(predictions[part]), num_classes)
         for part in (slice(None, cut), slice(cut, None))
     )
-    assert isinstance(confusion, torch.Tensor)
-    assert confusion.dtype == torch.int64
-    assert confusion.shape == (num_classes, num_classes)
-    assert int(confusion.sum()) == (labels != IGNORED).sum()
-    scores = Scores.of(confusion)
+    assert isinstance(counted, torch.Tensor)
+    assert counted.dtype == torch.int64
+    assert counted.shape == (num_classes, num_classes)
+    assert int(counted.sum()) == (labels != IGNORED).sum()
+    scores = Scores.of(counted)
     assert (scores.iou, scores.miou, scores.pixel_accuracy) == slow_scores(labels, predictions, num_classes)
+    valid = labels != IGNORED
+    present = [iou for index, iou in enumerate(scores.iou) if iou is not None and (labels[valid] == index).any()]
+    assert scores.miou_present == (sum(present) / len(present) if present else 0.0)
+    for index in range(num_classes):
+        truth, found = (labels == index) & valid, (predictions == index) & valid
+        hits = int((truth & found).sum())
+        for value, total in ((scores.recall, truth.sum()), (scores.precision, found.sum())):
+            assert value[index] == (hits / total if total else None)
+        both = int(truth.sum() + found.sum())
+        assert scores.dice[index] == (pytest.approx(2 * hits / both) if both else None)
+
+
+def test_a_false_pixel_of_an_absent_class_lowers_one_mean_only() -> None:
+    scores = Scores.of(torch.tensor([[8, 0, 1], [0, 9, 0], [0, 0, 0]]))
+    assert scores.miou == pytest.approx((8 / 9 + 1 + 0) / 3)
+    assert scores.miou_present == pytest.approx((8 / 9 + 1) / 2)
+    assert scores.record(["a", "b", "c"])["precision"] == {"a": 1.0, "b": 1.0, "c": 0.0}
+    assert scores.record(["a", "b", "c"])["recall"] == {"a": 8 / 9, "b": 1.0, "c": None}
+
+
+def test_bins_hold_what_falls_into_them_unrounded() -> None:
+    """A confidence of 0.20004 is above 3/15: rounded to thousandths it would fall a bin lower."""
+    label = torch.zeros(2, dtype=torch.uint8)
+    assert Calibration.of(count_confidence(label, label, torch.tensor([0.20004, 0.19996]))).pixels[2:4] == [1, 1]
+
+
+def test_counting_is_the_same_on_either_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU is given to do, done here: no torch.bincount, which waits."""
+    values = torch.randint(0, 7, (500,), generator=torch.Generator().manual_seed(0))
+
+    class Elsewhere(torch.Tensor):
+        device = property(lambda _: torch.device("meta"))  # any but the CPU
+
+    expected = confusion._count(values, 9)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, dtype, device: zeros(*shape, dtype=dtype))
+    monkeypatch.setattr(torch, "bincount", None)
+    found = confusion._count(values.as_subclass(Elsewhere), 9)
+    assert torch.equal(found.as_subclass(torch.Tensor), expected)
 
 
 def test_rows_are_labels_and_columns_predictions() -> None:
@@ -88,14 +127,14 @@ def test_nothing_valid_scores_nothing() -> None:
 
 
 def test_ignored_class_is_in_no_mean_and_no_table() -> None:
-    confusion = torch.tensor([[3, 1, 0], [1, 5, 0], [0, 0, 0]])
-    scores = Scores.of(confusion, ignore_index=1)
+    counted = torch.tensor([[3, 1, 0], [1, 5, 0], [0, 0, 0]])
+    scores = Scores.of(counted, ignore_index=1)
     assert scores.iou == [3 / 5, None, None]
     assert scores.miou == 3 / 5
     record = scores.record(["road", "void", "sky"], ignore_index=1)
     assert record["iou"] == {"road": 3 / 5, "sky": None}
     assert record["miou"] == 3 / 5
-    assert record["confusion"] == confusion.tolist()
+    assert record["confusion"] == counted.tolist()
 
 
 # -------------------------------------------------------------------------------------------------- confidence and images
@@ -105,8 +144,8 @@ def test_ignored_class_is_in_no_mean_and_no_table() -> None:
 def test_calibration_equals_a_slow_count(case: tuple[np.ndarray, np.ndarray, int], cut: int) -> None:
     labels, predictions, _ = case
     rng = np.random.default_rng(len(labels) + cut)
-    levels = rng.integers(CONFIDENCE_LEVELS + 1, size=len(labels))
-    confidence = levels / CONFIDENCE_LEVELS
+    confidence = rng.random(len(labels))
+    confidence[::7] = rng.integers(CALIBRATION_BINS + 1, size=len(confidence[::7])) / CALIBRATION_BINS  # on the edges
     counts = sum(
         count_confidence(*(torch.from_numpy(values[part]) for values in (labels, predictions, confidence)))
         for part in (slice(None, cut), slice(cut, None))
@@ -116,17 +155,16 @@ def test_calibration_equals_a_slow_count(case: tuple[np.ndarray, np.ndarray, int
     valid = labels != IGNORED
     expected = 0.0
     for index in range(CALIBRATION_BINS):
-        lower, upper = index * CONFIDENCE_LEVELS, (index + 1) * CONFIDENCE_LEVELS
-        scaled = levels * CALIBRATION_BINS
-        inside = valid & (scaled <= upper) & ((scaled > lower) | (index == 0))
+        lower, upper = index / CALIBRATION_BINS, (index + 1) / CALIBRATION_BINS
+        inside = valid & (confidence <= upper) & ((confidence > lower) | (index == 0))
         assert calibration.pixels[index] == inside.sum()
         assert calibration.right[index] == (inside & (labels == predictions)).sum()
         if inside.any():
-            assert calibration.confidence[index] == pytest.approx(confidence[inside].mean(), abs=1e-9)
+            assert calibration.confidence[index] == pytest.approx(confidence[inside].mean(), abs=1e-7)
             expected += abs((labels == predictions)[inside].mean() - confidence[inside].mean()) * inside.sum()
         else:
             assert calibration.confidence[index] is None
-    assert calibration.error == pytest.approx(expected / max(1, valid.sum()), abs=1e-9)
+    assert calibration.error == pytest.approx(expected / max(1, valid.sum()), abs=1e-7)
 
 
 def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not() -> None:
@@ -138,8 +176,8 @@ def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not() -> None:
 
 
 def test_an_image_without_a_valid_pixel_has_no_score() -> None:
-    confusion = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    counts = torch.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
+    counted = torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    counts = torch.stack([counted.diagonal(), counted.sum(1), counted.sum(0)])
     scores = image_scores(torch.stack([counts, torch.zeros_like(counts)]), None)
-    whole = Scores.of(confusion)
+    whole = Scores.of(counted)
     assert scores == [(whole.miou, whole.pixel_accuracy), (None, None)]

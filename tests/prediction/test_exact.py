@@ -70,6 +70,31 @@ def test_flips_equal_the_mirror_image_as_a_whole(options: dict[str, Any], shape:
         np.testing.assert_allclose(rasters["confidence"], mean.amax(0).numpy() * 255, atol=0.5 + 1e-9)
 
 
+def turns(pixels: np.ndarray) -> list[np.ndarray]:
+    """The eight turns and mirror images of (H, W, ...), by numpy's own turning."""
+    return [np.rot90(side, quarter) for side in (pixels, pixels[:, ::-1]) for quarter in range(4)]
+
+
+@pytest.mark.parametrize("options", [{}, {"upsampling": "bilinear", "padding": "same"}], ids=str)
+def test_rotations_equal_the_turned_image_as_a_whole(options: dict[str, Any]) -> None:
+    """Also in smaller windows, after memory ran out."""
+    model, image, said = build(**options), draw(70, 131), []
+    recipe = Recipe(probabilities="float32", rotations=True)
+    mean = np.zeros((5, 70, 131))
+    # A picture of indices tells where each pixel of a turned image came from.
+    for turned, places in zip(turns(image), turns(np.arange(70 * 131).reshape(70, 131)), strict=True):
+        found = whole_probabilities(model, np.ascontiguousarray(turned)).numpy()
+        mean.reshape(5, -1)[:, places.ravel()] += found.reshape(5, -1) / 8
+    for tile_size in (72, 108):
+        np.testing.assert_allclose(compute(model, image, recipe, tile_size)["probabilities"], mean, atol=1e-7)
+    expected = compute(model, image, recipe, 140)
+    model.register_forward_pre_hook(_Small(2 * 80 * 80))
+    tiles = ExactTiles(model, recipe, say=said.append)
+    found = compute(model, image, recipe, 140, tiles=tiles)
+    assert said
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-7)
+
+
 def test_labels_do_not_change_with_the_probabilities() -> None:
     model, image = build(ignore_index=2), draw(60, 90)
     rasters = compute(model, image, Recipe(probabilities="uint8"), 60)

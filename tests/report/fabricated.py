@@ -17,7 +17,7 @@ import yaml
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.machine.description import describe_machine
-from unet_dist.metrics.confusion import CONFIDENCE_LEVELS, Calibration, Scores
+from unet_dist.metrics.confusion import CALIBRATION_BINS, Calibration, Scores
 from unet_dist.report.figures import Sample
 from unet_dist.report.pictures import PICTURES_FOLDER, picture_name, write_picture
 from unet_dist.runs.environment import record_evaluation, record_start
@@ -157,8 +157,9 @@ def _write_evaluation(
     confusion = torch.from_numpy((1e7 * shares[:, None] * mixed).astype(np.int64))
     if ignore_index is not None:
         confusion[ignore_index] = confusion[:, ignore_index] = 0
-    levels = torch.arange(CONFIDENCE_LEVELS + 1)
-    counts = torch.stack([1000 + levels * 5, ((1000 + levels * 5) * levels) // 1100])
+    middles = [(index + 0.5) / CALIBRATION_BINS for index in range(CALIBRATION_BINS)]
+    pixels = [70_000 + round(300_000 * middle) for middle in middles]
+    right = [round(count * middle / 1.1) for count, middle in zip(pixels, middles, strict=True)]
     record = {
         **Scores.of(confusion, ignore_index).record(names, ignore_index),
         "split": "test",
@@ -167,7 +168,7 @@ def _write_evaluation(
         "tile_size": 572,
         "class_names": names,
         "ignore_index": ignore_index,
-        "calibration": Calibration.of(counts).record(),
+        "calibration": Calibration(pixels, right, list(middles)).record(),
         "by_image": [
             {"id": f"scene-{i}", "miou": 0.1 + 0.3 * i / images, "pixel_accuracy": 0.6} for i in range(images)
         ],

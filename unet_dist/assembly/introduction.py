@@ -34,7 +34,7 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
         )
     if progress.step:
         parts.teller.say(
-            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_miou:.4f})"
+            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_present:.4f})"
         )
 
 

@@ -69,7 +69,8 @@ def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
         return own  # the same command, started again
     named = read_checkpoint(Path(path))
     if own is None:  # its best model lies elsewhere: the best of this folder is still to come
-        return replace(named, progress={**named.progress, "best_miou": 0.0, "best_step": 0, "evals_without_better": 0})
+        none_yet = {"best_miou": 0.0, "best_present": 0.0, "best_step": 0, "evals_without_better": 0}
+        return replace(named, progress={**named.progress, **none_yet})
     if Path(path).resolve() == (folder / "checkpoints" / f"step-{own.step:08d}").resolve():
         return own
     raise CheckpointError(

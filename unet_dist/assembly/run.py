@@ -25,7 +25,7 @@ from unet_dist.errors import CheckpointError
 from unet_dist.models.contract import Network
 from unet_dist.models.pretrained import WEIGHTS_FILE
 from unet_dist.models.wrap import Wrapped
-from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.runs.metrics_log import find_best, read_metrics
 from unet_dist.terminal import Teller
 
 EVALUATION = "evaluation-{}.json"
@@ -83,10 +83,10 @@ class Run:
         Raises:
             CheckpointError: there was no validation yet.
         """
-        rows = [row for row in self.metrics if row.get("split") == "validation" and isinstance(row.get("miou"), float)]
-        if not rows:
+        best = find_best([row for row in self.metrics if row.get("split") == "validation"])
+        if best is None:
             raise CheckpointError(f"{self.folder}: this run has no validation yet: go on training it.")
-        return max(rows, key=lambda row: float(str(row["miou"])))
+        return dict(best)
 
     @property
     def splits(self) -> dict[str, list[str]]:

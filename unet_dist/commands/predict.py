@@ -40,6 +40,7 @@ from unet_dist.prediction.tiles import WHOLE
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Work
 from unet_dist.processes.group import Processes, open_processes
+from unet_dist.processes.precision import precision_line
 from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller
@@ -116,6 +117,7 @@ class _Prediction:
             options.probabilities,
             "uint8" if options.confidence else "none",
             flip=options.flip,
+            rotations=options.rotations,
             skip_background=options.skip_background,
         )
         self.tiles = choose_tiles(
@@ -177,6 +179,8 @@ class _Prediction:
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
         scaled = self.model.resize_to if self.tiles.name == WHOLE else None
+        if line := precision_line(options.mixed_precision, self.processes.precision):
+            teller.say(line)
         for line in _announcement(work, done, options, tile_size, scaled):
             teller.say(line)
         return _Agreed(jobs, tile_size, num_threads, done)
@@ -231,6 +235,9 @@ class _Prediction:
             "device": self.processes.device.type,
             "mixed_precision": self.processes.precision,
             **{key: getattr(options, key) for key in (*keys, "level", "mpp", "value_range")},
+            **(
+                {"rotations": True} if options.rotations else {}
+            ),  # a prediction begun before there was this key resumes
         }
 
 

@@ -70,6 +70,11 @@ class EvaluateOptions(InferenceOptions):
     """Overlapping windows, averaged with Gaussian weights: so are networks without a finite halo evaluated. Not exact."""
     whole: bool = False
     """Every image in one window, scaled first where the network was trained so: of a published checkpoint, the default."""
+    flip: bool = False
+    """Average the probabilities of each image and of its mirror image; takes twice as long."""
+    rotations: bool = False
+    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy; takes eight times as
+    long."""
     split: SplitWord = "test"
     """Part of the data set to evaluate on."""
     data_path: PathWord | None = None
@@ -122,6 +127,9 @@ class PredictOptions(InferenceOptions):
     """Write NAME_confidence: the winning class's probability, round(255 p)."""
     flip: bool = False
     """Average the probabilities of each image and of its mirror image; takes twice as long."""
+    rotations: bool = False
+    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy; takes eight times as
+    long."""
     blend: bool = False
     """Overlapping windows, averaged with Gaussian weights: for networks without a finite halo. Not exact: the result depends on
     the tile size."""

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from unet_dist.data.decoded.labels import IGNORED
 
-CONFIDENCE_LEVELS = 1000
-"""Steps in which a confidence from 0 to 1 is counted: fine enough for a mean within 0.0005, and whole numbers."""
-
 CALIBRATION_BINS = 15
 """Bins of a reliability diagram. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"."""
+
+_CONFIDENCE_STEPS = 2**24
+"""Confidences are summed in whole numbers of this fraction, so that a sum is the same in any order: the rounding of float32."""
 
 
 def count_confusion(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
@@ -35,8 +35,19 @@ def count_confusion(labels: Tensor, predictions: Tensor, num_classes: int) -> Te
     """
     # IGNORED pixels fall behind the last row and are cut off: no mask, no copy of uneven length.
     pairs = labels.flatten().long() * num_classes + predictions.flatten().long()
-    counts = torch.bincount(pairs, minlength=(IGNORED + 1) * num_classes)
+    counts = _count(pairs, (IGNORED + 1) * num_classes)
     return counts[: num_classes * num_classes].view(num_classes, num_classes)
+
+
+def _count(values: Tensor, num_values: int) -> Tensor:
+    """Count how often each of 0 ... num_values - 1 occurs: (num_values,) int64.
+
+    On a GPU torch.bincount waits for the device, twice, to learn the largest value; on a CPU it is the faster of the two.
+    """
+    if values.device.type == "cpu":
+        return torch.bincount(values, minlength=num_values)
+    counts = torch.zeros(num_values, dtype=torch.int64, device=values.device)
+    return counts.scatter_add_(0, values, torch.ones_like(values))
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,32 @@ class Scores:
     miou: float
     pixel_accuracy: float
     others: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def miou_present(self) -> float:
+        """Mean IoU over the classes that the labels hold, 0 where they hold none: a false pixel of an absent class adds no zero."""
+        present = self.confusion.sum(1).tolist()
+        known = [iou for iou, pixels in zip(self.iou, present, strict=True) if iou is not None and pixels]
+        return sum(known) / len(known) if known else 0.0
+
+    @property
+    def precision(self) -> list[float | None]:
+        """Of each class, the part of its predicted pixels that is right; None where it is never predicted, or has no IoU."""
+        return self._parts_right(self.confusion.sum(0))
+
+    @property
+    def recall(self) -> list[float | None]:
+        """Of each class, the part of its labelled pixels that is found; None where no label has it, or it has no IoU."""
+        return self._parts_right(self.confusion.sum(1))
+
+    @property
+    def dice(self) -> list[float | None]:
+        """The Dice coefficient (F1) of each class, 2 IoU / (1 + IoU); None where it has no IoU."""
+        return [None if iou is None else 2 * iou / (1 + iou) for iou in self.iou]
+
+    def _parts_right(self, pixels: Tensor) -> list[float | None]:
+        counts = zip(self.iou, self.confusion.diagonal().tolist(), pixels.tolist(), strict=True)
+        return [hits / total if total and iou is not None else None for iou, hits, total in counts]
 
     @classmethod
     def of(cls, confusion: Tensor, ignore_index: int | None = None) -> Scores:
@@ -77,13 +114,20 @@ class Scores:
         )
 
     def record(self, class_names: Sequence[str], ignore_index: int | None = None) -> dict[str, Any]:
-        """The content of evaluation-SPLIT.json: miou, iou by class name, pixel_accuracy, confusion."""
+        """The content of evaluation-SPLIT.json: miou, iou by class name (dice, precision, recall), pixel_accuracy, confusion."""
+
+        def by_name(values: Sequence[float | None]) -> dict[str, float | None]:
+            named = enumerate(zip(class_names, values, strict=True))
+            return {name: value for i, (name, value) in named if i != ignore_index}
+
         return {
             "miou": self.miou,
+            "miou_present": self.miou_present,
             "pixel_accuracy": self.pixel_accuracy,
-            "iou": {
-                name: iou for i, (name, iou) in enumerate(zip(class_names, self.iou, strict=True)) if i != ignore_index
-            },
+            "iou": by_name(self.iou),
+            "dice": by_name(self.dice),
+            "precision": by_name(self.precision),
+            "recall": by_name(self.recall),
             "confusion": self.confusion.tolist(),
             **({"metrics": self.others} if self.others else {}),
         }
@@ -98,14 +142,21 @@ def count_confidence(labels: Tensor, predictions: Tensor, confidence: Tensor) ->
         confidence: the winning class's probability, 0 to 1, of the same shape.
 
     Returns:
-        (2, CONFIDENCE_LEVELS + 1) int64: all, and right.
+        (3, CALIBRATION_BINS) int64: all, right, and the sum of confidences in _CONFIDENCE_STEPS.
     """
-    width = CONFIDENCE_LEVELS + 1
-    levels = (confidence.float().nan_to_num(0.0) * CONFIDENCE_LEVELS).round_().long()  # a damaged network is never sure
+    sure = (
+        confidence.to(torch.promote_types(confidence.dtype, torch.float32)).nan_to_num(0.0).flatten()
+    )  # damaged: never sure
+    # A bin holds its upper edge: (0, 1/15], (1/15, 2/15], ... as Guo et al. have it.
+    edges = torch.arange(1, CALIBRATION_BINS, dtype=sure.dtype, device=sure.device) / CALIBRATION_BINS
+    bins = torch.bucketize(sure, edges)
     # As in count_confusion: IGNORED pixels fall behind the last row.
-    kinds = torch.where(labels == IGNORED, 2, (labels == predictions).long())  # 0 wrong, 1 right, 2 neither
-    counts = torch.bincount((kinds * width + levels).flatten(), minlength=3 * width).view(3, width)
-    return torch.stack([counts[0] + counts[1], counts[1]])
+    kinds = torch.where(labels == IGNORED, 2, (labels == predictions).long()).flatten()  # 0 wrong, 1 right, 2 neither
+    wrong, right, _ = _count(kinds * CALIBRATION_BINS + bins, 3 * CALIBRATION_BINS).view(3, CALIBRATION_BINS)
+    steps = (sure.double() * _CONFIDENCE_STEPS).round_().long()
+    sums = torch.zeros(CALIBRATION_BINS, dtype=torch.int64, device=sure.device)
+    sums.scatter_add_(0, bins, torch.where(kinds == 2, 0, steps))
+    return torch.stack([wrong + right, right, sums])
 
 
 @dataclass(frozen=True)
@@ -123,14 +174,9 @@ class Calibration:
 
     @classmethod
     def of(cls, counts: Tensor) -> Calibration:
-        """Bin what count_confidence counted."""
-        levels = torch.arange(CONFIDENCE_LEVELS + 1)
-        # A bin holds its upper edge: (0, 1/15], (1/15, 2/15], ... as Guo et al. have it.
-        bins = ((levels * CALIBRATION_BINS - 1) // CONFIDENCE_LEVELS).clamp(min=0)
-        summed = torch.zeros(3, CALIBRATION_BINS, dtype=torch.int64)
-        summed.index_add_(1, bins, torch.cat([counts.cpu(), (counts[:1].cpu() * levels)]))
-        pixels, right, weighed = summed.tolist()
-        mean = [w / n / CONFIDENCE_LEVELS if n else None for n, w in zip(pixels, weighed, strict=True)]
+        """Divide what count_confidence counted."""
+        pixels, right, sums = counts.tolist()
+        mean = [total / n / _CONFIDENCE_STEPS if n else None for n, total in zip(pixels, sums, strict=True)]
         return cls(pixels, right, mean)
 
     @property

@@ -21,27 +21,36 @@ def scores_table(
     *,
     before: Sequence[float | None] | None = None,
     is_short: bool = False,
+    is_detailed: bool = False,
 ) -> Table:
     """The per-class IoU as a table: class, IoU as a number and a bar, its change, share of the valid pixels.
 
     Args:
         before: the IoU of each class in an earlier validation, to show the change since.
         is_short: show the WORST classes only.
+        is_detailed: Dice, precision and recall in place of the bar.
     """
     table = Table(title=printable(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
-    for name in ("class", "IoU", "", *(["change"] if before else []), "pixels"):
+    details = (scores.dice, scores.precision, scores.recall) if is_detailed else ()
+    middle = ["Dice", "precision", "recall"] if is_detailed else [""]
+    for name in ("class", "IoU", *middle, *(["change"] if before else []), "pixels"):
         table.add_column(name, justify="left" if name in ("class", "") else "right")
     total = max(1, int(scores.confusion.sum()))
     iou_of = {index: iou for index, iou in enumerate(scores.iou) if index != ignore_index and iou is not None}
     shown = sorted(iou_of, key=lambda index: iou_of[index])[:WORST] if is_short else list(iou_of)
+    if len(shown) == 2 == len(iou_of):  # of two classes the foreground is asked about
+        shown.reverse()
     for index in shown:
         iou = iou_of[index]
         share = int(scores.confusion[index].sum()) / total
-        bar = "━" * round(_BAR * iou)
+        parts = [("-" if (value := column[index]) is None else f"{value:.4f}") for column in details]
+        parts = parts or ["━" * round(_BAR * iou)]
         changes = [_change(iou, before[index])] if before else []
-        table.add_row(printable(class_names[index]), f"{iou:.4f}", bar, *changes, f"{share:.2%}")
+        table.add_row(printable(class_names[index]), f"{iou:.4f}", *parts, *changes, f"{share:.2%}")
     table.add_section()
     table.add_row("mean IoU", f"{scores.miou:.4f}")
+    if scores.miou_present != scores.miou:
+        table.add_row("mean IoU, labelled classes", f"{scores.miou_present:.4f}")
     table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
     for name, value in scores.others.items():
         table.add_row(printable(name), "-" if value is None else f"{value:.4f}")

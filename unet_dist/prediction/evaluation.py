@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unet_dist.data.batches.crops import WindowedSamples
 from unet_dist.imaging.reader import as_reader
-from unet_dist.metrics.confusion import CONFIDENCE_LEVELS, Scores, count_confidence, count_confusion
+from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion
 from unet_dist.metrics.instances import InstanceScores, score_image
 from unet_dist.models.contract import Network
 from unet_dist.prediction.image import predict_logits
@@ -34,7 +34,7 @@ class Details:
 
     Attributes:
         by_image: (N, 3, K) int64: of each image and class the hits, the label's pixels and the prediction's.
-        confidence: (2, CONFIDENCE_LEVELS + 1) int64, as count_confidence has it.
+        confidence: (3, CALIBRATION_BINS) int64, as count_confidence has it.
     """
 
     by_image: Tensor
@@ -45,7 +45,7 @@ class Details:
         """Counts to be filled."""
         return cls(
             torch.zeros(num_images, 3, num_classes, dtype=torch.int64, device=device),
-            torch.zeros(2, CONFIDENCE_LEVELS + 1, dtype=torch.int64, device=device),
+            torch.zeros(3, CALIBRATION_BINS, dtype=torch.int64, device=device),
         )
 
     def add(self, image: int, truth: Tensor, labels: Tensor, confidence: Tensor, confusion: Tensor) -> None:

@@ -75,3 +75,10 @@ def resolve_precision(wish: Precision, environment: Any, device_type: str, fast_
     if wish == "fp16" and device_type == "cpu":
         raise ConfigError("mixed_precision: got fp16 on a CPU, expected no or bf16 there. Set --mixed_precision no.")
     return wish
+
+
+def precision_line(wish: Precision, precision: str) -> str | None:
+    """What to print where auto has chosen a mixed precision; None where it has not."""
+    if wish != "auto" or precision == "no":
+        return None
+    return f"Computed in {precision}, at which this device is fast (--mixed_precision no: in the network's own type)."

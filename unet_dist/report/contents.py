@@ -17,7 +17,7 @@ import yaml
 
 from unet_dist.errors import CheckpointError
 from unet_dist.runs.environment import read_environment
-from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.runs.metrics_log import find_best, read_metrics
 
 SPLITS = ("test", "validation", "all", "train")
 """In the order in which their evaluation is shown."""
@@ -67,9 +67,9 @@ class RunContents:
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the best mean IoU, the first of equals, as training keeps it."""
-        scored = [record for record in self.validations if record.get("miou") is not None]
-        return max(scored, key=lambda record: (record["miou"], -record["step"])) if scored else None
+        """The validation that training kept as the best."""
+        best = find_best(self.validations)
+        return None if best is None else dict(best)
 
     @cached_property
     def class_names(self) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             records.append(record)
     return records
+
+
+def find_best(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The validation that training keeps as the best, the first of equals: by the mean IoU over classes in the labels.
+
+    Records of before this figure count by the mean over classes in label or prediction.
+    """
+    scored = [record for record in validations if record.get("miou") is not None]
+    return max(scored, key=lambda r: (r.get("miou_present", r["miou"]), -r["step"])) if scored else None

@@ -118,19 +118,20 @@ class Boundary:
         best = (
             "the best so far, kept in best/"
             if is_best
-            else f"best {progress.best_miou:.4f} at step {progress.best_step}"
+            else f"best {progress.best_present:.4f} at step {progress.best_step}"
         )
-        bar.tell(f"validation mean IoU {scores.miou:.4f} ({best}), {duration(time.perf_counter() - started)}")
+        bar.tell(f"validation mean IoU {scores.miou_present:.4f} ({best}), {duration(time.perf_counter() - started)}")
         return NO_WISH
 
     def _keep_best(self, scores: Scores) -> bool:
         """Count a validation, and write the model where none before it was as good."""
         progress = self._progress
         progress.evaluated_step = progress.step
-        if progress.best_step > 0 and not scores.miou > progress.best_miou:
+        if progress.best_step > 0 and not scores.miou_present > progress.best_present:
             progress.evals_without_better += 1
             return False
-        progress.best_miou, progress.best_step, progress.evals_without_better = scores.miou, progress.step, 0
+        progress.best_miou, progress.best_present = scores.miou, scores.miou_present
+        progress.best_step, progress.evals_without_better = progress.step, 0
         if self._parts.processes.is_main:
             self.write_model("best")
         return True
@@ -143,6 +144,7 @@ class Boundary:
             "step": self._progress.step,
             "split": "validation",
             "miou": scores.miou,
+            "miou_present": scores.miou_present,
             "pixel_accuracy": scores.pixel_accuracy,
             "iou": {name: scores.iou[i] for i, name in names if i != parts.ignore_index},
             "seconds": seconds,

@@ -36,7 +36,8 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         evaluated_step: step of the last validation.
-        best_miou, best_step: the best validation so far; step 0 is none.
+        best_present, best_step: the best validation so far, by the mean IoU over classes in the labels; step 0 is none.
+        best_miou: its mean IoU as published, over classes in label or prediction.
         evals_without_better: validations since then.
         overflows: fp16 steps that the loss scaler skipped.
         seconds: wall time of training so far.
@@ -49,6 +50,7 @@ class Progress:
     step: int = 0
     evaluated_step: int = 0
     best_miou: float = 0.0
+    best_present: float = 0.0
     best_step: int = 0
     evals_without_better: int = 0
     overflows: int = 0
@@ -57,6 +59,10 @@ class Progress:
     schedule_start: int = 0
     logged_step: int | None = None
     loss_sums: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.best_step and not self.best_present:  # a checkpoint of before there were two figures
+            self.best_present = self.best_miou
 
 
 Metric = Callable[[Tensor], float]

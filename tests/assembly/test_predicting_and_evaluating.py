@@ -1,0 +1,106 @@
+"""Proves that a script gets what the commands write: the scores of evaluate and the labels of predict, to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unet_dist import UNet, evaluate, predict
+from unet_dist.cli import run
+from unet_dist.errors import ConfigError, DataError, LocalityError
+from unet_dist.imaging.reader import ArrayReader
+from unet_dist.models.registry import load_model
+from unet_dist.prediction.image import predict_logits
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of four pictures in three classes, and a network: data/ and model/."""
+    folder = tmp_path_factory.mktemp("library")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        for kind, values in (("images", rng.integers(0, 256, (50, 70, 3))), ("masks", rng.integers(0, 3, (50, 70)))):
+            (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(folder / "data" / kind / f"s{number}.png")
+    torch.manual_seed(0)
+    model = UNet(3, 3, base_channels=2, depth=2, mean=[128.0] * 3, std=[20.0] * 3).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.normal_(0, 0.4)  # as drawn, one class is the answer everywhere
+    model.save_pretrained(folder / "model")
+    return folder
+
+
+def test_evaluate_gives_what_the_command_writes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = {"split": "all", "tile_size": 60, "flip": True, "mixed_precision": "no"}
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value).lower())]
+    output = place / "evaluated"
+    run(["evaluate", str(place / "model"), "--data_path", str(place / "data"), "--output_path", str(output), *words])
+    assert "precision" in capsys.readouterr().out
+    written = json.loads((output / "evaluation-all.json").read_text(encoding="utf-8"))
+    found = evaluate(place / "model", place / "data", split="all", tile_size=60, flip=True, mixed_precision="no")
+    assert json.loads(json.dumps(found.record())) == {k: v for k, v in written.items() if k != "pictures"}
+    assert (written["mixed_precision"], written["averaged_over"]) == ("no", "flip")
+    assert found.scores.confusion.sum() == 4 * 50 * 70
+    assert found.table().row_count == 3 + 2
+    plain = evaluate(place / "model", place / "data", split="all", tile_size=60, mixed_precision="no")
+    assert not torch.equal(plain.scores.confusion, found.scores.confusion), "the flip makes a difference here"
+
+
+def test_evaluate_takes_a_network_and_leaves_it_as_it_is(place: Path) -> None:
+    model = load_model(place / "model", device=torch.device("cpu"))
+    expected = evaluate(place / "model", place / "data", split="all", ignore_index=1, mixed_precision="no")
+    found = evaluate(model, place / "data", split="all", ignore_index=1, mixed_precision="no")
+    assert torch.equal(found.scores.confusion, expected.scores.confusion)
+    assert found.scores.iou[1] is None
+    assert model.ignore_index is None
+    with pytest.raises(ConfigError, match="data_path"):
+        evaluate(model)
+
+
+def test_predict_gives_what_the_command_writes(place: Path) -> None:
+    images = place / "data" / "images"
+    run(["predict", str(place / "model"), str(images), "--output", str(place / "out"), "--overlay", "false"])
+    found = list(predict(place / "model", images))
+    assert [each.name for each in found] == ["s0", "s1", "s2", "s3"]
+    for each in found:
+        np.testing.assert_array_equal(each.labels, np.asarray(Image.open(place / "out" / f"{each.name}.png")))
+        assert each.probabilities is each.confidence is None
+
+
+def test_predict_takes_pictures_from_anywhere_one_by_one(place: Path) -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 3, base_channels=2, depth=2).double().eval()
+    path = place / "data" / "images" / "s0.png"
+    pixels = np.asarray(Image.open(path))
+    taken = []
+
+    def pictures():  # type: ignore[no-untyped-def]
+        for picture in (pixels, Image.open(path), ArrayReader(pixels), path):
+            taken.append(picture)
+            yield picture
+
+    predicted = predict(model, pictures(), probabilities=True, confidence=True, mixed_precision="no", tile_size=60)
+    first = next(predicted)
+    assert len(taken) == 1, "a picture is asked for when its turn comes"
+    expected = predict_logits(model, pixels).softmax(0)
+    for each in (first, *predicted):
+        assert each.probabilities is not None
+        assert each.confidence is not None
+        np.testing.assert_array_equal(each.labels, expected.argmax(0).numpy())
+        np.testing.assert_allclose(each.probabilities, expected.numpy(), atol=1e-7)
+        np.testing.assert_allclose(each.confidence, expected.amax(0).numpy(), atol=1e-7)
+    assert [each.name for each in predict(model, [pixels, path, pixels])] == ["image-0", "s0", "image-1"]
+
+
+def test_what_cannot_be_is_named(place: Path) -> None:
+    model = UNet(3, 3, base_channels=2, depth=2).eval()
+    with pytest.raises(DataError, match=r"image-0: Got an image with 1 channel"):
+        next(predict(model, np.zeros((40, 40), np.uint8)))
+    with pytest.raises(LocalityError, match="--blend true"):
+        next(predict(UNet(3, 3, base_channels=4, depth=2, norm="group").eval(), place / "data" / "images"))

@@ -1,0 +1,338 @@
+"""The scores of a network over a split, for the command and for scripts.
+
+Owns what is opened for an evaluation, how it is scored, and its record. Must not know the terminal's words or pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.inference import choose_tiles
+from unet_dist.assembly.objective import require_border_class
+from unet_dist.assembly.opening import load_run, require_data_trusted
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import EvaluateOptions
+from unet_dist.config.sections import Config, Precision
+from unet_dist.data.batches.crops import WindowedSamples
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.metrics.confusion import Calibration, Scores, image_scores
+from unet_dist.metrics.instances import InstanceScores
+from unet_dist.metrics.registry import compute_metrics, require_metrics
+from unet_dist.metrics.table import scores_table
+from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
+from unet_dist.models.contract import Network
+from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
+from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
+from unet_dist.prediction.values import Recipe
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.runs.metrics_log import find_best, read_metrics
+from unet_dist.terminal import Teller
+
+Split = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on one process.
+
+    Attributes:
+        name: of the model, as the user gave it.
+        folder: the run's, None where it is no run's.
+        training_split: what is known of the images that the network has seen.
+        split: name of the part of the data.
+        samples: that part.
+    """
+
+    name: str
+    folder: Path | None
+    tiles: Tiles
+    tile_size: int
+    cache: Cache
+    split: Split
+    samples: WindowedSamples
+    training_split: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a network over a split.
+
+    Attributes:
+        scores: over all images together: `scores.miou`, `scores.iou` a class, `scores.confusion`.
+        calibration: how often it is right when it is so and so sure.
+        by_image: mean IoU and pixel accuracy of each image, None where it has no valid pixel.
+        instances: how well objects are told apart, where it was asked for.
+        class_names, ignore_index: of the data.
+        ids: of the images.
+        about: what was evaluated and how: model, step, data, split, inference and so on.
+        seconds: that the scores took.
+    """
+
+    scores: Scores
+    calibration: Calibration
+    by_image: list[tuple[float | None, float | None]]
+    instances: InstanceScores | None
+    class_names: list[str]
+    ignore_index: int | None
+    ids: list[str]
+    about: dict[str, Any]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """Which scores these are."""
+        known = self.about["training_split"]
+        unknown = "" if known == "its own" else f" (training split {known})"
+        about = self.about
+        return f"{about['split']} of {about['data']}, {len(self.ids)} images, {about['inference']}{unknown}"
+
+    def table(self, *, is_short: bool = False) -> Table:
+        """The scores by class, for rich to print; the worst classes only where it is to be short."""
+        return scores_table(
+            self.title, self.scores, self.class_names, self.ignore_index, is_short=is_short, is_detailed=True
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The content of evaluation-SPLIT.json."""
+        record = self.scores.record(self.class_names, self.ignore_index)
+        if self.instances is not None:
+            record["instances"] = {"border_class": self.about["border_class"], **self.instances.record()}
+        images = zip(self.ids, self.by_image, strict=True)
+        return {
+            **record,
+            **self.about,
+            "class_names": self.class_names,
+            "ignore_index": self.ignore_index,
+            "calibration": self.calibration.record(),
+            "by_image": [{"id": name, "miou": miou, "pixel_accuracy": right} for name, (miou, right) in images],
+        }
+
+
+def evaluate(
+    model: str | Path | Network,
+    data: str | Path | Cache | None = None,
+    *,
+    split: Split = "test",
+    tile_size: int | None = None,
+    window_batch: int = 4,
+    blend: bool = False,
+    whole: bool = False,
+    flip: bool = False,
+    rotations: bool = False,
+    ignore_index: int | None = None,
+    border_class: int | None = None,
+    mixed_precision: Precision = "auto",
+    processes: Processes | None = None,
+) -> Evaluation:
+    """Score a network over a split of a data set; nothing is written.
+
+    Below a launcher every process calls it: they share the work, and each gets all of the scores.
+
+    >>> found = evaluate("runs/mine", split="validation")  # doctest: +SKIP
+    >>> found.scores.miou  # doctest: +SKIP
+    0.4871
+
+    Args:
+        model: a run's folder, a model folder, a hub id, or a network of models/contract.
+        data: a data set as --data_path has it, or an opened one; None takes the run's own.
+        split: train, validation, test or all.
+        tile_size: largest side of a window, px; the scores do not depend on it, unless blended.
+        window_batch: windows computed at once.
+        blend, whole: overlapping windows, or every image in one.
+        flip, rotations: average over the mirror image, or over all eight turns and mirror images.
+        ignore_index: class id that counts nowhere; None takes the model's.
+        border_class: class between objects: scores too how well they are told apart.
+        mixed_precision: auto is bf16 where the device is fast at it.
+        processes: those of a caller who has opened them.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, LocalityError, SizeError: what was asked for cannot be; says why.
+    """
+    options = EvaluateOptions(
+        split=split,
+        data_path=str(data) if isinstance(data, str | Path) else None,
+        tile_size=tile_size,
+        window_batch=window_batch,
+        blend=blend,
+        whole=whole,
+        flip=flip,
+        rotations=rotations,
+        ignore_index=ignore_index,
+        border_class=border_class,
+        mixed_precision=mixed_precision,
+    )
+    opened: AbstractContextManager[Processes] = (
+        open_processes(mixed_precision=mixed_precision) if processes is None else nullcontext(processes)
+    )
+    with opened as joined:
+        teller = Teller(speaks=False)
+        subject = open_subject(model, options, joined, teller, cache=data if isinstance(data, Cache) else None)
+        return score(subject, options, joined, teller)
+
+
+def open_subject(
+    model: str | Path | Network,
+    options: EvaluateOptions,
+    processes: Processes,
+    teller: Teller,
+    cache: Cache | None = None,
+) -> Subject:
+    """Open the network and the data of an evaluation.
+
+    Args:
+        cache: the data, where it is open already.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, SizeError: what was asked for cannot be; says why.
+    """
+    network: Network
+    if isinstance(model, str | Path):
+        name = str(model)
+        network, trained, folder = load_run(name, processes.device, options.trust)
+        if trained is not None and options.data_path is None and cache is None:
+            require_data_trusted(trained, options.trust)
+    else:
+        name, network, trained, folder = type(model).__name__, model, None, None
+    require_metrics(options.metrics)
+    if cache is None:
+        cache = open_data(_data_config(options, trained, network), teller)
+    answering: Any = copy.copy(
+        _under_names_of(cache, network, teller).to(processes.device)
+    )  # the caller's stays as it is
+    answering.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
+    network = answering
+    tiles = choose_tiles(
+        network,
+        Recipe(confidence="float32", flip=options.flip, rotations=options.rotations),
+        blend=options.blend,
+        whole=options.whole,
+        window_batch=options.window_batch,
+        say=teller.say,
+    )
+    if options.border_class is not None:
+        require_border_class(options.border_class, cache)
+        if tiles.name != EXACT:
+            raise ConfigError(
+                f"border_class: got {options.border_class} with inference by {tiles.name}, expected exact tiles, whose "
+                "probabilities do not depend on their size. Remove border_class, or evaluate a network with a finite halo."
+            )
+    tile_size = resolve_tile_size(options.tile_size, network, trained)
+    samples = cache.split(options.split)
+    return Subject(name, folder, tiles, tile_size, cache, options.split, samples, _training_split(trained))
+
+
+def score(subject: Subject, options: EvaluateOptions, processes: Processes, teller: Teller) -> Evaluation:
+    """Predict the split and count it; by all processes together, each of which gets all of it."""
+    tiles, samples, cache = subject.tiles, subject.samples, subject.cache
+    network = tiles.model
+    details = Details.none_yet(len(samples), network.num_classes, processes.device)
+    started = time.perf_counter()
+    with teller.progress("window", 0) as bar, processes.autocast():
+        scores = evaluate_split(
+            tiles, samples, processes, tile_size=subject.tile_size, details=details, advance=bar.advance
+        )
+    assert scores is not None
+    scores = replace(scores, others=compute_metrics(options.metrics, scores.confusion, network.ignore_index))
+    by_image = image_scores(details.by_image, network.ignore_index)
+    seconds = time.perf_counter() - started
+    instances = None
+    if options.border_class is not None:
+        with processes.autocast():
+            instances = evaluate_instances(
+                network, samples, processes, border_class=options.border_class, tile_size=subject.tile_size
+            )
+    is_whole = tiles.name == WHOLE
+    border = {} if instances is None else {"border_class": options.border_class}
+    about = {
+        "model": subject.name,
+        "step": step_of(subject.folder),
+        "data": cache.name,
+        "split": subject.split,
+        "images": len(samples),
+        "inference": tiles.name,
+        "mixed_precision": processes.precision,
+        "averaged_over": "rotations" if options.rotations else "flip" if options.flip else None,
+        "tile_size": None if is_whole else subject.tile_size,
+        "resized_to": network.resize_to if is_whole else None,
+        "training_split": subject.training_split,
+        **border,
+    }
+    return Evaluation(
+        scores,
+        Calibration.of(details.confidence),
+        by_image,
+        instances,
+        cache.class_names,
+        cache.ignore_index,
+        list(samples.ids),
+        about,
+        seconds,
+    )
+
+
+def step_of(folder: Path | None) -> int | None:
+    """The training step of a run's best model, None where RUN is no run's folder or has only its last."""
+    if folder is None or not (folder / "best").is_dir():
+        return None
+    validations = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("split") == "validation"]
+    best = find_best(validations)
+    return None if best is None else int(best["step"])
+
+
+def _training_split(trained: Config | None) -> str:
+    """What is known of the images that the network has seen: its own split of the run, or not even that."""
+    if trained is None:
+        return "unknown"
+    published = trained.model.model.partition(":")[2]
+    start = trained.model.init_from or (published if "/" in published else None)
+    return "its own" if start is None else f"its own, and unknown of {start}, which it started from"
+
+
+def _under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
+    """Let a network answer in the order of the data's classes, where both have names and they differ."""
+    if model.class_names is None or model.class_names == cache.class_names:
+        return model
+    if has_plain_names(cache.class_names) or has_plain_names(model.class_names):
+        if model.num_classes != cache.num_classes:
+            raise DataError(
+                f"Got data of {cache.num_classes} classes and a network of {model.num_classes}, of which one side has no names to "
+                "align them by. Give the data an id2label.json with the network's names."
+            )
+        return model
+    alignment = align_names(model.class_names, cache.class_names)
+    if alignment.is_identity:
+        return model
+    teller.say(alignment.told())
+    return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
+
+
+_OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by", "folds", "fold")
+
+
+def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
+    """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
+    if options.data_path is None and trained is None:
+        raise ConfigError(
+            "data_path: got none, expected one, as RUN is no run's folder that names its data. Set --data_path."
+        )
+    base = trained or Config()
+    changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}
+    if options.data_path is not None and (trained is None or options.data_path != base.data.data_path):
+        if model.class_names is not None and not has_plain_names(model.class_names):
+            changes["num_classes"] = None  # the data's own, to be aligned by name
+        fresh = Config()
+        changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
+        changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
+    for key in ("ignore_index", "label_map", "cache_path", "seed"):
+        if getattr(options, key) is not None:
+            changes[key] = getattr(options, key)
+    return base.replace(**changes)
