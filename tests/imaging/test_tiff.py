@@ -454,3 +454,23 @@ def test_a_tiff_in_memory_reads_as_its_file(rgb, tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", **LAYOUTS[layout])
         with open_image(Encoded((tmp_path / "a.tif").read_bytes(), "row 3")) as reader:
             assert_windows_equal(reader, rgb)
+
+
+@pytest.mark.parametrize(
+    ("told", "dtype", "expected"),
+    [
+        ("0", np.uint8, 0),
+        ("255", np.uint8, 255),
+        ("-9999", np.uint8, None),
+        ("nan", np.uint8, None),
+        ("0", np.uint16, None),
+    ],
+)
+def test_the_value_of_no_data_is_that_of_stored_bytes(tmp_path, told, dtype, expected):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((9, 9), dtype), metadata=None, extratags=[(42113, "s", 0, told, True)]
+    )
+    limits = None if dtype == np.uint8 else (0, 100)
+    with open_image(tmp_path / "a.tif", value_range=limits) as reader:
+        assert reader.placement.nodata == expected
+        assert reader.placement.scaled(2, 2).nodata == expected

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -371,3 +372,16 @@ def test_covering_tile_size_takes_one_window() -> None:
     model = build()
     side = covering_tile_size((33, 27), model.window_sizes, require_locality(model))
     assert len(plan_tiles((33, 27), side, model.window_sizes, require_locality(model))) == 1
+
+
+@pytest.mark.parametrize("tile_size", [44, 76])
+def test_where_the_file_has_no_data_there_is_no_class(tmp_path: Path, tile_size: int) -> None:
+    """All channels hold the value; elsewhere the labels are those of the same image without the tag."""
+    model, pixels = build(), np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    pixels[:20] = 7
+    pixels[30, 30] = (7, 7, 8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
+    labels = predict_image(model, tmp_path / "a.tif", tile_size)
+    expected = predict_image(model, pixels, tile_size)
+    expected[:20] = 255
+    np.testing.assert_array_equal(labels, expected)

@@ -47,6 +47,8 @@ class Placement:
     """TIFF ResolutionUnit: 1 none (an aspect only), 2 inch, 3 centimetre."""
     geo_tags: Mapping[int, Any] = field(default_factory=dict)
     """GeoTIFF tags by number (GEO_TAGS), as read."""
+    nodata: int | None = None
+    """The value of uint8 pixels, in all channels, where the file has no data (GDAL_NODATA)."""
 
     @property
     def microns_per_px(self) -> float | None:
@@ -67,7 +69,7 @@ class Placement:
             matrix = np.array(tags[34264], dtype=np.float64).reshape(4, 4)
             tags[34264] = tuple((matrix * (col_factor, row_factor, 1, 1)).ravel().tolist())
         x_y = self.resolution and (self.resolution[0] / col_factor, self.resolution[1] / row_factor)
-        return Placement(x_y, self.resolution_unit, tags)
+        return replace(self, resolution=x_y, geo_tags=tags)
 
 
 class ValueRangeError(RefusedError):

@@ -26,6 +26,8 @@ from unet_dist.storage.files import replacing
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".zarr")
 
 _TILE = 512
+_GDAL_NODATA = 42113
+_NO_CLASS = 255
 _BUFFER_BYTES = 32 * 2**20
 """Tiles in flight between the threads that compress them."""
 
@@ -105,6 +107,8 @@ def _write_tiff(
         for code, kind in GEO_TAGS.items()
         if code in placement.geo_tags
     ]
+    if palette is not None and placement.nodata is not None:  # where the image had no data, the labels say no class
+        tags.append((_GDAL_NODATA, "s", 0, str(_NO_CLASS), True))
     levels = _overviews(values)
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         # Overviews follow as pages of their own (not as sub-images), which is where GDAL and OpenSlide look for them.

@@ -12,6 +12,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)  # associated and unassociated
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
+_GDAL_NODATA = 42113
 _MAPPED_BLOCK = (512, 512)
 _OME_MICRONS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 
@@ -77,7 +79,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     shapes = [(side["Y"], side["X"]) for side in sides]
     if min(map(min, shapes)) < 1:
         raise _damaged(name, f"its levels measure {shapes}")
-    placement = _placement(file)
+    placement = replace(_placement(file), nodata=_nodata(file, opening))
     chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     height, width = shapes[chosen]
     page = levels[chosen].keyframe
@@ -262,6 +264,20 @@ def _placement(file: Any) -> Placement:
         return Placement(geo_tags=geo_tags)
     stated = min(resolution) > 0 and (*resolution, unit) != (1, 1, 1)  # one per nothing is what writers put by default
     return Placement(resolution if stated else None, unit if stated else 1, geo_tags)
+
+
+def _nodata(file: Any, opening: Opening) -> int | None:
+    """Read the value that stands for no data, where pixels are the stored bytes: a range or a palette gives it another one."""
+    page = file.series[0].keyframe
+    told = str(page.tags.valueof(_GDAL_NODATA, default="")).strip(" \0")
+    is_stored = page.dtype == np.uint8 and page.photometric in (_MIN_IS_BLACK, _RGB, _YCBCR)
+    if opening.value_range is not None or opening.interpret is not None or not is_stored:
+        return None
+    try:
+        value = float(told)
+    except ValueError:
+        return None
+    return int(value) if value in range(256) else None
 
 
 def _ome_microns(metadata: str) -> tuple[float, float] | None:

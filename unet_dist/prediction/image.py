@@ -17,7 +17,7 @@ from unet_dist.models.contract import Network
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.reading import read_ahead
-from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces, fill
+from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces, fill, read_piece
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import Tile, TilePlan, covering_tile_size, default_tile_size
 from unet_dist.tiling.windows import Labels, require_channels, require_locality
@@ -42,7 +42,7 @@ def predict_tiles(
     require_channels(tiles.model, reader)
 
     def read(refs: list[WindowRef]) -> list[Piece]:
-        return [tiles.read(0, reader, plan, plan[ref.tile]) for ref in refs]
+        return [read_piece(tiles, 0, reader, plan, plan[ref.tile]) for ref in refs]
 
     with read_ahead(plan_batches([plan], tiles.pieces_at_once), read) as batches:
         computing: list[tuple[list[Piece], Fetching]] = []

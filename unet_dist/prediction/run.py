@@ -27,7 +27,7 @@ from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.reading import AHEAD, Stopping, read_ahead
 from unet_dist.prediction.shares import Share, share_finishing, share_out
-from unet_dist.prediction.tiles import Piece, compute_pieces
+from unet_dist.prediction.tiles import Piece, compute_pieces, read_piece
 from unet_dist.prediction.work import Work
 from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
 
@@ -107,7 +107,7 @@ class _Reading(AbstractContextManager["_Reading"]):
         for image in images - self._readers.keys():
             self._readers[image] = work.open_reader(work.jobs[image].source)
         pieces = [
-            work.tiles.read(image, self._readers[image], work.plans[image], work.plans[image][tile])
+            read_piece(work.tiles, image, self._readers[image], work.plans[image], work.plans[image][tile])
             for image, tile in refs
         ]
         for image in images & self._remaining.keys():

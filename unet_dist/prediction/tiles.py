@@ -6,7 +6,7 @@ Owns what a tile is read and computed as, and the ways to look at it. Must not k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -72,7 +72,7 @@ class Piece:
         windows: (H, W, C) for each view, turned over but not yet transposed; none where the tile is all background.
         offsets: for each view how far down and right the tile begins inside the halo of its window. A picture turned over has a
             grid of its own, on which the tile need not begin.
-        seen: (height, width) of the tile's pixels that are not background; None means all.
+        seen: (height, width) of the tile's pixels that are neither background nor without data; None means all.
     """
 
     image: int
@@ -119,6 +119,16 @@ def compute_pieces(tiles: Tiles, pieces: Sequence[Piece]) -> list[Values | None]
     asked = [piece for piece in pieces if piece.windows]
     values = iter(tiles.compute(asked) if asked else [])
     return [next(values) if piece.windows else None for piece in pieces]
+
+
+def read_piece(tiles: Tiles, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
+    """Read what a tile needs, and mark its pixels where the file has no data: they are no class, whatever is computed."""
+    piece = tiles.read(image, reader, plan, tile)
+    if reader.placement.nodata is None:
+        return piece
+    pixels = reader.read(tile.row, tile.row + tile.height, tile.col, tile.col + tile.width)
+    known = (pixels != reader.placement.nodata).any(axis=2)
+    return replace(piece, seen=known if piece.seen is None else known & piece.seen)
 
 
 def fill(
