@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from tests.models.hub_stand_in import running_hub
@@ -21,8 +23,12 @@ from tests.models.test_pretrained import run_with_hub
 transformers = pytest.importorskip("transformers", reason="needs transformers (extra: segformer)")
 
 from unet_dist.errors import CheckpointError, ConfigError  # noqa: E402
+from unet_dist.imaging.reader import ArrayReader  # noqa: E402
+from unet_dist.models.alignment import AlignedClasses, align_names  # noqa: E402
 from unet_dist.models.registry import build_model, load_model  # noqa: E402
 from unet_dist.models.segformer import SIZES, SegFormer  # noqa: E402
+from unet_dist.prediction.values import Recipe  # noqa: E402
+from unet_dist.prediction.whole import WholeImages  # noqa: E402
 
 TINY = {
     "hidden_sizes": [8, 16, 16, 16],
@@ -68,6 +74,26 @@ def test_computes_what_transformers_computes(tmp_path: Path) -> None:
     expected = network(images).logits
     expected = F.interpolate(expected, size=(64, 96), mode="bilinear", align_corners=False)
     assert (model(images) - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+def test_logits_of_a_scaled_image_are_interpolated_once(tmp_path: Path) -> None:
+    """As transformers' post_process_semantic_segmentation does; by way of the window's size they differ."""
+    network = publish(tmp_path, processor={"size": {"height": 64, "width": 96}}).double()
+    model = load_model(tmp_path).double()
+    aligned = AlignedClasses(model, align_names(NAMES, NAMES[::-1]), NAMES[::-1], None)
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    quarter = network(images).logits
+    expected = F.interpolate(quarter, size=(90, 150), mode="bilinear", align_corners=False)
+    assert (model.scaled_logits(images, (90, 150)) - expected).abs().max() <= 1e-12 * expected.abs().max()
+    assert torch.equal(aligned.scaled_logits(images, (90, 150)), model.scaled_logits(images, (90, 150)).flip(1))
+    pixels = torch.randint(0, 256, (90, 150, 3), dtype=torch.uint8).numpy()
+    whole = WholeImages(model, Recipe())
+    labels = whole.compute([whole.read(0, ArrayReader(pixels), whole.plan((90, 150), 0), whole.plan((90, 150), 0)[0])])
+    scaled = np.asarray(Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR))
+    mean, std = (torch.tensor(list(values)).double() for values in (model.mean, model.std))
+    prepared = ((torch.from_numpy(scaled.copy()).double() - mean) / std).movedim(2, 0)[None]
+    once = F.interpolate(network(prepared).logits, size=(90, 150), mode="bilinear", align_corners=False).argmax(1)[0]
+    assert torch.equal(next(iter(labels[0].values())).long(), once)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,13 @@ class AlignedClasses(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits (N, num_classes, h, w); of a class that the network lacks they are never the largest."""
-        logits: Tensor = self.network(images)
+        return self._align(self.network(images))
+
+    def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of whole images at another size: the network's own."""
+        return self._align(self.network.scaled_logits(images, size))
+
+    def _align(self, logits: Tensor) -> Tensor:
         # Half of the least number, and not -inf: interpolated between pixels, 0 times -inf would be no number.
         least = torch.finfo(logits.dtype).min / 2
         return logits.index_select(1, self.get_buffer("source")).masked_fill(self.get_buffer("absent"), least)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError, DataError
 
@@ -87,6 +89,12 @@ def check_images(model: Any, images: Tensor) -> None:
         )
     model.window_sizes.require(images.shape[2], "image height")
     model.window_sizes.require(images.shape[3], "image width")
+
+
+def scale_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring logits (N, K, h, w) to another size, bilinearly, in float32 at least."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.interpolate(wide, size=size, mode="bilinear", align_corners=False)
 
 
 def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:

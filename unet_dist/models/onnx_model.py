@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ExtraError
+from unet_dist.models.arguments import scale_logits
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
 
@@ -75,6 +76,10 @@ class OnnxModel(nn.Module):
         pixels = images.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()  # (N, H, W, C)
         (logits,) = self._session.run(None, {"pixels": np.ascontiguousarray(pixels)})
         return torch.from_numpy(logits).to(images.device)
+
+    def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of whole images at another size; the graph has brought them to the image's before."""
+        return scale_logits(self(images), size)
 
     def config(self) -> None:
         """None: it cannot be built anew."""

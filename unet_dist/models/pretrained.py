@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
+from unet_dist.models.arguments import scale_logits
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
 
@@ -225,6 +226,11 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
             f"{folder / CONFIG_FILE} was written by another library. Expected the {CONFIG_FILE} of a model of unet_dist. "
             "Load it with that one."
         )
+
+    def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of whole images at another size."""
+        network: Any = self
+        return scale_logits(network(images), size)
 
     def config(self) -> dict[str, Any]:
         """Collect what config.json says: the model type and the constructor's options as they are now."""

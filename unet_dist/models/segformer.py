@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unet_dist.errors import CheckpointError, ConfigError, ExtraError, suggest
-from unet_dist.models.arguments import check_images, keep_description, require
+from unet_dist.models.arguments import check_images, keep_description, require, scale_logits
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.pretrained import PretrainedModel, find_model_folder, read_config
@@ -158,13 +158,21 @@ class SegFormer(
             DataError: not a batch of images with `in_channels` channels.
             SizeError: a side that is no multiple of 32.
         """
+        return F.interpolate(
+            self._coarse(images, dropout_keys), size=images.shape[2:], mode="bilinear", align_corners=False
+        )
+
+    def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of whole images at another size, interpolated once from a quarter of the side, as transformers does."""
+        return scale_logits(self._coarse(images, None), size)
+
+    def _coarse(self, images: Tensor, dropout_keys: Tensor | None) -> Tensor:
         check_images(self, images)
         features, maps = images, []
         for stage in self.network.segformer.stages:
             features = self._run(stage, features)
             maps.append(features)  # (N, C, H / 4, W / 4), then half the side each
-        logits = self._decode(maps, dropout_keys)  # (N, K, H / 4, W / 4)
-        return F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+        return self._decode(maps, dropout_keys)  # (N, K, H / 4, W / 4)
 
     def _decode(self, maps: Sequence[Tensor], dropout_keys: Tensor | None) -> Tensor:
         """Project every stage to one width, bring it to the first one's side, and classify. Source: equation 4."""

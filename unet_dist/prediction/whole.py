@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
+from unet_dist.models.arguments import scale_logits
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import WHOLE, Piece, Pixels, Values, views_of
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
@@ -79,11 +79,13 @@ class WholeImages:
         height, width = pixels.shape[:2]
         sides = [sizes.round_up(side + 2 * sizes.margin) for side in (height, width)]
         window = read_window(ArrayReader(pixels), -sizes.margin, -sizes.margin, *sides)
-        logits = window_logits(self.model, torch.from_numpy(np.array(window)[None]), halo=sizes.margin)
-        logits = logits[:, :, :height, :width]
-        if logits.shape[2:] != shape:
-            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            logits = F.interpolate(wide, size=shape, mode="bilinear", align_corners=False)
+        windows = torch.from_numpy(np.array(window)[None])
+        if shape != (height, width) and sides == [height, width]:
+            logits = window_logits(self.model, windows, halo=0, scaled_to=(shape[0], shape[1]))
+        else:
+            logits = window_logits(self.model, windows, halo=sizes.margin)[:, :, :height, :width]
+            if logits.shape[2:] != shape:
+                logits = scale_logits(logits, (shape[0], shape[1]))
         return probabilities_of(logits, self.model.ignore_index)[0]
 
 

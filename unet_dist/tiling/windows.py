@@ -102,19 +102,23 @@ def windows_at_once(window: Sequence[int], device_type: str) -> int:
 
 
 @torch.inference_mode()
-def window_logits(model: Network, pixels: Tensor, *, halo: int) -> Tensor:
+def window_logits(model: Network, pixels: Tensor, *, halo: int, scaled_to: tuple[int, int] | None = None) -> Tensor:
     """Compute the exact logits inside windows, in evaluation mode.
 
     Args:
         pixels: (N, H, W, C) uint8.
         halo: of the windows' plan.
+        scaled_to: (height, width) of the logits, where the windows are whole images that were scaled.
 
     Returns:
-        (N, K, H - 2 * halo, W - 2 * halo) on the model's device.
+        (N, K, H - 2 * halo, W - 2 * halo) on the model's device, or (N, K, *scaled_to).
     """
     parameter = next(model.parameters())
     with _evaluation(model):
-        logits: Tensor = model(normalise(_upload(pixels, parameter.device), model.mean, model.std, parameter.dtype))
+        images = normalise(_upload(pixels, parameter.device), model.mean, model.std, parameter.dtype)
+        if scaled_to is not None:
+            return model.scaled_logits(images, scaled_to)
+        logits: Tensor = model(images)
     trim = halo - model.window_sizes.margin
     height, width = (side - 2 * model.window_sizes.margin for side in pixels.shape[1:3])
     assert logits.shape[2:] == (height, width), (logits.shape, pixels.shape, model.window_sizes)
