@@ -106,7 +106,8 @@ def _same(one: RawPair, other: RawPair) -> bool:
     return one.id == other.id and _equal(one.image, other.image) and _equal(one.mask, other.mask)
 
 
-def _equal(one: Content, other: Content) -> bool:
+def _equal(one: Content | Callable[[], np.ndarray], other: Content | Callable[[], np.ndarray]) -> bool:
+    one, other = (part() if callable(part) else part for part in (one, other))
     return np.array_equal(one, other) if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) else one == other
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -57,7 +58,7 @@ def open_mask_of(
     pair: RawPair, rules: LabelRules, max_pixels: int, *, cache_bytes: int = DEFAULT_CACHE_BYTES
 ) -> ImageReader:
     """Open the mask of a pair as class ids, (H, W, 1) uint8. Raises: RefusedError: it cannot be used."""
-    assert not isinstance(pair.mask, np.ndarray), pair
+    assert isinstance(pair.mask, bytes | Path), pair
     name = f"mask {pair.mask_name}"
     return open_image(
         Encoded(pair.mask, name), max_pixels=max_pixels, interpret=_interpret(rules, name), cache_bytes=cache_bytes
@@ -77,7 +78,7 @@ def read_shape(
         return height, width, channels
     with open_image_of(pair, max_pixels, value_range=value_range) as image:
         shape = image.shape
-    if not isinstance(pair.mask, np.ndarray):
+    if isinstance(pair.mask, bytes | Path):
         with open_mask_of(pair, rules, max_pixels) as mask:
             check_sizes(pair, shape[:2], mask.shape[:2])
     return shape
@@ -101,9 +102,9 @@ def decode_pair(
     else:
         with open_image_of(pair, max_pixels, value_range=value_range) as reader:
             image = _read_whole(reader, max_pixels, f"image {pair.image_name}")
-    if isinstance(pair.mask, np.ndarray):
+    if not isinstance(pair.mask, bytes | Path):
         with naming(f"mask {pair.mask_name}"):
-            label = rules.map_ids(pair.mask)
+            label = rules.map_ids(pair.mask() if callable(pair.mask) else pair.mask)
     else:
         with open_mask_of(pair, rules, max_pixels) as reader:
             label = _read_whole(reader, max_pixels, f"mask {pair.mask_name}")[..., 0]

@@ -5,6 +5,7 @@ Owns the two types that sources, checks and the cache share. Knows nothing of fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,8 @@ class RawPair:
     id: str
     """Short name of the sample, fit for a file name; made unique by the cache."""
     image: Content
-    mask: Content
+    mask: Content | Callable[[], np.ndarray]
+    """Or what draws the ids, (H, W), when they are needed."""
     image_name: str
     """What a message calls the image: its file, or its row."""
     mask_name: str

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+from unet_dist.data.sources.coco import find_coco, is_coco, read_coco
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
 from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
+from unet_dist.data.sources.polygons import DrawnSource
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
 from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.registry import Registry, is_import_path
@@ -26,7 +29,7 @@ SOURCES: Registry[Callable[..., object]] = Registry("data_path", "unet_dist.sour
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
-    "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
+    "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, COCO JSON, "
     f'"{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
@@ -94,6 +97,9 @@ def _build(word: str, say: Callable[[str], None] | None) -> Source:
 def _open_path(
     path: Path, image_column: str, label_column: str, layout: Mapping[str, str], say: Callable[[str], None] | None
 ) -> Source:
+    if is_coco(path):
+        root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        return DrawnSource(root, partial(read_coco, root, {"train": path}), say)
     if not path.is_dir():
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
     if layout:
@@ -106,6 +112,8 @@ def _open_path(
         )
     if DatasetDirectory.recognises(path):
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
+    if coco := find_coco(path):
+        return DrawnSource(path, partial(read_coco, path, coco), say)
     if guessed := guess_layout(path):
         return FolderSource(path, guessed, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]

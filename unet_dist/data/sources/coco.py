@@ -1,0 +1,175 @@
+"""COCO JSON: outlines and run lengths of objects, drawn as masks.
+
+Owns where such files lie, which split each is of, and their meaning. Class ids: 0 is background, the categories follow in
+order of their ids; one that is called background is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
+from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
+from unet_dist.data.sources.walk import find_files, is_hidden
+from unet_dist.errors import DataError, RefusedError
+from unet_dist.wording import listed
+
+_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+_BACKGROUNDS = (BACKGROUND, "_background_")
+
+
+def find_coco(root: Path) -> dict[str, Path]:
+    """Give the COCO file of each split below a folder, none where there is none.
+
+    Raises:
+        DataError: there are several of a split, or of none that is known.
+    """
+    places = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
+    files = [path for path in places if not is_hidden(path.parent.name) and is_coco(path)]
+    if len(files) == 1:
+        return {_split_of(files[0]) or "train": files[0]}
+    found: dict[str, Path] = {}
+    for path in files:
+        split = _split_of(path)
+        if split is None or split in found:
+            raise DataError(
+                f"{path}: {'its name tells no split' if split is None else f'{found[split]} is of {split}, too'}. Keep one "
+                "COCO file for each of train, val and test, with that word in its name; or give one as data_path."
+            )
+        found[split] = path
+    return {split: found[split] for split in FRACTIONS if split in found}
+
+
+def is_coco(path: Path) -> bool:
+    """Say whether a file is COCO JSON with objects, without parsing it."""
+    if path.name.startswith(_OTHER_TASKS) or path.suffix != ".json" or not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(text.find(word) >= 0 for word in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
+    """Read the files of the splits. Raises: DataError: they are damaged, disagree, or name images that are not there."""
+    pictures: dict[str, list[Path]] = {}
+    for path in find_files(root):
+        pictures.setdefault(path.name, []).append(path)
+    samples: dict[str, list[Sample]] = {}
+    names: dict[int, str] | None = None
+    for split, path in files.items():
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8-sig"))
+            categories = {int(one["id"]): str(one["name"]) for one in stored["categories"]}
+            if names is not None and names != categories:
+                raise DataError(
+                    f"{path}: its categories differ from those of {next(iter(files.values()))}. Export them alike."
+                )
+            names = categories
+            samples[split] = _read_samples(root, path, stored, pictures)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: cannot be read as COCO ({type(error).__name__}: {error}). Export it again."
+            ) from error
+    return Drawn(samples, list(_class_ids(names or {})[1]), list(files.values()))
+
+
+def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
+    objects = [key for key in sorted(categories) if categories[key].lower() not in _BACKGROUNDS]
+    ids = dict.fromkeys(categories, 0) | {key: place for place, key in enumerate(objects, start=1)}
+    return ids, [BACKGROUND, *(categories[key] for key in objects)]
+
+
+def _read_samples(root: Path, path: Path, stored: dict[str, Any], pictures: dict[str, list[Path]]) -> list[Sample]:
+    classes, names = _class_ids({int(one["id"]): str(one["name"]) for one in stored["categories"]})
+    objects: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in stored["images"]}
+    for one in stored["annotations"]:
+        objects[one["image_id"]].append(one)
+    samples, missing = [], []
+    for one in sorted(stored["images"], key=lambda one: str(one["file_name"])):
+        image = _find_picture(str(one["file_name"]), path, pictures)
+        if image is None:
+            missing.append(str(one["file_name"]))
+            continue
+        size = int(one["height"]), int(one["width"])
+        draw = partial(_draw, objects[one["id"]], classes, len(names), size)
+        name = PurePosixPath(image.relative_to(root).as_posix()).with_suffix("").name
+        samples.append(Sample(name, image, draw, f"of {image.name} in {path.name}"))
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of its images are not below {root}, or there several times: {listed(missing)}. Put them "
+            "there, under these names."
+        )
+    return samples
+
+
+def _find_picture(name: str, path: Path, pictures: dict[str, list[Path]]) -> Path | None:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    found = pictures.get(parts[-1], [])
+    whole = "/".join(part for part in parts if part not in ("..", ".", "/"))
+    for fits in (
+        lambda one: True,
+        lambda one: one.as_posix().endswith(f"/{whole}"),
+        lambda one: one.is_relative_to(path.parent),
+        lambda one: any(canonical_split(part) == _split_of(path) for part in one.parent.parts[-2:]),
+    ):
+        left = [one for one in found if fits(one)]
+        if len(left) == 1:
+            return left[0]
+    return None
+
+
+def _split_of(path: Path) -> str | None:
+    words = [word for word in re.split(r"[^a-z0-9]+", path.stem.lower()) if is_split_name(word)]
+    words = words or [path.parent.name] * is_split_name(path.parent.name)
+    return canonical_split(words[0]) if len(words) == 1 else None
+
+
+def _draw(
+    objects: Sequence[dict[str, Any]], classes: dict[int, int], num_classes: int, size: tuple[int, int]
+) -> np.ndarray:
+    """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: one has no outline."""
+    canvas = Canvas(*size, num_classes)
+    for one in objects:
+        outline, value = one.get("segmentation"), classes[int(one["category_id"])]
+        if isinstance(outline, dict):
+            counts = outline["counts"]
+            if tuple(outline["size"]) != size:
+                raise RefusedError(f"has run lengths of {outline['size']} for an image of {size}", "Export it again.")
+            canvas.runs(decode_runs(counts) if isinstance(counts, str) else counts, value)
+        elif outline:
+            for part in outline:
+                canvas.polygon(np.asarray(part, dtype=np.float64).reshape(-1, 2), value)
+        else:
+            raise RefusedError(
+                f"has an object (annotation {one.get('id')}) with a box and no outline",
+                "Draw outlines: a box says nothing of the pixels. Or remove such annotations.",
+            )
+    return canvas.ids()
+
+
+def decode_runs(text: str) -> list[int]:
+    """Read the compressed run lengths of pycocotools.
+
+    Source: rleFrString (maskApi.c): groups of 5 bits from 48 on, the sixth goes on, and from the third run on the
+    difference to the one before the last.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        group = ord(character) - 48
+        value |= (group & 0x1F) << shift
+        shift += 5
+        if group & 0x20:
+            continue
+        if group & 0x10:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    return counts
