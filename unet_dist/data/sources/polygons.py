@@ -72,6 +72,8 @@ class Drawn:
     samples: dict[str, list[Sample]]
     class_names: list[str]
     files: list[Path]
+    note: str = ""
+    """What was left out or assumed, for the user."""
 
 
 class DrawnSource:
@@ -94,7 +96,8 @@ class DrawnSource:
         drawn = self._read()
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(drawn.class_names[:8]))
         more = ", ..." if len(drawn.class_names) > 8 else ""
-        self._say(f"{self.name}: masks are drawn from {drawn.files[0].name}; class ids: {shown}{more}")
+        note = f"; {drawn.note}" if drawn.note else ""
+        self._say(f"{self.name}: masks are drawn from {drawn.files[0].name}; class ids: {shown}{more}{note}")
         return drawn
 
     @property

@@ -14,10 +14,12 @@ from typing import cast
 from unet_dist.data.sources.coco import find_coco, is_coco, read_coco
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
+from unet_dist.data.sources.labelme import is_labelme, read_labelme
 from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.polygons import DrawnSource
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
+from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.registry import Registry, is_import_path
 
@@ -29,8 +31,8 @@ SOURCES: Registry[Callable[..., object]] = Registry("data_path", "unet_dist.sour
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
-    "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, COCO JSON, "
-    f'"{SYNTHETIC}", or an import path such as my_package.data:cells'
+    "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
+    f'COCO, YOLO or Labelme files, "{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
 
@@ -114,6 +116,10 @@ def _open_path(
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
     if coco := find_coco(path):
         return DrawnSource(path, partial(read_coco, path, coco), say)
+    if yolo := find_yolo(path):
+        return DrawnSource(path, partial(read_yolo, path, yolo), say)
+    if is_labelme(path):
+        return DrawnSource(path, partial(read_labelme, path), say)
     if guessed := guess_layout(path):
         return FolderSource(path, guessed, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]

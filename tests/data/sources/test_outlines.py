@@ -1,0 +1,92 @@
+"""YOLO's texts and Labelme's files give the masks that they describe, and what is no outline is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.pictures import png, random_pair
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import Cache, CacheSettings
+from unet_dist.data.sources.registry import open_source
+from unet_dist.errors import DataError
+
+MASK = np.array([[0] * 8, [0, 2, 2, 1, 0, 0, 0, 0], [0, 2, 2, 1, 0, 0, 0, 0], [0] * 8, [0] * 8, [0] * 8])
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(random_pair(seed)[0]))
+
+
+def open_data(root: Path, said: list[str] | None = None) -> Cache:
+    source = open_source(root, say=None if said is None else said.append)
+    return prepare(source, CacheSettings(), seed=0, cache_path=root.parent / "cache")
+
+
+def write_yolo(root: Path, second: str, folder: str = "{kind}/{split}") -> Path:
+    for split in ("train", "val"):
+        for seed, name in enumerate(("a", "b")):
+            picture(root / folder.format(kind="images", split=split) / f"{name}.png", seed + len(split))
+        text = root / folder.format(kind="labels", split=split) / "a.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        first = f"0 {1 / 8} {1 / 6} {4 / 8} {1 / 6} {4 / 8} {3 / 6} {1 / 8} {3 / 6}"
+        text.write_text(f"{first}\n{second}\n")
+    (root / "data.yaml").write_text("names:\n  0: cat\n  1: car\n")
+    return root
+
+
+@pytest.mark.parametrize("folder", ["{kind}/{split}", "{split}/{kind}"])
+def test_a_yolo_export(tmp_path, folder):
+    second = f"1 {1 / 8} {1 / 6} {3 / 8} {1 / 6} {3 / 8} {3 / 6} {1 / 8} {3 / 6}"
+    said: list[str] = []
+    cache = open_data(write_yolo(tmp_path / "d", second, folder), said)
+    assert cache.class_names == ["background", "cat", "car"]
+    assert {name: cache.split(name).ids for name in cache.splits} == {"train": ["a", "b"], "validation": ["a~2", "b~2"]}
+    assert (cache.split("val").label(0)[:] == MASK).all()
+    assert not cache.split("val").label(1)[:].any()
+    assert "2 images have no text: all background" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("0 0.5 0.5 0.2 0.2", "has a box in line 2 and no outline"),
+        ("7 0 0 1 0 1 1", "3 points of class 7 in line 2, for 2 named"),
+        ("0 0 0 1 0 1", "cannot be read in line 2"),
+    ],
+)
+def test_lines_of_yolo_that_are_no_outline(tmp_path, line, sentence):
+    with pytest.raises(DataError, match=rf"2 of 4 pairs cannot be used.\n  mask of a.png in .*{sentence}"):
+        open_data(write_yolo(tmp_path / "d", line))
+
+
+def write_labelme(root: Path, **last: object) -> Path:
+    outline = {"label": "wall", "points": [[1, 1], [4, 1], [4, 3], [1, 3]], "shape_type": "polygon"}
+    box = {"label": "car", "points": [[3, 3], [1, 1]], "shape_type": "rectangle"} | last
+    skipped = {"label": "__ignore__", "points": [[0, 0]], "shape_type": "point"}
+    for seed, name in enumerate("abcd"):
+        picture(root / f"{name}.png", seed)
+        stored = {"shapes": [outline, box, skipped], "imagePath": f"{name}.png", "imageHeight": 6, "imageWidth": 8}
+        if name != "d":
+            (root / f"{name}.json").write_text(json.dumps(stored))
+    return root
+
+
+def test_labelme_beside_the_pictures(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/labels.txt").write_text("__ignore__\n_background_\nwall\ncar\n")
+    said: list[str] = []
+    cache = open_data(write_labelme(tmp_path / "d"), said)
+    assert cache.class_names == ["background", "wall", "car"]
+    assert sorted(cache.split("all").ids) == ["a", "b", "c"]
+    assert (cache.split("all").label(0)[:] == MASK).all()
+    assert "1 pictures have no JSON and are left out" in said[0]
+
+
+def test_shapes_of_labelme_that_are_no_area(tmp_path):
+    with pytest.raises(DataError, match=r"3 of 3 pairs .*\n  mask a.json has a line of 2 points, labelled car"):
+        open_data(write_labelme(tmp_path / "d", shape_type="line"))

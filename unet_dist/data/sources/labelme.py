@@ -1,0 +1,118 @@
+"""Labelme's JSON beside each picture, drawn as masks.
+
+Owns how a file names its picture and what its shapes mean. Class ids: 0 is background (`_background_`), the labels follow
+as labels.txt lists them, else by name; `__ignore__` and others with two underscores are no classes.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
+from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_folders
+from unet_dist.data.sources.walk import find_files, folders_of, is_picture
+from unet_dist.errors import DataError, RefusedError
+
+_NONE = ("_background_", BACKGROUND)
+
+
+def is_labelme(root: Path) -> bool:
+    """Say whether the first JSON below a folder is Labelme's."""
+    first = next((path for path in find_files(root, {".json"}) if path.parent != root or path.stem != "id2label"), None)
+    if first is None:
+        return False
+    text = first.read_bytes()
+    return b'"shapes"' in text and b'"imagePath"' in text
+
+
+def read_labelme(root: Path) -> Drawn:
+    """Read the samples. Raises: DataError: a file is damaged, or its picture is not there."""
+    folders = folders_of(root)
+    is_split = check_split_folders(root, [path.name for path in folders])
+    places = {canonical_split(path.name): path for path in folders} if is_split else {"train": root}
+    stored = {split: [(path, _load(path)) for path in find_files(place, {".json"})] for split, place in places.items()}
+    shapes = [shape for files in stored.values() for _, one in files for shape in one["shapes"]]
+    class_names = [BACKGROUND, *_labels(root, {str(shape["label"]) for shape in shapes})]
+    samples: dict[str, list[Sample]] = {}
+    for split in sorted(stored, key=list(FRACTIONS).index):
+        samples[split] = []
+        for path, one in stored[split]:
+            size = int(one["imageHeight"]), int(one["imageWidth"])
+            draw = partial(_draw, one["shapes"], class_names, size)
+            name = path.relative_to(places[split]).with_suffix("").as_posix()
+            samples[split].append(Sample(name, _picture_of(root, path, one), draw, path.relative_to(root).as_posix()))
+    num_without = sum(len(find_files(place)) for place in places.values()) - sum(map(len, samples.values()))
+    files = [path for split in samples for path, _ in stored[split]] + [root / "labels.txt"] * (
+        root / "labels.txt"
+    ).is_file()
+    return Drawn(
+        samples, class_names, files, f"{num_without} pictures have no JSON and are left out" if num_without > 0 else ""
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        kept = {
+            key: stored[key] for key in ("shapes", "imagePath", "imageHeight", "imageWidth")
+        }  # not the picture in it
+        if not all(isinstance(shape["label"], str) and isinstance(shape["points"], list) for shape in kept["shapes"]):
+            raise TypeError("a shape without label and points")
+        return kept
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as Labelme's ({type(error).__name__}: {error}). Save or remove it."
+        ) from error
+
+
+def _picture_of(root: Path, path: Path, stored: dict[str, Any]) -> Path:
+    name = PurePosixPath(str(stored["imagePath"]).replace("\\", "/"))
+    named = (path.parent / name, path.parent / name.name)
+    found = next((one for one in named if one.is_file() and one.resolve().is_relative_to(root.resolve())), None)
+    found = found or next(
+        (one for one in sorted(path.parent.glob("*")) if one.stem == path.stem and is_picture(one)), None
+    )
+    if found is None:
+        raise DataError(f"{path}: its picture {name} is not there. Put it beside, or remove the file.")
+    return (
+        path.parent / found.name
+        if found.parent.resolve() == path.parent.resolve()
+        else root / found.resolve().relative_to(root.resolve())
+    )
+
+
+def _labels(root: Path, used: set[str]) -> list[str]:
+    file = root / "labels.txt"
+    if not file.is_file():
+        return sorted(label for label in used if label not in _NONE and not label.startswith("__"))
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    names = [line for line in lines if line and line not in _NONE and not line.startswith("__")]
+    lacking = sorted(label for label in used - {*names, *_NONE} if not label.startswith("__"))
+    if lacking:
+        raise DataError(f"{file}: it lacks the label {lacking[0]!r}, which shapes have. Add it, or correct the shapes.")
+    return names
+
+
+def _draw(shapes: list[dict[str, Any]], class_names: list[str], size: tuple[int, int]) -> np.ndarray:
+    """Draw the shapes in the order of the file: (H, W). Raises: RefusedError: one is no area."""
+    canvas = Canvas(*size, len(class_names))
+    for shape in shapes:
+        label, kind = shape["label"], shape.get("shape_type") or "polygon"
+        if label.startswith("__"):
+            continue
+        points = np.asarray(shape["points"], dtype=np.float64).reshape(-1, 2)
+        if kind == "rectangle" and len(points) == 2:
+            (left, top), (right, bottom) = points
+            points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        elif kind != "polygon" or len(points) < 3:
+            raise RefusedError(
+                f"has a {kind} of {len(points)} points, labelled {label}",
+                "Polygons and rectangles are read: draw it as one, or remove it.",
+            )
+        canvas.polygon(points, 0 if label in _NONE else class_names.index(label))
+    return canvas.ids()

@@ -1,0 +1,116 @@
+"""YOLO's text of outlines: one line an object, its class and points in shares of the width and the height.
+
+Owns where such files lie and what their lines mean. Class ids: 0 is background, class 0 of the file is 1, and so on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from unet_dist.data.sources.layout import SPLIT, Layout, by_name
+from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
+from unet_dist.data.sources.splits import FRACTIONS
+from unet_dist.data.sources.walk import find_files, first_picture
+from unet_dist.errors import DataError, RefusedError
+from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.reader import open_image
+from unet_dist.wording import listed
+
+
+def find_yolo(root: Path) -> Layout | None:
+    """Give how images/ and labels/ of texts lie below a folder, None where they do not."""
+    if _holds_texts(root):
+        return Layout("images", "labels")
+    if any(_holds_texts(path) for path in root.iterdir() if path.is_dir()):
+        return Layout(f"{SPLIT}/images", f"{SPLIT}/labels")
+    return None
+
+
+def read_yolo(root: Path, layout: Layout) -> Drawn:
+    """Read the samples. Raises: DataError: texts without an image, or the classes have no names."""
+    names_file, names = _read_names(root)
+    class_names = [BACKGROUND, *(names.get(index, f"class_{index}") for index in range(max(names) + 1))]
+    images, labels = layout.places(root)
+    samples: dict[str, list[Sample]] = {}
+    files = [names_file]
+    num_without = 0
+    for split in sorted(images, key=("", *FRACTIONS).index):
+        pictures = by_name(images[split], "*")
+        texts = {name: path for name, path in by_name(labels[split], "*", {".txt"}).items() if name != "classes"}
+        stray = [str(texts[name]) for name in sorted(texts.keys() - pictures.keys())]
+        if stray:
+            raise DataError(
+                f"{labels[split]}: texts without an image: {listed(stray)}. Add the images, or remove the texts."
+            )
+        num_without += len(pictures.keys() - texts.keys())
+        files += texts.values()
+        samples[split or "train"] = [
+            Sample(
+                name,
+                path,
+                partial(_draw, path, texts.get(name), class_names),
+                f"of {path.name} in {labels[split].name}/",
+            )
+            for name, path in sorted(pictures.items())
+        ]
+    note = f"{num_without} images have no text: all background, as YOLO reads them" if num_without else ""
+    return Drawn(samples, class_names, files, note)
+
+
+def _holds_texts(folder: Path) -> bool:
+    images, labels = folder / "images", folder / "labels"
+    if not (images.is_dir() and labels.is_dir()) or first_picture(labels) is not None:
+        return False
+    return any(path.stem != "classes" for path in find_files(labels, {".txt"}))
+
+
+def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+        try:
+            names = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
+            return path, {
+                int(key): str(name)
+                for key, name in (names if isinstance(names, dict) else dict(enumerate(names))).items()
+            }
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            continue
+    path_of_names, found = find_id_names(root)
+    if path_of_names is None or not found:
+        raise DataError(
+            f"{root}: no names of the classes. Put data.yaml with names: [...], or classes.txt, into the folder."
+        )
+    return path_of_names, found
+
+
+def _draw(image: Path, text: Path | None, class_names: list[str]) -> np.ndarray:
+    """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: a line is no outline."""
+    with open_image(Encoded(image, f"image {image.name}"), max_pixels=DEFAULT_MAX_PIXELS) as reader:
+        height, width, _ = reader.shape
+    canvas = Canvas(height, width, len(class_names))
+    lines = text.read_text(encoding="utf-8").splitlines() if text else []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) == 5:
+            raise RefusedError(
+                f"has a box in line {number} and no outline", "Export segments: a box says nothing of the pixels."
+            )
+        try:
+            class_index, values = int(words[0]), np.array([float(word) for word in words[1:]])
+            points = values.reshape(-1, 2) * (width, height)
+        except ValueError as error:
+            raise RefusedError(f"cannot be read in line {number} ({error})", "Export the segments again.") from error
+        if len(points) < 3 or not 0 <= class_index < len(class_names) - 1 or not np.isfinite(points).all():
+            raise RefusedError(
+                f"has {len(points)} points of class {class_index} in line {number}, for {len(class_names) - 1} named classes",
+                "Expected three points or more of a named class: correct the text, or the names.",
+            )
+        canvas.polygon(points, class_index + 1)
+    return canvas.ids()
