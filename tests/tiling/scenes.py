@@ -90,7 +90,8 @@ def gradient_of(
     gradient = WindowGradient(model, wrapped or model, loss, trim=trim, seed=7)
     totals = gradient.count(share.batches, torch.device("cpu")) if loss.has_statistics else None
     sums = [
-        gradient.add(b.windows, b.labels, b.keys, scale=scale, borders=b.borders, totals=totals) for b in share.batches
+        gradient.add(b.windows, b.labels, b.keys, scale=scale, borders=b.borders, totals=totals)
+        for b in (batch.on(torch.device("cpu")) for batch in share.batches)
     ]
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

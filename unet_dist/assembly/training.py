@@ -21,6 +21,7 @@ from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
+from unet_dist.data.batches.colour import COLOUR, RECOLOURING
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
@@ -181,7 +182,7 @@ def assemble(
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
     augmentation = given.augmentation
-    if config.data.augmentation:
+    if config.data.augmentation and config.data.augmentation != COLOUR:
         from unet_dist.data.batches.augment import Augmentation  # slow to import, and most runs name none
 
         augmentation = Augmentation(config.data.augmentation)
@@ -194,6 +195,7 @@ def assemble(
         augmentation=augmentation,
         borders=border_weights_of(schedule, cache),
         balance=_balance_of(config, train),
+        is_recoloured=config.data.augmentation in RECOLOURING,
     )
     if augmentation is not None:
         _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])

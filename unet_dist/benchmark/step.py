@@ -19,7 +19,7 @@ from torch import Tensor
 from unet_dist.benchmark.timing import seconds
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.ahead import read_ahead
-from unet_dist.data.batches.shares import StepShare, WindowBatch
+from unet_dist.data.batches.shares import StepShare
 from unet_dist.processes.stopping import NO_WISH
 from unet_dist.runs.metrics_log import read_metrics
 from unet_dist.terminal import Teller
@@ -77,17 +77,7 @@ class BareStep:
 
 def on_device(share: StepShare, device: torch.device) -> StepShare:
     """A share whose tensors are on a device."""
-    batches = [
-        WindowBatch(
-            batch.windows.to(device),
-            batch.labels.to(device),
-            batch.keys.to(device),
-            batch.ids,
-            None if batch.borders is None else batch.borders.to(device),
-        )
-        for batch in share.batches
-    ]
-    return StepShare(share.step, batches, share.counts)
+    return StepShare(share.step, [batch.on(device) for batch in share.batches], share.counts)
 
 
 # ----------------------------------------------------------------------------------------------------------- real loop

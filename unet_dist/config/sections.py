@@ -140,7 +140,8 @@ class DataConfig(Section):
     horizontal_flip: bool = True
     """Mirror half of the training crops left to right."""
     augmentation: str | list[dict[str, Any]] | None = None
-    """paper (rotation, elastic deformation, grey values) or street (scale, colour, blur), or albumentations transforms in order,
+    """paper (rotation, elastic deformation, grey values), street (scale, colour, blur), colour (light and saturation, on the device
+    and by tiles), strong (that, scale 0.4 to 1.8 and rotation), or albumentations transforms in order,
     each {name: ColorJitter, ...its arguments}."""
     class_balance: Fraction = 0.0
     """Share of the crops that are centred on a pixel of a class drawn evenly, 0 to below 1, so that rare classes are seen as

@@ -115,10 +115,10 @@ def inspect_step(
         warnings.simplefilter("ignore")  # where the operation stands in our own code says less than the layer's name
         totals = gradient.count(share.batches, device) if gradient.loss.has_statistics else None
         for batch in share.batches:
-            tensors = [t.to(device) for t in (batch.windows, batch.labels, batch.keys)]
-            borders = None if batch.borders is None else batch.borders.to(device)
+            there = batch.on(device)
+            tensors = there.windows, there.labels, there.keys
             try:
-                added = gradient.add(*tensors, scale=scale * loss_scale, borders=borders, totals=totals)
+                added = gradient.add(*tensors, scale=scale * loss_scale, borders=there.borders, totals=totals)
                 sums.append((added.sum(0) * scale).sum().item())
             except RuntimeError as error:
                 if "returned nan values" not in str(error):

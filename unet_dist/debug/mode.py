@@ -101,7 +101,10 @@ def write_fed(folder: Path, share: StepShare, class_names: Sequence[str]) -> lis
     """
     paths = []
     palette = class_palette(len(class_names))
-    pairs = ((w, y, name) for b in share.batches for w, y, name in zip(b.windows, b.labels, b.ids, strict=True))
+    batches = (
+        batch.on(torch.device("cpu")) for batch in share.batches
+    )  # with the light and colour that the network sees
+    pairs = ((w, y, name) for b in batches for w, y, name in zip(b.windows, b.labels, b.ids, strict=True))
     for number, (window, labels, name) in enumerate(pairs, start=1):
         if number > SAMPLES:
             break

@@ -58,6 +58,9 @@ class WindowsAndLabels(Protocol):
     @property
     def keys(self) -> Tensor: ...
 
+    def on(self, device: torch.device) -> WindowsAndLabels:
+        """The same on a device, ready for the network."""
+
 
 @dataclass(frozen=True)
 class WindowGradient:
@@ -122,10 +125,8 @@ class WindowGradient:
         counts = []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for batch in batches:
-                windows, labels, keys = (
-                    t.to(device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)
-                )
-                counts.append(self.loss.statistics(self.logits(windows, keys), labels))
+                there = batch.on(device)
+                counts.append(self.loss.statistics(self.logits(there.windows, there.keys), there.labels))
         for buffer, before in buffers:
             buffer.copy_(before)
         return torch.stack(counts).sum(0)

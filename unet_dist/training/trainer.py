@@ -98,11 +98,13 @@ class Trainer:
         ids: list[str] = []
         for number, batch in enumerate(self._clock.timed(share.batches), start=1):
             ids += batch.ids
-            tensors = [t.to(self._device, non_blocking=True) for t in (batch.windows, batch.labels, batch.keys)]
-            borders = None if batch.borders is None else batch.borders.to(self._device, non_blocking=True)
+            there = batch.on(self._device)
+            tensors = there.windows, there.labels, there.keys
             with processes.accumulate(parts.wrapped, is_last=number == len(share.batches)):
                 backward = processes.accelerator.backward
-                sums.append(self._gradient.add(*tensors, scale=push, borders=borders, totals=totals, backward=backward))
+                sums.append(
+                    self._gradient.add(*tensors, scale=push, borders=there.borders, totals=totals, backward=backward)
+                )
         losses = torch.cat(sums)  # (n,) or (n, T), a row a window
         self._finite.note(step, ids, losses.view(len(losses), -1).sum(1))
         loss = (losses.sum(0) * scale).sum() / processes.world_size

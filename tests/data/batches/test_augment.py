@@ -115,7 +115,7 @@ def test_deformation_is_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("transforms", "sentence"),
     [
-        ("papr", "augmentation: got 'papr'. Did you mean \"paper\"? Valid: paper, street."),
+        ("papr", "augmentation: got 'papr'. Did you mean \"paper\"? Valid: colour, paper, street, strong."),
         (
             [{"name": "Deform", "scale": [0, 1]}],
             "augmentation: Deform: scale: got [0, 1], expected [low, high], above 0",

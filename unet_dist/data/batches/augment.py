@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_dist.data.batches.colour import COLOUR
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import ConfigError, suggest
 
@@ -33,6 +34,8 @@ PIPELINES: dict[str, list[dict[str, Any]]] = {
         {"name": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.03, "p": 0.8},
         {"name": "GaussianBlur", "blur_limit": [3, 5], "p": 0.2},
     ],
+    # Its light and colour are changed on the device (colour.py).
+    "strong": [{"name": "Deform", "scale": [0.4, 1.8], "rotation_deg": [-10, 10], "p": 0.9}],
 }
 
 
@@ -105,7 +108,7 @@ class Augmentation:
     def __init__(self, transforms: str | list[dict[str, Any]]) -> None:
         if isinstance(transforms, str):
             if transforms not in PIPELINES:
-                raise ConfigError(f"augmentation: got {transforms!r}. {suggest(transforms, PIPELINES)}")
+                raise ConfigError(f"augmentation: got {transforms!r}. {suggest(transforms, [*PIPELINES, COLOUR])}")
             transforms = PIPELINES[transforms]
         self._pipeline = albumentations.Compose(
             [_build(dict(transform)) for transform in transforms], additional_targets={"border": "mask"}

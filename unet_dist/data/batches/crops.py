@@ -115,6 +115,7 @@ class CropReader:
         augmentation: what else happens to a window and its labels.
         borders: what pixels between objects weigh beyond their class.
         balance: how many crops are centred on a pixel of a class drawn evenly.
+        is_recoloured: whether their light and colour change, on the device.
     """
 
     samples: WindowedSamples
@@ -125,6 +126,7 @@ class CropReader:
     augmentation: SampleTransform | None = None
     borders: BorderWeights | None = None
     balance: ClassBalance | None = None
+    is_recoloured: bool = False
 
     def output_shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the output of a sample's crops."""

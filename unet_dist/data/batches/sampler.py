@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORDER, _CROP, _CLASS = 0, 1, 2  # independent streams of one seed
+_ORDER, _CROP, _CLASS, _COLOUR = 0, 1, 2, 3  # independent streams of one seed
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def draw_batch(
 def crop_generator(seed: int, position: int) -> np.random.Generator:
     """The random numbers of one sample: its crop, its flip and its augmentation."""
     return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _CROP]))
+
+
+def colour_generator(seed: int, position: int) -> np.random.Generator:
+    """The random numbers of one sample's light and colour."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _COLOUR]))
 
 
 @functools.lru_cache(maxsize=4)

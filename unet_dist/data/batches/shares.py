@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.colour import draw_colours, recolour
 from unet_dist.data.batches.crops import Crop, CropReader
 from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_labels
 from unet_dist.data.batches.sampler import Draw, draw_batch, share_of_rank
@@ -59,6 +60,7 @@ class WindowBatch:
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
         borders: (n, h', w') float32, what a pixel weighs beyond its class; None where nothing was said.
+        colours: what is still to be done to the windows' light and colour, as draw_colours gives it; None: nothing.
     """
 
     windows: Tensor
@@ -66,14 +68,23 @@ class WindowBatch:
     keys: Tensor
     ids: list[str]
     borders: Tensor | None = None
+    colours: Tensor | None = None
+
+    def on(self, device: torch.device) -> WindowBatch:
+        """The same on a device, light and colour done there; a copy from page-locked memory does not wait."""
+        windows, labels, keys = (t.to(device, non_blocking=True) for t in (self.windows, self.labels, self.keys))
+        borders = None if self.borders is None else self.borders.to(device, non_blocking=True)
+        if self.colours is not None:
+            windows = recolour(windows, self.colours.to(device, non_blocking=True))
+        return WindowBatch(windows, labels, keys, self.ids, borders)
 
     def pin_memory(self) -> WindowBatch:
         """The same in page-locked memory, from which a copy to a GPU does not wait; itself where it lies there."""
         if self.windows.is_pinned():
             return self
-        borders = None if self.borders is None else self.borders.pin_memory()
+        borders, colours = (None if t is None else t.pin_memory() for t in (self.borders, self.colours))
         return WindowBatch(
-            self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders
+            self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders, colours
         )
 
 
@@ -235,6 +246,10 @@ class RunShares:
         for window, place, crop in zip(windows, places, crops, strict=True):
             crop.read_window(window.numpy(), place.tile)
         labels, borders = self._read_labels(places, crops, pin_memory=pin_memory)
+        colours = None
+        if self.crops.is_recoloured:
+            colours = draw_colours(self.crops.seed, [place.draw.position for place in places])
+            colours = colours.pin_memory() if pin_memory else colours
         keys = [(place.draw.position, place.tile.row // stride, place.tile.col // stride) for place in places]
         return WindowBatch(
             windows=windows,
@@ -242,6 +257,7 @@ class RunShares:
             keys=torch.tensor(keys, dtype=torch.int64, pin_memory=pin_memory),
             ids=[ids[place.draw.index] for place in places],
             borders=borders,
+            colours=colours,
         )
 
     def _read_labels(
