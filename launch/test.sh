@@ -32,6 +32,7 @@ say "environment"
 started=$SECONDS
 prepare_environment test
 timings=$(printf '  %-12s %4d s  ok' environment $((SECONDS - started)))$'\n'
+if [ -n "${UNET_DIST_NULLGPU:-}" ]; then stage "null GPU" bash tests/nullgpu/make_environment.sh; fi
 
 stage format "$venv/bin/ruff" format --check .
 stage lint "$venv/bin/ruff" check .
