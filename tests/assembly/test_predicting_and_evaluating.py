@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +106,24 @@ def test_what_cannot_be_is_named(place: Path) -> None:
         next(predict(model, np.zeros((40, 40), np.uint8)))
     with pytest.raises(LocalityError, match="--blend true"):
         next(predict(UNet(3, 3, base_channels=4, depth=2, norm="group").eval(), place / "data" / "images"))
+
+
+def test_a_bad_file_costs_itself_only(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(place / "data" / "images", folder)
+    whole = (folder / "s1.png").read_bytes()
+    (folder / "s1.png").write_bytes(whole[: len(whole) // 2])  # its header is whole
+    (folder / "notes.txt").write_text("no image")
+    (folder / "more").mkdir()
+    words = ["predict", str(place / "model"), str(folder), "--overlay", "false", "--output"]
+    with pytest.raises(SystemExit) as ended:
+        run([*words, str(tmp_path / "out")])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert f"Left out, as no images: {folder / 'more'}, {folder / 'notes.txt'}" in said
+    assert re.search(r"Not predicted: .*s1\.png", said.splitlines()[-1])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s0.png", "s2.png", "s3.png"]
+    with pytest.raises(DataError, match=r"s1\.png"):
+        run([*words, str(tmp_path / "strict"), "--strict", "true"])
+    with pytest.raises(DataError, match=r"s1\.png"):
+        run(["predict", str(place / "model"), str(folder / "s1.png"), "--output", str(tmp_path / "alone")])

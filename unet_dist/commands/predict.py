@@ -24,7 +24,7 @@ from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
-from unet_dist.prediction.jobs import Job, OpenReader, describe, find_sources, make_jobs
+from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.progress import Progress, show_progress
 from unet_dist.prediction.run import (
@@ -45,7 +45,7 @@ from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
-from unet_dist.wording import counted
+from unet_dist.wording import counted, listed
 
 COMMAND = Command(
     about="label maps and overlays of images",
@@ -79,7 +79,9 @@ def run(words: Sequence[str], options: PredictOptions) -> None:
                 stack.enter_context(lock_run(journal.folder, "output"))
                 stack.callback(journal.leave)
             wish = stack.enter_context(StopWish(output, watches_file=True))
-            _predict(_Prediction(words, options, processes), processes, wish)
+            unreadable = _predict(_Prediction(words, options, processes), processes, wish)
+    if unreadable:
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,32 @@ class _Agreed:
     tile_size: int
     num_threads: int
     done: Done
+    unreadable: dict[str, str]
+    """Images that cannot be read, each with the reason."""
 
     def record(self) -> dict[str, Any]:
         """The same as JSON, in which it travels."""
         done = {"batches": sorted(self.done.batches), "images": sorted(self.done.images)}
         jobs = [job.record() for job in self.jobs]
-        return {"jobs": jobs, "tile_size": self.tile_size, "num_threads": self.num_threads, "done": done}
+        return {
+            "jobs": jobs,
+            "tile_size": self.tile_size,
+            "num_threads": self.num_threads,
+            "done": done,
+            "unreadable": self.unreadable,
+        }
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> _Agreed:
         """What a record says."""
         done = Done(set(record["done"]["batches"]), set(record["done"]["images"]))
-        return cls([Job.of(job) for job in record["jobs"]], record["tile_size"], record["num_threads"], done)
+        return cls(
+            [Job.of(job) for job in record["jobs"]],
+            record["tile_size"],
+            record["num_threads"],
+            done,
+            record["unreadable"],
+        )
 
 
 class _Prediction:
@@ -156,6 +172,13 @@ class _Prediction:
         """
         options = self.options
         sources = find_sources(self.words[1:])
+        unreadable: dict[Path, str] = {}
+        if left_out := find_left_out(self.words[1:]):
+            teller.say(f"Left out, as no images: {listed([str(path) for path in left_out])}")
+        if not options.strict:
+            sources, unreadable = keep_readable(
+                sources, open_reader=self.open_reader, in_channels=self.model.in_channels
+            )
         jobs = make_jobs(
             sources,
             Path(options.output),
@@ -183,7 +206,7 @@ class _Prediction:
             teller.say(line)
         for line in _announcement(work, done, options, tile_size, scaled):
             teller.say(line)
-        return _Agreed(jobs, tile_size, num_threads, done)
+        return _Agreed(jobs, tile_size, num_threads, done, {str(path): why for path, why in unreadable.items()})
 
     def _tile_size(self, jobs: Sequence[Job]) -> int:
         if self.tiles.name == WHOLE:
@@ -241,7 +264,8 @@ class _Prediction:
         }
 
 
-def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> None:
+def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> dict[str, str]:
+    """Predict, and return the images that cannot be read, each with the reason."""
     teller, rank, world_size = teller_of(processes), processes.rank, processes.world_size
     found = processes.share(prediction.find(teller).record() if processes.is_main else None)
     assert found is not None, "the main process finds"
@@ -273,7 +297,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
         is_complete = finish_shared(work, share, rank, world_size)
         asked = max(processes.gather(wish.now()))
     if not processes.is_main:
-        return
+        return agreed.unreadable
     if is_complete:
         work.journal.remove()
         for line in describe(work.jobs):
@@ -283,6 +307,9 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> N
         num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
         teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles: the same command goes on from there.")
         wish.settle(asked, step=num_done)  # by which a job sees that it gets on
+    for path, why in agreed.unreadable.items():
+        teller.say(f"Not predicted: {why if path in why else f'{path}: {why}'}")
+    return agreed.unreadable
 
 
 @contextmanager

@@ -146,6 +146,8 @@ class PredictOptions(InferenceOptions):
     """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095)."""
     max_pixels: Annotated[int, AtLeast(1, 2**63 - 1)] = 500_000_000
     """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels: it is decoded whole."""
+    strict: bool = False
+    """Stop at the first image that cannot be read. By default the others are predicted, it is named, and the exit code is 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

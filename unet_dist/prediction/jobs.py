@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,15 @@ from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
 from unet_dist.imaging.zarr_store import is_zarr, require_zarr
+from unet_dist.machine.cores import num_cores
 from unet_dist.wording import counted
 
 Format = Literal["auto", "png", "tiff", "zarr"]
 OpenReader = Callable[[Path], ImageReader]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_MOST_JUDGES = 8
+"""Images that are decoded at once to see whether they can be."""
 _SUFFIX = {"png": ".png", "tiff": ".tif", "zarr": ".zarr"}
 
 
@@ -85,6 +89,49 @@ def find_sources(words: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(sources))
 
 
+def find_left_out(words: Sequence[str]) -> list[Path]:
+    """What the folders among the words hold beside images: other files, and folders, which are not searched; hidden ones apart."""
+    folders = [path for path in map(Path, words) if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr")]
+    inside = (path for folder in folders for path in sorted(folder.iterdir()))
+    return [path for path in inside if not looks_like_image(path) and not path.name.startswith(".")]
+
+
+def keep_readable(
+    sources: Sequence[Path], *, open_reader: OpenReader, in_channels: int
+) -> tuple[list[Path], dict[Path, str]]:
+    """Tell the images that can be predicted from those that cannot, which are named with their reason.
+
+    The last pixel of each is read: an ordinary picture is decoded whole for it, a TIFF or Zarr only where it lies.
+
+    Raises:
+        DataError: the first of them, where not one can be predicted.
+    """
+
+    def judge(source: Path) -> DataError | None:
+        try:
+            with open_reader(source) as reader:
+                height, width, channels = reader.shape
+                _require_channels(source, channels, in_channels)
+                reader.read(height - 1, height, width - 1, width)
+        except DataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(min(_MOST_JUDGES, num_cores())) as pool:
+        errors = {source: error for source, error in zip(sources, pool.map(judge, sources), strict=True) if error}
+    if len(errors) == len(sources):
+        raise errors[sources[0]]
+    return [source for source in sources if source not in errors], {s: str(error) for s, error in errors.items()}
+
+
+def _require_channels(source: Path, got: int, expected: int) -> None:
+    if got != expected:
+        raise DataError(
+            f"{source}: got {counted(got, 'channel')}, expected {expected} as the network was "
+            "trained on. Convert the image, or use a network trained on such images."
+        )
+
+
 def make_jobs(
     sources: Sequence[Path],
     output: Path,
@@ -115,11 +162,7 @@ def make_jobs(
     for source in sources:
         with open_reader(source) as reader:
             height, width, channels = reader.shape
-        if channels != in_channels:
-            raise DataError(
-                f"{source}: got {counted(channels, 'channel')}, expected {in_channels} as the network was "
-                "trained on. Convert the image, or use a network trained on such images."
-            )
+        _require_channels(source, channels, in_channels)
         is_small = height * width <= DEFAULT_MAX_PIXELS
         suffix = _suffix(source, format, is_small)
         if suffix == ".zarr":
