@@ -76,6 +76,12 @@ def test_function_gives_the_bits_of_the_command(folder: Path, commanded: Path) -
     assert bytes_of(run.folder) == bytes_of(commanded)
 
 
+def test_command_without_keys_prints_what_it_chose(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(config_of(folder, "chosen"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"4 steps, learning rate 0.0005 (onecycle), a validation every 2, all in {folder / 'chosen'}" in said
+
+
 def test_script_on_two_processes_gives_the_bits_of_the_command(folder: Path) -> None:
     keys = {**TINY, "cache_path": str(folder / "cache"), "output_path": str(folder / "script-2")}
     script = folder / "script.py"

@@ -177,13 +177,13 @@ def test_diverged_run_names_the_step_and_goes_on_with_a_lower_rate(
 def test_step_one_that_is_not_finite_leaves_nothing_to_go_on_from(
     lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weights that are not finite from the start, as a damaged model folder gives them."""
+    """Weights so large that the first pass is not finite, as a diverged run leaves them."""
     from safetensors.torch import load_file, save_file
 
     poisoned = lab.folder / "poisoned"
     shutil.copytree(finished / "last", poisoned)
     weights = load_file(poisoned / "model.safetensors")
-    weights["classifier.bias"][3] = float("nan")
+    weights["classifier.weight"][3] = 3e38
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
     sentence = error_of(lab, capsys, lab.train("from-poisoned", **SHORT, init_from=poisoned))
     assert sentence.startswith("Step 1 is not finite: the loss of scene-")

@@ -28,6 +28,10 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
             f"{cut.micro_batch_size} crops on {device}"
         )
     _introduce_tiles(parts)
+    parts.teller.say(
+        f"{schedule.total_steps} steps, learning rate {schedule.learning_rate:g} ({schedule.schedule}), a validation every "
+        f"{schedule.eval_steps}, all in {parts.folder}"
+    )
     if schedule.ema_decay is not None:
         parts.teller.say(
             f"Validations, best/ and last/ have weights averaged over the steps (ema_decay {schedule.ema_decay:g})"

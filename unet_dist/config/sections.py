@@ -320,7 +320,7 @@ class Config:
         """All keys with their values, in the order of the help."""
         return {key: getattr(getattr(self, section), key) for key, section in KEYS.items()}
 
-    def replace(self, **values: Any) -> Config:
+    def replace(self, **values: object) -> Config:
         """A copy with some flat keys changed."""
         return Config(**{**self.flat(), **values})
 
