@@ -174,7 +174,7 @@ class _Prediction:
         sources = find_sources(self.words[1:])
         unreadable: dict[Path, str] = {}
         if left_out := find_left_out(self.words[1:]):
-            teller.say(f"Left out, as no images: {listed([str(path) for path in left_out])}")
+            teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")
         if not options.strict:
             sources, unreadable = keep_readable(
                 sources, open_reader=self.open_reader, in_channels=self.model.in_channels
