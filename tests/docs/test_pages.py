@@ -15,6 +15,7 @@ from tests.distributed.processes import quiet_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+WRITTEN_BY_THE_BUILD = {ROOT / "docs/reference/command_line.md"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -32,6 +33,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         if path.startswith(("http://", "https://", "mailto:")):
             continue
         file = (page.parent / path).resolve() if path else page
+        if file in WRITTEN_BY_THE_BUILD:
+            continue
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert not broken

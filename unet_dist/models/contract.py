@@ -68,7 +68,7 @@ class Network(Protocol):
         """images -> logits; of a network that trains (images, dropout_keys) -> logits, with (N, 3) int64 keys or None."""
 
     def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits (N, K, *size) of whole images: where the network computes them coarsely, by one interpolation and not two."""
+        """Logits (N, K, height, width) of whole images: where the network computes them coarsely, by one interpolation, not two."""
 
     def config(self) -> dict[str, Any] | None:
         """What config.json says: the model type and the options as they are now; None where it cannot be built anew."""
