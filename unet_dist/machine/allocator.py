@@ -11,8 +11,7 @@ import ctypes
 import os
 import sys
 from collections.abc import MutableMapping
-
-import torch
+from importlib import metadata
 
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -30,7 +29,7 @@ def use_growing_segments(environment: MutableMapping[str, str]) -> None:
     (counted with torch 2.13's own allocator over a stub driver). What the user has set stays.
     """
     if not any(name in environment for name in _TORCH_ALLOCATOR):
-        major, minor = (int(number) for number in torch.__version__.split(".")[:2])
+        major, minor = (int(number) for number in metadata.version("torch").split(".")[:2])
         environment[_TORCH_ALLOCATOR[(major, minor) < (2, 9)]] = "expandable_segments:True"
 
 

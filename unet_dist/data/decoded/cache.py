@@ -31,7 +31,7 @@ from unet_dist.imaging.image import ValueRange
 from unet_dist.machine.cores import num_cores
 
 _MOST_THREADS = 16
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 INDEX, TABLE, IMAGES, LABELS = "index.json", "samples.npz", "images.bin", "labels.bin"
 ALL = "all"
 """The split that holds every sample, whatever its own split."""
