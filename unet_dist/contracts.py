@@ -4,6 +4,8 @@
 - loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
 - data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
 - metric: `Metric`; `evaluate --metrics`, `unet_dist.metrics`, `check_metric`
+- image format: `ImageFormat`, which opens an `Encoded` by an `Opening` as an `ImageReader`; found by a file's suffix or bytes,
+  `unet_dist.formats`, `check_format`
 - course of the learning rate: `Course`; `--schedule`, `unet_dist.courses`, `check_course`
 
 Each line: the contract, the key, the entry points, the check in unet_dist.testing. A part is named by an import path,
@@ -13,9 +15,23 @@ Each line: the contract, the key, the entry points, the check in unet_dist.testi
 from __future__ import annotations
 
 from unet_dist.data.sources.pairs import RawPair, Source
+from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.image import ImageFormat, ImageReader, Opening
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.registry import Metric
 from unet_dist.models.contract import Network, TrainableNetwork
 from unet_dist.training.courses import Course
 
-__all__ = ["Course", "Loss", "Metric", "Network", "RawPair", "Source", "TrainableNetwork"]
+__all__ = [
+    "Course",
+    "Encoded",
+    "ImageFormat",
+    "ImageReader",
+    "Loss",
+    "Metric",
+    "Network",
+    "Opening",
+    "RawPair",
+    "Source",
+    "TrainableNetwork",
+]

@@ -88,12 +88,21 @@ class Registry(Generic[Part]):
         key: the key that names such a part on the command line, for messages.
         group: entry points under which installed packages offer theirs, such as unet_dist.losses.
         own: the parts of this package, NAME -> "module:attribute". They go before those of other packages.
+        on_clash: what to do where two packages offer one name.
     """
 
-    def __init__(self, key: str, group: str, own: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        key: str,
+        group: str,
+        own: Mapping[str, str],
+        *,
+        on_clash: str = "Name the one you mean by its import path.",
+    ) -> None:
         self.key = key
         self.group = group
         self.own = dict(own)
+        self.on_clash = on_clash
 
     def names(self) -> list[str]:
         """Names of our own parts and of those that installed packages offer."""
@@ -110,7 +119,7 @@ class Registry(Generic[Part]):
         offered = [point for point in _installed(self.group) if point.name == name]
         if len({point.value for point in offered}) > 1:
             both = " and ".join(f"{_distribution(point)} ({point.value})" for point in offered)
-            raise ConfigError(f"{self.key}: {name!r} is offered by {both}. Name the one you mean by its import path.")
+            raise ConfigError(f"{self.key}: {name!r} is offered by {both}. {self.on_clash}")
         if offered:
             return offered[0].value
         if is_import_path(name):
@@ -258,6 +267,11 @@ def _reason(module_name: str, error: Exception) -> str:
         )
     if isinstance(error, ModuleNotFoundError) and error.name is not None and module_name.startswith(error.name):
         return f"the package {package} has no module {error.name}. Check the spelling."
+    return describe_error(error)
+
+
+def describe_error(error: Exception) -> str:
+    """What somebody else's code raised, and in which line of which file."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})."

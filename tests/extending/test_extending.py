@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(folder: Path, *words: str, launch: bool = False, fails: bool = False) ->
     root = Path(__file__).parents[2]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{root}:{PACKAGE}",
+        "PYTHONPATH": f"{root}:{PACKAGE}:{folder / 'installed'}",
         "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(folder),
     }
@@ -51,6 +52,16 @@ def run(folder: Path, *words: str, launch: bool = False, fails: bool = False) ->
     )
     assert (result.returncode != 0) == fails, result.stdout + result.stderr
     return result.stdout + result.stderr
+
+
+def install(folder: Path) -> None:
+    """What `pip install` writes of pyproject.toml: the names, and nothing else."""
+    written = (PACKAGE / "pyproject.toml").read_text().split("[project.entry-points.")[1:]
+    info = folder / "leaf_parts-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaf-parts\nVersion: 1.0\n")
+    groups = (part.replace('"]', "]", 1).replace('"', "[", 1).replace('"', "") for part in written)
+    (info / "entry_points.txt").write_text("\n".join(groups))
 
 
 def train(folder: Path, *, launch: bool, **changes: str) -> str:
@@ -62,6 +73,7 @@ def train(folder: Path, *, launch: bool, **changes: str) -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of two steps on two processes, resumed by one process for two more; and the same run on one."""
     folder = tmp_path_factory.mktemp("lab")
+    install(folder / "installed")
     train(folder, launch=True, output_path="two")
     train(folder, launch=False, output_path="two", total_steps="4", extend_schedule="continue")
     train(folder, launch=False, output_path="one", total_steps="4")
@@ -112,6 +124,10 @@ def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
         found.append(np.asarray(Image.open(lab / f"out{size}/leaf.png")))
     assert found[0].shape == (70, 90)
     assert np.array_equal(*found)
+    (lab / "planes").mkdir()
+    (lab / "planes/same.plane").write_bytes(struct.pack("<8s3H", b"LEAFPLAN", *image.shape) + image.tobytes())
+    run(lab, "predict", "two", "planes", "--output", "planes_out", "--tile_size", "24", "--trust", "leaf_parts")
+    assert np.array_equal(np.asarray(Image.open(lab / "planes_out/same.png")), found[0])
     pytest.importorskip("onnxruntime")
     run(lab, "export", "two", "--format", "onnx", "--output", "leaf.onnx", "--trust", "leaf_parts")
     run(lab, "predict", "leaf.onnx", "leaf.png", "--output", "onnx", "--tile_size", "24")
@@ -126,13 +142,7 @@ def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
 def test_an_installed_package_is_found_by_name(
     registry: Registry[object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `pip install` writes of pyproject.toml: the same names, and nothing else to do."""
-    written = (PACKAGE / "pyproject.toml").read_text().split("[project.entry-points.")[1:]
-    info = tmp_path / "leaf_parts-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaf-parts\nVersion: 1.0\n")
-    groups = (part.replace('"]', "]", 1).replace('"', "[", 1).replace('"', "") for part in written)
-    (info / "entry_points.txt").write_text("\n".join(groups))
+    install(tmp_path)
     monkeypatch.syspath_prepend(str(PACKAGE))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert name in registry.names()

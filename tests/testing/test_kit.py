@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tests.losses.batches import WEIGHTS
@@ -15,6 +19,10 @@ from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import LOSSES
 from unet_dist.data.sources.registry import SOURCES
 from unet_dist.data.sources.synthetic import SyntheticSource
+from unet_dist.imaging.image import ArrayReader
+from unet_dist.imaging.npy import NPY
+from unet_dist.imaging.picture import PICTURE
+from unet_dist.imaging.tiff import TIFF
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.mixture import Mixture, build_loss
 from unet_dist.losses.one_pass import OnePass
@@ -24,7 +32,7 @@ from unet_dist.models.registry import build_model
 from unet_dist.models.wrap import Wrapped, wrap
 from unet_dist.testing.checking import BrokenPromiseError
 from unet_dist.testing.models import check_batch, check_locality, check_model, check_sizes
-from unet_dist.testing.parts import check_course, check_loss, check_metric, check_source
+from unet_dist.testing.parts import check_course, check_format, check_loss, check_metric, check_source
 
 PACKAGE = Path(__file__).parents[1] / "extending/package"
 
@@ -65,6 +73,38 @@ def test_metrics(name: str) -> None:
 def test_sources() -> None:
     check_source(leaves(3))
     check_source(SyntheticSource(3, (40, 60), 0), most=2)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.png", "a.tif", "a.plane"])
+def test_formats(name: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    file, part = tmp_path / name, {".npy": NPY, ".png": PICTURE, ".tif": TIFF}.get(name[1:])
+    if part is None:
+        formats = importlib.import_module("leaf_parts.formats")
+        part = formats.PLANE
+        file.write_bytes(formats.write_plane(pixels))
+    elif part is NPY:
+        np.save(file, pixels)
+    else:
+        Image.fromarray(pixels).save(file)
+    check_format(part, file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"recognises": lambda encoded: True}, r"it takes the bytes b'' for its own"),
+        ({"suffixes": (".PLANE",)}, r"got the suffixes \['.PLANE'\]"),
+        ({"open": lambda encoded, opening: ArrayReader(np.zeros((4, 4, 3), np.uint8))}, "it ignores Opening.interpret"),
+    ],
+    ids=["greedy", "suffix", "masks"],
+)
+def test_a_format_that_breaks_its_word_is_found(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    formats = importlib.import_module("leaf_parts.formats")
+    (tmp_path / "a.plane").write_bytes(formats.write_plane(np.zeros((4, 4, 3), np.uint8)))
+    check_format(formats.PLANE, tmp_path / "a.plane")
+    with pytest.raises(BrokenPromiseError, match=sentence):
+        check_format(dataclasses.replace(formats.PLANE, **changes), tmp_path / "a.plane")
 
 
 def test_a_network_from_outside_keeps_them_all_with_its_export() -> None:

@@ -13,13 +13,10 @@ from typing import Any
 
 from unet_dist.demo.labelling import Labelled
 from unet_dist.errors import ExtraError, LaunchError, UnetDistError
-from unet_dist.imaging.formats import IMAGE_SUFFIXES
+from unet_dist.imaging.formats import image_suffixes
 from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
 
 Label = Callable[[Path, Callable[[int, int], None]], Labelled]
-
-# A browser cannot hand in a folder, nor a slide that is one.
-SUFFIXES = [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".zarr", ".mrxs")]
 
 _LEGEND = """
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; }
@@ -87,11 +84,13 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
         button = gradio.DownloadButton(interactive=True, value=str(found.labels))
         return str(found.view), legend(found.shares, class_names) + note, button
 
+    # A browser cannot hand in a folder, nor a slide that is one.
+    suffixes = [suffix for suffix in image_suffixes() if suffix not in (".zarr", ".mrxs")]
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gradio.Markdown(f"# {title}\n\n{about}")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
-                image = gradio.File(label="Image", file_types=SUFFIXES, type="filepath", elem_id="image", height=180)
+                image = gradio.File(label="Image", file_types=suffixes, type="filepath", elem_id="image", height=180)
                 button = gradio.DownloadButton("Download the label map", interactive=False, elem_id="download")
             with gradio.Column(scale=3, min_width=320):
                 view = gradio.Image(

@@ -1,6 +1,6 @@
 """The image formats: one file and one line each.
 
-Owns the order in which they are asked: by what they are told apart, a picture last, as Pillow looks for itself.
+Owns the order in which they are asked: by what they are told apart, a picture last of ours, then the formats of installed packages.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import Format
+from unet_dist.imaging.image import ImageFormat
 from unet_dist.imaging.npy import NPY
+from unet_dist.imaging.other_formats import find_other_format, other_suffixes
 from unet_dist.imaging.picture import PICTURE
 from unet_dist.imaging.slide import SLIDE
 from unet_dist.imaging.tiff import TIFF
@@ -17,23 +18,31 @@ from unet_dist.imaging.zarr_store import ZARR, is_zarr
 
 FORMATS = (ZARR, SLIDE, TIFF, NPY, PICTURE)
 
-IMAGE_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
-"""Ends of file names, in lower case, by which a folder is searched for images."""
+_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 
-def format_of(encoded: Encoded) -> Format:
+def image_suffixes() -> tuple[str, ...]:
+    """Ends of file names, in lower case, by which a folder is searched for images: ours, then those of installed packages."""
+    return (*_SUFFIXES, *other_suffixes())
+
+
+def format_of(encoded: Encoded) -> ImageFormat:
     """Find the format of an image by its first bytes, its name where these say nothing.
+
+    What nobody knows is taken for a picture, which refuses it.
 
     Raises:
         RefusedError: there is no such file, or it may not be read.
+        ConfigError: none of ours, and a package that offers formats cannot be imported; names it and the line.
     """
-    return next(kind for kind in FORMATS if kind.recognises(encoded))
+    found = next((kind for kind in FORMATS if kind.recognises(encoded)), None)
+    return found or find_other_format(encoded) or PICTURE
 
 
 def looks_like_image(path: Path) -> bool:
     """Tell by its name whether a file is an image, and by what lies in it whether a folder is one (Zarr)."""
     if path.name.startswith("."):
         return False
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return path.suffix == ".zarr" if path.is_dir() else path.suffix != ".zarr"
-    return path.is_dir() and is_zarr(path)
+    if path.is_dir():
+        return path.suffix == ".zarr" or is_zarr(path)
+    return path.suffix != ".zarr" and path.suffix.lower() in image_suffixes()

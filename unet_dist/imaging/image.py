@@ -121,7 +121,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Format:
+class ImageFormat:
     """A kind of image file: what the registry lists.
 
     Attributes:
@@ -164,7 +164,7 @@ class ImageReader(Protocol):
     ) -> None: ...
 
 
-class _Closing:
+class Closing:
     """The context manager of every reader: leaving it closes the file."""
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class _Closing:
         self.close()
 
 
-class ArrayReader(_Closing):
+class ArrayReader(Closing):
     """An image in memory or in a memory map.
 
     Args:
@@ -226,7 +226,7 @@ class ArrayReader(_Closing):
         return self._to_pixels(self._array[row_start:row_stop, col_start:col_stop])
 
 
-class BlockReader(_Closing):
+class BlockReader(Closing):
     """An image cut into a grid of blocks that are decoded when a window needs them; the last used ones are kept.
 
     Memory: `cache_bytes` of decoded blocks, or one block where that is larger. Threads may read at the same time.
@@ -307,7 +307,7 @@ class BlockReader(_Closing):
         return block
 
 
-class TurnedReader(_Closing):
+class TurnedReader(Closing):
     """An image that is stored turned or mirrored, upright: windows are turned one by one.
 
     Args:

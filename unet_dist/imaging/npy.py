@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import ArrayReader, Format, Opening
+from unet_dist.imaging.image import ArrayReader, ImageFormat, Opening
 from unet_dist.imaging.pyramid import choose_level
 
 
@@ -28,4 +28,4 @@ def _is_npy(encoded: Encoded) -> bool:
     return not encoded.is_folder and (encoded.suffix == ".npy" or encoded.head[:6] == b"\x93NUMPY")
 
 
-NPY = Format(".npy", (".npy",), _is_npy, open_npy, True)
+NPY = ImageFormat(".npy", (".npy",), _is_npy, open_npy, True)

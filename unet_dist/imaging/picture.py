@@ -17,7 +17,7 @@ from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import (
     BlockReader,
-    Format,
+    ImageFormat,
     Opening,
     Stored,
     ValueRange,
@@ -93,9 +93,13 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
     return BlockReader((*size, channels), size, decode)
 
 
-PICTURE = Format(
-    "PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM", _SUFFIXES, lambda encoded: True, open_picture, False
-)
+def _is_picture(encoded: Encoded) -> bool:
+    Image.init()
+    marks = [Image.OPEN[name][1] for name in _FORMATS if name in Image.OPEN]
+    return encoded.suffix in _SUFFIXES or any(accept is not None and accept(encoded.head) for accept in marks)
+
+
+PICTURE = ImageFormat("PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM", _SUFFIXES, _is_picture, open_picture, False)
 
 
 def picture_pixels(image: Image.Image, *, value_range: ValueRange | None, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unet_dist.errors import ExtraError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import BlockReader, Format, Opening, Placement, to_uint8
+from unet_dist.imaging.image import BlockReader, ImageFormat, Opening, Placement, to_uint8
 from unet_dist.imaging.pyramid import choose_level
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
@@ -85,7 +85,7 @@ def open_slide(encoded: Encoded, opening: Opening) -> BlockReader:
     )
 
 
-SLIDE = Format(
+SLIDE = ImageFormat(
     "slide (.svs, .ndpi, .mrxs)",
     SLIDE_SUFFIXES,
     lambda encoded: encoded.suffix in SLIDE_SUFFIXES and not encoded.is_folder,

@@ -23,7 +23,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import (
     GEO_TAGS,
     BlockReader,
-    Format,
+    ImageFormat,
     ImageReader,
     Opening,
     Placement,
@@ -67,7 +67,7 @@ def open_tiff(encoded: Encoded, opening: Opening) -> ImageReader:
         return reader
 
 
-TIFF = Format(
+TIFF = ImageFormat(
     "TIFF", (".tif", ".tiff"), lambda encoded: not encoded.is_folder and encoded.head[:4] in _MARKS, open_tiff, True
 )
 

@@ -16,7 +16,7 @@ from unet_dist.errors import ExtraError, RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import (
     BlockReader,
-    Format,
+    ImageFormat,
     Interpret,
     Opening,
     Placement,
@@ -69,7 +69,7 @@ def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
         return _open_zarr(path, name, opening, interpret)
 
 
-ZARR = Format("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True)
+ZARR = ImageFormat("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True)
 
 
 def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | None) -> BlockReader:

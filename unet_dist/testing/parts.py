@@ -1,4 +1,4 @@
-"""The promises of losses, sources, metrics and courses, as checks that anyone runs on theirs."""
+"""The promises of losses, sources, image formats, metrics and courses, as checks that anyone runs on theirs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from torch import Tensor
 from unet_dist.data.batches.label_counts import count_labels
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.data.sources.pairs import Content, RawPair, Source
+from unet_dist.errors import UnetDistError
+from unet_dist.imaging.encoded import Encoded, parsing
+from unet_dist.imaging.image import ImageFormat, Opening
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.registry import Metric
 from unet_dist.testing.checking import promise
@@ -109,6 +112,56 @@ def _same(one: RawPair, other: RawPair) -> bool:
 def _equal(one: Content | Callable[[], np.ndarray], other: Content | Callable[[], np.ndarray]) -> bool:
     one, other = (part() if callable(part) else part for part in (one, other))
     return np.array_equal(one, other) if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) else one == other
+
+
+def check_format(part: ImageFormat, file: Path) -> None:
+    """Check that a format knows its file, gives the same pixels by windows as whole, and refuses the half of it.
+
+    Args:
+        file: a sound image of this format, of several rows and columns.
+
+    Raises:
+        BrokenPromiseError: a promise that is not kept, in a sentence.
+    """
+    encoded = Encoded.of(file)
+    wrong = [suffix for suffix in part.suffixes if suffix != suffix.lower() or not suffix.startswith(".")]
+    promise(not wrong, f"format: got the suffixes {wrong}, expected lower case with a dot, such as .png.")
+    promise(encoded.suffix in part.suffixes, f"format: {file.name} ends in none of {part.suffixes}.")
+    promise(part.recognises(encoded), f"format: it does not recognise {file.name}.")
+    others = (b"", bytes(range(100)), *([] if ".png" in part.suffixes else [b"\x89PNG\r\n\x1a\n" + bytes(8)]))
+    for other in others:
+        promise(not part.recognises(Encoded.of(other)), f"format: it takes the bytes {other[:8]!r} for its own.")
+    content = file.read_bytes()
+    with part.open(encoded, Opening()) as reader, part.open(Encoded.of(content), Opening()) as of_bytes:
+        height, width, _ = reader.shape
+        whole = reader.read(0, height, 0, width).copy()
+        promise(
+            whole.shape == reader.shape and whole.dtype == np.uint8,
+            f"format: the whole image is {whole.dtype} of {whole.shape}, expected uint8 of {reader.shape}.",
+        )
+        promise(np.array_equal(of_bytes.read(0, height, 0, width), whole), "format: from bytes it gives other pixels.")
+        middle, centre = height // 2, width // 2
+        rows, cols = ((0, middle), (middle, height)), ((0, centre), (centre, width))
+        windows = [(*row, *col) for row in rows for col in cols] * 4
+        with ThreadPoolExecutor(4) as threads:
+            for window, pixels in zip(windows, threads.map(lambda one: reader.read(*one), windows), strict=True):
+                cut = whole[window[0] : window[1], window[2] : window[3]]
+                promise(np.array_equal(pixels, cut), f"format: the window {window} differs from the whole image.")
+    with part.open(encoded, Opening(interpret=lambda stored: lambda values: values[:, :, :1])) as mask:
+        promise(
+            mask.shape == (height, width, 1), f"format: read as ids it is {mask.shape}; it ignores Opening.interpret."
+        )
+    promise(_refuses(part, content[: len(content) // 2]), "format: it reads a file that is cut in half.")
+
+
+def _refuses(part: ImageFormat, content: bytes) -> bool:
+    try:
+        with parsing("it"), part.open(Encoded.of(content), Opening()) as reader:
+            height, width, _ = reader.shape
+            reader.read(0, height, 0, width)
+    except UnetDistError:
+        return True
+    return False
 
 
 def check_metric(metric: Metric) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unet_dist.errors import DataError
-from unet_dist.imaging.formats import IMAGE_SUFFIXES, looks_like_image
+from unet_dist.imaging.formats import image_suffixes, looks_like_image
 from unet_dist.imaging.zarr_store import is_zarr
 from unet_dist.wording import counted, listed
 
 _BESIDE = {"__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "$RECYCLE.BIN", "lost+found"}
-_PICTURES = set(IMAGE_SUFFIXES) - {".zarr"}  # that one is a folder's
 
 
 def is_hidden(name: str) -> bool:
@@ -37,7 +36,7 @@ def find_files(folder: Path, suffixes: Iterable[str] | None = None) -> list[Path
     Raises:
         DataError: links lead nowhere, or back into a folder that is read anyhow.
     """
-    allowed = _PICTURES if suffixes is None else set(suffixes)
+    allowed = _picture_suffixes() if suffixes is None else set(suffixes)
     broken: list[Path] = []
     found = sorted(_walk(folder, allowed, {folder.resolve()}, broken))
     if broken:
@@ -51,7 +50,7 @@ def find_files(folder: Path, suffixes: Iterable[str] | None = None) -> list[Path
 
 def first_picture(folder: Path) -> Path | None:
     """Give one picture below a folder, None where there is none."""
-    return next(_walk(folder, _PICTURES, {folder.resolve()}, []), None)
+    return next(_walk(folder, _picture_suffixes(), {folder.resolve()}, []), None)
 
 
 def files_below(path: Path) -> list[Path]:
@@ -64,6 +63,10 @@ def files_below(path: Path) -> list[Path]:
 def is_picture(path: Path) -> bool:
     """Say whether a path is a picture by its name, or a Zarr."""
     return not is_hidden(path.name) and looks_like_image(path)
+
+
+def _picture_suffixes() -> set[str]:
+    return set(image_suffixes()) - {".zarr"}  # that one is a folder's
 
 
 def _walk(folder: Path, suffixes: Iterable[str], seen: set[Path], broken: list[Path]) -> Iterator[Path]:

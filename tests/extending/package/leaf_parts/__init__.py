@@ -1,1 +1,1 @@
-"""Parts for unet_dist from outside: a network, a loss, a source, a metric and a course. Nothing of unet_dist is edited."""
+"""Parts for unet_dist from outside, one kind in each module. Nothing of unet_dist is edited."""
