@@ -78,7 +78,7 @@ class Prediction:
             output.mkdir(parents=True)
         self._processes.barrier()
         started = time.perf_counter()
-        with _as_in_predict():
+        with as_in_predict():
             work = self._work(output)
             self._predict(work)
         taken = time.perf_counter() - started
@@ -106,7 +106,7 @@ class Prediction:
             for size in sizes:
                 self._model(images[:size])
 
-        with torch.inference_mode(), _as_in_predict(), self._processes.autocast():
+        with torch.inference_mode(), as_in_predict(), self._processes.autocast():
             taken = seconds(forward, parameter.device)
         return max(self._processes.gather(taken))
 
@@ -157,7 +157,7 @@ class Prediction:
 
 
 @contextmanager
-def _as_in_predict() -> Iterator[None]:
+def as_in_predict() -> Iterator[None]:
     """The setting of `predict`, which training does not have."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True

@@ -176,13 +176,17 @@ class Setting:
             precision=processes.precision,
         )
 
-    def result(self, rounds: Sequence[Round]) -> Result:
-        """What the rounds say."""
-        subject, share = self.subject, self.subject.bare.share
+    def predicted_bytes(self) -> int:
+        """What `plan` predicts for the tensors of a step."""
+        share = self.subject.bare.share
         largest = max((batch.windows for batch in share.batches), key=torch.Tensor.numel)
         keeps = self.parts.processes.world_size > 1 or len(share.batches) > 1
         simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps)
-        peak = training_peak(simulation, len(largest), (largest.shape[1], largest.shape[2]))
+        return training_peak(simulation, len(largest), (largest.shape[1], largest.shape[2])).total_bytes
+
+    def result(self, rounds: Sequence[Round]) -> Result:
+        """What the rounds say."""
+        subject = self.subject
         return Result(
             subject.name,
             figures_of(rounds, self.amounts),
@@ -190,7 +194,7 @@ class Setting:
             rounds=len(rounds),
             steps=subject.steps,
             peak_bytes=subject.peak_bytes or None,
-            predicted_bytes=peak.total_bytes,
+            predicted_bytes=self.predicted_bytes(),
         )
 
     def layers(self, ceilings: Ceilings, limits: Limits) -> list[Layer]:

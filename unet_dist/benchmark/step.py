@@ -67,12 +67,12 @@ class BareStep:
 
     def seconds(self, count: int) -> float:
         """Seconds a step, of `count` steps in a row."""
+        return seconds(lambda: self.make(count), self._device) / count
 
-        def steps() -> None:
-            for _ in range(count):
-                self._trainer.step(self.share, self.divisor)
-
-        return seconds(steps, self._device) / count
+    def make(self, count: int) -> None:
+        """Order so many steps, and wait for none."""
+        for _ in range(count):
+            self._trainer.step(self.share, self.divisor)
 
 
 def on_device(share: StepShare, device: torch.device) -> StepShare:
@@ -132,6 +132,7 @@ def run_loop(parts: Parts, steps: int, folder: Path) -> list[Lap]:
     wish: Any = _Steps(1 + steps // lap_steps * lap_steps)
     with suppress(_EnoughError):
         trainer.fit(wish)
+    trainer.flush()  # a GPU's record comes a step late, and no step comes any more
     batch_size = parts.config.schedule.batch_size
     records = read_metrics(folder / "metrics.jsonl")[1:]
     return [Lap(batch_size / record["images_per_s"], record["data_wait"]) for record in records]

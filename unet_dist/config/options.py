@@ -318,13 +318,16 @@ class ConfigOptions(OptionsSection):
     """Print every key with its value, as YAML that a run takes, and stop."""
 
 
+DeviceWord = Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartOptions(OptionsSection):
     """The processes"""
 
     processes: Count | None = None
     """Processes to start on this machine, one for each GPU that is used; without it one, or those of a launcher."""
-    device: Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")] = "auto"
+    device: DeviceWord = "auto"
     """auto is a GPU where there is one, else the CPU; cuda refuses to go without; cuda:1 is the second GPU that is visible."""
 
 
@@ -336,3 +339,26 @@ class InitOptions(OptionsSection):
     """Folder to write into."""
     overwrite: bool = False
     """Replace files that are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions(OptionsSection):
+    """The check of a GPU"""
+
+    gpu: bool = False
+    """Measure the GPU, too: rates, training steps, memory, repeatability; writes check.json and check.md."""
+    minutes: Positive = 8.0
+    """Minutes for all of it: what would take longer is left out, the least important first."""
+    output: PathWord = "gpu-check"
+    """Folder for check.json and check.md."""
+    device: DeviceWord = "auto"
+    """The GPU to check: cuda, or cuda:1 for the second that is visible; cpu, with smoke, to try the check itself."""
+    smoke: bool = False
+    """Tiny sizes: tries the check itself, on a CPU too; its figures mean nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {key: getattr(self, key) for key in ("minutes", "output", "device", "smoke")}
+        for key, value in given.items():
+            default = type(self).__dataclass_fields__[key].default
+            self.require(self.gpu or value == default, key, value, "none without gpu, as nothing is measured")

@@ -70,6 +70,10 @@ class Trainer:
         """The state at this step boundary."""
         return self.boundary.checkpoint()
 
+    def flush(self) -> None:
+        """Write the records of the steps so far, which waits for the device."""
+        self._record.flush()
+
     # ---------------------------------------------------------------------------------------------- one step
 
     def step(self, share: StepShare, divisor: Tensor) -> Tensor:

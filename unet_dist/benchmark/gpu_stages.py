@@ -1,0 +1,256 @@
+"""The stages of the check of a GPU, the most worth knowing first.
+
+Owns what each measures and the seconds it needs. All but those of CUDA's own switches run on any device.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_dist.assembly.network import build_network
+from unet_dist.benchmark.ceilings import copy_rate, matmul_rate
+from unet_dist.benchmark.gpu_check import Check, Figures, NotHereError, Stage, require_cuda
+from unet_dist.benchmark.gpu_step import longest_kernels, steps, synchronisations
+from unet_dist.benchmark.inference import as_in_predict, image_pixels
+from unet_dist.benchmark.step import run_loop
+from unet_dist.benchmark.timing import affordable, seconds, synchronise
+from unet_dist.data.decoded.cache import cache_folder
+from unet_dist.errors import UnetDistError
+from unet_dist.machine.arithmetic import compute_in_float32
+from unet_dist.machine.doctor import examine
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.image import predict_rasters
+from unet_dist.training.parts import Progress
+from unet_dist.training.trainer import StepTooLargeError, Trainer
+from unet_dist.wording import shorten
+
+_REPEATED_STEPS = 6
+_OOM_ROOM_BYTES = 64 * 2**20  # less than one activation of the first level at 732 px
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def versions(check: Check) -> Figures:
+    """What `unet-dist doctor` prints."""
+    found = examine({"folder of runs": Path.cwd(), "folder of caches": cache_folder()}, os.environ)
+    rows = {heading: [{"name": name, "value": value} for name, value in own] for heading, own in found.rows.items()}
+    return {**rows, "remarks": [{"remark": remark} for remark in found.remarks]}
+
+
+def rates(check: Check) -> Figures:
+    """The two roofs of the device."""
+    device, scale = check.processes.device, check.scale
+    budget_s = 5.0 * scale.pace
+    for name, dtype, tf32 in _number_types(device, torch.bfloat16, torch.float32):
+        with _arithmetic(tf32):
+            check.matmul_flops_per_s[name] = matmul_rate(device, dtype, budget_s, scale.matmul_side)
+    found = {f"matmul {name}, TFLOP/s": rate / 1e12 for name, rate in check.matmul_flops_per_s.items()}
+    return {**found, "copy, GB/s": copy_rate(device, budget_s, scale.copy_bytes) / 1e9}
+
+
+# ------------------------------------------------------------------------------------------------------------- the run
+
+
+def labels_by_tile(check: Check) -> Figures:
+    """Predict an image at two tile sizes in each type of number: the share of labels that differ, of random weights."""
+    device, (small, large) = check.processes.device, check.scale.tile_sizes
+    setting = check.open(check.scale.batches[0])
+    image = image_pixels(setting.cache.split("validation").image(0))
+    model: Any = build_network(setting.config, setting.cache)
+    rows = []
+    for name, dtype, tf32 in _number_types(device, torch.float64, torch.float32, torch.bfloat16):
+        # As a run does: half precision is of the products, not of the weights.
+        is_mixed = dtype == torch.bfloat16
+        own = copy.deepcopy(model).to(device, torch.float32 if is_mixed else dtype).eval()
+        around = partial(torch.autocast, device.type, torch.bfloat16, enabled=is_mixed)
+        with _arithmetic(tf32), as_in_predict():
+            labels = [predict_rasters(ExactTiles(own), image, side, around)["labels"] for side in (small, large)]
+        share = float(np.mean(labels[0] != labels[1]))
+        rows.append({"numbers": name, "share of labels that differ": share})
+        if dtype == torch.float64 and share > 0:
+            raise UnetDistError(
+                f"{share:.2e} of the labels differ in float64 between tiles of {small} and {large} px: expected none."
+            )
+    return {"tile sizes, px": f"{small} and {large}", "pixels": int(labels[0].size), "labels": rows}
+
+
+def loop(check: Check) -> Figures:
+    """What a run adds to its steps: the loop around them, a checkpoint, a validation."""
+    setting = check.open(check.scale.batches[0])
+    parts, bare, device = setting.parts, setting.subject.bare, check.processes.device
+    bare.seconds(2)
+    count = affordable(check.scale.steps, bare.seconds(1), check.left_s / 8)
+    step_s = bare.seconds(count)
+    laps = run_loop(parts, count, check.folder / "loop")
+    trainer = Trainer(parts, Progress())
+    pauses = []
+    for _ in range(2):  # the first makes the buffer that the second has
+        trainer.step(bare.share, bare.divisor)
+        synchronise(device)
+        started = time.perf_counter()
+        trainer.boundary.save()
+        pauses.append(time.perf_counter() - started)
+        trainer.boundary.writer.wait()
+    trainer.boundary.writer.close()
+    parts.model.eval()
+    parts.evaluate(lambda: False)
+    validation_s = seconds(lambda: parts.evaluate(lambda: False), device)
+    loop_s = fmean(lap.seconds for lap in laps)
+    return {
+        "bare step, ms": 1e3 * step_s,
+        "loop, ms per step": 1e3 * loop_s,
+        "loop / bare step": loop_s / step_s,
+        "waiting for data, share": fmean(lap.data_wait for lap in laps),
+        "checkpoint pause, ms": 1e3 * pauses[-1],
+        "validation, images/s": len(setting.cache.split("validation")) / validation_s,
+    }
+
+
+def repeatability(check: Check) -> Figures:
+    """Train some steps twice, and once more from half-way: the digests of the weights."""
+    base = check.folder / "repeat"
+    whole, again, resumed = (base / name for name in ("whole", "again", "resumed"))
+    keys = {**check.keys, "batch_size": 2, "deterministic": True, "seed": 3, "keep_checkpoints": 2}
+    keys |= {"total_steps": _REPEATED_STEPS, "eval_steps": _REPEATED_STEPS, "checkpoint_steps": _REPEATED_STEPS // 2}
+    last = f"checkpoints/step-{_REPEATED_STEPS:08d}"
+    for output in (whole, again, resumed):
+        if output is resumed:
+            shutil.copytree(whole, output)
+            shutil.rmtree(output / last)
+        _program(check, "train", *(f"--{key}={value}" for key, value in {**keys, "output_path": output}.items()))
+    digests = {
+        o.name: hashlib.sha256((o / last / "model.safetensors").read_bytes()).hexdigest()
+        for o in (whole, again, resumed)
+    }
+    if len(set(digests.values())) > 1:
+        raise UnetDistError(f"SHA-256 of the weights after {_REPEATED_STEPS} steps differs: {digests}.")
+    return {"steps": _REPEATED_STEPS, **{f"SHA-256, {name}": digest for name, digest in digests.items()}}
+
+
+def out_of_memory(check: Check) -> Figures:
+    """Take the memory away from a run: it must end in a sentence."""
+    require_cuda(check, "only CUDA's allocator takes a limit")
+    device = check.processes.device
+    setting = check.open(check.scale.batches[-1])
+    room = torch.cuda.memory_reserved(device) + _OOM_ROOM_BYTES
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(device).total_memory)
+    try:
+        run_loop(setting.parts, 1, check.folder / "oom")
+    except StepTooLargeError as error:
+        return {"sentence": str(error)}
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    raise UnetDistError(f"A step fitted into {room:,} bytes: expected that memory runs out.")
+
+
+def gpu_tests(check: Check) -> Figures:
+    """Run the tests that want a GPU, where there is a checkout."""
+    require_cuda(check, "the tests that are marked gpu need a CUDA device")
+    if not (_ROOT / "tests").is_dir() or importlib.util.find_spec("pytest") is None:
+        raise NotHereError("No tests are here: they come with a checkout, and need pytest.")
+    files = [f for f in (_ROOT / "tests").rglob("test_*.py") if "pytest.mark.gpu" in f.read_text(encoding="utf-8")]
+    words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
+    return {"summary": _last_line(_call(check, words, cwd=_ROOT).stdout)}
+
+
+def scaling(check: Check) -> Figures:
+    """Compare all GPUs with one: the training by NCCL."""
+    count = torch.cuda.device_count() if check.processes.device.type == "cuda" else 1
+    if count < 2:
+        raise NotHereError("One device is here, and scaling needs two or more.")
+    return scaling_on(check, count)
+
+
+def scaling_on(check: Check, count: int) -> Figures:
+    """Run `bench` on so many processes."""
+    output = check.folder / "scaling"
+    limits = {"bench_rounds": 3, "bench_seconds": max(1.0, 40 * check.scale.pace), "bench_predict": False}
+    keys = {**check.keys, "batch_size": 2 * count, "output_path": output, **limits, "processes": count}
+    _program(check, "bench", *(f"--{key}={value}" for key, value in keys.items()))
+    report = json.loads((output / "bench.json").read_text(encoding="utf-8"))
+    rows = [{"what": what, **spread} for what, spread in report["scaling"].items()]
+    return {"processes": count, "times as fast as one": rows}
+
+
+# Seconds are assumptions, of a large GPU: no GPU was at hand.
+STAGES = (
+    Stage("versions", "Versions and device", 0.0, versions),
+    Stage("rates", "Rates of products and copies", 15.0, rates),
+    Stage("synchronisations", "Synchronisations in the step", 20.0, synchronisations),
+    Stage("steps", "The training step", 60.0, steps),
+    Stage("labels", "Labels at two tile sizes", 20.0, labels_by_tile),
+    Stage("kernels", "The longest kernels", 15.0, longest_kernels),
+    Stage("loop", "Loop, checkpoint, validation", 30.0, loop),
+    Stage("repeatability", "Repeatability", 60.0, repeatability),
+    Stage("memory", "When memory runs out", 15.0, out_of_memory),
+    Stage("scaling", "Scaling over GPUs", 90.0, scaling),
+    Stage("tests", "Tests that need a GPU", 60.0, gpu_tests),
+)
+
+
+# -------------------------------------------------------------------------------------------------------------- shared
+
+
+def _number_types(device: torch.device, *dtypes: torch.dtype) -> list[tuple[str, torch.dtype, bool]]:
+    """Types of numbers by name, and whether float32 may round to TF32, which only CUDA has."""
+    found = [(str(dtype).removeprefix("torch."), dtype, False) for dtype in dtypes]
+    return [*found, ("tf32", torch.float32, True)] if device.type == "cuda" else found
+
+
+@contextmanager
+def _arithmetic(tf32: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    compute_in_float32(tf32=tf32)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _program(check: Check, *words: str) -> None:
+    """Run a command of ours in a process of its own."""
+    _call(check, ["-m", "unet_dist", *words])
+
+
+def _call(check: Check, words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python until it is done or the check's time is over.
+
+    Raises:
+        NotHereError: the time is over.
+        UnetDistError: it ended with an error; has its last line.
+    """
+    try:
+        ended = subprocess.run(
+            [sys.executable, *words],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=max(1.0, check.left_s),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotHereError(f"The time was over after {error.timeout:.0f} s. Set a larger --minutes.") from None
+    if ended.returncode != 0:
+        said = _last_line(ended.stderr) or _last_line(ended.stdout)
+        raise UnetDistError(f"python {shorten(' '.join(words[:3]))} ended with {ended.returncode}: {said}")
+    return ended
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
