@@ -26,7 +26,7 @@ import torch
 
 from unet_dist.assembly.network import build_network
 from unet_dist.benchmark.ceilings import copy_rate, matmul_rate
-from unet_dist.benchmark.gpu_check import Check, Figures, NotHereError, Stage, require_cuda
+from unet_dist.benchmark.gpu_check import SMOKE, Check, Figures, NotHereError, Stage, require_cuda
 from unet_dist.benchmark.gpu_step import longest_kernels, steps, synchronisations
 from unet_dist.benchmark.inference import as_in_predict, image_pixels
 from unet_dist.benchmark.step import run_loop
@@ -146,6 +146,8 @@ def repeatability(check: Check) -> Figures:
 def out_of_memory(check: Check) -> Figures:
     """Take the memory away from a run: it must end in a sentence."""
     require_cuda(check, "only CUDA's allocator takes a limit")
+    if check.scale is SMOKE:
+        raise NotHereError("The sizes are tiny: a step fits into any limit.")
     device = check.processes.device
     setting = check.open(check.scale.batches[-1])
     room = torch.cuda.memory_reserved(device) + _OOM_ROOM_BYTES
