@@ -3,6 +3,7 @@
 - network: `TrainableNetwork`, or any `nn.Module`, which is measured; `--model`, `unet_dist.models`, `check_model`
 - loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
 - data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
+- sample transform: `SampleTransform`; `--augmentation`, `unet_dist.transforms`, `check_transform`
 - metric: `Metric`; `evaluate --metrics`, `unet_dist.metrics`, `check_metric`
 - image format: `ImageFormat`, which opens an `Encoded` by an `Opening` as an `ImageReader`; found by a file's suffix or bytes,
   `unet_dist.formats`, `check_format`
@@ -14,6 +15,7 @@ Each line: the contract, the key, the entry points, the check in unet_dist.testi
 
 from __future__ import annotations
 
+from unet_dist.data.batches.crops import SampleTransform
 from unet_dist.data.sources.pairs import RawPair, Source
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import ImageFormat, ImageReader, Opening
@@ -32,6 +34,7 @@ __all__ = [
     "Network",
     "Opening",
     "RawPair",
+    "SampleTransform",
     "Source",
     "TrainableNetwork",
 ]

@@ -19,6 +19,7 @@ from PIL import Image
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import LOSSES
 from unet_dist.config.models import MODELS
+from unet_dist.config.transforms import TRANSFORMS
 from unet_dist.data.sources.registry import SOURCES
 from unet_dist.metrics.registry import METRICS
 from unet_dist.registry import Registry
@@ -30,6 +31,7 @@ PARTS = {
     "model": "leaf_parts.nets:make(width=4)",
     "loss": "cross_entropy + 0.5*leaf_parts.losses:Squares(factor=2.0)",
     "schedule": "leaf_parts.courses:halving(every=2)",
+    "augmentation": "leaf_parts.transforms:NoisyFlip(strength=5)",
 }
 TRAIN = {
     **PARTS, "input_size": "32", "batch_size": "4", "eval_steps": "2", "learning_rate": "0.01", "dtype": "float64",
@@ -136,7 +138,10 @@ def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
 
 @pytest.mark.parametrize(
     ("registry", "name"),
-    [(MODELS, "small"), (LOSSES, "squares"), (SOURCES, "leaves"), (METRICS, "kappa"), (COURSES, "halving")],
+    [
+        *((MODELS, "small"), (LOSSES, "squares"), (SOURCES, "leaves"), (METRICS, "kappa"), (COURSES, "halving")),
+        (TRANSFORMS, "noisy_flip"),
+    ],
     ids=lambda one: one if isinstance(one, str) else one.key,
 )
 def test_an_installed_package_is_found_by_name(

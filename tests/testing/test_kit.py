@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tests.losses.batches import WEIGHTS
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import LOSSES
+from unet_dist.data.batches.augment import PIPELINES
+from unet_dist.data.batches.transforms import build_transform
 from unet_dist.data.sources.registry import SOURCES
 from unet_dist.data.sources.synthetic import SyntheticSource
 from unet_dist.imaging.image import ArrayReader
@@ -32,8 +34,9 @@ from unet_dist.models.registry import build_model
 from unet_dist.models.wrap import Wrapped, wrap
 from unet_dist.testing.checking import BrokenPromiseError
 from unet_dist.testing.models import check_batch, check_locality, check_model, check_sizes
-from unet_dist.testing.parts import check_course, check_format, check_loss, check_metric, check_source
+from unet_dist.testing.parts import check_course, check_format, check_loss, check_metric, check_source, check_transform
 
+LASTING = np.random.default_rng(0)
 PACKAGE = Path(__file__).parents[1] / "extending/package"
 
 
@@ -73,6 +76,27 @@ def test_metrics(name: str) -> None:
 def test_sources() -> None:
     check_source(leaves(3))
     check_source(SyntheticSource(3, (40, 60), 0), most=2)
+
+
+@pytest.mark.parametrize("name", [*PIPELINES, "leaf_parts.transforms:NoisyFlip(strength=3)"])
+def test_transforms(name: str) -> None:
+    check_transform(build_transform(name))
+
+
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [
+        (lambda *planes, seed: (np.roll(planes[0], LASTING.integers(1, 24)), *planes[1:]), "it depends on when it is asked"),
+        (lambda *planes, seed: (planes[0][:5], *planes[1:]), r"gave uint8 \(5, 32, 3\), uint8 \(24, 32\)"),
+        (lambda *planes, seed: (planes[0], planes[1] // 2, *planes[2:]), r"made the labels \[1\], which no pixel had"),
+        (lambda *planes, seed: planes[0].sort() or planes, "its arrays are read-only"),
+        (lambda *planes, seed: planes[:2], "expected uint8 .* float32"),
+    ],
+    ids=["draws", "shape", "labels", "writes", "border"],
+)  # fmt: skip
+def test_a_transform_that_breaks_its_word_is_found(transform: Any, sentence: str) -> None:
+    with pytest.raises(BrokenPromiseError, match=f"(?i){sentence}"):
+        check_transform(transform)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.png", "a.tif", "a.plane"])

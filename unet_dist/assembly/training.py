@@ -22,9 +22,10 @@ from unet_dist.assembly.objective import border_weights_of, loss_of, require_cou
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.colour import COLOUR, RECOLOURING
-from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.crops import CropReader, SampleTransform
 from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
+from unet_dist.data.batches.transforms import CheckedTransform, build_transform
 from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.errors import ConfigError
 from unet_dist.machine.compiling import choose_backend, find_obstacle
@@ -181,11 +182,11 @@ def assemble(
     tile_size = resolve_tile_size(None, model, config)
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
     train, validation = cache.split("train"), cache.split("validation")
-    augmentation = given.augmentation
-    if config.data.augmentation and config.data.augmentation != COLOUR:
-        from unet_dist.data.batches.augment import Augmentation  # slow to import, and most runs name none
-
-        augmentation = Augmentation(config.data.augmentation)
+    augmentation: SampleTransform | None = None
+    if given.augmentation is not None:
+        augmentation = CheckedTransform(given.augmentation, given.named()["augmentation"])
+    elif config.data.augmentation and config.data.augmentation != COLOUR:
+        augmentation = build_transform(config.data.augmentation)
     crops = CropReader(
         train,
         schedule.seed,

@@ -35,6 +35,7 @@ from unet_dist.config.rules import (
     hints_of,
     marks,
 )
+from unet_dist.config.transforms import spell_transform
 from unet_dist.errors import ConfigError, suggest
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
@@ -142,7 +143,7 @@ class DataConfig(Section):
     augmentation: str | list[dict[str, Any]] | None = None
     """paper (rotation, elastic deformation, grey values), street (scale, colour, blur), colour (light and saturation, on the device
     and by tiles), strong (that, scale 0.4 to 1.8 and rotation), or albumentations transforms in order,
-    each {name: ColorJitter, ...its arguments}."""
+    each {name: ColorJitter, ...its arguments}, or a transform of your own, my_package.transforms:noise(strength=3)."""
     class_balance: Fraction = 0.0
     """Share of the crops that are centred on a pixel of a class drawn evenly, 0 to below 1, so that rare classes are seen as
     often as frequent ones."""
@@ -153,6 +154,8 @@ class DataConfig(Section):
         super().__post_init__()
         if self.label_map is not None:  # YAML reads ids as numbers, and a checkpoint's JSON gives them back as words
             object.__setattr__(self, "label_map", {str(key): target for key, target in self.label_map.items()})
+        if isinstance(self.augmentation, str):
+            object.__setattr__(self, "augmentation", spell_transform(self.augmentation))
 
     def value_limits(self) -> tuple[float, float] | None:
         """The two numbers of value_range."""

@@ -1,4 +1,4 @@
-"""The promises of losses, sources, image formats, metrics and courses, as checks that anyone runs on theirs."""
+"""The promises of losses, sources, formats, transforms, metrics and courses, as checks that anyone runs on theirs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.crops import SampleTransform
 from unet_dist.data.batches.label_counts import count_labels
+from unet_dist.data.batches.transforms import CheckedTransform
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.data.sources.pairs import Content, RawPair, Source
-from unet_dist.errors import UnetDistError
+from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening
 from unet_dist.losses.contract import Loss
@@ -162,6 +164,35 @@ def _refuses(part: ImageFormat, content: bytes) -> bool:
     except UnetDistError:
         return True
     return False
+
+
+def check_transform(transform: SampleTransform, *, channels: int = 3, height: int = 24, width: int = 32) -> None:
+    """Check that a transform is a function of the seed alone, keeps shapes and types, and invents no label.
+
+    Raises:
+        BrokenPromiseError: a promise that is not kept, in a sentence.
+    """
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    labels = random.integers(2, 5, (height, width), dtype=np.uint8)
+    border = random.random((height, width), dtype=np.float32)
+    checked = CheckedTransform(transform, type(transform).__name__)
+    seeds = range(8)
+    try:
+        forwards = [checked(image, labels, border, seed=seed) for seed in seeds]
+        backwards = [checked(image, labels, border, seed=seed) for seed in reversed(seeds)][::-1]
+        without = [checked(image, labels, seed=seed) for seed in seeds]
+    except ConfigError as error:
+        promise(False, str(error))
+    for seed, one, again, two in zip(seeds, forwards, backwards, without, strict=True):
+        same = all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+        promise(same, f"transform: seed {seed} gave two results: it depends on when it is asked.")
+        promise(
+            all(np.array_equal(a, b) for a, b in zip(one[:2], two, strict=True)),
+            f"transform: seed {seed} gave another crop where there is no border map.",
+        )
+        invented = sorted({*np.unique(one[1]).tolist()} - {2, 3, 4, IGNORED})
+        promise(not invented, f"transform: seed {seed} made the labels {invented}, which no pixel had.")
 
 
 def check_metric(metric: Metric) -> None:

@@ -42,6 +42,9 @@ class SampleTransform(Protocol):
     ) -> tuple[np.ndarray, ...]:
         """Transform (H, W, C) uint8, its labels (H, W) uint8 (255 counts nowhere) and a border map (H, W) float32, if any.
 
+        The arrays are read-only. Calls in a process come one at a time. Draw from `np.random.default_rng(seed)`, never from a
+        state that lasts between calls: then any number of processes, and a resumed run, see the same crops.
+
         Returns:
             The same, in this order, with the shapes and types that came in.
         """
