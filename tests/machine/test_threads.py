@@ -38,6 +38,6 @@ def test_thread_that_reads_crops_into_page_locked_memory(chosen: dict[str, int])
     assert chosen == {"crops_0": 3}
 
 
-def test_thread_that_waits_for_labels(chosen: dict[str, int], tmp_path: Path) -> None:
+def test_threads_that_read_windows_and_wait_for_labels(chosen: dict[str, int], tmp_path: Path) -> None:
     assert Prediction(tmp_path / "out", write_images(tmp_path / "images", [(40, 50)])).launch()
-    assert chosen == {"writer_0": 3}
+    assert chosen == {"reader_0": 3, "writer_0": 3}
