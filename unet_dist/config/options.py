@@ -14,9 +14,11 @@ from unet_dist.config.quantities import (
     EXPECTED_BYTES,
     EXPECTED_RANGE,
     EXPECTED_SHAPE,
+    EXPECTED_TIME,
     parse_bytes,
     parse_range,
     parse_shape,
+    parse_time,
 )
 from unet_dist.config.rules import (
     Also,
@@ -252,6 +254,34 @@ class PlanOptions(OptionsSection):
     def image_shape(self) -> tuple[int, int] | None:
         """Height and width of the images."""
         return None if self.image_size is None else parse_shape(self.image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigureOptions(OptionsSection):
+    """The choice of a config"""
+
+    memory: Bytes | None = None
+    """Memory that a process may use, such as 24GiB; by default 80 % of what is free on this device."""
+    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] = "1h"
+    """Wall time that the run is to fill on one process, such as 30min or 2h."""
+    ignore_index: NotNegativeInt | None = None
+    """Class id that counts nowhere; by default none."""
+    label_map: dict[str, int] | None = None
+    """Colour or id of a mask -> class id."""
+    group_by: str | None = None
+    """Samples that stay on one side of a split, as train takes it: a regular expression, or sequence."""
+    cache_path: PathWord | None = None
+    """Folder of the decoded caches; by default unet_dist in the user's cache folder."""
+    output_path: PathWord | None = None
+    """Folder of the run, written into the config; by default output."""
+
+    def memory_bytes(self) -> int | None:
+        """The number of bytes of memory."""
+        return None if self.memory is None else parse_bytes(self.memory)
+
+    def seconds(self) -> float:
+        """The time in seconds."""
+        return parse_time(self.time)
 
 
 @dataclass(frozen=True, kw_only=True)

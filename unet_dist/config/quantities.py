@@ -1,4 +1,4 @@
-"""Sizes and amounts as people write them: 1080x1920, 24GiB, 0,4095.
+"""Sizes and amounts as people write them: 1080x1920, 24GiB, 2h, 0,4095.
 
 Owns reading them; each raises ValueError for what it cannot read, and says which words it takes in EXPECTED_... . Knows no key.
 """
@@ -10,6 +10,7 @@ import re
 
 EXPECTED_SHAPE = "height x width in px such as 1080x1920"
 EXPECTED_BYTES = "a number and a unit, such as 6GiB or 900MiB"
+EXPECTED_TIME = "a number and a unit, such as 90min or 2h"
 EXPECTED_RANGE = "two numbers, the smaller first, such as 0,4095"
 
 
@@ -43,6 +44,21 @@ def parse_bytes(text: str) -> int:
     unit = match[2]
     base = 1024 if "i" in unit else 1000
     return int(float(match[1]) * base ** (" KMGT".index(unit[0]) if unit and unit != "B" else 0))
+
+
+def parse_time(text: str) -> float:
+    """Read a time in seconds.
+
+    >>> parse_time("1.5h"), parse_time("30 min")
+    (5400.0, 1800.0)
+
+    Raises:
+        ValueError: not a number above 0 with a unit of s, min, h or d.
+    """
+    match = re.fullmatch(r"\s*([0-9.]{1,20})\s*(s|min|h|d)\s*", text)
+    if match is None or not float(match[1]) > 0:
+        raise ValueError(text)
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def parse_range(text: str) -> tuple[float, float]:

@@ -1,0 +1,87 @@
+"""Proves `configure` from end to end: its stdout is a config that trains, and it leaves nothing behind but the cache."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.data.pictures import write_folder
+from unet_dist.cli import main
+from unet_dist.commands import configure
+from unet_dist.config import quantities
+from unet_dist.data.decoded.statistics import mean_run_px
+from unet_dist.runs.metrics_log import read_metrics
+
+pytestmark = pytest.mark.usefixtures("own_process")
+
+
+def call(*words: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(word) for word in words])
+    assert leaving.value.code == code
+
+
+def test_its_config_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configure, "_PROBE_S", 0.1)
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "data", num_pairs=8, height=48, width=64)
+    where = ("--cache_path", tmp_path / "cache", "--output_path", tmp_path / "run")
+    call("configure", tmp_path / "data", "--time", "20s", "--memory", "2GiB", *where)
+    out = capsys.readouterr().out
+    assert all("  # " in line for line in out.splitlines()[1:])
+    assert out.startswith("# 6 images of 48x64 px to train on; 20 s of one process on ")
+    chosen = yaml.safe_load(out)
+    assert chosen["data_path"] == str(tmp_path / "data")
+    assert chosen["stem_stride"] == 1, "noise has no large objects"
+    assert chosen["total_steps"] >= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
+    file = tmp_path / "config.yaml"
+    file.write_text(out)
+    call("train", file, "--total_steps", 2, "--eval_steps", 2, "--trackers", "[]")
+    assert [
+        record["step"] for record in read_metrics(tmp_path / "run/metrics.jsonl") if record["split"] == "validation"
+    ] == [2]
+
+
+def test_words_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("configure", code=2)
+    assert "configure: got no DATA, expected a data set" in capsys.readouterr().err
+    call("configure", tmp_path, tmp_path, code=2)
+    assert "configure: got 2 data sets, expected one" in " ".join(capsys.readouterr().err.split())
+    call("configure", tmp_path, "--time", "2", code=2)
+    assert "90min or 2h" in capsys.readouterr().err
+
+
+def test_quantities_as_they_are_written() -> None:
+    assert doctest.testmod(quantities).failed == 0
+    for word in ("2", "h", "0s", "1h30min"):
+        with pytest.raises(ValueError, match=word):
+            quantities.parse_time(word)
+
+
+class Labels:
+    """A split of one label."""
+
+    def __init__(self, label: np.ndarray) -> None:
+        self._label = label
+
+    def __len__(self) -> int:
+        return 1
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        return (*cast(tuple[int, int], self._label.shape), 3)
+
+    def label(self, index: int) -> np.ndarray:
+        return self._label
+
+
+def test_runs_of_a_class_are_measured() -> None:
+    split: Any = Labels(np.repeat(np.arange(4, dtype=np.uint8), 4)[None].repeat(8, 0))  # (8, 16), stripes of 4 px
+    assert mean_run_px(split) == (8 * 15 + 7 * 16) / (8 * 3)
+    split = Labels(np.array([[0, 255, 1, 1]], dtype=np.uint8))
+    assert mean_run_px(split) == 1, "one pair of valid pixels, no change"

@@ -1,0 +1,110 @@
+"""`unet-dist configure`: a config for a data set and this device, with a reason at each value, on stdout."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import fields, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.opening import open_for, teller_of
+from unet_dist.assembly.recommend import Choice, Device, Fingerprint, as_yaml, recommend
+from unet_dist.benchmark.ceilings import compute_dtype, matmul_rate
+from unet_dist.benchmark.setting import open_setting
+from unet_dist.benchmark.step import endless, run_loop
+from unet_dist.benchmark.timing import affordable
+from unet_dist.command_line.command import Command
+from unet_dist.config.options import ConfigureOptions
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.statistics import mean_run_px
+from unet_dist.errors import ConfigError
+from unet_dist.machine.memory import free_bytes
+from unet_dist.processes.group import Processes
+from unet_dist.terminal import Teller
+from unet_dist.wording import duration, size
+
+COMMAND = Command(
+    about="choose a config for a data set, this device and a time, with a reason at each value; prints YAML that train takes",
+    usage="DATA [--memory 24GiB] [--time 2h] > CONFIG.yaml",
+    place=55,
+    needs="a data set, such as a folder of images/ and masks/",
+    options="config.options:ConfigureOptions",
+)
+# assumption: of a large product's rate, what training reaches; it only chooses the network that is then timed.
+_EFFICIENCY = 0.3
+_PROBE_S, _MOST_STEPS = 4.0, 20
+# Of free memory: the rest is for what torch's record does not see. assumption, as in a prediction with --tile_size auto.
+_USED_SHARE = 0.8
+
+
+def run(words: Sequence[str], options: ConfigureOptions) -> None:
+    """Print a config."""
+    if len(words) != 1:
+        raise ConfigError(f"configure: got {len(words)} data sets, expected one. Usage: {COMMAND.usage_line}")
+    asked = {"data_path": words[0]}
+    named = [field.name for field in fields(options) if field.name not in ("memory", "time")]
+    asked |= {key: value for key in named if (value := getattr(options, key)) is not None}
+    with redirect_stdout(sys.stderr):  # stdout is the config
+        text = _configure(asked, options)
+    print(text, end="")
+
+
+def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
+    config = Config(**asked, trackers=[])
+    with open_for(endless(config)) as processes, tempfile.TemporaryDirectory(prefix="unet-dist-") as scratch:
+        teller = teller_of(processes)
+        data = fingerprint(open_data(config, teller))
+        memory = options.memory_bytes() or int(_USED_SHARE * free_bytes(processes.device, 1))
+        dtype = compute_dtype(processes.precision, torch.float32)
+        device = Device(processes.device.type, memory, _EFFICIENCY * matmul_rate(processes.device, dtype, 0.5))
+        for number in range(2):  # the measured rate may afford another network, which has a rate of its own
+            chosen = recommend(data, device, options.seconds())
+            values = asked | {key: choice.value for key, choice in chosen.items()}
+            rate = probe(Config(**values), processes, Path(scratch) / f"{number}", teller)
+            device = replace(device, flops_per_s=rate)
+        chosen = recommend(data, device, options.seconds())
+    given = {key: Choice(value, "as given") for key, value in asked.items()}
+    height, width = data.image_shape
+    head = (
+        f"# {data.num_images} images of {height}x{width} px to train on; {duration(options.seconds())} of one process on "
+        f"{device.kind} with {size(memory)} for it, measured at {device.flops_per_s / 1e9:,.0f} GFLOP/s.\n"
+    )
+    return head + as_yaml(given | chosen)
+
+
+def fingerprint(cache: Cache) -> Fingerprint:
+    """What decides of a cached data set."""
+    train = cache.split("train")
+    positions = list(train.positions)
+    heights, widths = (cache.table[key][positions] for key in ("heights", "widths"))
+    counts = [int(count) for index, count in enumerate(train.class_counts) if count and index != cache.ignore_index]
+    return Fingerprint(
+        num_images=len(train),
+        num_validation=len(cache.split("validation")),
+        image_shape=(int(np.median(heights)), int(np.median(widths))),
+        channels=cache.channels,
+        num_classes=cache.num_classes,
+        shares=tuple(count / sum(counts) for count in counts),
+        run_px=mean_run_px(train),
+        is_windowed=any(position in cache.windowed for position in positions),
+    )
+
+
+def probe(config: Config, processes: Processes, scratch: Path, teller: Teller) -> float:
+    """Train for some seconds on the data, into a scratch folder, and say how many operations a second that makes."""
+    teller.say(f"Timing {config.model.base_channels} channels, depth {config.model.depth} for some seconds.")
+    setting = open_setting(config, processes, scratch, Teller(speaks=False), name="probe", predicts=False)
+    bare = setting.subject.bare
+    bare.seconds(1)
+    steps = affordable(_MOST_STEPS, bare.seconds(1), _PROBE_S)
+    laps = run_loop(setting.parts, steps, scratch / "loop")
+    return setting.amounts.flops / fmean(lap.seconds for lap in laps)
