@@ -5,6 +5,7 @@ take the place of what a config names.
 from __future__ import annotations
 
 import doctest
+import gc
 import json
 import subprocess
 import sys
@@ -21,13 +22,16 @@ import unet_dist.assembly.train
 from tests.distributed.processes import ROOT, free_ports, quiet_environment
 from tests.faults.runs import end_of
 from unet_dist import Callback, Config, Run, UNet, train
+from unet_dist.assembly.starting import Start
 from unet_dist.data.batches.label_counts import LabelCounts
 from unet_dist.data.sources.synthetic import SyntheticSource
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.metrics.confusion import Scores
+from unet_dist.processes import group
 from unet_dist.tiling.geometry import Locality
 from unet_dist.training.parts import Progress
+from unet_dist.training.trainer import Trainer
 
 TINY: dict[str, Any] = {
     "synthetic_images": 6, "synthetic_size": "48x80", "depth": 1, "base_channels": 2, "input_size": 40, "batch_size": 2,
@@ -128,6 +132,20 @@ def test_worked_example_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     result = doctest.testmod(unet_dist.assembly.train, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 3
     assert result.failed == 0
+
+
+def test_network_is_gone_when_the_processes_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else gloo may leave a process waiting for ever: the group is taken down under the gradients' averaging."""
+    leave, alive = group._leave, []
+
+    def watched(processes: Any) -> None:
+        gc.collect()
+        alive.append([type(one).__name__ for one in gc.get_objects() if type(one) in (Trainer, Start)])
+        leave(processes)
+
+    monkeypatch.setattr(group, "_leave", watched)
+    train(config_of(folder, "parted"))
+    assert alive == [[]]
 
 
 # ------------------------------------------------------------------------------------------------------------- objects

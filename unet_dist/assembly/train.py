@@ -25,6 +25,7 @@ from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import LaunchError
 from unet_dist.losses.contract import Loss
 from unet_dist.models.registry import package_of
+from unet_dist.processes.group import Processes
 from unet_dist.processes.stopping import StopWish
 from unet_dist.runs.trackers import refused_by, tracker_settings
 from unet_dist.storage.lock import lock_run
@@ -93,14 +94,23 @@ def train(
                 f"debug: got {processes.world_size} processes, expected one. Start it without a launcher: unet-dist train --debug."
             )
         with lock_run(folder) if processes.is_main else nullcontext():
-            started = start(config, given, processes, teller_of(processes))
-            introduce(started.parts, started.cache, started.progress)
-            if config.run.debug:
-                debug(started.parts, started.restore, started.progress)
-            else:
-                _fit(started)
+            _run(config, given, processes)
     package = package_of(config.model.model)
     return Run(folder, network=model if given.is_plain else None, trust=[package] if package else [])
+
+
+def _run(config: Config, given: Given, processes: Processes) -> None:
+    """Train, or look at the run in debug mode.
+
+    A function of its own, so that network and optimizer are gone when the processes part: taken down under the
+    gradients' averaging, gloo left one of two processes waiting for ever.
+    """
+    started = start(config, given, processes, teller_of(processes))
+    introduce(started.parts, started.cache, started.progress)
+    if config.run.debug:
+        debug(started.parts, started.restore, started.progress)
+    else:
+        _fit(started)
 
 
 def _fit(started: Start) -> None:
