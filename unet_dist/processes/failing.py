@@ -55,7 +55,8 @@ def end_together(error: BaseException, *, rank: int, world_size: int, timeout_s:
         sys.stderr.flush()
         _let_others_ask(rank, world_size)
     else:
-        time.sleep(GRACE_S)
+        # Rank 0 may hold the store, which the first to fail asks until its grace is over.
+        time.sleep(GRACE_S + (2 * MOMENT_S if rank == 0 else 0))
     sys.stderr.flush()
     sys.stdout.flush()
     # Leaving in order would wait for processes that may never come: their collectives end when this one's sockets close.
@@ -82,16 +83,19 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
     elif isinstance(error, KeyboardInterrupt):
         print("unet-dist: interrupted", file=sys.stderr)
     elif is_lost_peer(error):
+        places = _read_places(world_size)
         # Of two processes the other one is meant, without a look.
-        silent = _name([1 - rank] if world_size == 2 else _find_silent(world_size))
+        silent = _name([1 - rank] if world_size == 2 else _find_silent(world_size), places)
         print(
             f"unet-dist: error: rank {rank} of {world_size} lost {silent}: killed, or its node is gone; its own lines, if any, say "
             f"why. {goes_on}",
             file=sys.stderr,
         )
     elif is_timeout(error):
+        places = _read_places(world_size)
+        silent = _name(_find_silent(world_size), places)
         print(
-            f"unet-dist: error: rank {rank} of {world_size} waited {timeout_s:g} s for {_name(_find_silent(world_size))}, which "
+            f"unet-dist: error: rank {rank} of {world_size} waited {timeout_s:g} s for {silent}, which "
             "hangs: no answer and no error came. Look at its node and at where it stands (py-spy dump --pid PID); if it was only "
             f"slow, set a larger --collective_timeout_s. {goes_on}",
             file=sys.stderr,
@@ -138,14 +142,18 @@ def _find_silent(world_size: int) -> list[int]:
     return silent
 
 
-def _name(ranks: list[int]) -> str:
-    """Ranks with what they announced of themselves, as far as the store still knows."""
-    named = []
-    for rank in ranks:
-        place = ""
-        with contextlib.suppress(RuntimeError, ValueError):
-            place = f" ({_impatient_store().get(_PLACE.format(rank)).decode()})"
-        named.append(f"rank {rank}{place}")
+def _read_places(world_size: int) -> dict[int, str]:
+    """What each rank announced of itself, as far as the store knows. Ask early: the store leaves with the process that holds it."""
+    places = {}
+    with contextlib.suppress(RuntimeError, ValueError):
+        for rank in range(world_size):
+            places[rank] = _impatient_store().get(_PLACE.format(rank)).decode()
+    return places
+
+
+def _name(ranks: list[int], places: dict[int, str]) -> str:
+    """Ranks with their places, as `rank 1 (pid 7 on node3)`."""
+    named = [f"rank {rank} ({places[rank]})" if rank in places else f"rank {rank}" for rank in ranks]
     return ", ".join(named) or "another process"
 
 
