@@ -5,11 +5,11 @@ The reference of the command line is written from the commands themselves before
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
+from unet_dist import __version__
 from unet_dist.command_line.command import find_commands
 from unet_dist.command_line.parsing import meaning_of
 from unet_dist.config.rules import hints_of, placeholder
@@ -17,10 +17,7 @@ from unet_dist.config.rules import hints_of, placeholder
 project = "unet_dist"
 author = "The unet_dist authors"
 copyright = "2026, the unet_dist authors"
-try:
-    release = metadata.version("unet_dist")
-except metadata.PackageNotFoundError:  # built from a checkout that is not installed
-    release = ""
+release = __version__
 
 myst_enable_extensions = ["deflist"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

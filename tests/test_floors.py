@@ -93,7 +93,7 @@ def arrows(modules: dict[str, ast.Module], package_name: str) -> Iterator[tuple[
     """Yield (importing module, line, imported module) for imports within the package."""
     for module, tree in modules.items():
         for line, name in imported_names(tree, package_name):
-            if not is_within(name, package_name):
+            if not is_within(name, package_name) or name == f"{package_name}.__version__":  # a string, and no import
                 continue
             target = name[len(package_name) + 1 :]
             while target not in modules:  # a name in a module, not a module: from unet_dist.errors import DataError

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from unet_dist.prediction.image import predict_image
     from unet_dist.training.parts import Callback
 
+__version__ = "0.2.0"
+"""The release; setup.cfg, the command line and a run's files read it here."""
+
 __all__ = ["Callback", "Config", "Run", "UNet", "evaluate", "load_model", "predict", "predict_image", "train"]
 
 _HOMES = {

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from unet_dist import __version__
 from unet_dist.command_line.command import Command, find_command
 from unet_dist.command_line.parsing import parse as parse_words
 from unet_dist.errors import UnetDistError
@@ -45,9 +46,7 @@ def run(words: Sequence[str]) -> None:
 
         print(program_help())
     elif words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"unet_dist {version('unet_dist')}")
+        print(f"unet_dist {__version__}")
     else:
         _run(find_command(words[0]), list(words[1:]))
 

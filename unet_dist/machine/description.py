@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unet_dist import __version__
 from unet_dist.machine.cores import num_cores
 
 
@@ -31,12 +32,7 @@ def describe_machine(device: torch.device, world_size: int) -> dict[str, Any]:
     if device.type == "cuda":
         described["device_memory_bytes"] = torch.cuda.get_device_properties(device).total_memory
         described["cuda"] = torch.version.cuda or torch.version.hip
-    for package in ("accelerate", "unet_dist"):
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout
-            continue
-    return described
+    return {**described, "accelerate": version("accelerate"), "unet_dist": __version__}
 
 
 def device_name(device: torch.device) -> str:
