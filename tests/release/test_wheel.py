@@ -1,4 +1,4 @@
-"""Proves that a release works without a checkout: the wheel holds what it needs, in an environment that sees nothing else of ours."""
+"""Proves that a release works without a checkout: the wheel runs in an environment that sees nothing else of ours."""
 
 from __future__ import annotations
 
