@@ -271,7 +271,11 @@ def test_every_way_to_place_pixels_scales():
 @pytest.mark.parametrize(
     ("shape", "options", "words"),
     [
-        ((5, 37, 53), {"photometric": "minisblack"}, r"stack of images \(axes . 5, Y 37, X 53\).*split it"),
+        (
+            (5, 37, 53),
+            {"photometric": "minisblack"},
+            r"stack of images \(axes . 5, Y 37, X 53\).*from a.tif#1 to a.tif#5",
+        ),
         ((37, 53, 4), {"photometric": "separated"}, "colour space SEPARATED. Expected grey or RGB"),
         ((37, 53, 3), {"photometric": "cielab"}, "colour space CIELAB"),
     ],

@@ -15,6 +15,7 @@ from tests.prediction.parts import draw, write_images
 from unet_dist.errors import DataError
 from unet_dist.imaging.reader import open_image
 from unet_dist.prediction.jobs import Job, describe, find_sources, make_jobs
+from unet_dist.prediction.run import input_records
 
 
 def plan(sources: list[Path], output: Path, **changes: Any) -> list[Job]:
@@ -60,6 +61,24 @@ def test_a_large_image_is_tiff_and_has_no_overlay(tmp_path: Path) -> None:
     assert job.overlay is None
     with pytest.raises(DataError, match=r"got format png .* expected tiff, zarr or auto"):
         plan([tmp_path / "large.npy"], tmp_path, format="png")
+
+
+def test_each_page_of_a_stack_has_outputs_of_its_own(tmp_path: Path) -> None:
+    pages = np.stack([draw(4, 5), draw(4, 5)])
+    tifffile.imwrite(tmp_path / "v.tif", pages, photometric="rgb")
+    sources = find_sources([str(tmp_path / "v.tif")])
+    assert sources == find_sources([str(tmp_path)]) == [tmp_path / "v.tif#1", tmp_path / "v.tif#2"]
+    assert find_sources([str(tmp_path / "v.tif#2")]) == sources[1:]
+    jobs = plan(sources, tmp_path / "out")
+    assert [job.outputs["labels"].name for job in jobs] == ["v_p0001.tif", "v_p0002.tif"]
+    assert [record[0] for record in input_records(sources)] == [str(source) for source in sources]
+
+
+def test_grey_is_read_as_colour_where_the_network_takes_colour(tmp_path: Path) -> None:
+    Image.fromarray(draw(4, 5)[..., 0]).save(tmp_path / "a.png")
+    said: list[str] = []
+    plan([tmp_path / "a.png"], tmp_path, open_reader=partial(open_image, channels=3), say=said.append)
+    assert said == ["1 grey image read as colour, grey repeated: the network takes colour"]
 
 
 def test_what_would_be_overwritten_is_named(tmp_path: Path) -> None:

@@ -90,10 +90,17 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
 def _settings(config: Config, source: Source) -> CacheSettings:
     data = config.data
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits())
-    # A resolved config names the classes that the first one left to the data: both mean the cache that is there.
-    counting = replace(settings, num_classes=None)
-    counted = locate_cache(source, counting, data.cache_path)
-    if is_whole(counted) and Cache(counted, seed=config.schedule.seed).num_classes == settings.num_classes:
-        return counting
+    in_channels = 3 if config.model.in_channels == 3 else None
+    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits(), in_channels)
+    # A resolved config names the classes and channels that the first one left to the data: both mean the cache that is there.
+    left_out = (("channels",), ("num_classes",), ("channels", "num_classes"))
+    for counting in (replace(settings, **dict.fromkeys(keys)) for keys in left_out):
+        if counting == settings:
+            continue
+        counted = locate_cache(source, counting, data.cache_path)
+        if is_whole(counted):
+            found = Cache(counted, seed=config.schedule.seed)
+            has_classes = settings.num_classes in (None, found.num_classes)
+            if has_classes and in_channels in (None, found.channels):
+                return counting
     return settings

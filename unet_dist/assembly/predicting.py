@@ -21,6 +21,7 @@ from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.sections import Precision
 from unet_dist.errors import DataError
+from unet_dist.imaging.encoded import stem_of
 from unet_dist.imaging.reader import ImageLike, open_image
 from unet_dist.models.contract import Network
 from unet_dist.prediction.image import predict_rasters
@@ -108,7 +109,7 @@ def predict(
     def autocast() -> torch.autocast | nullcontext[None]:
         return torch.autocast(device_type, dtype=_DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
-    for name, image in _named(images):
+    for name, image in _named(images, network.in_channels):
         try:
             rasters = predict_rasters(tiles, image, side, autocast)
         except DataError as error:
@@ -116,16 +117,16 @@ def predict(
         yield Predicted(name, rasters["labels"], rasters.get("probabilities"), rasters.get("confidence"))
 
 
-def _named(images: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:
-    """Give every image a name; words are expanded as the command expands them."""
+def _named(images: ImageLike | Iterable[ImageLike], channels: int) -> Iterator[tuple[str, ImageLike]]:
+    """Give every image a name, and grey files as many channels as are taken; words are expanded as the command does."""
     is_one = isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "shape")
     several = (cast(ImageLike, images),) if is_one else cast(Iterable[ImageLike], images)
     count = 0
     for image in several:
         if isinstance(image, str | os.PathLike):
             for source in find_sources([os.fspath(image)]):
-                with open_image(source) as reader:
-                    yield source.stem, reader
+                with open_image(source, channels=channels) as reader:
+                    yield stem_of(source), reader
         else:
             yield f"image-{count}", image
             count += 1

@@ -151,6 +151,7 @@ class _Prediction:
             mpp=options.mpp,
             value_range=options.value_limits(),
             max_pixels=options.max_pixels,
+            channels=self.model.in_channels,
         )
 
     def work(self, jobs: Sequence[Job], tile_size: int) -> Work:
@@ -187,6 +188,7 @@ class _Prediction:
             rasters=list(self.tiles.recipe.rasters(self.model.num_classes)),
             format=options.format,
             overlay=options.overlay,
+            say=teller.say,
         )
         before = self.journal.settings() or {}
         goes_on = bool(before) and options.tile_size == "auto"

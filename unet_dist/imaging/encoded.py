@@ -21,6 +21,31 @@ import numpy as np
 
 from unet_dist.errors import RefusedError, UnetDistError
 
+_PAGE = re.compile(r"(.+)#([1-9]\d*)")
+
+
+def page_path(path: Path, number: int) -> Path:
+    """Name one image of a stack, counted from 1: stack.tif#3."""
+    return path.with_name(f"{path.name}#{number}")
+
+
+def split_page(path: Path) -> tuple[Path, int | None]:
+    """Give the file and the number of the image in it, None where no stack is named so.
+
+    >>> split_page(Path("stack.tif#3"))
+    (PosixPath('stack.tif'), 3)
+    """
+    match = _PAGE.fullmatch(path.name)
+    if match is None or path.exists():
+        return path, None
+    return path.with_name(match[1]), int(match[2])
+
+
+def stem_of(path: Path) -> str:
+    """Give the name of an image without the end of its file's name: stack_p0003 for stack.tif#3."""
+    file, number = split_page(path)
+    return file.stem if number is None else f"{file.stem}_p{number:04d}"
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -29,10 +54,19 @@ class Encoded:
     Attributes:
         content: the file, the folder of a Zarr array or group, or the bytes themselves.
         name: what a message calls the image.
+        page: of a stack, counted from 1; None for a file of one image. A path may name it, too: stack.tif#3.
     """
 
     content: Path | bytes
     name: str
+    page: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content, Path):
+            file, page = split_page(self.content)
+            if page is not None:
+                object.__setattr__(self, "content", file)  # frozen to all others
+                object.__setattr__(self, "page", page)
 
     @classmethod
     def of(cls, content: str | os.PathLike | bytes, name: str | None = None) -> Encoded:

@@ -26,6 +26,7 @@ from unet_dist.imaging.image import (
     ValueRange,
 )
 from unet_dist.imaging.picture import picture_pixels
+from unet_dist.imaging.views import with_channels
 
 __all__ = ["ArrayReader", "ImageLike", "ImageReader", "as_reader", "open_image", "read_window", "read_window_into"]
 
@@ -41,6 +42,7 @@ def open_image(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     interpret: Interpret | None = None,
+    channels: int | None = None,
 ) -> ImageReader:
     """Open an image for reading by windows: the one way in for training, prediction, evaluation and the demo.
 
@@ -50,6 +52,7 @@ def open_image(
     Args:
         image: a file, the folder of a Zarr array or group, or bytes.
         level, mpp, value_range, max_pixels, cache_bytes, interpret: as `Opening` says.
+        channels: 3 gives a grey image as colour, its channel repeated; any other image stays as it is.
 
     Raises:
         DataError: missing, unreadable, too large, or of a kind that needs a setting; the message says which.
@@ -57,7 +60,8 @@ def open_image(
         ExtraError: the format needs a package that is not installed.
     """
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
-    return format_of(encoded).open(encoded, Opening(level, mpp, value_range, max_pixels, cache_bytes, interpret))
+    opening = Opening(level, mpp, value_range, max_pixels, cache_bytes, interpret)
+    return with_channels(format_of(encoded).open(encoded, opening), channels)
 
 
 def as_reader(image: ImageLike, *, value_range: ValueRange | None = None) -> ImageReader:

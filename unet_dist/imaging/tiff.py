@@ -1,8 +1,8 @@
 """TIFF and BigTIFF by windows: tiles and strips are decoded when a window needs them, pyramids by level.
 
-Owns what in a TIFF counts as an image: one picture of the file's first series, with all its samples as channels but the
-one that the file calls alpha, which must be opaque. Overviews and masks belong to their image. It stands upright, as its
-orientation says.
+Owns what in a TIFF counts as an image: one picture of the file's first series, or of a stack the one that is named
+(`tiff_stack.py`), with all its samples as channels but the one that the file calls alpha, which must be opaque. Overviews
+and masks belong to their image. It stands upright, as its orientation says.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from unet_dist.imaging.image import (
 )
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.tiff_pages import count_pages
+from unet_dist.imaging.tiff_stack import image_of, num_images
 
 Decode = Callable[[int, int], np.ndarray]
 
@@ -73,8 +74,9 @@ TIFF = ImageFormat(
 
 
 def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
-    name, levels = encoded.name, file.series[0].levels
-    _require_one_image(file, name)
+    name = encoded.name
+    number = _require_image(file, encoded)
+    levels = [image_of(level, number, name) for level in file.series[0].levels]
     sides = [dict(zip(entry.axes, entry.shape, strict=True)) for entry in levels]
     shapes = [(side["Y"], side["X"]) for side in sides]
     if min(map(min, shapes)) < 1:
@@ -111,20 +113,26 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     return reader if placement.geo_tags or orientation not in range(2, 9) else TurnedReader(reader, orientation)
 
 
-def _require_one_image(file: Any, name: str) -> None:
-    series = file.series[0]
-    if series.axes not in ("YX", "YXS", "SYX", "CYX"):
+def _require_image(file: Any, encoded: Encoded) -> int:
+    """Give the number of the image that is meant, counted from 0. Raises: RefusedError: there is none, or it is one of several."""
+    series, name = file.series[0], encoded.name
+    count = num_images(series)
+    if encoded.page is None and count > 1:
         sides = ", ".join(f"{axis} {side}" for axis, side in zip(series.axes, series.shape, strict=True))
+        file_name = encoded.path.name if encoded.path else "file.tif"
         raise RefusedError(
             f"{name} is a stack of images (axes {sides})",
-            "Expected one image of height, width and channels: split it into one file each.",
+            f"Name one of its {count} images, from {file_name}#1 to {file_name}#{count}.",
         )
+    if encoded.page is not None and encoded.page > count:
+        raise RefusedError(f"{name} holds {count} image{'s' * (count != 1)}", "Name one of them.")
     # Overviews (1) and masks (4) belong to the image; scanners add a label and a thumbnail, and say who they are.
     others = [entry for entry in file.series[1:] if not int(entry.keyframe.subfiletype) & 0b101]
     if others and not (file.is_svs or file.is_ndpi or file.is_scn or file.is_bif or file.is_ome or file.is_philips):
         raise RefusedError(
             f"{name} holds {len(others) + 1} images of different kinds", "Write each as a file of its own."
         )
+    return (encoded.page or 1) - 1
 
 
 def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[Decode, tuple[int, int]]:

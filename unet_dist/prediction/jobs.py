@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_dist.errors import DataError
+from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.formats import looks_like_image
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
+from unet_dist.imaging.tiff_stack import images_in
+from unet_dist.imaging.views import GreyAsColour
 from unet_dist.imaging.zarr_store import is_zarr, require_zarr
 from unet_dist.machine.cores import num_cores
 from unet_dist.wording import counted
@@ -66,7 +69,7 @@ class Job:
 
 
 def find_sources(words: Sequence[str]) -> list[Path]:
-    """Expand files, folders and globs, each in the order of its names; an image named twice counts once.
+    """Expand files, folders, globs and stacks, each in the order of its names; an image named twice counts once.
 
     Raises:
         DataError: a word that gives no image.
@@ -77,7 +80,7 @@ def find_sources(words: Sequence[str]) -> list[Path]:
         if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr"):
             names = (p for p in path.iterdir() if looks_like_image(p))
             found = sorted(names)
-        elif path.exists():
+        elif split_page(path)[0].exists():
             found = [path]
         else:
             found = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
@@ -85,7 +88,7 @@ def find_sources(words: Sequence[str]) -> list[Path]:
             raise DataError(
                 f"{word}: got no image, expected an image file, a folder of images or a glob that fits some. Check the path."
             )
-        sources += found
+        sources += (image for file in found for image in images_in(file))
     return list(dict.fromkeys(sources))
 
 
@@ -141,6 +144,7 @@ def make_jobs(
     rasters: Sequence[str],
     format: Format,
     overlay: bool,
+    say: Callable[[str], None] | None = None,
 ) -> list[Job]:
     """Read each image's header and name its outputs.
 
@@ -152,27 +156,32 @@ def make_jobs(
         format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, which
             have a plane a class, are TIFF instead of PNG.
         overlay: for images of at most DEFAULT_MAX_PIXELS, as an overlay is made in memory.
+        say: takes a line for the user.
 
     Raises:
         DataError: an image that cannot be opened or has other channels, an output that would overwrite an input or
             another output, or an image too large for the format.
         ExtraError: zarr is not installed.
     """
-    jobs = []
+    jobs, num_grey = [], 0
     for source in sources:
         with open_reader(source) as reader:
             height, width, channels = reader.shape
+            num_grey += isinstance(reader, GreyAsColour)
         _require_channels(source, channels, in_channels)
         is_small = height * width <= DEFAULT_MAX_PIXELS
         suffix = _suffix(source, format, is_small)
         if suffix == ".zarr":
             require_zarr()  # now, and not when all is computed
-        names = {"labels": source.stem} | {kind: f"{source.stem}_{kind}" for kind in rasters if kind != "labels"}
+        stem = stem_of(source)
+        names = {"labels": stem} | {kind: f"{stem}_{kind}" for kind in rasters if kind != "labels"}
         suffixes = {kind: ".tif" if kind == "probabilities" and suffix == ".png" else suffix for kind in names}
         outputs = {kind: output / f"{name}{suffixes[kind]}" for kind, name in names.items()}
-        picture = output / f"{source.stem}_overlay.png" if overlay and is_small else None
+        picture = output / f"{stem}_overlay.png" if overlay and is_small else None
         jobs.append(Job(source, (height, width), outputs, picture))
     _require_apart(jobs)
+    if num_grey and say is not None:
+        say(f"{counted(num_grey, 'grey image')} read as colour, grey repeated: the network takes colour")
     return jobs
 
 
@@ -186,7 +195,7 @@ def _suffix(source: Path, format: Format, is_small: bool) -> str:
         return _SUFFIX[format]
     if source.is_dir():
         return ".zarr"
-    is_deep = source.suffix.lower() in (*_TIFF_SUFFIXES, *SLIDE_SUFFIXES)
+    is_deep = split_page(source)[0].suffix.lower() in (*_TIFF_SUFFIXES, *SLIDE_SUFFIXES)
     return ".png" if is_small and not is_deep else ".tif"
 
 

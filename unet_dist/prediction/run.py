@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.errors import DataError, LaunchError
+from unet_dist.imaging.encoded import split_page
 from unet_dist.imaging.image import ImageReader
 from unet_dist.machine.cores import num_cores
 from unet_dist.prediction.fetching import Fetching
@@ -199,7 +200,9 @@ def input_records(sources: Sequence[Path]) -> list[list[Any]]:
     """Say what the inputs are: path, bytes and time of change of each."""
     records = []
     for source in sources:
+        named = str(source.resolve())
+        source = split_page(source)[0]
         parts = (source / name for name in ("zarr.json", ".zarray", ".zgroup")) if source.is_dir() else (source,)
         status = next(part for part in parts if part.exists()).stat()
-        records.append([str(source.resolve()), status.st_size, status.st_mtime_ns])
+        records.append([named, status.st_size, status.st_mtime_ns])
     return records

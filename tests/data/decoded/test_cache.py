@@ -207,7 +207,7 @@ def test_grey_among_colour_is_refused(tmp_path):
     assert refusal(root, tmp_path) == (
         "data: 1 of 10 pairs cannot be used.\n"
         "  image images/sample004.png is grey, and 9 others are in colour\n"
-        "Write all images as grey, or all as RGB."
+        "Write all images as grey, or all as RGB; or set --in_channels 3, which reads grey as colour."
     )
 
 

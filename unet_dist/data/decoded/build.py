@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,14 +30,16 @@ from unet_dist.data.decoded.cache import (
     is_whole,
     locate_cache,
 )
+from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, decode_pair, read_shape
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import RawPair, Source
 from unet_dist.data.sources.splits import NO_GROUPING
-from unet_dist.errors import ConfigError, DataError, RefusedError
+from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.once import make_once
 from unet_dist.wording import counted, listed, size
@@ -88,6 +90,8 @@ def prepare(
 
     make_once(path, write, is_whole=is_whole, say=say)
     cache = Cache(path, seed=seed, root=source.files_root, grouping=grouping)
+    if cache.num_repeated:
+        say(f"{cache.name}: {counted(cache.num_repeated, 'grey image')} read as colour, grey repeated (in_channels: 3)")
     copies: list[str] = []
     with suppress(DataError):  # too few samples to cut, which is for whoever asks for a split
         copies = cache.find_copies()
@@ -139,13 +143,15 @@ class _Builder:
                 "Add pairs of an image and a mask to it, or remove the split."
             )
         id_names = source.read_id_names()
-        self.num_classes = _resolve_num_classes(settings, id_names, source.name)
+        self.num_classes = resolve_num_classes(settings, id_names, source.name)
         self.id_names = id_names or {}
         self.rules = LabelRules(
             num_classes=self.num_classes, ignore_index=settings.ignore_index, label_map=settings.label_map
         )
         self.problems = _Problems()
         self.windowed: dict[int, tuple[str, str]] = {}  # paths of what stays in its files
+        self.parts: dict[int, Part] = {}  # and the rectangles, where these are not all of them
+        self.num_repeated = 0
 
     def write(self, folder: Path) -> None:
         """Write all files of the cache into `folder`."""
@@ -176,6 +182,8 @@ class _Builder:
                 pair = self.source.read_pair(*self.positions[number])
                 if self.source.files_root is not None and needs_windows(pair, self.max_pixels, value_range=value_range):
                     self.windowed[number] = _paths_below(self.source.files_root, pair)
+                    if pair.part is not None:
+                        self.parts[number] = pair.part
                     return read_windowed_shape(pair, self.rules, value_range=value_range)
                 return read_shape(pair, self.rules, self.max_pixels, value_range=value_range)
             except RefusedError as error:
@@ -190,6 +198,10 @@ class _Builder:
         return shapes
 
     def _check_channels(self, shapes: list[tuple[int, int, int] | None]) -> None:
+        for i, shape in enumerate(shapes):
+            if shape is not None and shape[2] == 1 and self.settings.channels == 3:
+                shapes[i] = (*shape[:2], 3)
+                self.num_repeated += 1
         counts = Counter(shape[2] for shape in shapes if shape is not None)
         if len(counts) < 2:
             return
@@ -201,7 +213,7 @@ class _Builder:
                 self.problems.add(
                     RefusedError(
                         f"image {name} is {_colour(few)}, and {counts[most]} others are {_colour(most)}",
-                        "Write all images as grey, or all as RGB.",
+                        "Write all images as grey, or all as RGB; or set --in_channels 3, which reads grey as colour.",
                     )
                 )
                 shapes[i] = None
@@ -213,7 +225,7 @@ class _Builder:
 
         def decode(number: int) -> tuple[str, DecodedPair] | RefusedError:
             try:
-                pair = self.source.read_pair(*self.positions[number])
+                pair = replace(self.source.read_pair(*self.positions[number]), channels=self.settings.channels)
                 if number in self.windowed:
                     return pair.id, scan_pair(pair, self.rules, value_range=value_range)
                 decoded = decode_pair(pair, self.rules, self.max_pixels, value_range=value_range)
@@ -278,6 +290,7 @@ class _Builder:
             "channels": int(shapes[0, 2]),
             "splits": self.splits,
             "ids": _make_unique([name for name, _ in records]),
+            "repeated": self.num_repeated,
         }
         if self.windowed:
             label_map = {str(key): target for key, target in (self.settings.label_map or {}).items()}
@@ -286,6 +299,8 @@ class _Builder:
                 "num_classes": self.num_classes,
                 "label_map": label_map or None,
                 "value_range": self.settings.value_range,
+                "channels": self.settings.channels,
+                "parts": self.parts,
             }
         with (folder / INDEX).open("w", encoding="utf-8") as file:
             json.dump(index, file)
@@ -320,32 +335,6 @@ class _PixelWriter:
         for handle in self._files:
             os.fsync(handle)
             os.close(handle)
-
-
-def _resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None, name: str) -> int | None:
-    """Give the number of classes by the settings or the names, None where only the masks can tell.
-
-    Raises:
-        ConfigError: the two contradict each other.
-        DataError: the names leave out an id.
-    """
-    if id_names is None:
-        return settings.num_classes
-    ids = set(id_names)
-    if settings.ignore_index is not None and settings.ignore_index == max(ids, default=-1) != len(ids) - 1:
-        ids.remove(settings.ignore_index)  # such as 255: "void" behind 0..18: a name for pixels that count nowhere
-    gaps = sorted(set(range(max(ids, default=0) + 1)) - ids)
-    if gaps or min(ids) < 0:
-        raise DataError(
-            f"{name}: id2label.json names {len(ids)} ids and leaves out {', '.join(map(str, gaps[:_MAX_LISTED]))}. "
-            "Name every id from 0 on; a label_map can renumber ids to leave no gaps."
-        )
-    if settings.num_classes is not None and settings.num_classes != len(ids):
-        raise ConfigError(
-            f"num_classes: got {settings.num_classes}, and id2label.json of {name} names {len(ids)} classes. "
-            "Leave num_classes out, or correct the names."
-        )
-    return len(ids)
 
 
 def _rows(digests: list[bytes]) -> np.ndarray:

@@ -49,6 +49,8 @@ class CacheSettings:
     """Id of each colour ("#rrggbb" or "r,g,b") or each id of the masks."""
     value_range: ValueRange | None = None
     """The values of the images that become 0 and 255; None takes 8 bits as they are, and refuses more."""
+    channels: int | None = None
+    """3 reads grey images as colour, their channel repeated; None leaves every image as it is."""
 
 
 def cache_folder(cache_path: str | Path | None = None) -> Path:
@@ -69,8 +71,9 @@ def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path
     folder = cache_folder(cache_path)
     label_map = {str(key): target for key, target in (settings.label_map or {}).items()}
     said = {**asdict(settings), "label_map": label_map}
-    if settings.value_range is None:  # a cache from before this setting is that of images as they are
-        del said["value_range"]
+    for key in ("value_range", "channels"):  # a cache from before these settings is that of images as they are
+        if said[key] is None:
+            del said[key]
     told = json.dumps(said, sort_keys=True)
     key = digest_text(f"format {FORMAT_VERSION}", source.signature(folder), told)
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", source.name).strip("._-")
@@ -133,6 +136,8 @@ class Cache:
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
         self._in_files: dict[str, Any] = index.get("windowed", {"paths": {}})
+        self.num_repeated: int = index.get("repeated", 0)
+        """Grey images that are read as colour."""
         self.windowed = {int(number): tuple(paths) for number, paths in self._in_files["paths"].items()}
         """Paths of the image and the mask below the root, of the samples that are read from their files."""
 
@@ -282,7 +287,15 @@ class Cache:
             label_map=self._in_files["label_map"],
         )
         limits = self._in_files.get("value_range")
-        return WindowedFiles(self.root, self.windowed, rules, value_range=None if limits is None else tuple(limits))
+        parts = {int(number): tuple(part) for number, part in self._in_files.get("parts", {}).items()}
+        return WindowedFiles(
+            self.root,
+            self.windowed,
+            rules,
+            value_range=None if limits is None else tuple(limits),
+            parts=parts,
+            channels=self._in_files.get("channels"),
+        )
 
     @cached_property
     def num_pixels(self) -> int:

@@ -21,6 +21,7 @@ from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange, require_decodable
 from unet_dist.imaging.reader import open_image
+from unet_dist.imaging.views import PartReader
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ def open_image_of(
 ) -> ImageReader:
     """Open the image of a pair. Raises: RefusedError: it cannot be used."""
     assert not isinstance(pair.image, np.ndarray), pair
-    return open_image(
+    image = open_image(
         Encoded(pair.image, f"image {pair.image_name}"),
         max_pixels=max_pixels,
         value_range=value_range,
         cache_bytes=cache_bytes,
+        channels=pair.channels,
     )
+    return image if pair.part is None else PartReader(image, pair.part)
 
 
 def open_mask_of(
@@ -60,9 +63,10 @@ def open_mask_of(
     """Open the mask of a pair as class ids, (H, W, 1) uint8. Raises: RefusedError: it cannot be used."""
     assert isinstance(pair.mask, bytes | Path), pair
     name = f"mask {pair.mask_name}"
-    return open_image(
+    mask = open_image(
         Encoded(pair.mask, name), max_pixels=max_pixels, interpret=_interpret(rules, name), cache_bytes=cache_bytes
     )
+    return mask if pair.part is None else PartReader(mask, pair.part)
 
 
 def read_shape(
@@ -99,6 +103,8 @@ def decode_pair(
         image = pair.image
         assert image.dtype == np.uint8, image.dtype
         assert image.ndim == 3, image.shape
+        if pair.channels == 3 and image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
     else:
         with open_image_of(pair, max_pixels, value_range=value_range) as reader:
             image = _read_whole(reader, max_pixels, f"image {pair.image_name}")

@@ -27,6 +27,7 @@ from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.formats import format_of
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement, ValueRange
+from unet_dist.imaging.views import Part
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +106,8 @@ class WindowedFiles:
         paths: of the image and the mask, by the number of the pair.
         rules: of the masks.
         value_range: the values of the images that become 0 and 255.
+        parts: the rectangles that the pairs are, by number, where they are not all of their files.
+        channels: 3 where grey images are read as colour.
     """
 
     def __init__(
@@ -114,8 +117,11 @@ class WindowedFiles:
         rules: LabelRules,
         *,
         value_range: ValueRange | None = None,
+        parts: Mapping[int, Part] | None = None,
+        channels: int | None = None,
     ) -> None:
         self._root, self._paths, self._rules, self._value_range = root, paths, rules, value_range
+        self._parts, self._channels = parts or {}, channels
         self._open: OrderedDict[tuple[int, str], ImageReader] = OrderedDict()  # least recently used first
         self._lock, self._process = threading.Lock(), os.getpid()
         weakref.finalize(self, _close_all, self._open)
@@ -136,7 +142,15 @@ class WindowedFiles:
         key = number, kind
         if key not in self._open:
             image, mask = self._paths[number]
-            pair = RawPair(str(number), self._root / image, self._root / mask, image, mask)
+            pair = RawPair(
+                str(number),
+                self._root / image,
+                self._root / mask,
+                image,
+                mask,
+                self._parts.get(number),
+                self._channels,
+            )
             self._open[key] = _open_image(pair, self._value_range) if kind == "image" else _open_mask(pair, self._rules)
             while len(self._open) > 2 * _OPEN_PAIRS:
                 self._open.popitem(last=False)[1].close()

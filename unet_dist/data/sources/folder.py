@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.layout import Layout
@@ -17,7 +17,9 @@ from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
-from unet_dist.wording import listed
+from unet_dist.imaging.encoded import split_page, stem_of
+from unet_dist.imaging.tiff_stack import images_in
+from unet_dist.wording import counted, listed
 
 _Pair = tuple[str, Path, Path]  # name, image, mask
 
@@ -59,7 +61,9 @@ class FolderSource:
 
     def signature(self, memo_path: Path) -> str:
         pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
-        files = [file for _, _, image, mask in pairs for path in (image, mask) for file in files_below(path)]
+        files = [
+            file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])
+        ]
         names = find_id_names(self.root)[0]
         # The bytes alone tell no more which split a sample is in, once lists or other names of folders say it.
         assigned = [f"{split} {name}" for split, name, _, _ in pairs] if self._is_assigned else []
@@ -135,4 +139,17 @@ def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list
             "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
             + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
         )
-    return [(name, images[name], masks[name]) for name in sorted(images)]
+    return [pair for name in sorted(images) for pair in _pages(name, images[name], masks[name])]
+
+
+def _pages(name: str, image: Path, mask: Path) -> list[_Pair]:
+    """Give one pair, or one for each page of two stacks. Raises: DataError: one has more pages than the other."""
+    images, masks = images_in(image), images_in(mask)
+    if len(images) != len(masks):
+        raise DataError(
+            f"{image}: it holds {counted(len(images), 'image')}, and its mask {mask} {len(masks)}. Write as many pages to both."
+        )
+    if len(images) == 1:
+        return [(name, image, mask)]
+    numbered = [PurePosixPath(name).with_name(stem_of(page)).as_posix() for page in images]
+    return list(zip(numbered, images, masks, strict=True))

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from unet_dist.imaging.views import Part
+
 Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) uint8 pixels
 
 
@@ -27,6 +29,10 @@ class RawPair:
     image_name: str
     """What a message calls the image: its file, or its row."""
     mask_name: str
+    part: Part | None = None
+    """The rectangle of both that the sample is; None for all."""
+    channels: int | None = None
+    """Channels that the image is to have: 3 reads grey as colour, its channel repeated. None leaves it."""
 
 
 class Source(Protocol):

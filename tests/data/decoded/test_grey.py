@@ -1,0 +1,61 @@
+"""Grey images among colour ones are refused, or read as colour where three channels are asked for; it is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.data.pictures import png, random_pair, write_folder
+from unet_dist.assembly.data_set import open_data
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import DataError
+from unet_dist.terminal import Teller
+
+
+def open_with(root: Path, said: list[str], **keys: object) -> Cache:
+    teller = Teller(speaks=False)
+    teller.say = said.append  # type: ignore[method-assign]
+    return open_data(Config(data_path=str(root), cache_path=str(root.parent / "cache"), **keys), teller)  # type: ignore[arg-type]
+
+
+def read(cache: Cache, index: int) -> np.ndarray:
+    image = cache.split("all").image(index)
+    return image if isinstance(image, np.ndarray) else image.read(0, image.shape[0], 0, image.shape[1])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_one_grey_image_among_colour(tmp_path, suffix):
+    root, said = write_folder(tmp_path / "d"), list[str]()
+    grey = random_pair(77)[0][..., 0]
+    (root / "images/sample003.png").unlink()
+    if suffix == "png":
+        (root / "images/sample003.png").write_bytes(png(grey))
+    else:
+        tifffile.imwrite(root / "images/sample003.tif", grey)
+    with pytest.raises(DataError, match=r"sample003.\w+ is grey, and 9 others are in colour\n.*set --in_channels 3"):
+        open_with(root, said)
+    cache = open_with(root, said, in_channels=3, max_pixels=10**6 if suffix == "png" else 1 + grey.size // 2)
+    assert (read(cache, 3) == grey[..., None]).all()
+    assert cache.channels == 3
+    assert cache.table["sums"][3].tolist() == [int(grey.sum())] * 3
+    assert any("1 grey image read as colour" in line for line in said)
+
+
+def test_colour_is_one_cache_with_and_without_the_key(tmp_path):
+    root, said = write_folder(tmp_path / "d"), list[str]()
+    assert open_with(root, said).path == open_with(root, said, in_channels=3).path
+    assert not any("grey" in line for line in said)
+
+
+def test_grey_alone_is_grey_unless_colour_is_asked_for(tmp_path):
+    root, said = write_folder(tmp_path / "d"), list[str]()
+    for path in (root / "images").iterdir():
+        Image.open(path).convert("L").save(path)
+    assert open_with(root, said).channels == 1
+    assert open_with(root, said, in_channels=3).channels == 3
+    assert open_with(root, said, in_channels=1).channels == 1

@@ -1,0 +1,37 @@
+"""How many classes a data set has: by what the user says, or the names of the classes.
+
+Owns where the two contradict each other. Knows nothing of pixels.
+"""
+
+from __future__ import annotations
+
+from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.errors import ConfigError, DataError
+
+_MAX_LISTED = 10
+
+
+def resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None, name: str) -> int | None:
+    """Give the number of classes by the settings or the names, None where only the masks can tell.
+
+    Raises:
+        ConfigError: the two contradict each other.
+        DataError: the names leave out an id.
+    """
+    if id_names is None:
+        return settings.num_classes
+    ids = set(id_names)
+    if settings.ignore_index is not None and settings.ignore_index == max(ids, default=-1) != len(ids) - 1:
+        ids.remove(settings.ignore_index)  # such as 255: "void" behind 0..18: a name for pixels that count nowhere
+    gaps = sorted(set(range(max(ids, default=0) + 1)) - ids)
+    if gaps or min(ids) < 0:
+        raise DataError(
+            f"{name}: id2label.json names {len(ids)} ids and leaves out {', '.join(map(str, gaps[:_MAX_LISTED]))}. "
+            "Name every id from 0 on; a label_map can renumber ids to leave no gaps."
+        )
+    if settings.num_classes is not None and settings.num_classes != len(ids):
+        raise ConfigError(
+            f"num_classes: got {settings.num_classes}, and id2label.json of {name} names {len(ids)} classes. "
+            "Leave num_classes out, or correct the names."
+        )
+    return len(ids)
