@@ -14,9 +14,11 @@ from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings, is_whole, locate_cache
+from unet_dist.data.sources.blocks import Blocks
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.registry import open_source
+from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.synthetic import SYNTHETIC
 from unet_dist.scenes.drawing import begin
 
@@ -28,14 +30,36 @@ LAYOUT_KEYS = ("images_folder", "masks_folder", "image_names", "mask_names")
 """Keys that say how a folder holds images and masks."""
 
 
-def open_data(config: Config, teller: Teller, source: Source | None = None) -> Cache:
+def open_data(config: Config, teller: Teller, source: Source | None = None, *, cuts_blocks: bool = True) -> Cache:
     """Open the decoded cache of a config's data set; the first process makes it where there is none, the others wait.
 
     Args:
         source: where its pairs come from; by default what the config names.
+        cuts_blocks: whether images too few to be shared out are cut into blocks of train, validation and test.
     """
-    data = config.data
     source = source or source_of(config, teller.say)
+    cache = _prepare(config, teller, source)
+    is_whole_split = len(cache.given_splits) == 1 and config.data.folds is None
+    if not cuts_blocks or not is_whole_split or len(cache) >= len(FRACTIONS):
+        return cache
+    sizes = list(zip(cache.table["heights"].tolist(), cache.table["widths"].tolist(), strict=True))
+    blocks = Blocks(source, sizes, _gap_of(config, min(map(max, sizes))))
+    for line in blocks.about:
+        teller.say(line)
+    return _prepare(config, teller, blocks)
+
+
+def _gap_of(config: Config, side: int) -> int:
+    """Pixels between two blocks of an image: the network's halo, or an eighth of a side where it sees everything."""
+    from unet_dist.assembly.network import build_skeleton  # torch: only here is the network asked before the data
+    from unet_dist.assembly.sizes import training_halo
+
+    skeleton = build_skeleton(config)
+    return side // 8 if skeleton.locality is None else training_halo(skeleton)
+
+
+def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
+    data = config.data
     shown: dict[str, Any] = {}
 
     def progress(phase: str, done: int, total: int) -> None:

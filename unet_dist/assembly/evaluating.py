@@ -18,11 +18,11 @@ from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
 from unet_dist.assembly.opening import load_run, require_data_trusted
+from unet_dist.assembly.run_data import bound, digest_of, require_same
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.config.sections import Config, Precision
-from unet_dist.data.batches.crops import WindowedSamples
-from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.metrics.confusion import Calibration, Scores, image_scores
 from unet_dist.metrics.instances import InstanceScores
@@ -58,8 +58,13 @@ class Subject:
     tile_size: int
     cache: Cache
     split: Split
-    samples: WindowedSamples
+    samples: CachedSplit
     training_split: str
+
+    @property
+    def pixels(self) -> str:
+        """A digest of the images, by which two evaluations are told to be of the same."""
+        return digest_of(self.cache, self.samples.positions)
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,9 @@ def open_subject(
         name, network, trained, folder = type(model).__name__, model, None, None
     require_metrics(options.metrics)
     if cache is None:
-        cache = open_data(_data_config(options, trained, network), teller)
+        cache, known = _open_data(options, trained, folder, network, teller)
+    else:
+        known = _training_split(trained)
     answering: Any = copy.copy(
         _under_names_of(cache, network, teller).to(processes.device)
     )  # the caller's stays as it is
@@ -227,7 +234,7 @@ def open_subject(
             )
     tile_size = resolve_tile_size(options.tile_size, network, trained)
     samples = cache.split(options.split)
-    return Subject(name, folder, tiles, tile_size, cache, options.split, samples, _training_split(trained))
+    return Subject(name, folder, tiles, tile_size, cache, options.split, samples, known)
 
 
 def score(subject: Subject, options: EvaluateOptions, processes: Processes, teller: Teller) -> Evaluation:
@@ -258,6 +265,7 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
         "data": cache.name,
         "split": subject.split,
         "images": len(samples),
+        "pixels": subject.pixels,
         "inference": tiles.name,
         "mixed_precision": processes.precision,
         "averaged_over": "rotations" if options.rotations else "flip" if options.flip else None,
@@ -316,6 +324,33 @@ def _under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
 
 
 _OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by", "folds", "fold")
+
+
+def _open_data(
+    options: EvaluateOptions, trained: Config | None, folder: Path | None, network: Network, teller: Teller
+) -> tuple[Cache, str]:
+    """Open the data of an evaluation, and say what is known of the training split.
+
+    Raises:
+        DataError: none were named, and those of the run are gone or have changed.
+    """
+    config = _data_config(options, trained, network)
+    is_named = options.data_path is not None
+    cache = open_data(
+        config if is_named else bound(config, folder), teller, cuts_blocks=options.split != "all" or not is_named
+    )
+    if trained is None:
+        return cache, _training_split(trained)
+    says_labels = options.label_map is not None or options.ignore_index is not None
+    try:
+        line = require_same(folder, cache, with_labels=not says_labels)
+    except DataError:
+        if not is_named:
+            raise
+        return cache, f"of {trained.data.data_path}"
+    if line:
+        teller.say(line)
+    return cache, _training_split(trained)
 
 
 def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:

@@ -106,9 +106,9 @@ def answer_changes(
             f"Going on in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "
             "differs by rounding from that of either alone."
         )
-    other_data = _other_data(checkpoint.data, data) if checkpoint.data else []
+    found = other_data(checkpoint.data, data) if checkpoint.data else []
     moved = [key for key in changed if key in WHERE_KEYS]
-    if checkpoint.data and moved and not other_data:
+    if checkpoint.data and moved and not found:
         changed = [key for key in changed if key not in moved]
         listed = "; ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in moved)
         teller.say(f"Going on with the same data, read from elsewhere: {listed}.")
@@ -121,14 +121,14 @@ def answer_changes(
         if brought.get(key) != given.get(key):
             changes[key] = brought.get(key, old.get(key)), given.get(key, new.get(key))
     changed = list(changes)
-    listed = "; ".join([*(f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()), *other_data])
+    listed = "; ".join([*(f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()), *found])
     if listed and not config.run.allow_config_change:
         raise ConfigError(
-            f"{config.run.output_path} holds a run at step {checkpoint.step} with other {_kinds(changed, other_data)}: {listed}. "
-            f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed, other_data)}"
+            f"{config.run.output_path} holds a run at step {checkpoint.step} with other {_kinds(changed, found)}: {listed}. "
+            f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed, found)}"
         )
     if listed:
-        teller.say(f"Going on with changed {_kinds(changed, other_data)}: {listed}.")
+        teller.say(f"Going on with changed {_kinds(changed, found)}: {listed}.")
     if not is_raised or extension is None:
         return False
     course = {
@@ -139,7 +139,7 @@ def answer_changes(
     return extension == "restart"
 
 
-def _other_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def other_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What of the data is not what it was, by split: the number of images, or the digests of their pixels and labels."""
     found = []
     for split in dict.fromkeys([*old, *new]):

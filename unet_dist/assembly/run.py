@@ -17,6 +17,7 @@ from torch import nn
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.run_data import bound, require_same
 from unet_dist.assembly.run_folder import CONFIG_FILE, DATA_FILE, METRICS_FILE, SPLITS_FILE, read_run_config
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
@@ -132,8 +133,14 @@ class Run:
 
         Args:
             source: of a run that was trained on an object.
+
+        Raises:
+            DataError: they are gone, or no longer those that the run was trained on.
         """
-        return open_data(self.config, Teller(speaks=False), source)
+        config = self.config if source is not None else bound(self.config, self.folder)
+        cache = open_data(config, Teller(speaks=False), source)
+        require_same(self.folder, cache)
+        return cache
 
     def _read(self, name: str) -> dict[str, object]:
         path = self.folder / name

@@ -18,6 +18,7 @@ from unet_dist.assembly.given import Given, describe_network
 from unet_dist.assembly.network import build_network, load_published
 from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.resuming import answer_changes, find_checkpoint, restore
+from unet_dist.assembly.run_data import record_of
 from unet_dist.assembly.run_folder import CONFIG_FILE, DATA_FILE, METRICS_FILE, SPLITS_FILE
 from unet_dist.assembly.sizes import refuse_beyond_memory
 from unet_dist.assembly.training import Layout, assemble, lay_out, place_network
@@ -65,6 +66,7 @@ class Start:
         ids = {name: self.cache.split(name).ids for name in self.cache.splits}
         write_whole(folder / SPLITS_FILE, json.dumps(ids, indent=1).encode())
         data = {key: value for key, value in summarise(self.cache).to_json().items() if key != "cache_path"}
+        data |= record_of(config, self.cache)
         write_whole(folder / DATA_FILE, json.dumps(data, indent=1).encode())
         MetricsLog(folder / METRICS_FILE).rewind(self.progress.step)
         described = describe_machine(processes.device, processes.world_size)

@@ -61,6 +61,8 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         output = Path(options.output_path) if options.output_path else subject.folder
         if output is None:
             raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
+        if options.data_path is not None and options.output_path is None:
+            _require_own_place(subject, output)
         if (reason := reason_of(subject.tiles)) and not (options.blend or options.whole):
             teller.say(reason)
         if line := precision_line(options.mixed_precision, processes.precision):
@@ -75,6 +77,20 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
             teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
         if subject.folder is not None and output == subject.folder:
             teller.say(f"Next: unet-dist report {shlex.quote(str(subject.folder))}")
+
+
+def _require_own_place(subject: Subject, output: Path) -> None:
+    """Refuse to write the scores of other images over those that stand there."""
+    path = output / f"evaluation-{subject.split}.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["pixels"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of an older release
+        return
+    if before != subject.pixels:
+        raise ConfigError(
+            f"output_path: {path} holds the scores of other images, expected those of {subject.cache.name}. Set --output_path "
+            "DIR to keep both."
+        )
 
 
 def _record(evaluation: Evaluation, chosen: Sequence[Choice], output: Path, processes: Processes) -> Path:

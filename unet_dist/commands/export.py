@@ -12,6 +12,7 @@ import torch
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_run, require_data_trusted
+from unet_dist.assembly.run_data import bound, require_same
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import ExportOptions
@@ -58,7 +59,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
         )
     output = _output(options, folder, words[0])
     if options.format == "onnx":
-        _export_onnx(model, output, trained, options, teller)
+        _export_onnx(model, output, trained, folder, options, teller)
     else:
         _export_folder(model, output, trained, folder, options, teller)
 
@@ -82,14 +83,19 @@ def _output(options: ExportOptions, folder: Path | None, named: str) -> Path:
 
 
 def _export_onnx(
-    model: TrainableNetwork, output: Path, trained: Config | None, options: ExportOptions, teller: Teller
+    model: TrainableNetwork,
+    output: Path,
+    trained: Config | None,
+    folder: Path | None,
+    options: ExportOptions,
+    teller: Teller,
 ) -> None:
     require_onnx()
     as_module(model).float()
     about = {"licence": options.license} if options.license else {}
     with replacing(output) as beside:
         write_onnx(beside, model, about)
-        source, readers = _check_images(model, trained, options, teller)
+        source, readers = _check_images(model, trained, folder, options, teller)
         with teller.progress("image compared", options.check_images) as bar:
             found = compare(model, open_session(beside), readers, bar.advance)
         found.require()
@@ -101,14 +107,15 @@ def _export_onnx(
 
 
 def _check_images(
-    model: TrainableNetwork, trained: Config | None, options: ExportOptions, teller: Teller
+    model: TrainableNetwork, trained: Config | None, folder: Path | None, options: ExportOptions, teller: Teller
 ) -> tuple[str, Iterator[ImageReader]]:
     """Images to compare on: of the run's test split, or street scenes where that cannot be had."""
     count = options.check_images
     if trained is not None:
         try:
             require_data_trusted(trained, options.trust)
-            cache = open_data(trained, teller)
+            cache = open_data(bound(trained, folder), teller)
+            require_same(folder, cache)
             samples = cache.split("test")
         except UnetDistError as error:
             teller.say(f"The run's data cannot be had, so street scenes stand in for them: {error}")

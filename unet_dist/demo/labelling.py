@@ -76,7 +76,7 @@ class Labeller:
             DataError: the image cannot be read, or has other channels than the network takes.
         """
         output = Path(tempfile.mkdtemp(dir=self._folder))
-        open_reader = partial(open_image, max_pixels=_MAX_PIXELS, channels=self._tiles.model.in_channels)
+        open_reader = partial(open_image, max_pixels=_MAX_PIXELS)
         (job,) = make_jobs(
             [path],
             output,

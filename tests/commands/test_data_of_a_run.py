@@ -1,0 +1,125 @@
+"""A run's data are found wherever a command is given, and other data are never scored as the run's own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data.pictures import png, random_pair, write_folder
+from unet_dist import Run
+from unet_dist.cli import main
+from unet_dist.errors import DataError
+
+TINY = {"depth": 1, "base_channels": 2, "input_size": 40, "batch_size": 2, "total_steps": 1, "trackers": "[]"}
+KEYS = [word for key, value in TINY.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Leave torch and accelerate as they were: these runs share the test's process."""
+    from accelerate.state import AcceleratorState
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders a/ with data/ and run/, trained by relative paths, and b/ with another data/ of the same name."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_folder(folder / "a/data", {"train": 3, "validation": 1, "test": 2}, height=30, width=40)
+    write_folder(folder / "b/data", {"train": 3, "validation": 1, "test": 4}, height=34, width=44)
+    assert (
+        command(folder / "a", "train", "--data_path", "data", "--output_path", "run", "--cache_path", "c", *KEYS)[0]
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, trained: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "p"))
+
+
+def command(folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command in a folder: exit code, and what went to stderr."""
+    before, heard = Path.cwd(), io.StringIO()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard), pytest.raises(SystemExit) as left:
+            main(list(words))
+    finally:
+        os.chdir(before)
+    return int(left.value.code or 0), heard.getvalue()
+
+
+def scored(run: Path) -> dict[str, object]:
+    return dict(json.loads((run / "evaluation-test.json").read_text()))
+
+
+def test_a_relative_path_is_that_of_the_training(trained: Path) -> None:
+    code, text = command(trained / "b", "evaluate", str(trained / "a/run"))
+    assert code == 0, text
+    assert (scored(trained / "a/run")["images"], scored(trained / "a/run")["training_split"]) == (2, "its own")
+    before = Path.cwd()
+    os.chdir(trained / "b")
+    try:
+        assert len(Run(trained / "a/run").open_data().split("test")) == 2
+    finally:
+        os.chdir(before)
+
+
+def test_run_and_data_that_moved_together(place: Path) -> None:
+    """The old place is a copy's here, and holds the same: so it is taken away from what the run recorded."""
+    record = place / "a/run/data.json"
+    record.write_text(record.read_text().replace(json.loads(record.read_text())["paths"]["data_path"], "/nowhere/data"))
+    code, text = command(place / "a", "evaluate", "run")
+    assert code == 0, text
+    code, text = command(place / "b", "evaluate", str(place / "a/run"))
+    assert code == 2
+    assert "these are not the data that the run in" in text
+    assert "images of train" not in text
+    assert "pixels of train: SHA-256" in text
+    shutil.rmtree(place / "b/data")
+    code, text = command(place / "b", "evaluate", str(place / "a/run"))
+    assert code == 2
+    assert "its data were in /nowhere/data, and are neither there nor in" in text
+
+
+def test_data_that_changed_in_their_place(place: Path) -> None:
+    record = place / "a/run/data.json"
+    record.write_text(
+        record.read_text().replace(json.loads(record.read_text())["paths"]["data_path"], str(place / "a/data"))
+    )
+    (place / "a/data/images/test/sample000.png").write_bytes(png(random_pair(5, 30, 40)[0]))
+    code, text = command(place / "b", "evaluate", str(place / "a/run"))
+    assert code == 0
+    assert "its test split has changed since the run" in text
+    (place / "a/data/images/train/sample000.png").write_bytes(png(random_pair(5, 30, 40)[0]))
+    assert command(place / "b", "evaluate", str(place / "a/run"))[0] == 2
+    with pytest.raises(DataError, match="not the data that the run"):
+        Run(place / "a/run").open_data()
+
+
+def test_other_data_are_scored_when_named_and_never_over_the_runs_own(trained: Path, tmp_path: Path) -> None:
+    run = str(trained / "a/run")
+    command(trained, "evaluate", run)
+    code, text = command(trained / "b", "evaluate", run, "--data_path", "data")
+    assert code == 2
+    assert "holds the scores of other images" in text
+    code, text = command(trained / "b", "evaluate", run, "--data_path", "data", "--output_path", str(tmp_path))
+    assert code == 0, text
+    assert (scored(tmp_path)["images"], scored(tmp_path)["training_split"]) == (4, "of data")
+    assert scored(trained / "a/run")["images"] == 2
