@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check: format, lint, types, import floors and all tests. Arguments go to pytest:
-#   bash launch/test.sh                    all of it
+# Runs the checks: format, lint, types, import floors and the tests, on up to four cores. Arguments go to pytest:
+#   bash launch/test.sh                    the checks, and all tests but the slow proofs
+#   bash launch/test.sh --slow             those too, as .ci/run does
 #   bash launch/test.sh tests/tiling -x    the checks, and these tests
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
@@ -10,7 +11,13 @@ cd "$root"
 timings=""
 failures=""
 
-# stage NAME COMMAND...: runs on after a failure, so that one run tells all that is wrong.
+chosen=(-m "not slow")
+if [ "${1:-}" = --slow ]; then
+  chosen=()
+  shift
+fi
+
+# stage NAME COMMAND...: continues after a failure, so that one run shows everything that is wrong.
 stage() {
   local name=$1 start=$SECONDS status=0
   shift
@@ -22,9 +29,11 @@ stage() {
 }
 
 run_tests() {
-  local status=0
-  "$venv/bin/python" -m pytest -rs "$@" || status=$?
-  [ "$status" -ne 5 ] || echo "No test was run: the arguments chose none." >&2
+  local status=0 cores
+  cores=$(nproc)
+  # A file's tests share what they train, so a file stays in one process.
+  "$venv/bin/python" -m pytest -rs -n "$((cores < 4 ? cores : 4))" --dist loadfile ${chosen[@]+"${chosen[@]}"} "$@" || status=$?
+  [ "$status" -ne 5 ] || echo "No test ran: the arguments chose none, or slow ones only (--slow)." >&2
   return "$status"
 }
 

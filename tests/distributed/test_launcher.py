@@ -83,6 +83,7 @@ def launcher(words: list[str], said: Path, *options: str) -> Iterator[Launched]:
         agent.wait()
 
 
+@pytest.mark.slow
 def test_killed_rank_comes_back_by_itself(lab: Laboratory) -> None:
     """With `--max_restarts` nobody starts the command again, and the run ends with the bytes of the undisturbed one."""
     folder = lab.folder / "restarted-2"

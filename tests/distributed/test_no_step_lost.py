@@ -102,7 +102,7 @@ def test_one_process_killed_and_stopped(lab: Laboratory) -> None:
     assert_same_end(lab, folder, world_size=1)
 
 
-@pytest.mark.parametrize(("world_size", "victim"), [(2, 1), (3, 0)])
+@pytest.mark.parametrize(("world_size", "victim"), [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow)])
 def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int) -> None:
     """One of them killed; all started again; the last one asked to stop, on which all agree; then left alone.
 
@@ -131,6 +131,7 @@ def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int)
     assert_same_end(lab, folder, world_size)
 
 
+@pytest.mark.slow
 def test_hanging_process_ends_all_and_is_named(lab: Laboratory) -> None:
     """One of three is frozen: the others wait as long as they may, and one of them says for whom."""
     folder = lab.folder / "hanging-3"

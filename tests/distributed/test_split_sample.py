@@ -133,6 +133,7 @@ def launch(folder: Path, world_size: int) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_tiles_of_a_sample_on_processes_give_its_gradient(tmp_path: Path) -> None:
     for world_size in WORLD_SIZES:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.data.pictures import write_folder
-from tests.distributed.processes import quiet_environment
+from tests.docs.commands import commands_of, run_small
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/howto"
-_SMALL = "--base_channels 2 --depth 1 --input_size 44 --batch_size 2 --total_steps 2 --eval_steps 2 --trackers []"
+
+pytestmark = pytest.mark.usefixtures("own_process")
 
 
 def write_suffixes(root: Path) -> None:
@@ -49,23 +46,11 @@ def write_coco(root: Path) -> None:
         ("coco.md", write_coco, "class ids: 0 background, 1 cell"),
     ],
 )
-def test_commands_of_the_page_run(tmp_path, page, write, says):
-    blocks = re.findall(r"```bash\n(.*?)```", (PAGES / page).read_text(encoding="utf-8"), re.DOTALL)
-    commands = [line for block in blocks for line in block.splitlines() if line.startswith("unet-dist ")]
-    assert [shlex.split(command)[1] for command in commands] == ["prepare", "train"]
+def test_commands_of_the_page_run(tmp_path, monkeypatch, capsys, page, write, says):
+    commands = commands_of((PAGES / page).read_text(encoding="utf-8"))
+    assert [words[0] for words in commands] == ["prepare", "train"]
     write(tmp_path / "DIR")
-    said = ""
-    for command in commands:
-        _, name, *words = shlex.split(command)
-        more = shlex.split(f"--cache_path {tmp_path / 'cache'} {_SMALL * (name == 'train')}")
-        done = subprocess.run(
-            [sys.executable, "-m", "unet_dist", name, *words, *more],
-            cwd=tmp_path,
-            env=quiet_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said += done.stdout + done.stderr
-        assert done.returncode == 0, said
-    assert says in " ".join(said.split())
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        run_small(words, tmp_path / "cache")
+    assert says in " ".join(capsys.readouterr().out.split())

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
+import torch
 
 from tests.data.pictures import write_folder
-from tests.distributed.processes import quiet_environment
+from tests.docs.commands import commands_of, run_small
+from tests.docs.prose import PAGES, ROOT
+from unet_dist.models.unet import UNet
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WRITTEN_BY_THE_BUILD = {ROOT / "docs/reference/command_line.md"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -44,31 +44,88 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     named = re.findall(r"(?:^|`)(?:    )?unet-dist ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert not set(named) - {path.stem for path in (ROOT / "unet_dist/commands").glob("[a-z]*.py")}
+    files = re.findall(
+        r"\b(?:launch|configs|tests)/[\w./-]+\.(?:sh|sbatch|py|yaml)\b", page.read_text(encoding="utf-8")
+    )
+    assert [name for name in files if not (ROOT / name).exists()] == []
 
 
-def test_five_commands_of_the_readme_run(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("own_process")
+def test_five_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.partition("## Your own pictures in five commands")[2].partition("```bash")[2].partition("```")[0]
-    commands = [line.partition("#")[0].strip() for line in block.splitlines() if line.startswith("unet-dist ")]
-    assert [shlex.split(command)[1] for command in commands] == ["prepare", "train", "evaluate", "predict", "report"]
+    commands = commands_of(text.partition("## Your own pictures in five commands")[2].partition("```\n")[0] + "```\n")
+    assert [words[0] for words in commands] == ["prepare", "train", "evaluate", "predict", "report"]
     data = write_folder(tmp_path / "DIR", height=48, width=64)
     (tmp_path / "folder").mkdir()
     first = sorted((data / "images").rglob("*.png"))[0]
     for name in ("photo.jpg", "folder/another.png"):
-        (tmp_path / name).write_bytes(first.read_bytes())  # what a file is, its header says
-    small = "--base_channels 2 --depth 1 --input_size 44 --batch_size 2 --total_steps 2 --eval_steps 2 --num_workers 0"
-    cache = f"--cache_path {tmp_path / 'cache'}"
-    more = {"prepare": cache, "train": f"{small} {cache}"}
-    for command in commands:
-        _, name, *words = shlex.split(command)
-        done = subprocess.run(
-            [sys.executable, "-m", "unet_dist", name, *words, *shlex.split(more.get(name, ""))],
-            cwd=tmp_path,
-            env=quiet_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        (tmp_path / name).write_bytes(first.read_bytes())  # a file is what its header says
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        run_small(words, tmp_path / "cache")
     assert (tmp_path / "out/photo.png").is_file()
     assert (tmp_path / "runs/mine/report.html").is_file()
+
+
+@pytest.mark.usefixtures("own_process")
+def test_tutorial_of_own_pictures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = commands_of((ROOT / "docs/tutorials/own_pictures.md").read_text(encoding="utf-8"))
+    assert [words[0] for words in commands] == ["prepare", "train", "evaluate", "predict", "report"]
+    write_folder(tmp_path / "DIR", height=48, width=64)
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        run_small(words, tmp_path / "cache")
+    assert list((tmp_path / "out").glob("*_overlay.png"))
+    assert (tmp_path / "runs/first/report.html").is_file()
+
+
+@pytest.mark.usefixtures("own_process")
+def test_tutorial_of_a_gigapixel_image_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = commands_of((ROOT / "docs/tutorials/gigapixel.md").read_text(encoding="utf-8"))
+    assert [words[0] for words in commands] == ["plan", "predict"]
+    torch.manual_seed(0)
+    UNet(num_classes=3, base_channels=2, depth=1).save_pretrained(tmp_path / "runs/mine")
+    tifffile.imwrite(
+        tmp_path / "big.tif", np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8), tile=(64, 64)
+    )
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        run_small(words, tmp_path / "cache")
+    assert list((tmp_path / "out").glob("big*"))
+
+
+QUESTIONS = (
+    "label_colours class_imbalance several_nodes fine_tuning sizes folds out_of_memory resuming export "
+    "custom_network custom_loss custom_data custom_metric custom_format folders"
+)
+
+
+def test_every_question_is_two_clicks_from_the_readme() -> None:
+    first = targets(ROOT / "README.md")
+    second = first | {page for target in first if target.suffix == ".md" for page in targets(target)}
+    pages = set((ROOT / "docs/howto").glob("*.md"))
+    assert len(QUESTIONS.split()) == 15
+    assert {ROOT / f"docs/howto/{name}.md" for name in QUESTIONS.split()} <= first & pages
+    assert pages - second == set()
+
+
+def targets(page: Path) -> set[Path]:
+    """The files that a page links to, also those of its table of contents."""
+    text = page.read_text(encoding="utf-8")
+    listed = [f"{name}.md" for block in re.findall(r"```{toctree}(.*?)```", text, re.DOTALL) for name in block.split()]
+    paths = [target.partition("#")[0] for target in LINK.findall(text) if "://" not in target]
+    return {(page.parent / path).resolve() for path in [*paths, *listed] if path and (page.parent / path).is_file()}
+
+
+@pytest.mark.parametrize("name", ["network", "loss", "data", "metric", "format"])
+def test_code_of_a_page_is_that_of_the_tested_package(name: str) -> None:
+    package = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/extending/package").rglob("*.py"))
+    )
+    page = (ROOT / f"docs/howto/custom_{name}.md").read_text(encoding="utf-8")
+    blocks = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if block.startswith(("class", "def"))
+    ]
+    assert blocks
+    assert all(block in package for block in blocks)

@@ -12,6 +12,7 @@ from tests.measure.kill_campaign import campaign
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_runs_end_like_the_undisturbed_one(tmp_path: Path) -> None:
     outcome = campaign(tmp_path, kills=3, seed=4, world_sizes=(1, 2), total_steps=6)

@@ -15,7 +15,7 @@ import pytest
 from tests.slurm.checkout import ACCELERATE, Job, make_root
 from tests.slurm.lab import Lab, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.processes, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.processes, pytest.mark.timeout(900), pytest.mark.slow]
 
 TOTAL_STEPS = 120
 TRAINING = {

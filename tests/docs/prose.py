@@ -1,0 +1,77 @@
+"""Measure the prose of the pages: sentences by their words, table cells by their characters, and habits to drop.
+
+python -m tests.docs.prose
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MOST_WORDS = 18
+"""The median sentence of the pages has at most so many words."""
+MOST_CHARACTERS = 60
+"""In a table cell, as a reader sees it: the words of a link, not its address."""
+HABITS = re.compile(
+    r"\b(?:is|are|was|were) (?:said|told)\b|\bgo(?:es)? on\b|\bwent on\b|\bof such\b|^What (?:is|are|was)\b[^?\n]*[^?\n\w]$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Turns of phrase that a reader stumbles over."""
+
+
+def main() -> None:
+    """Print the medians by page, and the cells and habits beyond the limits."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lengths = [len(sentence.split()) for sentence in sentences(text)]
+        if lengths:
+            print(f"{statistics.median(lengths):5.1f} {max(lengths):4d} {len(lengths):4d}  {page.relative_to(ROOT)}")
+        for cell in long_cells(text):
+            print(f"      {len(cell)} characters: {cell}")
+        for habit in habits(text):
+            print(f"      habit: {habit}")
+    print(f"median of all: {median_words():.1f} words")
+
+
+def median_words() -> float:
+    """The median length of all sentences."""
+    return statistics.median(
+        len(sentence.split()) for page in PAGES for sentence in sentences(page.read_text(encoding="utf-8"))
+    )
+
+
+def without_code(text: str) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def as_seen(text: str) -> str:
+    """The words of a page, without addresses and marks."""
+    return re.sub(r"[`*]", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of paragraphs and list items; headings, tables and code are none."""
+    lines = [line for line in without_code(text).splitlines() if not re.match(r"\s*(?:#|\||    )", line)]
+    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)", as_seen("\n".join(lines)))
+    joined = (re.sub(r"^\s*(?:[-*]|\d+\.)\s+", "", " ".join(block.split())) for block in blocks)
+    return [part for block in joined for part in re.split(r"(?<=[.!?])\s+", block) if len(part.split()) > 1]
+
+
+def long_cells(text: str) -> list[str]:
+    """The cells of tables that are too long to read at a glance."""
+    rows = [line for line in without_code(text).splitlines() if line.startswith("|")]
+    cells = [as_seen(cell).strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
+    return [cell for cell in cells if len(cell) > MOST_CHARACTERS]
+
+
+def habits(text: str) -> list[str]:
+    """The turns of phrase to drop."""
+    return [match.group(0) for match in HABITS.finditer(without_code(text))]
+
+
+if __name__ == "__main__":
+    main()
