@@ -54,6 +54,11 @@ def compile_static(network: Any, backend: str) -> Any:
     return torch.compile(network, backend=backend, dynamic=False, fullgraph=True)
 
 
+def is_compiled(network: Any) -> bool:
+    """Whether a network, or what its wrapper for several processes holds, is compiled."""
+    return isinstance(getattr(network, "module", network), torch._dynamo.OptimizedModule)
+
+
 def uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Within it a compiled network computes as it does uncompiled, so that a pass that is made once compiles no graph."""
     return torch.compiler.set_stance("force_eager")

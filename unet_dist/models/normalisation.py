@@ -37,7 +37,8 @@ def standardise(weight: Tensor, gain: Tensor, *, dims: tuple[int, ...]) -> Tenso
         gain: broadcast against `weight`; one value a filter.
         dims: the dimensions of `weight` that one output value sums over; their sizes multiply to the fan-in N.
 
-    Costs 5 % of a forward pass at the paper's width on one 572 window (CPU, float32), less with any batch.
+    Costs 5 % of a forward pass at the paper's width on one 572 window (CPU, float32), less with any batch. Training standardises
+    all filters together, once a step (models/step_weights.py).
 
     Source: arXiv 2101.08692, equation 3.
     """
@@ -62,9 +63,11 @@ class ScaledStdConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding)
         self.output_gain = output_gain
         # One dimension, as biases have: the usual rule "no weight decay below two dimensions" then spares it.
-        self.gain = nn.Parameter(torch.ones(out_channels))
+        self.gain: nn.Parameter | None = nn.Parameter(torch.ones(out_channels))
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.gain is None:  # lent by models.step_weights, standardised
+            return self._conv_forward(features, self.weight, self.bias)
         gain = (self.gain * self.output_gain).view(-1, 1, 1, 1)
         return self._conv_forward(features, standardise(self.weight, gain, dims=(1, 2, 3)), self.bias)
 
@@ -80,12 +83,13 @@ class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, output_gain: float) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=kernel_size)
         self.output_gain = output_gain
-        self.gain = nn.Parameter(torch.ones(out_channels))
+        self.gain: nn.Parameter | None = nn.Parameter(torch.ones(out_channels))
 
     def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None, f"without overlap the size follows from the input, got output_size={output_size}"
-        gain = (self.gain * self.output_gain).view(1, -1, 1, 1)
-        weight = standardise(self.weight, gain, dims=(0,))  # (in, out, k, k)
+        weight: Tensor = self.weight  # (in, out, k, k); standardised where models.step_weights has lent it
+        if self.gain is not None:
+            weight = standardise(weight, (self.gain * self.output_gain).view(1, -1, 1, 1), dims=(0,))
         return F.conv_transpose2d(features, weight, self.bias, self.stride)
 
 

@@ -21,7 +21,8 @@ from unet_dist.config.loss_terms import parse_loss
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.losses.mixture import build_loss
 from unet_dist.machine.memory_format import choose_memory_format
-from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.models.contract import Network, TrainableNetwork, as_module
+from unet_dist.models.step_weights import StepWeights
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
 from unet_dist.tiling.gradient import WindowGradient
@@ -198,7 +199,8 @@ def _pass(setting: Setting, memory: LiveMemory, model: TrainableNetwork, count: 
         labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=torch.uint8)
         keys = torch.zeros(count, 3, dtype=torch.int64)
     gradient = WindowGradient(model, wrapped, build_loss(parse_loss(setting.loss)), trim=setting.trim)
-    gradient.add(windows, labels, keys, scale=torch.ones(()), totals=lambda counts: counts)
+    with StepWeights(as_module(model), _AUTOCAST[setting.precision]).lent():
+        gradient.add(windows, labels, keys, scale=torch.ones(()), totals=lambda counts: counts)
 
 
 def _autocast(setting: Setting) -> AbstractContextManager[Any]:

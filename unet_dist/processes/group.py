@@ -174,9 +174,14 @@ class Processes:
         prepared.module = compiled
         return prepared
 
+    @property
+    def mixed_dtype(self) -> torch.dtype | None:
+        """The type to which mixed precision casts; None where there is none."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Around a forward pass of a model that prepare has not wrapped: the run's mixed precision."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        dtype = self.mixed_dtype
         return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def accumulate(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[Any]:

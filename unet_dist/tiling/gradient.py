@@ -9,8 +9,7 @@ not know processes, optimizers or where windows come from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -79,6 +78,13 @@ class WindowGradient:
     loss: SummedLoss
     trim: int = 0
     seed: int = 0
+    _memory_format: torch.memory_format = field(init=False)
+    _dtype: torch.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Before a step lends the network others: what the weights are now is what windows are made into.
+        object.__setattr__(self, "_memory_format", memory_format_of(self.model))
+        object.__setattr__(self, "_dtype", next(self.model.parameters()).dtype)
 
     def add(
         self,
@@ -131,14 +137,10 @@ class WindowGradient:
             buffer.copy_(before)
         return torch.stack(counts).sum(0)
 
-    @cached_property
-    def _memory_format(self) -> torch.memory_format:
-        return memory_format_of(self.model)
-
     def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
         model = self.model
-        images = normalise(windows, model.mean, model.std, next(model.parameters()).dtype)  # (n, C, h, w)
+        images = normalise(windows, model.mean, model.std, self._dtype)  # (n, C, h, w)
         images = images.contiguous(memory_format=self._memory_format)
         # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
         # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing

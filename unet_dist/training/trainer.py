@@ -19,9 +19,10 @@ from unet_dist.data.batches.ahead import read_ahead
 from unet_dist.data.batches.shares import StepShare
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.machine.arithmetic import find_undeterministic
-from unet_dist.machine.compiling import uncompiled
+from unet_dist.machine.compiling import is_compiled, uncompiled
 from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.contract import as_module
+from unet_dist.models.step_weights import StepWeights
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.runs.checkpoint import Checkpoint
 from unet_dist.tiling.gradient import WindowGradient
@@ -52,6 +53,12 @@ class Trainer:
         self._device = parts.processes.device
         self._gradient = WindowGradient(
             parts.model, parts.wrapped, parts.loss, trim=parts.trim, seed=parts.config.schedule.seed
+        )
+        self._weights = StepWeights(
+            # A compiler makes few operations of many by itself, and of each window's.
+            torch.nn.Module() if is_compiled(parts.wrapped) else as_module(parts.model),
+            parts.processes.mixed_dtype,
+            num_parts=min(2, parts.processes.world_size),
         )
         self._average = WeightAverage(as_module(parts.model), parts.optimizer, parts.config.schedule.ema_decay)
         self._scaler = parts.processes.accelerator.scaler
@@ -97,14 +104,16 @@ class Trainer:
             push = torch.where(self._finite.bad_step > 0, torch.inf, scale)
         totals: Any = processes.sum_
         if parts.loss.has_statistics and len(share.batches) > 1:
-            totals = processes.sum_(self._gradient.count(self._clock.timed(share.batches), self._device))
+            with self._weights.lent(is_last=False):
+                totals = processes.sum_(self._gradient.count(self._clock.timed(share.batches), self._device))
         sums: list[Tensor] = []
         ids: list[str] = []
         for number, batch in enumerate(self._clock.timed(share.batches), start=1):
             ids += batch.ids
             there = batch.on(self._device)
             tensors = there.windows, there.labels, there.keys
-            with processes.accumulate(parts.wrapped, is_last=number == len(share.batches)):
+            is_last = number == len(share.batches)
+            with processes.accumulate(parts.wrapped, is_last=is_last), self._weights.lent(is_last=is_last):
                 backward = processes.accelerator.backward
                 sums.append(
                     self._gradient.add(*tensors, scale=push, borders=there.borders, totals=totals, backward=backward)
@@ -152,7 +161,8 @@ class Trainer:
         windows, keys = blank.windows.to(self._device), blank.keys.to(self._device)
         with uncompiled():
             for _ in range(2):
-                (self._gradient.logits(windows, keys).sum() * 0).backward()
+                with self._weights.lent():
+                    (self._gradient.logits(windows, keys).sum() * 0).backward()
         # The gradients stay views of the buckets: into a bucket that holds none yet DDP multiplies by 1 / 3 where it else divides
         # by 3, which rounds otherwise.
         self.parts.optimizer.zero_grad(set_to_none=False)
