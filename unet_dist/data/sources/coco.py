@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,14 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
-from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
-from unet_dist.data.sources.walk import find_files, is_hidden
+from unet_dist.data.sources.named_pictures import (
+    Pictures,
+    candidates,
+    files_by_split,
+    find_picture,
+    pictures_below,
+    refuse_missing,
+)
+from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.wording import listed
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-_BACKGROUNDS = (BACKGROUND, "_background_")
 
 
 def find_coco(root: Path) -> dict[str, Path]:
@@ -32,20 +35,7 @@ def find_coco(root: Path) -> dict[str, Path]:
     Raises:
         DataError: there are several of a split, or of none that is known.
     """
-    places = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
-    files = [path for path in places if not is_hidden(path.parent.name) and is_coco(path)]
-    if len(files) == 1:
-        return {_split_of(files[0]) or "train": files[0]}
-    found: dict[str, Path] = {}
-    for path in files:
-        split = _split_of(path)
-        if split is None or split in found:
-            raise DataError(
-                f"{path}: {'its name tells no split' if split is None else f'{found[split]} is of {split}, too'}. Keep one "
-                "COCO file for each of train, val and test, with that word in its name; or give one as data_path."
-            )
-        found[split] = path
-    return {split: found[split] for split in FRACTIONS if split in found}
+    return files_by_split((path for path in candidates(root, ".json") if is_coco(path)), "COCO")
 
 
 def is_coco(path: Path) -> bool:
@@ -58,9 +48,7 @@ def is_coco(path: Path) -> bool:
 
 def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
     """Read the files of the splits. Raises: DataError: they are damaged, disagree, or name images that are not there."""
-    pictures: dict[str, list[Path]] = {}
-    for path in find_files(root):
-        pictures.setdefault(path.name, []).append(path)
+    pictures = pictures_below(root)
     samples: dict[str, list[Sample]] = {}
     names: dict[int, str] | None = None
     for split, path in files.items():
@@ -81,19 +69,19 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
 
 
 def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
-    objects = [key for key in sorted(categories) if categories[key].lower() not in _BACKGROUNDS]
+    objects = [key for key in sorted(categories) if categories[key].lower() not in BACKGROUNDS]
     ids = dict.fromkeys(categories, 0) | {key: place for place, key in enumerate(objects, start=1)}
     return ids, [BACKGROUND, *(categories[key] for key in objects)]
 
 
-def _read_samples(root: Path, path: Path, stored: dict[str, Any], pictures: dict[str, list[Path]]) -> list[Sample]:
+def _read_samples(root: Path, path: Path, stored: dict[str, Any], pictures: Pictures) -> list[Sample]:
     classes, names = _class_ids({int(one["id"]): str(one["name"]) for one in stored["categories"]})
     objects: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in stored["images"]}
     for one in stored["annotations"]:
         objects[one["image_id"]].append(one)
     samples, missing = [], []
     for one in sorted(stored["images"], key=lambda one: str(one["file_name"])):
-        image = _find_picture(str(one["file_name"]), path, pictures)
+        image = find_picture(str(one["file_name"]), path, pictures)
         if image is None:
             missing.append(str(one["file_name"]))
             continue
@@ -101,34 +89,8 @@ def _read_samples(root: Path, path: Path, stored: dict[str, Any], pictures: dict
         draw = partial(_draw, objects[one["id"]], classes, len(names), size)
         name = PurePosixPath(image.relative_to(root).as_posix()).with_suffix("").name
         samples.append(Sample(name, image, draw, f"of {image.name} in {path.name}"))
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of its images are not below {root}, or there several times: {listed(missing)}. Put them "
-            "there, under these names."
-        )
+    refuse_missing(path, root, missing)
     return samples
-
-
-def _find_picture(name: str, path: Path, pictures: dict[str, list[Path]]) -> Path | None:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    found = pictures.get(parts[-1], [])
-    whole = "/".join(part for part in parts if part not in ("..", ".", "/"))
-    for fits in (
-        lambda one: True,
-        lambda one: one.as_posix().endswith(f"/{whole}"),
-        lambda one: one.is_relative_to(path.parent),
-        lambda one: any(canonical_split(part) == _split_of(path) for part in one.parent.parts[-2:]),
-    ):
-        left = [one for one in found if fits(one)]
-        if len(left) == 1:
-            return left[0]
-    return None
-
-
-def _split_of(path: Path) -> str | None:
-    words = [word for word in re.split(r"[^a-z0-9]+", path.stem.lower()) if is_split_name(word)]
-    words = words or [path.parent.name] * is_split_name(path.parent.name)
-    return canonical_split(words[0]) if len(words) == 1 else None
 
 
 def _draw(

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
+from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
 from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_folders
 from unet_dist.data.sources.walk import find_files, folders_of, is_picture
 from unet_dist.errors import DataError, RefusedError
-
-_NONE = ("_background_", BACKGROUND)
 
 
 def is_labelme(root: Path) -> bool:
@@ -89,10 +87,10 @@ def _picture_of(root: Path, path: Path, stored: dict[str, Any]) -> Path:
 def _labels(root: Path, used: set[str]) -> list[str]:
     file = root / "labels.txt"
     if not file.is_file():
-        return sorted(label for label in used if label not in _NONE and not label.startswith("__"))
+        return sorted(label for label in used if label not in BACKGROUNDS and not label.startswith("__"))
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    names = [line for line in lines if line and line not in _NONE and not line.startswith("__")]
-    lacking = sorted(label for label in used - {*names, *_NONE} if not label.startswith("__"))
+    names = [line for line in lines if line and line not in BACKGROUNDS and not line.startswith("__")]
+    lacking = sorted(label for label in used - {*names, *BACKGROUNDS} if not label.startswith("__"))
     if lacking:
         raise DataError(f"{file}: it lacks the label {lacking[0]!r}, which shapes have. Add it, or correct the shapes.")
     return names
@@ -114,5 +112,5 @@ def _draw(shapes: list[dict[str, Any]], class_names: list[str], size: tuple[int,
                 f"has a {kind} of {len(points)} points, labelled {label}",
                 "Polygons and rectangles are read: draw it as one, or remove it.",
             )
-        canvas.polygon(points, 0 if label in _NONE else class_names.index(label))
+        canvas.polygon(points, 0 if label in BACKGROUNDS else class_names.index(label))
     return canvas.ids()

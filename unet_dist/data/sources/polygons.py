@@ -2,7 +2,8 @@
 
 The rule: a vertex is moved to the nearest fifth of a pixel; a pixel is inside where a line from its centre crosses the
 outline an odd number of times, so that a crossing leaves a hole; the parts of one object are joined; a later object
-covers an earlier one; 0 is what no object covers. This is pycocotools' reading, and its pixels are the same.
+covers an earlier one; 0 is what no object covers. This is pycocotools' reading, and its pixels are the same. Holes that a
+format states leave the object by the same odd number.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ import numpy as np
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.walk import files_below
+from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.reader import open_image
 
 BACKGROUND = "background"
+BACKGROUNDS = (BACKGROUND, "_background_")
+"""Labels that mean what no object covers."""
 _GRID = 5  # parts of a pixel
+_ANY_RANGE = (0.0, 1.0)  # values are not looked at
 _VERSION = "drawn 1"  # another one where the pixels of the same file change
 
 
@@ -36,12 +43,39 @@ class Canvas:
 
     def polygon(self, points: np.ndarray, value: int) -> None:
         """Fill an outline of points (x, y), (N, 2) px; (0, 0) is the upper left corner of the first pixel."""
-        crossings = _crossings(points, *self._shape)
+        self.rings([points], value)
+
+    def rings(self, rings: Sequence[np.ndarray], value: int) -> None:
+        """Fill what an odd number of outlines surround: a polygon and its holes."""
+        crossings = np.concatenate([_crossings(points, *self._shape) for points in rings])
         if len(crossings):
             start = int(crossings.min())
             turns = np.bincount(crossings - start)
             inside = (np.cumsum(turns) & 1).astype(bool)[: len(self._columns) - start]
             self._columns[start : start + len(inside)][inside] = value
+
+    def pixels(self, mask: np.ndarray, value: int, top: int = 0, left: int = 0) -> None:
+        """Fill the pixels of a mask (h, w) bool that lies at (top, left); what is beyond the image is left out."""
+        height, width = self._shape
+        rows = slice(max(top, 0), min(top + mask.shape[0], height))
+        cols = slice(max(left, 0), min(left + mask.shape[1], width))
+        if rows.start < rows.stop and cols.start < cols.stop:
+            inside = mask[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+            self._columns.reshape(width, height).T[rows, cols][inside] = value
+
+    def ellipse(self, centre: tuple[float, float], radii: tuple[float, float], degrees: float, value: int) -> None:
+        """Fill the pixels whose centres are in an ellipse; the angle turns clockwise, from x to y."""
+        height, width = self._shape
+        reach = max(radii)
+        top, bottom = max(0, int(centre[1] - reach) - 1), min(height, int(centre[1] + reach) + 2)
+        left, right = max(0, int(centre[0] - reach) - 1), min(width, int(centre[0] + reach) + 2)
+        if top >= bottom or left >= right or min(radii) <= 0:
+            return
+        y, x = np.mgrid[top:bottom, left:right] + 0.5
+        x, y = x - centre[0], y - centre[1]
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        inside = ((x * cosine + y * sine) / radii[0]) ** 2 + ((y * cosine - x * sine) / radii[1]) ** 2 <= 1
+        self.pixels(inside, value, top, left)
 
     def runs(self, counts: Sequence[int], value: int) -> None:
         """Fill every second run of pixels down the columns, the first not."""
@@ -123,6 +157,14 @@ class DrawnSource:
         assigned = [f"{split} {sample.name}" for split, sample in samples]
         digest = digest_files(self._root, dict.fromkeys([*files, *self._drawn.files]), memo_path)
         return digest_text(_VERSION, digest, *self._drawn.class_names, *assigned)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) of a picture, as it stands upright."""
+    with open_image(
+        Encoded(path, f"image {path.name}"), max_pixels=DEFAULT_MAX_PIXELS, value_range=_ANY_RANGE
+    ) as reader:
+        return reader.shape[0], reader.shape[1]
 
 
 def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:

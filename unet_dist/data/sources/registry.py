@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import cast
 
 from unet_dist.data.sources.coco import find_coco, is_coco, read_coco
+from unet_dist.data.sources.cvat import find_cvat, is_cvat, read_cvat
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
+from unet_dist.data.sources.label_studio import find_label_studio, is_label_studio, read_label_studio
 from unet_dist.data.sources.labelme import is_labelme, read_labelme
 from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
-from unet_dist.data.sources.polygons import DrawnSource
+from unet_dist.data.sources.polygons import Drawn, DrawnSource
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
+from unet_dist.data.sources.via import find_via, is_via, read_via
 from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.registry import Registry, is_import_path
+
+Find = Callable[[Path], dict[str, Path]]
+Read = Callable[[Path, dict[str, Path]], Drawn]
 
 DEFAULT_SYNTHETIC_IMAGES = 100
 DEFAULT_SYNTHETIC_SIZE = (1080, 1920)
@@ -29,10 +35,18 @@ DEFAULT_SYNTHETIC_SIZE = (1080, 1920)
 SOURCES: Registry[Callable[..., object]] = Registry("data_path", "unet_dist.sources", {})
 """Sources by entry point or import path; ours are told by what `data_path` is."""
 
+_OUTLINES: tuple[tuple[Callable[[Path], bool], Find, Read], ...] = (
+    (is_coco, find_coco, read_coco),
+    (is_cvat, find_cvat, read_cvat),
+    (is_via, find_via, read_via),
+    (is_label_studio, find_label_studio, read_label_studio),
+)
+"""Formats of one file for each split: is a file one, which are there below a folder, and reading them."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
     "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
-    f'COCO, YOLO or Labelme files, "{SYNTHETIC}", or an import path such as my_package.data:cells'
+    f'files of COCO, CVAT, VIA, Label Studio, YOLO or Labelme, "{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
 
@@ -99,9 +113,11 @@ def _build(word: str, say: Callable[[str], None] | None) -> Source:
 def _open_path(
     path: Path, image_column: str, label_column: str, layout: Mapping[str, str], say: Callable[[str], None] | None
 ) -> Source:
-    if is_coco(path):
+    if path.is_file():
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
-        return DrawnSource(root, partial(read_coco, root, {"train": path}), say)
+        for is_one, _, read_one in _OUTLINES:
+            if is_one(path):
+                return DrawnSource(root, partial(read_one, root, {"train": path}), say)
     if not path.is_dir():
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
     if layout:
@@ -114,8 +130,9 @@ def _open_path(
         )
     if DatasetDirectory.recognises(path):
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
-    if coco := find_coco(path):
-        return DrawnSource(path, partial(read_coco, path, coco), say)
+    for _, find, read in _OUTLINES:
+        if files := find(path):
+            return DrawnSource(path, partial(read, path, files), say)
     if yolo := find_yolo(path):
         return DrawnSource(path, partial(read_yolo, path, yolo), say)
     if is_labelme(path):

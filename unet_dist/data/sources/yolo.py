@@ -13,13 +13,10 @@ import yaml
 
 from unet_dist.data.sources.layout import SPLIT, Layout, by_name
 from unet_dist.data.sources.names import find_id_names
-from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, picture_size
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import find_files, first_picture
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
-from unet_dist.imaging.reader import open_image
 from unet_dist.wording import listed
 
 
@@ -90,8 +87,7 @@ def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
 
 def _draw(image: Path, text: Path | None, class_names: list[str]) -> np.ndarray:
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: a line is no outline."""
-    with open_image(Encoded(image, f"image {image.name}"), max_pixels=DEFAULT_MAX_PIXELS) as reader:
-        height, width, _ = reader.shape
+    height, width = picture_size(image)
     canvas = Canvas(height, width, len(class_names))
     lines = text.read_text(encoding="utf-8").splitlines() if text else []
     for number, line in enumerate(lines, start=1):
