@@ -127,13 +127,13 @@ def test_options_of_evaluate() -> None:
             "Unknown key --lr. Here it is --learning_rate (at its peak). --help learning_rate explains it.",
         ),
         (["-s", "3"], "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them."),
-        (["--total_steps"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
-        (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Optimizer steps of the run.)"),
-        (["--total_steps", "1.5"], "total_steps: got '1.5', expected a whole number. (Optimizer steps of the run.)"),
+        (["--total_steps"], "--total_steps: got no value, expected one. (Number of optimizer steps.)"),
+        (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Number of optimizer steps.)"),
+        (["--total_steps", "1.5"], "total_steps: got '1.5', expected a whole number. (Number of optimizer steps.)"),
         (["--learning_rate", "x"], "learning_rate: got 'x', expected a number. (Peak learning rate, above 0.)"),
         (
             ["--padding", "full"],
-            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper) or with zeros.)",
+            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper's) or with zeros.)",
         ),
         (
             ["--trackers", "wandb"],
@@ -142,7 +142,7 @@ def test_options_of_evaluate() -> None:
         ),
         (
             ["--input_size", "x"],
-            "input_size: got 'x', expected a whole number or full. (Side of the training input window, px; an even side that "
+            "input_size: got 'x', expected a whole number or full. (Side of the training input, px. An even side that "
             "the network cannot take is rounded up. full trains on whole images, each with its own shape.)",
         ),
         (["a.yaml", "b.yaml"], "train: got 2 words without a key (a.yaml b.yaml), expected one CONFIG.yaml at most."),
@@ -259,10 +259,10 @@ def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     text = " ".join(out.split())
     assert [key for key in KEYS if f"--{key} " not in text] == []
-    assert "--batch_size INT Crops of one optimizer step over all processes. (default: 16)" in text
+    assert "--batch_size INT Crops per optimizer step, over all processes. (default: 16)" in text
     assert "--norm none|weight|batch|group Normalisation: " in text
-    assert "--input_size INT|full Side of the training input window" in text
-    assert "by default not. --loss TEXT|{A: B, ...} " in text, "nothing where the default is none"
+    assert "--input_size INT|full Side of the training input, px." in text
+    assert "Default: no clipping. --loss TEXT|{A: B, ...} " in text, "nothing where the default is none"
     assert max(map(len, out.splitlines())) <= 100
 
 

@@ -1,4 +1,4 @@
-"""What the user may say to the commands that work on a finished run.
+"""The options of the commands beside train and prepare.
 
 Owns the options of every command but train and prepare, whose keys are in config.py; plan takes those too. Knows nothing of
 torch or data.
@@ -49,16 +49,16 @@ class InferenceOptions(OptionsSection):
     """How windows are computed"""
 
     trust: Trusted | None = None
-    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
-    folder is ever imported."""
+    """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
+    imported."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"
-    """auto is bf16 where the device is fast at it, else no; what accelerate launch says is honoured."""
+    """auto is bf16 where the device is fast at it, else no. The precision of accelerate launch is honoured."""
     expected_processes: Count | None = None
-    """Refuse to start on another number of processes; a launch script states it."""
+    """Refuse to start with another number of processes. Launch scripts set it."""
     collective_timeout_s: Positive = 1800.0
-    """Seconds after which a process that waits for another ends the command."""
+    """End the command if a process waits for another longer than so many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +66,41 @@ class EvaluateOptions(InferenceOptions):
     """Evaluation of a run or a model folder"""
 
     tile_size: Count | None = None
-    """Side of the input window, px; the result does not depend on it. By default the run's, else 572 or its input size,
-    whichever is more."""
+    """Side of the input window, px. The result does not depend on it. Default: the run's, else 572 or its input size,
+    whichever is larger."""
     blend: bool = False
-    """Overlapping windows, averaged with Gaussian weights: so are networks without a finite halo evaluated. Not exact."""
+    """Average overlapping windows with Gaussian weights, for networks without a finite halo. Not exact."""
     whole: bool = False
-    """Every image in one window, scaled first where the network was trained so: of a published checkpoint, the default."""
+    """Compute every image in one window, scaled if the network was trained on scaled images. Default for a published
+    checkpoint."""
     flip: bool = False
-    """Average the probabilities of each image and of its mirror image; takes twice as long."""
+    """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
-    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy; takes eight times as
-    long."""
+    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy. Takes eight times
+    as long."""
     split: SplitWord = "test"
-    """Part of the data set to evaluate on."""
+    """Part of the data set to evaluate."""
     data_path: PathWord | None = None
-    """Another data set than the run's own."""
+    """Evaluate on another data set than the run's own."""
     ignore_index: NotNegativeInt | None = None
-    """Class id that counts nowhere; by default the model's."""
+    """Class id to ignore. Default: the model's."""
     label_map: dict[str, int] | None = None
-    """Colour or id of a mask -> class id; by default the run's."""
+    """Colour or id of a mask -> class id. Default: the run's."""
     cache_path: PathWord | None = None
-    """Folder of the decoded caches; by default the run's."""
+    """Folder of the decoded caches. Default: the run's."""
     output_path: PathWord | None = None
-    """Folder for evaluation-SPLIT.json; by default the run's."""
+    """Folder for evaluation-SPLIT.json. Default: the run's."""
     seed: NotNegativeInt | None = None
-    """Seed of the split of another data set; by default the run's."""
+    """Seed of the split of another data set. Default: the run's."""
     metrics: str | None = None
-    """Other scores of the confusion matrix, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa."""
+    """More scores, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa."""
     border_class: NotNegativeInt | None = None
-    """Class between objects, such as cell membranes: also scores how well the objects are told apart, by the foreground-restricted
-    V_rand and V_info of the ISBI 2012 challenge, each at the border probability (0.1 to 0.9) that is best for it."""
+    """Class between objects, such as cell membranes. Adds V_rand and V_info of the ISBI 2012 challenge
+    (foreground-restricted), which score how well objects are separated. Each takes its best border probability, 0.1 to
+    0.9."""
     pictures: NotNegativeInt = 4
-    """Images spread over the split whose label and prediction are drawn side by side, and as many of the worst for the report;
-    0 or more."""
+    """Number of images, spread over the split, to draw with label and prediction; as many of the worst are kept for the
+    report. 0 or more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,43 +115,45 @@ class PredictOptions(InferenceOptions):
     """Prediction of images"""
 
     tile_size: Count | Literal["auto"] | None = None
-    """Side of the input window, px, or auto: the one of least predicted time that memory allows. The result does not depend on
-    it, unless blended. By default the run's, else 572 or its input size, whichever is more."""
+    """Side of the input window, px. auto takes the side with the least predicted time that memory allows. The result does not
+    depend on it, unless blended. Default: the run's, else 572 or its input size, whichever is larger."""
     memory: Bytes | None = None
-    """With tile_size auto: memory a process may use for it, such as 6GiB; by default 80 % of what is free."""
+    """With tile_size auto: memory that a process may use, such as 6GiB. Default: 80 % of the free memory."""
     output: PathWord = "predictions"
     """Folder for NAME.png (label map) and NAME_overlay.png."""
     format: Literal["auto", "png", "tiff", "zarr"] = "auto"
-    """Of the label maps; auto keeps TIFF and Zarr, and takes PNG for others up to 67 megapixels, TIFF beyond."""
+    """Format of the label maps. auto keeps TIFF and Zarr; for other images it takes PNG up to 67 megapixels, TIFF beyond."""
     overlay: bool = True
-    """Write overlays too, of images up to 67 megapixels."""
+    """Write overlays of images up to 67 megapixels."""
     probabilities: Literal["none", "uint8", "float16"] = "none"
-    """Write NAME_probabilities, a plane a class; uint8 is round(255 p)."""
+    """Write NAME_probabilities, one plane per class. uint8 is round(255 p)."""
     confidence: bool = False
     """Write NAME_confidence: the winning class's probability, round(255 p)."""
     flip: bool = False
-    """Average the probabilities of each image and of its mirror image; takes twice as long."""
+    """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
-    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy; takes eight times as
-    long."""
+    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy. Takes eight times
+    as long."""
     blend: bool = False
-    """Overlapping windows, averaged with Gaussian weights: for networks without a finite halo. Not exact: the result depends on
+    """Average overlapping windows with Gaussian weights, for networks without a finite halo. Not exact: the result depends on
     the tile size."""
     whole: bool = False
-    """Every image in one window, scaled first where the network was trained so; memory grows with what is not scaled."""
+    """Compute every image in one window, scaled if the network was trained on scaled images. Memory grows with images that
+    are not scaled."""
     skip_background: bool = False
-    """Leave out the pixels from which the network sees nothing but bright background (235 or more in every channel): they become
-    255, no class."""
+    """Skip pixels whose whole field of view is bright background (235 or more in every channel). They become 255, no
+    class."""
     level: NotNegativeInt | None = None
-    """Level of an image pyramid, 0 the finest (the default)."""
+    """Level of an image pyramid, 0 (the default) is the finest."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None
     """Micrometres per pixel, instead of a level: takes the level of this size, within 10 %."""
     value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
-    """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095)."""
+    """LOW,HIGH: the values that become black and white in images of more than 8 bits (12-bit data: 0,4095)."""
     max_pixels: Annotated[int, AtLeast(1, 2**63 - 1)] = 500_000_000
-    """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels: it is decoded whole."""
+    """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels, since it is decoded whole."""
     strict: bool = False
-    """Stop at the first image that cannot be read. By default the others are predicted, it is named, and the exit code is 1."""
+    """Stop at the first image that cannot be read. By default it is named, the others are predicted, and the exit code is
+    1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,16 +179,16 @@ class PredictOptions(InferenceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(OptionsSection):
-    """The report; works on what is in the folders, also of a run that is still going on, and computes nothing anew"""
+    """The report; reads the folders of runs, also unfinished ones, and computes nothing"""
 
     split: SplitWord | None = None
-    """Whose evaluation is shown; by default test, else validation, all or train, whichever is there first."""
+    """Evaluation to show. Default: the first of test, validation, all and train that exists."""
     output: PathWord | None = None
-    """File to write; by default report.html in the run's folder, of several runs in the current one."""
+    """File to write. Default: report.html in the run's folder; for several runs, in the current folder."""
     figures: bool = True
-    """Draw the charts for papers too, as PNG files in figures/ beside the page."""
+    """Also draw the charts as PNG files for papers, in figures/ beside the page."""
     pictures: NotNegativeInt = 12
-    """Images shown at most, of those that evaluate kept; 0 or more."""
+    """Largest number of images to show, 0 or more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,25 +196,27 @@ class ExportOptions(OptionsSection):
     """A model in a form that others load"""
 
     trust: Trusted | None = None
-    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
-    folder is ever imported."""
+    """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
+    imported."""
     format: Literal["onnx", "huggingface"] | None = None
-    """onnx is one file for other runtimes, compared with the original on images; huggingface a folder with a model card."""
+    """onnx writes one file for other runtimes and compares it with the original on images. huggingface writes a folder with a
+    model card."""
     output: PathWord | None = None
-    """The .onnx file or the folder; by default model.onnx or huggingface/ in the run's folder."""
+    """The .onnx file or the folder. Default: model.onnx or huggingface/ in the run's folder."""
     license: (
         Annotated[str, matching(r"[a-z0-9][a-z0-9.-]*", "a name as the hub has it, such as mit, apache-2.0 or other")]
         | None
     ) = None
     """Licence of the weights as the hub names it, such as mit or cc-by-4.0; by default the card says that none was stated."""
     check_images: Count = 20
-    """Images of the run's test split (or street scenes) on which an ONNX file must give the labels of the original, 1 or more."""
+    """Number of images of the run's test split (or street scenes) on which an ONNX file must give the original's labels, 1 or
+    more."""
     example: PathWord | None = None
-    """Image for the card's example, which becomes part of the folder; by default a procedural street scene."""
+    """Image for the card's example; it becomes part of the folder. Default: a procedural street scene."""
     push: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "an id such as someone/some-model")] | None = None
     """Send the folder to the hub under this id, such as someone/some-model."""
     private: bool = False
-    """With push: a repository that is made is private."""
+    """With push: make the new repository private."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,17 +229,17 @@ class ExportOptions(OptionsSection):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(OptionsSection):
-    """A page that labels the images one drops on it"""
+    """A page that labels the images you drop on it"""
 
     trust: Trusted | None = None
-    """Packages, separated by commas, whose code RUN may import: networks and data sets that are not ours. Nothing else of a
-    folder is ever imported."""
+    """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
+    imported."""
     tile_size: Count | None = None
-    """Side of the input window, px; by default the run's."""
+    """Side of the input window, px. Default: the run's."""
     port: Annotated[int, between(1, 65535)] = 7860
     """Port of the page."""
     host: str = "127.0.0.1"
-    """Address to listen on; the default is reached from this machine only, 0.0.0.0 from all that reach it."""
+    """Address to listen on. Only this machine reaches the default; any machine that reaches this one reaches 0.0.0.0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,11 +247,11 @@ class PlanOptions(OptionsSection):
     """The plan; nothing is read and no device is needed"""
 
     memory: Bytes | None = None
-    """Memory of a device, such as 24GiB: says what fits into it, and what to change where the run does not."""
+    """Memory of a device, such as 24GiB. The plan then shows what fits, and what to change if the run does not."""
     image_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
-    """Height x width of the images, px; by default that of the scenes or of the decoded cache, else 1080x1920."""
+    """Height x width of the images, px. Default: that of the scenes or the decoded cache, else 1080x1920."""
     device: Literal["cuda", "cpu"] = "cuda"
-    """Kind of device that the run is planned for."""
+    """Kind of device to plan for."""
 
     def memory_bytes(self) -> int | None:
         """The number of bytes of memory."""
@@ -261,19 +267,19 @@ class ConfigureOptions(OptionsSection):
     """The choice of a config"""
 
     memory: Bytes | None = None
-    """Memory that a process may use, such as 24GiB; by default 80 % of what is free on this device."""
+    """Memory that a process may use, such as 24GiB. Default: 80 % of the free memory."""
     time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] = "1h"
-    """Wall time that the run is to fill on one process, such as 30min or 2h."""
+    """Wall time of the run on one process, such as 30min or 2h."""
     ignore_index: NotNegativeInt | None = None
-    """Class id that counts nowhere; by default none."""
+    """Class id to ignore. Default: none."""
     label_map: dict[str, int] | None = None
     """Colour or id of a mask -> class id."""
     group_by: str | None = None
-    """Samples that stay on one side of a split, as train takes it: a regular expression, or sequence."""
+    """Keep samples together on one side of a split, as in train: a regular expression, or sequence."""
     cache_path: PathWord | None = None
-    """Folder of the decoded caches; by default unet_dist in the user's cache folder."""
+    """Folder of the decoded caches. Default: unet_dist in the user's cache folder."""
     output_path: PathWord | None = None
-    """Folder of the run, written into the config; by default output."""
+    """Folder of the run, written into the config. Default: output."""
 
     def memory_bytes(self) -> int | None:
         """The number of bytes of memory."""
@@ -289,18 +295,18 @@ class BenchOptions(OptionsSection):
     """The measurement"""
 
     bench_rounds: Count = 5
-    """Rounds, at most: in each everything is measured once, in turn. Median, lowest and highest are over the rounds."""
+    """Largest number of rounds. Each round measures everything once, in turn; results are the median, lowest and highest."""
     bench_steps: Count = 20
-    """Training steps of a round, at most, of each the bare step and the real loop."""
+    """Largest number of training steps per round, for the bare step and for the real loop."""
     bench_seconds: Positive = 60.0
-    """Seconds for the rounds of each setting, above 0; they decide how many rounds and steps there are. Every measurement is
-    made once, whatever it takes."""
+    """Seconds for the rounds of each setting, above 0. They limit rounds and steps. Every measurement is made at least
+    once."""
     bench_predict: bool = True
-    """Predict an image in each round, too, and the bare network on its windows; not where the loop that is usually written is
-    compared, which has no prediction."""
+    """Also predict an image in each round, and run the bare network on its windows. Not for the baseline, which cannot
+    predict."""
     compare: str | None = None
-    """Settings to measure in turn: KEY=VALUE,VALUE,... of any key of the config (micro_batch_size=1,2,4), or baseline: the loop
-    that is usually written for this task."""
+    """Settings to measure in turn: KEY=VALUE,VALUE,... for any key of the config (micro_batch_size=1,2,4), or baseline: the
+    usual training loop for this task."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,9 +362,9 @@ class StartOptions(OptionsSection):
     """The processes"""
 
     processes: Count | None = None
-    """Processes to start on this machine, one for each GPU that is used; without it one, or those of a launcher."""
+    """Number of processes to start on this machine, one per GPU. Default: one, or those of a launcher."""
     device: DeviceWord = "auto"
-    """auto is a GPU where there is one, else the CPU; cuda refuses to go without; cuda:1 is the second GPU that is visible."""
+    """auto is a GPU where there is one, else the CPU. cuda refuses to run without a GPU. cuda:1 is the second visible GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +374,7 @@ class InitOptions(OptionsSection):
     output: PathWord = "."
     """Folder to write into."""
     overwrite: bool = False
-    """Replace files that are there."""
+    """Replace existing files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,15 +382,15 @@ class DoctorOptions(OptionsSection):
     """The check of a GPU"""
 
     gpu: bool = False
-    """Measure the GPU, too: rates, training steps, memory, repeatability; writes check.json and check.md."""
+    """Also measure the GPU: rates, training steps, memory, repeatability. Writes check.json and check.md."""
     minutes: Positive = 8.0
-    """Minutes for all of it: what would take longer is left out, the least important first."""
+    """Minutes for the whole check. The least important stages are skipped first."""
     output: PathWord = "gpu-check"
     """Folder for check.json and check.md."""
     device: DeviceWord = "auto"
-    """The GPU to check: cuda, or cuda:1 for the second that is visible; cpu, with smoke, to try the check itself."""
+    """The GPU to check: cuda, or cuda:1 for the second visible one. cpu, with smoke, tries the check itself."""
     smoke: bool = False
-    """Tiny sizes: tries the check itself, on a CPU too; its figures mean nothing."""
+    """Use tiny sizes to try the check itself, also on a CPU. The figures mean nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What the user may say, and what we answer.
+"""The keys of a training run, and their rules.
 
 Owns every key with its type, its default, its meaning and its range; the string under a field is the help text of the
 command line. Keys are flat: a name occurs in one section only, so a YAML file and the command line need no prefix. Knows
@@ -62,35 +62,35 @@ class ModelConfig(Section):
     """The network"""
 
     model: Main[str] = "unet"
-    """Architecture: unet is the paper's (Ronneberger et al. 2015); unet:efficientnet_lite0 has its decoder on an encoder with
-    ImageNet weights (extra: pretrained), and encoder_unet is the same network with random ones; segformer, or segformer:b0 to
-    b5, starts new, and segformer:USER/NAME from published weights (extra: segformer); smp:Unet:resnet34 and others, with
-    :imagenet from published weights (extra: smp)."""
+    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 puts its decoder on an encoder
+    with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
+    segformer:b0 to b5, starts with random weights, segformer:USER/NAME with published ones (extra: segformer).
+    smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
     in_channels: Count | None = None
-    """Channels of an image, 1 or more; by default what the data set has."""
+    """Channels of an image, 1 or more. Default: those of the data set."""
     num_classes: Annotated[int, between(2, 255)] | None = None
-    """Classes, 2 to 255, the ignored one included; by default what the data set names."""
+    """Number of classes, 2 to 255, including the ignored one. Default: those of the data set."""
     base_channels: Count = 64
-    """Channels of the first level, 1 or more; each level down doubles them. On an encoder: of the decoder at half of the side; each
-    level down has half of it more."""
+    """Channels of the first level, 1 or more; each level down doubles them. With an encoder: channels of the decoder at half
+    of the side; each level down adds half of that number."""
     depth: Annotated[int, between(1, 8)] = 4
-    """Number of poolings, 1 to 8. On an encoder: halvings of the side, 1 to 5, so that 4 stops at stride 16."""
+    """Number of poolings, 1 to 8. With an encoder: halvings of the side, 1 to 5; 4 stops at stride 16."""
     norm: Literal["none", "weight", "batch", "group"] = "none"
-    """Normalisation: none is the paper; weight (scaled weight standardisation) keeps every contract; batch couples the
-    samples of a micro-batch in training; group couples all pixels, so that no exact tile exists."""
+    """Normalisation. none is the paper's. weight (scaled weight standardisation) keeps every contract. batch couples the
+    samples of a micro-batch in training. group couples all pixels, so there are no exact tiles."""
     padding: Literal["valid", "same"] = "valid"
-    """Convolutions without padding (the paper) or with zeros."""
+    """Convolutions without padding (the paper's) or with zeros."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
-    """Transposed convolutions (the paper) or bilinear interpolation and a convolution."""
+    """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
-    """Side of the pixel blocks that are folded into channels before the first level and unfolded after the last, px, a power of
-    two up to 16: convolutions at 1/2 of the side take 1/4 of the work and see twice as far. 1 is the paper."""
+    """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
+    after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
     dropout: Fraction = 0.0
     """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
     checkpoint_activations: Free[bool] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     init_from: PathWord | None = None
-    """A run's folder, a model folder or a hub id whose weights to start from; a head with other classes starts new."""
+    """Start from the weights of a run, a model folder or a hub id. A head with other classes starts new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class DataConfig(Section):
     data_path: Main[PathWord] = "synthetic"
     """A hub id, a local data-set directory (parquet or arrow), a folder of images/ and masks/, or synthetic."""
     cache_path: Free[PathWord | None] = None
-    """Folder of the decoded caches; by default unet_dist in the user's cache folder."""
+    """Folder of the decoded caches. Default: unet_dist in the user's cache folder."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     image_column: str = "pixel_values"
@@ -108,47 +108,48 @@ class DataConfig(Section):
     label_column: str = "label"
     """Column of the masks in a hub or local data set."""
     images_folder: str | None = None
-    """Folder of the images below data_path; {split} stands for train, val and test, as in {split}/images. By default guessed."""
+    """Folder of the images below data_path. {split} stands for train, val and test, as in {split}/images. Default:
+    guessed."""
     masks_folder: str | None = None
-    """Folder of the masks below data_path, likewise."""
+    """Folder of the masks below data_path; see images_folder."""
     image_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
-    """Names of images, where * is the part that they share with their masks, as in *_leftImg8bit. By default guessed."""
+    """Names of the images. * is the part that an image and its mask share, as in *_leftImg8bit. Default: guessed."""
     mask_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
-    """Names of masks, likewise, as in *_mask or mask_*."""
+    """Names of the masks, as in *_mask or mask_*; see image_names."""
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864
-    """An image of more pixels is not decoded for the cache: TIFF is read by windows from its file, as Zarr always is, and
-    anything else refused."""
+    """Largest image to decode for the cache, pixels. A larger TIFF, and any Zarr, is read by windows from its file; other
+    images are refused."""
     ignore_index: (
         Annotated[int, AtLeast(0), Must(lambda index: index <= 65535, "0 to 65535, what a 16-bit mask holds")] | None
     ) = None
-    """Class id that counts nowhere: not in the loss, the metric, a prediction or a table."""
+    """Class id to ignore in loss, metrics, predictions and tables."""
     label_map: dict[str, int] | None = None
     """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id."""
     value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
-    """LOW,HIGH: the values that become black and white, for images of more than 8 bits (12-bit data: 0,4095). A prediction of other
-    images takes the same key."""
+    """LOW,HIGH: the values that become black and white in images of more than 8 bits (12-bit data: 0,4095). Give predict the
+    same range."""
     group_by: Annotated[str, Reads(_compiled, "a regular expression, or sequence")] | None = None
-    """Samples that stay on one side of a split: those whose ids agree in a regular expression's first group, or else in its whole
-    match, or sequence: ids that differ in their last number only. By default every sample is by itself."""
+    """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
+    match; sequence groups ids that differ only in their last number. Default: every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
-    """Parts alike in classes into which all samples but those of a given test split are dealt; one is the validation."""
+    """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
     fold: Annotated[int, AtLeast(0)] | None = None
     """The part that is the validation, 0 to folds - 1."""
     synthetic_images: Annotated[int, AtLeast(3)] = 100
-    """Number of procedural street scenes, 3 or more (data_path synthetic only)."""
+    """Number of procedural street scenes, 3 or more (only with data_path synthetic)."""
     synthetic_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] = "1080x1920"
-    """Height x width of a procedural scene, px (data_path synthetic only)."""
+    """Height x width of a procedural scene, px (only with data_path synthetic)."""
     horizontal_flip: bool = True
     """Mirror half of the training crops left to right."""
     augmentation: str | list[dict[str, Any]] | None = None
-    """paper (rotation, elastic deformation, grey values), street (scale, colour, blur), colour (light and saturation, on the device
-    and by tiles), strong (that, scale 0.4 to 1.8 and rotation), or albumentations transforms in order,
-    each {name: ColorJitter, ...its arguments}, or a transform of your own, my_package.transforms:noise(strength=3)."""
+    """paper (rotation, elastic deformation, grey values), street (scale, colour, blur), colour (light and saturation, on the
+    device and by tiles) or strong (colour, scale 0.4 to 1.8 and rotation). Or a list of albumentations transforms, each
+    {name: ColorJitter, ...arguments}. Or your own: my_package.transforms:noise(strength=3)."""
     class_balance: Fraction = 0.0
-    """Share of the crops that are centred on a pixel of a class drawn evenly, 0 to below 1, so that rare classes are seen as
-    often as frequent ones."""
+    """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
+    frequent ones."""
     num_workers: Free[Annotated[int, AtLeast(0)]] = 0
-    """Processes a rank that read crops; 0 reads ahead in a thread."""
+    """Processes per rank that read crops. 0 reads ahead in a thread."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,64 +170,65 @@ class ScheduleConfig(Section):
     input_size: Main[
         Annotated[int | Literal["full"], Must(lambda side: side == "full" or side >= 1, "1 or more, or full")]
     ] = 572
-    """Side of the training input window, px; an even side that the network cannot take is rounded up. full trains on whole
-    images, each with its own shape."""
+    """Side of the training input, px. An even side that the network cannot take is rounded up. full trains on whole images,
+    each with its own shape."""
     batch_size: Main[Count] = 16
-    """Crops of one optimizer step over all processes."""
+    """Crops per optimizer step, over all processes."""
     micro_batch_size: Free[Count | None] = None
-    """Crops (or tiles, one of each crop) that one process takes at a time; by default its whole share of an accumulation
-    step, and 1 where samples are split."""
+    """Crops (or tiles, one per crop) that a process takes at a time. Default: its whole share of an accumulation step, or 1
+    where samples are split."""
     gradient_accumulation_steps: Free[Count | None] = None
-    """Micro-batches of one optimizer step on a process; by default what the batch size leaves."""
+    """Micro-batches per optimizer step on a process. Default: follows from the batch size."""
     split_sample: Free[bool | None] = None
-    """Share out the tiles of the batch over the processes instead of whole crops, so that one sample trains on several; by
-    default where there are tiles, and fewer crops than processes."""
+    """Share the tiles of a crop over the processes, so that several processes train on one sample. Default: where there are
+    tiles and fewer crops than processes."""
     total_steps: Main[Count] = 6000
-    """Optimizer steps of the run."""
+    """Number of optimizer steps."""
     eval_steps: Main[Count] = 100
-    """Optimizer steps between two validations; the last step is always validated."""
+    """Validate every so many steps, and after the last one."""
     learning_rate: Main[Positive] = 5e-4
     """Peak learning rate, above 0."""
     encoder_learning_rate_factor: NotNegative = 1.0
-    """What multiplies the learning rate of an encoder (model unet:ENCODER), 0 or more; at 0 its weights stay as published and cost
-    no backward pass."""
+    """Factor on the learning rate of an encoder (model unet:ENCODER), 0 or more. At 0 its weights stay as published, and it
+    needs no backward pass."""
     encoder_frozen_steps: Annotated[int, AtLeast(0)] = 0
-    """First steps in which an encoder's weights stay as they are."""
+    """Keep the encoder's weights for so many first steps."""
     schedule: Annotated[str, Reads(str, "a word", shown="onecycle|constant|cosine|poly|PACKAGE.MODULE:NAME")] = (
         "onecycle"
     )
-    """Course of the learning rate; of ours all but onecycle start with a linear warm-up."""
+    """Course of the learning rate. All built-in ones but onecycle start with a linear warm-up."""
     warmup_fraction: Fraction = 0.3
-    """Share of the steps in which the learning rate rises, 0 to below 1."""
+    """Share of the steps with a rising learning rate, 0 to below 1."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay of AdamW, 0 or more."""
     max_grad_norm: Positive | None = None
-    """Clip the gradient of the whole model to this norm, above 0; by default not."""
+    """Clip the gradient of the whole model to this norm, above 0. Default: no clipping."""
     loss: str | dict[str, float] = "cross_entropy"
     """cross_entropy, focal, dice (over the whole batch) or lovasz (per image, without tiles), or a weighted sum such as
     cross_entropy+0.5*dice."""
     label_smoothing: Fraction = 0.0
-    """Share of the cross-entropy that all classes but the ignored one get evenly, 0 to below 1."""
+    """Share of the cross-entropy spread evenly over all classes but the ignored one, 0 to below 1."""
     focal_gamma: NotNegative = 2.0
     """Exponent of the focal loss, 0 or more."""
     border_class: Annotated[int, AtLeast(0), Must(lambda index: index < 255, "a class id, 0 to 254")] | None = None
-    """Class between objects: its pixels weigh more in cross-entropy and focal loss the nearer two objects are (the paper's
-    equation 2); by default none does."""
+    """Class between objects. Its pixels weigh more in cross-entropy and focal loss, the closer two objects are (equation 2 of
+    the paper). Default: no border weights."""
     border_weight: Positive = 10.0
-    """What a border pixel weighs at most beyond its class (w0), above 0."""
+    """Largest extra weight of a border pixel (w0), above 0."""
     border_sigma_px: Positive = 5.0
     """Reach of the border weights (sigma), px, above 0."""
     class_weights: Literal["inverse", "median", "sqrt"] | Weights | None = None
-    """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list of one number a class."""
+    """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list with one number per
+    class."""
     seed: Annotated[int, AtLeast(0, 2**63 - 1)] = 0
     """Seed of the split, the order, the crops and the first weights, 0 to 2^63 - 1."""
     ema_decay: Annotated[float, Must(lambda decay: 0 < decay < 1, "above 0 and less than 1")] | None = None
-    """Decay of a moving average of the weights, above 0 and below 1, such as 0.999. Validations, best/ and last/ then have the
-    averaged weights, checkpoints both; by default there is none."""
+    """Decay of a moving average of the weights, above 0 and below 1, such as 0.999. Validations, best/ and last/ use the
+    averaged weights; checkpoints keep both. Default: no average."""
     early_stopping_evals: Free[Count | None] = None
-    """End the run after so many validations without a better mean IoU; by default never."""
+    """End the run after so many validations without a better mean IoU. Default: never."""
     time_limit_min: Free[Positive | None] = None
-    """Save and leave after so many minutes of wall time, to go on when started again; by default never."""
+    """Save and exit after so many minutes. The same command resumes. Default: no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,52 +241,51 @@ class RunConfig(Section):
     """The run"""
 
     output_path: Free[Main[PathWord]] = "output"
-    """The run's folder; an unfinished run in it is resumed."""
+    """The run's folder. An unfinished run in it is resumed."""
     debug: Free[bool] = False
-    """Debug mode: one process, no workers, deterministic; prints what every layer makes of the first step, writes the windows
-    and masks it was fed to figures/, tries to overfit 4 crops within total_steps (500 at most) and tries a resume. A run in
-    output_path is not touched; the default output_path becomes debug."""
+    """Debug mode: one process, no workers, deterministic. It prints every layer's output in the first step, writes the input
+    windows and masks to figures/, tries to overfit 4 crops within total_steps (at most 500), and tries a resume. It leaves a
+    run in output_path alone; the default output_path becomes debug."""
     resume: Free[PathWord] = "auto"
-    """auto: go on with what the folder holds; never: start anew, and refuse a folder that holds a run; or the path of a
-    checkpoint to branch off from into another folder."""
+    """auto resumes the run in output_path. never starts anew, and refuses a folder with a run. The path of a checkpoint
+    branches off from it into another folder."""
     allow_config_change: Free[bool] = False
-    """Resume although settings that change the result differ from the interrupted run's."""
+    """Resume with settings that change the result."""
     extend_schedule: Free[Literal["continue", "restart"] | None] = None
-    """How the learning rate goes on where total_steps was raised on a run under way: continue enters the course of the new
-    length at the step reached, restart begins a new course over the steps left; by default such a run is refused."""
+    """Learning rate after total_steps was raised on an unfinished run: continue enters the course of the new length at the
+    current step; restart begins a new course over the steps left. Default: refuse."""
     checkpoint_steps: Free[Count | None] = None
-    """Optimizer steps between two checkpoints; by default eval_steps."""
+    """Write a checkpoint every so many steps. Default: eval_steps."""
     keep_checkpoints: Free[Count] = 2
-    """Newest checkpoints to keep, 1 or more."""
+    """Number of newest checkpoints to keep, 1 or more."""
     log_steps: Free[Count] = 10
-    """Optimizer steps between two lines of metrics."""
+    """Write a line of metrics every so many steps."""
     trackers: Free[list[str]] = field(default_factory=lambda: ["tensorboard"])
     """Trackers by their accelerate name: tensorboard, wandb, trackio, ..."""
     mixed_precision: PrecisionWord = "auto"
-    """auto is bf16 where the device is fast at it, else no; what accelerate launch says is honoured."""
+    """auto is bf16 where the device is fast at it, else no. The precision of accelerate launch is honoured."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Type of the weights; float64 is for comparing runs to the last digit."""
+    """Type of the weights. float64 is for comparing runs to the last digit."""
     tf32: bool = False
-    """With mixed_precision no, let a GPU round the factors of float32 products to 11 bits: faster, and other results."""
+    """With mixed_precision no: let a GPU round the factors of float32 products to 11 bits. Faster, with other results."""
     deterministic: bool = False
-    """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
+    """Use deterministic algorithms only: the same bits on the same kind of device, slower on a GPU."""
     compile: Free[bool] = False
-    """Compile the network for training (torch.compile, one graph for crops of one size): the first step then takes minutes on a
-    CPU. Validations compute as ever. Where nothing here can compile, it is said and the run goes on without."""
+    """Compile the network (torch.compile). Validations run uncompiled. The first step takes minutes on a CPU. If compilation
+    fails, training continues uncompiled with a warning."""
     memory_format: Free[Literal["auto", "channels_last", "contiguous"]] = "auto"
-    """Order of a batch's values in training: channels_last, with the channels of a pixel side by side; contiguous, one channel
-    after the other; auto is channels_last on GPUs, and for convolutional networks on CPUs with AVX-512, which are faster with
-    it, else contiguous."""
+    """Order of a batch's values in training. channels_last puts the channels of a pixel side by side, contiguous one channel
+    after the other. auto is channels_last on GPUs, and for convolutional networks on CPUs with AVX-512; else contiguous."""
     tile_size: Free[Main[Count | None]] = None
     """Largest side of a window, px, in training and validation. A larger crop is computed tile by tile, with the gradient of
-    the whole and the memory of one tile. By default crops are undivided, and a validation takes 572 or the input size,
-    whichever is more."""
+    the whole and the memory of one tile. Default: undivided crops; a validation takes 572 or the input size, whichever is
+    larger."""
     window_batch: Free[Count] = 4
-    """Windows that a process predicts at once in a validation."""
+    """Windows that a process computes at once in a validation."""
     expected_processes: Free[Count | None] = None
-    """Refuse to start on another number of processes; a launch script states it."""
+    """Refuse to start with another number of processes. Launch scripts set it."""
     collective_timeout_s: Free[Positive] = 1800.0
-    """Seconds after which a process that waits for another ends the run."""
+    """End the run if a process waits for another longer than so many seconds."""
 
 
 @dataclass(frozen=True, init=False)
