@@ -1,6 +1,8 @@
 """Every contract of a part in one place: what yours has to state, how it is named, and which check proves it.
 
 - network: `TrainableNetwork`, or any `nn.Module`, which is measured; `--model`, `unet_dist.models`, `check_model`
+- encoder: `Encoder`, of feature maps as `Placed` on a grid, and of `Span`s of it; inherit from `LayeredEncoder`;
+  `--model unet:ENCODER`, `unet_dist.encoders`, `check_encoder`
 - loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
 - data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
 - sample transform: `SampleTransform`; `--augmentation`, `unet_dist.transforms`, `check_transform`
@@ -22,19 +24,26 @@ from unet_dist.imaging.image import ImageFormat, ImageReader, Opening
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.registry import Metric
 from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.models.encoders.contract import Encoder, Layer, LayeredEncoder
+from unet_dist.models.encoders.placement import Placed, Span
 from unet_dist.training.courses import Course
 
 __all__ = [
     "Course",
     "Encoded",
+    "Encoder",
     "ImageFormat",
     "ImageReader",
+    "Layer",
+    "LayeredEncoder",
     "Loss",
     "Metric",
     "Network",
     "Opening",
+    "Placed",
     "RawPair",
     "SampleTransform",
     "Source",
+    "Span",
     "TrainableNetwork",
 ]

@@ -118,7 +118,7 @@ def targets(page: Path) -> set[Path]:
     return {(page.parent / path).resolve() for path in [*paths, *listed] if path and (page.parent / path).is_file()}
 
 
-@pytest.mark.parametrize("name", ["network", "loss", "data", "metric", "format"])
+@pytest.mark.parametrize("name", ["network", "encoder", "loss", "data", "metric", "format"])
 def test_code_of_a_page_is_that_of_the_tested_package(name: str) -> None:
     package = "\n".join(
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/extending/package").rglob("*.py"))

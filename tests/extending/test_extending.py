@@ -22,6 +22,7 @@ from unet_dist.config.models import MODELS
 from unet_dist.config.transforms import TRANSFORMS
 from unet_dist.data.sources.registry import SOURCES
 from unet_dist.metrics.registry import METRICS
+from unet_dist.models.encoders.registry import ENCODERS
 from unet_dist.registry import Registry
 
 PACKAGE = Path(__file__).parent / "package"
@@ -141,8 +142,9 @@ def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
     [
         *((MODELS, "small"), (LOSSES, "squares"), (SOURCES, "leaves"), (METRICS, "kappa"), (COURSES, "halving")),
         (TRANSFORMS, "noisy_flip"),
+        (ENCODERS, "plain"),
     ],
-    ids=lambda one: one if isinstance(one, str) else one.key,
+    ids=lambda one: one if isinstance(one, str) else one.group,
 )
 def test_an_installed_package_is_found_by_name(
     registry: Registry[object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,8 +4,12 @@ size, and keeps the promises and the gradients by tiles of every network here.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -15,12 +19,12 @@ from torch.nn import functional as F
 
 from tests.models.promises import ModelPromises
 from tests.tiling.scenes import NUM_CLASSES, Scenes, build_shares, gradient_of, relative_differences
-from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.errors import CheckpointError, ConfigError, ExtraError
 from unet_dist.models.encoder_unet import EncoderUNet
 from unet_dist.models.encoders import efficientnet_lite
 from unet_dist.models.encoders.layers import FrozenNormConv2d
 from unet_dist.models.encoders.placement import Placed
-from unet_dist.models.registry import build_model
+from unet_dist.models.registry import build_model, load_model, package_of
 from unet_dist.tiling.geometry import plan_tiles
 
 needs_weights = pytest.mark.skipif(
@@ -186,7 +190,10 @@ def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "efficientnet_lite"}, r'Got encoder "efficientnet_lite"\. .*Did you mean "efficientnet_lite0"\?'),
+        (
+            {"encoder": "efficientnet_lite"},
+            r"model: got .efficientnet_lite., expected one that exists.*Did you mean .efficientnet_lite0.",
+        ),
         ({"depth": 6}, r"Got depth = 6\. Expected 1 to 5 for efficientnet_lite0"),
         ({"norm": "layer"}, r'Got norm = "layer"'),
     ],
@@ -194,3 +201,38 @@ def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EncoderUNet(3, 2, **options)
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "extending/package"))
+    return importlib.import_module("leaf_parts.encoders")
+
+
+def test_an_encoder_of_somebody_else_is_named_and_its_folder_asks_for_trust(theirs: Any, tmp_path: Path) -> None:
+    word = "unet:leaf_parts.encoders:Plain( width = 3)"
+    model: Any = build_model(
+        word, in_channels=2, num_classes=5, base_channels=2, depth=2, mean=[9.0, 9.0], std=[2.0, 2.0]
+    )
+    assert (model.config()["encoder"], model.mean, model.origin()) == (
+        "leaf_parts.encoders:Plain(width=3)", [9.0, 9.0], None,
+    )  # fmt: skip
+    assert model.load_variant(word.partition(":")[2]) is None
+    assert package_of(word) == "leaf_parts"
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"needs leaf_parts.encoders:Plain, .*add --trust leaf_parts"):
+        load_model(tmp_path)
+    image = torch.randn(1, 2, model.window_sizes.minimum, model.window_sizes.minimum)
+    for loaded in (
+        load_model(tmp_path, trust=["leaf_parts"]),
+        EncoderUNet.from_pretrained(tmp_path, encoder=partial(theirs.Plain, width=3), trust=()),
+    ):
+        assert torch.equal(loaded(image), model.eval()(image))
+
+
+def test_an_encoder_as_an_object(theirs: Any) -> None:
+    assert EncoderUNet(3, 2, encoder=theirs.Plain, depth=1).config()["encoder"] == "leaf_parts.encoders:Plain"
+    with pytest.raises(
+        ConfigError, match=r"the encoder collections:OrderedDict is a OrderedDict without channels, mean"
+    ):
+        EncoderUNet(3, 2, encoder=OrderedDict)

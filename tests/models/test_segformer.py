@@ -227,7 +227,7 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path: Path) -> None:
     ("variant", "message"),
     [
         ("segformer:b9", r'got "segformer:b9", expected one of segformer:b0, .*segformer:b5'),
-        ("unet:b0", r'Got encoder "b0"\. Expected one that exists'),
+        ("unet:b0", r"model: got 'b0', expected one that exists"),
         ("segfromer:b0", r"got 'segfromer', .*Did you mean \"segformer\""),
     ],
 )

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,11 @@ from unet_dist.losses.mixture import Mixture, build_loss
 from unet_dist.losses.one_pass import OnePass
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.metrics.registry import METRICS
+from unet_dist.models.encoders.registry import ENCODERS
 from unet_dist.models.registry import build_model
 from unet_dist.models.wrap import Wrapped, wrap
 from unet_dist.testing.checking import BrokenPromiseError
-from unet_dist.testing.models import check_batch, check_locality, check_model, check_sizes
+from unet_dist.testing.models import check_batch, check_encoder, check_locality, check_model, check_sizes
 from unet_dist.testing.parts import check_course, check_format, check_loss, check_metric, check_source, check_transform
 
 LASTING = np.random.default_rng(0)
@@ -136,6 +138,41 @@ def test_a_network_from_outside_keeps_them_all_with_its_export() -> None:
     model = build_model("leaf_parts.nets:make(width=3)", in_channels=3, num_classes=2)
     assert isinstance(model, Wrapped)
     check_model(model, trust=["leaf_parts"], exports=True)
+
+
+@pytest.mark.parametrize("encoder", [*ENCODERS.own, "leaf_parts.encoders:Plain(width=4)"])
+def test_encoders(encoder: str) -> None:
+    check_encoder(encoder, depth=1 if encoder in ENCODERS.own else 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda part: setattr(part.Convolution, "needed", lambda self, span: span),
+            "that `needed` asks for is too small",
+        ),
+        (lambda part: setattr(part.Plain, "std", 0.0), "got channels .* and std 0.0, expected 2 counts"),
+        (lambda part: setattr(part.nn, "Conv2d", _blurred), "differs from the whole image by"),
+    ],
+    ids=["reach", "std", "global"],
+)
+def test_an_encoder_that_breaks_its_word_is_found(change: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = importlib.import_module("leaf_parts.encoders")
+    monkeypatch.setattr(part, "nn", SimpleNamespace(**vars(nn)))
+    change(part)
+    with pytest.raises(BrokenPromiseError, match=sentence):
+        check_encoder(part.Plain)
+
+
+def _blurred(*sizes: int) -> nn.Module:
+    """A convolution beside which every pixel sees the mean of the window."""
+    return _Blurred(*sizes)
+
+
+class _Blurred(nn.Conv2d):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) + features.mean()
 
 
 class Mean(OnePass):

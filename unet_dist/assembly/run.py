@@ -24,7 +24,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import CheckpointError
 from unet_dist.models.contract import Network
-from unet_dist.models.pretrained import WEIGHTS_FILE
+from unet_dist.models.weights import WEIGHTS_FILE
 from unet_dist.models.wrap import Wrapped
 from unet_dist.runs.metrics_log import find_best, read_metrics
 from unet_dist.terminal import Teller

@@ -6,18 +6,33 @@ is given. Must not know any one architecture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unet_dist.errors import ConfigError, DataError
+from unet_dist.errors import ConfigError, DataError, suggest
 
 # Half of uint8's range: pixels become [-1, 1] where nobody measured the data set's own mean and deviation.
 DEFAULT_MEAN = 127.5
 DEFAULT_STD = 127.5
+
+
+class Description(TypedDict, total=False):
+    """What every constructor takes beside in_channels and num_classes. It changes no network, and travels with it in config.json.
+
+    mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
+    std: likewise.
+    class_names: one a class, or None.
+    ignore_index: the class that is no answer, or None.
+    """
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    class_names: Sequence[str] | None
+    ignore_index: int | None
 
 
 def require(is_valid: bool, name: str, got: object, expected: str) -> None:
@@ -35,21 +50,24 @@ def require_count(name: str, count: object) -> None:
     require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
 
 
+def require_choice(name: str, choice: object, valid: Iterable[str]) -> None:
+    """Refuse a word that is none of the valid ones, and name the nearest. Raises: ConfigError."""
+    words = list(valid)
+    if choice not in words:
+        raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), words)} Change {name}.')
+
+
 def keep_description(
     model: Any,
-    *,
     in_channels: int,
     num_classes: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-    ignore_index: int | None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    ignore_index: int | None = None,
 ) -> None:
-    """Check what travels with a network in config.json, and keep it as the network's attributes.
-
-    Args:
-        mean, std: per input channel, in units of uint8 (0 to 255); None means 127.5.
-        class_names: one a class, or None.
+    """Check what travels with a network, and keep it as the network's attributes.
 
     Raises:
         ConfigError: a number or its count is not valid.

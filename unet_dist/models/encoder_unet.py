@@ -6,24 +6,35 @@ ones at the image's border, where the encoder's original saw zeros.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from unet_dist.errors import ConfigError, suggest
-from unet_dist.models.arguments import check_images, keep_description, require, require_count
+from unet_dist.models.arguments import (
+    Description,
+    check_images,
+    keep_description,
+    require,
+    require_choice,
+    require_count,
+)
 from unet_dist.models.encoders.placement import Placed, Span, joined
-from unet_dist.models.encoders.registry import find_encoder
-from unet_dist.models.normalisation import NORMS, batch_coupling, pixel_coupling
+from unet_dist.models.encoders.registry import ENCODERS, MakeEncoder, build_encoder, describe_encoder, word_of
+from unet_dist.models.normalisation import NORMS
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import UPSAMPLINGS
 from unet_dist.models.unet import DoubleConv, Upsample, init_he, start_pixels_of_a_block_alike
+from unet_dist.registry import parse_word, require_trusted
 from unet_dist.tiling.geometry import Locality, WindowSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _BLOCK_REACH_PX = 2  # of a DoubleConv
 _CLASSIFIER_STD = 0.01
@@ -35,7 +46,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
     Args:
         in_channels: of the image.
         num_classes: logits a pixel.
-        encoder: a name of encoders/registry.py.
+        encoder: a name of encoders/registry.py, the import path of what makes one, or the maker itself, at the top of a module.
         base_channels: channels of the decoder at stride 2; each level down has half of it more.
         depth: halvings of the side, 1 to 5: at 4 the deepest map has stride 16.
         norm: of the decoder: none, weight (scaled weight standardisation), batch, group.
@@ -56,49 +67,34 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
 
     has_encoder: ClassVar[bool] = True
 
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
-
     def __init__(
         self,
         in_channels: int = 3,
         num_classes: int = 35,
         *,
-        encoder: str = "efficientnet_lite0",
+        encoder: str | MakeEncoder = "efficientnet_lite0",
         base_channels: int = 64,
         depth: int = 4,
         norm: str = "none",
         upsampling: str = "transposed",
         checkpoint_activations: bool = False,
         pretrained: bool = False,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
+        **description: Unpack[Description],
     ) -> None:
         super().__init__()
-        kind = find_encoder(encoder)
+        stated = describe_encoder(encoder)
         require_count("in_channels", in_channels)
-        keep_description(
-            self,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            mean=[kind.mean] * in_channels if mean is None else mean,
-            std=[kind.std] * in_channels if std is None else std,
-            class_names=class_names,
-            ignore_index=ignore_index,
-        )
+        if description.get("mean") is None:
+            description["mean"] = [stated.mean] * in_channels
+        if description.get("std") is None:
+            description["std"] = [stated.std] * in_channels
+        keep_description(self, in_channels, num_classes, **description)
         require_count("base_channels", base_channels)
-        require(depth in range(1, len(kind.channels) + 1), "depth", depth, f"1 to {len(kind.channels)} for {encoder}")
-        for name, choice, valid in (("norm", norm, NORMS), ("upsampling", upsampling, UPSAMPLINGS)):
-            if choice not in valid:
-                raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), valid)} Change {name}.')
-        self.encoder = encoder
+        channels = list(stated.channels)
+        self.encoder = word_of(encoder)
+        require(depth in range(1, len(channels) + 1), "depth", depth, f"1 to {len(channels)} for {self.encoder}")
+        require_choice("norm", norm, NORMS)
+        require_choice("upsampling", upsampling, UPSAMPLINGS)
         self.base_channels = base_channels
         self.depth = depth
         self.norm = norm
@@ -109,11 +105,11 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         # The names below are the keys of model.safetensors: changing one breaks every saved model.
         self.upsample = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        below = kind.channels[depth - 1]
+        below = channels[depth - 1]
         for level in reversed(range(depth - 1)):  # of stride 2^(level + 1)
             width = base_channels * (2 + level) // 2
             self.upsample.append(Upsample(below, width, norm=norm, upsampling=upsampling))
-            self.decoder.append(DoubleConv(width + kind.channels[level], width, norm=norm, padding="valid"))
+            self.decoder.append(DoubleConv(width + channels[level], width, norm=norm, padding="valid"))
             below = width
         self.classifier = nn.Conv2d(below, 4 * num_classes, 1)  # the four pixels of stride 2
         self.apply(init_he)
@@ -121,7 +117,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         # arXiv 1708.02002, section 4.1, begin their last layer so.)
         nn.init.normal_(self.classifier.weight, 0, _CLASSIFIER_STD)
         start_pixels_of_a_block_alike(self.classifier, 2)
-        self.backbone = kind(in_channels, depth)
+        self.backbone = build_encoder(encoder, in_channels, depth)
         self.window_sizes: WindowSizes = self._window_sizes()
 
     @property
@@ -129,34 +125,36 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         """Halo and stride of the network; None where no finite halo exists (see locality_obstacle)."""
         return None if self.locality_obstacle else Locality(self.window_sizes.margin, self.window_sizes.stride)
 
-    @property
-    def locality_obstacle(self) -> str | None:
-        """The layer that couples all pixels of a window, and why; None where the halo is finite."""
-        return pixel_coupling(self)
-
-    @property
-    def couples_batch(self) -> str | None:
-        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
-        return batch_coupling(self)
-
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The encoder's, whose learning rate may be another than that of the rest."""
         return list(self.backbone.parameters())
 
     def origin(self) -> str | None:
         """Whose weights the encoder began with, and their licence."""
-        kind = type(self.backbone)
-        return f"{kind.source} ({kind.licence})" if self.pretrained else None
+        encoder = self.backbone
+        return f"{encoder.source} ({encoder.licence or 'licence not stated'})" if self.pretrained else None
 
     @classmethod
     def variant_options(cls, variant: str) -> dict[str, Any]:
-        """Say what an encoder's name fixes: the encoder, and the normalisation of its weights."""
-        kind = find_encoder(variant)
-        return {"encoder": variant, "pretrained": True, "mean": [kind.mean], "std": [kind.std]}
+        """Say what an encoder's name fixes: the encoder, and where it has published weights, their normalisation."""
+        stated = describe_encoder(variant)
+        if stated.source is None:
+            return {"encoder": variant}
+        return {"encoder": variant, "pretrained": True, "mean": [stated.mean], "std": [stated.std]}
+
+    @classmethod
+    def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
+        """Refuse to import an encoder that a folder names, unless it is ours or the user trusts its package."""
+        encoder = config.get("encoder", "")
+        if not isinstance(encoder, str):  # the caller gives what makes it
+            return
+        name = parse_word("encoder", encoder).name
+        if not ENCODERS.is_own(name):
+            require_trusted(ENCODERS.find(name), trust, str(file))
 
     def load_variant(self, variant: str) -> str | None:
-        """Copy the encoder's published weights."""
-        return self.backbone.load_published()
+        """Copy the encoder's published weights, where it has some."""
+        return None if self.backbone.source is None else self.backbone.load_published()
 
     def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
         """Compute logits.

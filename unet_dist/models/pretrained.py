@@ -15,17 +15,15 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
-from unet_dist.models.arguments import scale_logits
+from unet_dist.models.arguments import Description, scale_logits
+from unet_dist.models.normalisation import batch_coupling, pixel_coupling
+from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 # What transformers writes beside its own config.json: how images are prepared, and weights from before safetensors.
 PROCESSOR_FILE = "preprocessor_config.json"
 PICKLE_FILE = "pytorch_model.bin"
@@ -149,7 +147,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     """Adds save_pretrained, from_pretrained and push_to_hub to an nn.Module.
 
     The class that inherits sets `model_type` and `config_keys`, and keeps every argument of its constructor as an
-    attribute of the same name. A network of another library also says what a variant is and how its checkpoints are read.
+    attribute of the same name; those of Description by `keep_description`. A network of another library also says what a
+    variant is and how its checkpoints are read.
 
     Attributes:
         config_keys: those keys of a training config that are arguments of the constructor; the others of ModelConfig that
@@ -164,6 +163,26 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     is_convolutional: ClassVar[bool] = True
     has_encoder: ClassVar[bool] = False
     resize_to: Sequence[int] | None = None
+
+    # Kept by keep_description.
+    in_channels: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+    ignore_index: int | None
+
+    @property
+    def locality_obstacle(self) -> str | None:
+        """The layer that couples all pixels of a window in evaluation, and why; None where the halo is finite."""
+        assert isinstance(self, nn.Module), type(self)
+        return pixel_coupling(self)
+
+    @property
+    def couples_batch(self) -> str | None:
+        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
+        assert isinstance(self, nn.Module), type(self)
+        return batch_coupling(self)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The parameters of an encoder, whose learning rate may be another than that of the rest; none in most networks."""
@@ -200,6 +219,9 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
         """Refuse to import what a folder names, unless the user trusts the package: our own networks name nothing.
 
+        Args:
+            config: of config.json, and over it what the caller gives in its place.
+
         Raises:
             CheckpointError: it is not among `trust`.
         """
@@ -234,12 +256,14 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
 
     def config(self) -> dict[str, Any]:
         """Collect what config.json says: the model type and the constructor's options as they are now."""
-        options = {name: getattr(self, name) for name in self._option_names()}
+        options = {name: getattr(self, name) for name in self.option_names()}
         return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options}
 
     @classmethod
-    def _option_names(cls) -> list[str]:
-        return [name for name in cls._hub_mixin_init_parameters if name != "self"]
+    def option_names(cls) -> list[str]:
+        """The options of the constructor, those of Description among them."""
+        own = [name for name in cls._hub_mixin_init_parameters if name not in ("self", "description")]
+        return [*own, *Description.__annotations__]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # The mixin writes this attribute to config.json next. Its own notion is what the constructor was called with,
@@ -287,16 +311,15 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
                 f'{folder / CONFIG_FILE} is of model_type "{config["model_type"]}". Expected "{cls.model_type}" for '
                 f"{cls.__name__}. Use unet_dist.models.registry.load_model, which takes every type."
             )
-        if "network" not in model_kwargs:
-            cls.require_trust(config, trust, folder / CONFIG_FILE)
+        cls.require_trust({**config, **model_kwargs}, trust, folder / CONFIG_FILE)
         if is_foreign(config):
             adopted: Model = cls.adopt(folder, config, map_location=model_kwargs.get("map_location", "cpu"))
             return adopted
-        unknown = sorted(set(config) - {*_BESIDE_THE_OPTIONS, *cls._option_names()})
+        unknown = sorted(set(config) - {*_BESIDE_THE_OPTIONS, *cls.option_names()})
         if unknown:
             raise CheckpointError(
                 f'{folder / CONFIG_FILE} has the key "{unknown[0]}", which {cls.__name__} does not know. '
-                f"{suggest(unknown[0], cls._option_names())} Mend the file, or update unet_dist."
+                f"{suggest(unknown[0], cls.option_names())} Mend the file, or update unet_dist."
             )
         try:
             return super().from_pretrained(folder, **model_kwargs)
@@ -322,11 +345,12 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         Unlike the mixin's own this is strict, never falls back to a pickle, moves the model to `map_location`, prints
         nothing, and draws no initial weights (31 million take over a second) and so no random numbers.
         """
+        options = {name: value for name, value in options.items() if name not in _BESIDE_THE_OPTIONS}
         with torch.device("meta"):
             model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
         weights = load_weights(Path(model_id) / WEIGHTS_FILE)
         if strict:
-            _require_same_tensors(model.state_dict(), weights, Path(model_id) / WEIGHTS_FILE)
+            require_same_tensors(model.state_dict(), weights, Path(model_id) / WEIGHTS_FILE)
         floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
         if len(floating) == 1:
             model.to(floating.pop())
@@ -338,51 +362,3 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
 def encoder_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of a network's encoder; none where it has no such part."""
     return model.pretrained_parameters() if isinstance(model, PretrainedModel) else []
-
-
-def load_weights(file: Path) -> dict[str, Tensor]:
-    """Read every tensor of a safetensors file, on the CPU.
-
-    Raises:
-        CheckpointError: it is truncated or no safetensors file, or a tensor is not finite; names it.
-    """
-    try:
-        weights = load_file(file)
-    except SafetensorError as error:
-        size = file.stat().st_size
-        raise CheckpointError(
-            f"{file} ({size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the other "
-            "model folder of the run (best/, last/)."
-        ) from error
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{file}: the tensor {name} holds NaN or infinite numbers: the file is damaged, or its training "
-                "diverged. Take the other model folder of the run (best/, last/), or an earlier checkpoint."
-            )
-    return weights
-
-
-def _require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse weights whose names or shapes are not the model's; say which in a line, not in a page."""
-    differences = {
-        "missing": [name for name in expected if name not in got],
-        "not of this model": [name for name in got if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(got[name].shape)} instead of {tuple(expected[name].shape)}"
-            for name in expected
-            if name in got and got[name].shape != expected[name].shape
-        ],
-    }
-    if not any(differences.values()):
-        return
-    told = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in differences.items() if names)
-    raise CheckpointError(
-        f"{file} does not fit the model that {CONFIG_FILE} beside it describes. Of {len(expected)} tensors: {told}. "
-        f"Keep the {CONFIG_FILE} and the {WEIGHTS_FILE} of one training together."
-    )
-
-
-def _some(names: list[str], *, limit: int = 3) -> str:
-    more = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from unet_dist.errors import CheckpointError
-from unet_dist.models.pretrained import PICKLE_FILE, PROCESSOR_FILE, WEIGHTS_FILE, load_weights
+from unet_dist.models.pretrained import PICKLE_FILE, PROCESSOR_FILE
+from unet_dist.models.weights import WEIGHTS_FILE, load_weights
 from unet_dist.wording import first_line
 
 # The defaults of transformers' image processor for SegFormer, which hold for every key that a file leaves out.

@@ -7,7 +7,6 @@ named by its import path.
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +16,12 @@ import torch
 from unet_dist.config.models import MODELS
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.encoders.registry import ENCODERS
 from unet_dist.models.onnx_model import SUFFIX, OnnxModel
-from unet_dist.models.pretrained import CONFIG_FILE, PretrainedModel, find_model_folder, read_config
+from unet_dist.models.pretrained import PretrainedModel, find_model_folder, read_config
+from unet_dist.models.weights import CONFIG_FILE
 from unet_dist.models.wrap import Wrapped
-from unet_dist.registry import is_there, parse_word
+from unet_dist.registry import Registry, is_there, parse_word
 
 
 def find_model(name: str) -> tuple[type[PretrainedModel], str]:
@@ -42,9 +43,13 @@ def find_model(name: str) -> tuple[type[PretrainedModel], str]:
 
 
 def package_of(name: str) -> str | None:
-    """The package that a user trusts by naming its network; None for a network of ours."""
+    """The package that a user trusts by naming its network or its encoder; None where both are ours."""
     kind, word = find_model(name)
-    return MODELS.find(parse_word("model", word).name).partition(".")[0].partition(":")[0] if kind is Wrapped else None
+    registry: Registry[Any] | None = {Wrapped.model_type: MODELS, "encoder_unet": ENCODERS}.get(kind.model_type)
+    if registry is None or not word:
+        return None
+    part = parse_word("model", word).name
+    return None if registry.is_own(part) else registry.find(part).partition(".")[0].partition(":")[0]
 
 
 def own_models() -> list[type[PretrainedModel]]:
@@ -65,7 +70,7 @@ def build_model(name: str, **options: Any) -> TrainableNetwork:
         ExtraError: the library that it takes is not installed.
     """
     cls, variant = find_model(name)
-    valid = [option for option in inspect.signature(cls.__init__).parameters if option != "self"]
+    valid = [*cls.option_names(), *({"network"} if cls is Wrapped else ())]
     for option in options:
         if option not in valid:
             raise ConfigError(f'Got the option "{option}" for model "{name}". {suggest(option, valid)}')

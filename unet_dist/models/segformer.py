@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unet_dist.errors import CheckpointError, ConfigError, ExtraError, suggest
-from unet_dist.models.arguments import check_images, keep_description, require, scale_logits
+from unet_dist.models.arguments import Description, check_images, keep_description, require, scale_logits
 from unet_dist.models.dropout import PositionalDropout
-from unet_dist.models.normalisation import batch_coupling, pixel_coupling
+from unet_dist.models.normalisation import pixel_coupling
 from unet_dist.models.pretrained import PretrainedModel, find_model_folder, read_config
 from unet_dist.models.published import read_processor, read_weights
 from unet_dist.tiling.geometry import Locality, WindowSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # What shapes the network, by the names of transformers' SegformerConfig. arXiv 2105.15203, table 6: these are b0's.
 B0: dict[str, Any] = {
@@ -65,11 +68,8 @@ class SegFormer(
         architecture: what shapes the network, by the names of transformers' SegformerConfig; b0's where nothing is said.
         dropout: probability before the classifier, 0 <= p < 1; 0.1 in the paper.
         checkpoint_activations: recompute the activations of a stage in the backward pass.
-        mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
-        std: likewise.
-        class_names: one a class, or None.
-        ignore_index: the class that is no answer, or None.
         resize_to: (height, width) to which a whole image is scaled first, as its published training did; None: not at all.
+        description: mean, std, class_names, ignore_index.
 
     Raises:
         ConfigError: an option is unknown or out of range.
@@ -81,14 +81,6 @@ class SegFormer(
     is_convolutional: ClassVar[bool] = False
     window_sizes: ClassVar[WindowSizes] = _SIDES
 
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
-
     def __init__(
         self,
         in_channels: int = 3,
@@ -97,22 +89,11 @@ class SegFormer(
         architecture: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
         resize_to: Sequence[int] | None = None,
+        **description: Unpack[Description],
     ) -> None:
         super().__init__()
-        keep_description(
-            self,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-            class_names=class_names,
-            ignore_index=ignore_index,
-        )
+        keep_description(self, in_channels, num_classes, **description)
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         unknown = sorted(set(architecture or {}) - set(B0))
         if unknown:
@@ -138,11 +119,6 @@ class SegFormer(
         """The first layer that couples all pixels of a window, and why."""
         attention = type(self.network.segformer.stages[0].blocks[0].attention)
         return pixel_coupling(self, attention=(attention,))
-
-    @property
-    def couples_batch(self) -> str | None:
-        """The layer that couples the samples of a batch in training, and why."""
-        return batch_coupling(self)
 
     def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
         """Compute logits.

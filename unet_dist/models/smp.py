@@ -8,18 +8,20 @@ Source: Iakubovskii, "Segmentation Models Pytorch", 2019, https://github.com/qub
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from unet_dist.errors import CheckpointError, ConfigError, ExtraError, suggest
-from unet_dist.models.arguments import check_images, keep_description
-from unet_dist.models.normalisation import batch_coupling, pixel_coupling
+from unet_dist.models.arguments import Description, check_images, keep_description
+from unet_dist.models.normalisation import pixel_coupling
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _FORM = "smp:DECODER:ENCODER such as smp:Unet:resnet34, or with :imagenet for weights to start from"
 
@@ -35,10 +37,7 @@ class SegmentationModel(nn.Module, PretrainedModel, pipeline_tag="image-segmenta
         num_classes: logits a pixel.
         decoder: of the library, in any case of letters: Unet, UnetPlusPlus, FPN, DeepLabV3Plus, ...
         encoder: of the library, such as resnet34, or tu-NAME for one of timm.
-        mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
-        std: likewise.
-        class_names: one a class, or None.
-        ignore_index: the class that is no answer, or None.
+        description: mean, std, class_names, ignore_index.
 
     Raises:
         ConfigError: an option is unknown or out of range.
@@ -50,14 +49,6 @@ class SegmentationModel(nn.Module, PretrainedModel, pipeline_tag="image-segmenta
     # The library's encoders halve the side five times.
     window_sizes: ClassVar[WindowSizes] = WindowSizes(stride=32, remainder=0, minimum=32, margin=0)
 
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
-
     def __init__(
         self,
         in_channels: int = 3,
@@ -65,21 +56,10 @@ class SegmentationModel(nn.Module, PretrainedModel, pipeline_tag="image-segmenta
         *,
         decoder: str = "Unet",
         encoder: str = "resnet34",
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
+        **description: Unpack[Description],
     ) -> None:
         super().__init__()
-        keep_description(
-            self,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-            class_names=class_names,
-            ignore_index=ignore_index,
-        )
+        keep_description(self, in_channels, num_classes, **description)
         self.decoder = decoder
         self.encoder = encoder
         # The names in it are the keys of model.safetensors.
@@ -98,11 +78,6 @@ class SegmentationModel(nn.Module, PretrainedModel, pipeline_tag="image-segmenta
         """The layer that couples all pixels of a window, or that the reach of the network is not known."""
         unknown = f"network ({type(self.network).__name__}): how far its pixels see is not known here"
         return pixel_coupling(self) or unknown
-
-    @property
-    def couples_batch(self) -> str | None:
-        """The layer that couples the samples of a batch in training, and why."""
-        return batch_coupling(self)
 
     def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
         """Compute logits.

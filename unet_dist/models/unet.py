@@ -15,10 +15,10 @@ Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,14 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from unet_dist.errors import ConfigError, suggest
-from unet_dist.models.arguments import check_images, keep_description, require, require_count
+from unet_dist.models.arguments import (
+    Description,
+    check_images,
+    keep_description,
+    require,
+    require_choice,
+    require_count,
+)
 from unet_dist.models.cropping import crop
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
@@ -36,12 +42,13 @@ from unet_dist.models.normalisation import (
     ScaledStdConv2d,
     ScaledStdConvTranspose2d,
     activation_norm,
-    batch_coupling,
-    pixel_coupling,
 )
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_window_sizes
 from unet_dist.tiling.geometry import Locality, WindowSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class DoubleConv(nn.Module):
@@ -101,12 +108,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             halo is stem_stride times as wide.
         dropout: probability at the end of the contracting path, 0 <= p < 1.
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
-        mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
-        std: likewise.
-        class_names: one a class, or None.
-        ignore_index: the class that is no answer, or None.
-
-    The last four do not change the network; they travel with it in config.json.
+        description: mean, std, class_names, ignore_index.
 
     Attributes:
         window_sizes: which sides `forward` takes and what it returns for them.
@@ -129,14 +131,6 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         ),
     )
 
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
-
     def __init__(
         self,
         in_channels: int = 3,
@@ -150,32 +144,17 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         stem_stride: int = 1,
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
+        **description: Unpack[Description],
     ) -> None:
         super().__init__()
-        keep_description(
-            self,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-            class_names=class_names,
-            ignore_index=ignore_index,
-        )
+        keep_description(self, in_channels, num_classes, **description)
         require_count("base_channels", base_channels)
         require_count("depth", depth)
         require_count("stem_stride", stem_stride)
         require(stem_stride & (stem_stride - 1) == 0, "stem_stride", stem_stride, "a power of two, such as 1 or 2")
-        for name, choice, valid in (
-            ("norm", norm, NORMS),
-            ("padding", padding, PADDINGS),
-            ("upsampling", upsampling, UPSAMPLINGS),
-        ):
-            if choice not in valid:
-                raise ConfigError(f'Got {name} = "{choice}". {suggest(str(choice), valid)} Change {name}.')
+        require_choice("norm", norm, NORMS)
+        require_choice("padding", padding, PADDINGS)
+        require_choice("upsampling", upsampling, UPSAMPLINGS)
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         self.base_channels = base_channels
         self.depth = depth
@@ -215,16 +194,6 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         if self.locality_obstacle is not None:
             return None
         return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling, stem_stride=self.stem_stride)
-
-    @property
-    def locality_obstacle(self) -> str | None:
-        """The layer that couples all pixels of a window in evaluation, and why; None where the halo is finite."""
-        return pixel_coupling(self)
-
-    @property
-    def couples_batch(self) -> str | None:
-        """The layer that couples the samples (and tiles) of a batch in training, and why; None where none does."""
-        return batch_coupling(self)
 
     def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
         """Compute logits.

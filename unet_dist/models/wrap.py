@@ -11,19 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from unet_dist.config.models import MODELS
 from unet_dist.errors import CheckpointError, ConfigError
-from unet_dist.models.arguments import check_images, keep_description
+from unet_dist.models.arguments import Description, check_images, keep_description
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.measuring import Measured, measure
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.registry import parse_word, require_trusted, takes
 from unet_dist.tiling.geometry import Locality, WindowSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
@@ -37,10 +40,7 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
         source: the import path or the name of what makes the network, with its arguments; None for one that is given.
         network: the network itself; by default made by `source`.
         measured: what was measured of it; by default it is measured now.
-        mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
-        std: likewise.
-        class_names: one a class, or None.
-        ignore_index: the class that is no answer, or None.
+        description: mean, std, class_names, ignore_index.
 
     Raises:
         ConfigError: the network cannot be made, or takes and gives something else than images and logits.
@@ -48,14 +48,6 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
 
     model_type: ClassVar[str] = "wrapped"
     config_keys: ClassVar[tuple[str, ...]] = ()
-
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
 
     def __init__(
         self,
@@ -65,21 +57,10 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
         source: str | None = None,
         network: nn.Module | None = None,
         measured: Mapping[str, Any] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
+        **description: Unpack[Description],
     ) -> None:
         super().__init__()
-        keep_description(
-            self,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-            class_names=class_names,
-            ignore_index=ignore_index,
-        )
+        keep_description(self, in_channels, num_classes, **description)
         self.source = source
         if network is None and source is None:
             raise ConfigError(
@@ -135,12 +116,14 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
         return {"source": variant}
 
     @classmethod
-    def _option_names(cls) -> list[str]:
-        return [name for name in super()._option_names() if name != "network"]
+    def option_names(cls) -> list[str]:
+        return [name for name in super().option_names() if name != "network"]
 
     @classmethod
     def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
         """Refuse to import what a folder names unless the user trusts it."""
+        if config.get("network") is not None:
+            return
         source = config.get("source")
         if source is None:
             raise CheckpointError(

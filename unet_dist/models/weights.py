@@ -1,0 +1,67 @@
+"""The weights of a model folder: read whole, finite and fitting, or refused in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unet_dist.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: it is truncated or no safetensors file, or a tensor is not finite; names it.
+    """
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise CheckpointError(
+            f"{file} ({size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the other "
+            "model folder of the run (best/, last/)."
+        ) from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{file}: the tensor {name} holds NaN or infinite numbers: the file is damaged, or its training "
+                "diverged. Take the other model folder of the run (best/, last/), or an earlier checkpoint."
+            )
+    return weights
+
+
+def require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse weights whose names or shapes are not the model's; say which in a line, not in a page.
+
+    Raises:
+        CheckpointError: names some of them.
+    """
+    differences = {
+        "missing": [name for name in expected if name not in got],
+        "not of this model": [name for name in got if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(got[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in got and got[name].shape != expected[name].shape
+        ],
+    }
+    if not any(differences.values()):
+        return
+    told = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in differences.items() if names)
+    raise CheckpointError(
+        f"{file} does not fit the model that {CONFIG_FILE} beside it describes. Of {len(expected)} tensors: {told}. "
+        f"Keep the {CONFIG_FILE} and the {WEIGHTS_FILE} of one training together."
+    )
+
+
+def _some(names: list[str], *, limit: int = 3) -> str:
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
