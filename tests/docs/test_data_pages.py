@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import write_folder
+from tests.data.sources.test_geo import features, write_geopackage, write_raster
 from tests.docs.commands import commands_of, run_small
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/howto"
@@ -35,6 +36,12 @@ def write_coco(root: Path) -> None:
     (root / "annotations.json").write_text(json.dumps(stored))
 
 
+def write_plots(root: Path) -> None:
+    for seed in range(6):
+        write_raster(root / f"raster{seed}.tif", seed)
+    write_geopackage(root / "plots.gpkg", features())
+
+
 @pytest.mark.parametrize(
     ("page", "write", "says"),
     [
@@ -44,6 +51,7 @@ def write_coco(root: Path) -> None:
             "DIR: read as --images_folder 'images' --masks_folder 'masks' --mask_names '*_mask'",
         ),
         ("coco.md", write_coco, "class ids: 0 background, 1 cell"),
+        ("geo_polygons.md", write_plots, "class ids: 0 background, 1 roof, 2 water"),
     ],
 )
 def test_commands_of_the_page_run(tmp_path, monkeypatch, capsys, page, write, says):

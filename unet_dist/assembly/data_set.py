@@ -75,7 +75,7 @@ def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
         max_pixels=data.max_pixels,
         progress=progress,
         say=teller.say,
-        grouping=Grouping(data.group_by, data.folds, data.fold or 0),
+        grouping=Grouping(data.group_by or getattr(source, "group_by", None), data.folds, data.fold or 0),
     )
 
 

@@ -21,7 +21,7 @@ from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.tiff_stack import images_in
 from unet_dist.wording import counted, listed
 
-_Pair = tuple[str, Path, Path]  # name, image, mask
+Pair = tuple[str, Path, Path]  # name, image, mask
 
 
 class FolderSource:
@@ -81,7 +81,7 @@ class FolderSource:
         return self.layout.places(self.root)
 
     @cached_property
-    def _pairs(self) -> dict[str, list[_Pair]]:
+    def _pairs(self) -> dict[str, list[Pair]]:
         """Pairs by split. Raises: DataError: files without a partner, or two of one name."""
         if not self.layout.is_usual:
             self._say(f"{self.name}: read as {self.layout.spell()}")
@@ -93,7 +93,7 @@ class FolderSource:
         order = sorted(found, key=("", "train", "validation", "test").index)
         return {split or "train": _match(images[split], *found[split]) for split in order}
 
-    def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, Path]]]) -> dict[str, list[_Pair]]:
+    def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, Path]]]) -> dict[str, list[Pair]]:
         """Take the pairs that lists name. Raises: DataError: a folder or another list says otherwise."""
         samples = {f"{split}/{name}": (split, name) for split, (images, _) in found.items() for name in images}
         forms = forms_of(
@@ -104,7 +104,7 @@ class FolderSource:
                 (found[split][0][name].relative_to(self.root).with_suffix("").as_posix(), sample),
             )
         )
-        pairs: dict[str, list[_Pair]] = {}
+        pairs: dict[str, list[Pair]] = {}
         taken: dict[str, Path] = {}
         for target in sorted(self._lists, key=list(FRACTIONS).index):
             path = self._lists[target]
@@ -129,7 +129,7 @@ class FolderSource:
         return {split: pairs[split] for split in FRACTIONS if split in pairs}
 
 
-def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list[_Pair]:
+def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
     without_mask = sorted(str(images[name]) for name in images.keys() - masks.keys())
     without_image = sorted(str(masks[name]) for name in masks.keys() - images.keys())
     if without_mask or without_image:
@@ -139,10 +139,10 @@ def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list
             "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
             + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
         )
-    return [pair for name in sorted(images) for pair in _pages(name, images[name], masks[name])]
+    return [pair for name in sorted(images) for pair in pages_of(name, images[name], masks[name])]
 
 
-def _pages(name: str, image: Path, mask: Path) -> list[_Pair]:
+def pages_of(name: str, image: Path, mask: Path) -> list[Pair]:
     """Give one pair, or one for each page of two stacks. Raises: DataError: one has more pages than the other."""
     images, masks = images_in(image), images_in(mask)
     if len(images) != len(masks):

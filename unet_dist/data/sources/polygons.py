@@ -19,7 +19,7 @@ from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.walk import files_below
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement
 from unet_dist.imaging.reader import open_image
 
 BACKGROUND = "background"
@@ -161,10 +161,15 @@ class DrawnSource:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Read (height, width) of a picture, as it stands upright."""
+    return picture_header(path)[0]
+
+
+def picture_header(path: Path) -> tuple[tuple[int, int], Placement]:
+    """Read (height, width) of a picture, as it stands upright, and its place in the world."""
     with open_image(
         Encoded(path, f"image {path.name}"), max_pixels=DEFAULT_MAX_PIXELS, value_range=_ANY_RANGE
     ) as reader:
-        return reader.shape[0], reader.shape[1]
+        return reader.shape[:2], reader.placement
 
 
 def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:

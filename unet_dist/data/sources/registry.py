@@ -14,6 +14,7 @@ from typing import cast
 from unet_dist.data.sources.coco import find_coco, is_coco, read_coco
 from unet_dist.data.sources.cvat import find_cvat, is_cvat, read_cvat
 from unet_dist.data.sources.folder import FolderSource
+from unet_dist.data.sources.geo import find_vectors, read_geo
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
 from unet_dist.data.sources.label_studio import find_label_studio, is_label_studio, read_label_studio
 from unet_dist.data.sources.labelme import is_labelme, read_labelme
@@ -21,6 +22,7 @@ from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.polygons import Drawn, DrawnSource
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
+from unet_dist.data.sources.table import TableSource, is_table
 from unet_dist.data.sources.via import find_via, is_via, read_via
 from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
@@ -46,7 +48,8 @@ _OUTLINES: tuple[tuple[Callable[[Path], bool], Find, Read], ...] = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
     "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
-    f'files of COCO, CVAT, VIA, Label Studio, YOLO or Labelme, "{SYNTHETIC}", or an import path such as my_package.data:cells'
+    "a table of paths (.csv, .jsonl, .parquet), files of COCO, CVAT, VIA, Label Studio, YOLO or Labelme, GeoTIFFs with GeoJSON "
+    f'or a GeoPackage, "{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
 
@@ -113,6 +116,8 @@ def _build(word: str, say: Callable[[str], None] | None) -> Source:
 def _open_path(
     path: Path, image_column: str, label_column: str, layout: Mapping[str, str], say: Callable[[str], None] | None
 ) -> Source:
+    if is_table(path):
+        return TableSource(path, image_column, label_column, say)
     if path.is_file():
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         for is_one, _, read_one in _OUTLINES:
@@ -133,12 +138,17 @@ def _open_path(
     for _, find, read in _OUTLINES:
         if files := find(path):
             return DrawnSource(path, partial(read, path, files), say)
+    if vectors := find_vectors(path):
+        return DrawnSource(path, partial(read_geo, path, vectors, label_column), say)
     if yolo := find_yolo(path):
         return DrawnSource(path, partial(read_yolo, path, yolo), say)
     if is_labelme(path):
         return DrawnSource(path, partial(read_labelme, path), say)
     if guessed := guess_layout(path):
         return FolderSource(path, guessed, say)
+    tables = [item for item in sorted(path.iterdir()) if is_table(item)]
+    if len(tables) == 1:
+        return TableSource(tables[0], image_column, label_column, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
     found = f"It holds {', '.join(names)}." if names else "It is empty."
     raise DataError(

@@ -1,0 +1,113 @@
+"""A table of paths gives the pairs, splits and groups that its columns name, in any of its forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.pictures import random_pair, write_folder
+from unet_dist.assembly.data_set import open_data
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.sources.registry import open_source
+from unet_dist.errors import DataError
+from unet_dist.terminal import Teller
+
+Rows = list[dict[str, str]]
+
+
+def rows(root: Path, num: int = 6) -> Rows:
+    write_folder(root, num_pairs=num)
+    return [{"img": f"images/sample{i:03d}.png", "mask": f"masks/sample{i:03d}.png"} for i in range(num)]
+
+
+def write(path: Path, table: Rows) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(table), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]), delimiter="\t" if path.suffix == ".tsv" else ";")
+            writer.writeheader()
+            writer.writerows(table)
+    return path
+
+
+def open_with(path: Path, said: list[str], tmp_path: Path, **keys: object) -> Cache:
+    teller = Teller(speaks=False)
+    teller.say = said.append  # type: ignore[method-assign]
+    config = Config(data_path=str(path), cache_path=str(tmp_path / "cache"), **keys)  # type: ignore[arg-type]
+    return open_data(config, teller)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_splits_by_a_column(tmp_path, suffix):
+    table = [
+        {**row, "split": split}
+        for row, split in zip(rows(tmp_path / "d"), ["train"] * 3 + ["val"] + ["test"] * 2, strict=True)
+    ]
+    said: list[str] = []
+    cache = open_with(write(tmp_path / f"d/list{suffix}", table), said, tmp_path)
+    assert {name: len(positions) for name, positions in cache.splits.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 2,
+    }
+    assert cache.split("val").ids == ["sample003"]
+    image, mask = random_pair(3)
+    assert (cache.split("val").image(0) == image).all()
+    assert (np.asarray(cache.split("val").label(0)[:, :]) == mask).all()
+    assert said[0] == "list: read as --image_column img --label_column mask; splits from the column split"
+
+
+def test_groups_stay_together(tmp_path):
+    table = [{**row, "patient": f"p{number // 2}"} for number, row in enumerate(rows(tmp_path / "d", 10))]
+    cache = open_with(write(tmp_path / "d/list.csv", table), [], tmp_path)
+    found = {name: {one.partition("--")[0] for one in cache.split(name).ids} for name in cache.splits}
+    assert sum(map(len, found.values())) == len(set.union(*found.values())) == 5
+
+
+def test_paths_from_elsewhere_and_other_columns(tmp_path):
+    table = [
+        {"a": str(tmp_path / "d" / row["img"]), "b": str(tmp_path / "d" / row["mask"])} for row in rows(tmp_path / "d")
+    ]
+    (tmp_path / "lists").mkdir()
+    path = write(tmp_path / "lists/list.csv", table)
+    with pytest.raises(
+        DataError, match=r"no column with the paths of the images among a, b\. Name it: --image_column NAME"
+    ):
+        open_with(path, [], tmp_path)
+    assert len(open_with(path, [], tmp_path, image_column="a", label_column="b")) == 6
+
+
+def test_another_split_is_another_data_set(tmp_path):
+    table = [{**row, "split": split} for row, split in zip(rows(tmp_path / "d"), ["train", "val"] * 3, strict=True)]
+    before = open_source(write(tmp_path / "d/list.csv", table)).signature(tmp_path / "memo")
+    table[0]["split"] = "test"
+    assert open_source(write(tmp_path / "d/list.csv", table)).signature(tmp_path / "memo") != before
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"split": "fold1"}, r"list.csv, row 2: fold1 is no split that is known"),
+        ({"split": ""}, r"list.csv, row 2: it has no split"),
+        ({"mask": ""}, r"list.csv, row 2: it has no mask"),
+        ({"img": "images/none.png"}, r"files that are not there: .*images/none.png"),
+        ({"img": "images/sample000.png"}, r"row 2: sample000.png is in row 1, too"),
+    ],
+)
+def test_rows_that_cannot_be_used(tmp_path, change, sentence):
+    table = [{**row, "split": "train"} for row in rows(tmp_path / "d")]
+    table[1] |= change
+    path = write(tmp_path / "d/list.csv", table)
+    with pytest.raises(DataError, match=sentence):
+        _ = open_source(path).splits

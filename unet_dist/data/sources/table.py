@@ -1,0 +1,179 @@
+"""A table of paths: one row for each pair, in CSV, TSV, JSON lines or parquet.
+
+Owns which columns hold images, masks, splits and groups. Paths are absolute, or begin at the table's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unet_dist.data.sources.fingerprint import digest_files, digest_text
+from unet_dist.data.sources.folder import FolderSource, Pair, pages_of
+from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
+from unet_dist.data.sources.walk import files_below
+from unet_dist.errors import DataError
+from unet_dist.imaging.encoded import split_page, stem_of
+from unet_dist.wording import listed
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_IMAGES = (
+    "image",
+    "image_path",
+    "images",
+    "img",
+    "img_path",
+    "image_file",
+    "image_filename",
+    "filename",
+    "file",
+    "path",
+)
+_MASKS = (
+    *("mask", "mask_path", "masks", "label", "label_path", "labels", "mask_file", "mask_filename", "annotation"),
+    *("annotation_path", "segmentation", "segmentation_path", "gt", "target"),
+)
+_SPLITS, _GROUPS = (
+    ("split", "subset", "fold_name", "partition"),
+    ("group", "group_id", "patient", "patient_id", "scene"),
+)
+_BETWEEN = "--"
+_Row = Mapping[str, Any]
+
+
+class TableSource(FolderSource):
+    """Pairs of files that a table names.
+
+    Args:
+        path: of the table.
+        image_column, label_column: that hold the paths; where the table has no such columns, the usual names are tried.
+        say: takes a line for the user.
+
+    Attributes:
+        group_by: the pattern of ids that tells groups, None where the table has no such column.
+    """
+
+    def __init__(
+        self, path: Path, image_column: str, label_column: str, say: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(path.parent, say=say)
+        self.name = path.resolve().stem
+        self._path, self._wanted = path, (image_column, label_column)
+        found = [file for _, _, *files in self._rows for file in files]
+        self.root = Path(os.path.commonpath([path.parent.resolve(), *(file.parent for file in found)]))
+        self.files_root = self.root
+
+    @property
+    def group_by(self) -> str | None:
+        return f"(.*?){_BETWEEN}" if self._columns["group"] else None
+
+    def read_id_names(self) -> dict[int, str] | None:
+        return find_id_names(self._path.parent)[1]
+
+    def signature(self, memo_path: Path) -> str:
+        pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
+        files = [
+            file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])
+        ]
+        names = find_id_names(self._path.parent)[0]
+        digest = digest_files(self.root, dict.fromkeys([*files, *([names.resolve()] if names else [])]), memo_path)
+        return digest_text("table", digest, *(f"{split} {name}" for split, name, *_ in pairs))
+
+    @cached_property
+    def _stored(self) -> list[_Row]:
+        return read_table(self._path)
+
+    @cached_property
+    def _columns(self) -> dict[str, str | None]:
+        names = list(dict.fromkeys(key for row in self._stored for key in row))
+        found = {
+            "image_column": _pick(names, (self._wanted[0], *_IMAGES)),
+            "label_column": _pick(names, (self._wanted[1], *_MASKS)),
+            "split": _pick(names, _SPLITS),
+            "group": _pick(names, _GROUPS),
+        }
+        for key in ("image_column", "label_column"):
+            if found[key] is None:
+                what = "images" if key == "image_column" else "masks"
+                raise DataError(
+                    f"{self._path}: no column with the paths of the {what} among {listed(names)}. Name it: --{key} NAME."
+                )
+        keys = " ".join(f"--{key} {found[key]}" for key in ("image_column", "label_column"))
+        others = "; ".join(f"{key}s from the column {found[key]}" for key in ("split", "group") if found[key])
+        self._say(f"{self.name}: read as {keys}{'; ' * bool(others)}{others}")
+        return found
+
+    @cached_property
+    def _rows(self) -> list[tuple[str, str, Path, Path]]:
+        """Split, group, image and mask of each row. Raises: DataError: a row lacks something, or a file is not there."""
+        rows, missing = [], []
+        columns = self._columns
+        for number, row in enumerate(self._stored, start=1):
+            told = {key: str(row.get(column) or "").strip() if column else "" for key, column in columns.items()}
+            where = f"{self._path}, row {number}"
+            for key in ("image_column", "label_column", *(("split",) if columns["split"] else ())):
+                if not told[key]:
+                    raise DataError(f"{where}: it has no {columns[key]}. Fill it, or remove the row.")
+            if told["split"] and not is_split_name(told["split"]):
+                raise DataError(f"{where}: {told['split']} is no split that is known. Expected train, val or test.")
+            files = [self._locate(told[key]) for key in ("image_column", "label_column")]
+            missing += [str(file) for file in files if not split_page(file)[0].exists()]
+            rows.append((canonical_split(told["split"] or "train"), told["group"], *files))
+        if missing:
+            raise DataError(f"{self._path}: files that are not there: {listed(missing)}. Correct the paths.")
+        if not rows:
+            raise DataError(f"{self._path}: it has no rows. Expected one for each image.")
+        return rows  # type: ignore[return-value]
+
+    def _locate(self, word: str) -> Path:
+        path = Path(os.path.expandvars(word)).expanduser()
+        return (path if path.is_absolute() else self._path.parent / path).resolve()
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[Pair]]:
+        pairs: dict[str, list[Pair]] = {}
+        owners: dict[Path, int] = {}
+        for number, (split, group, image, mask) in enumerate(self._rows, start=1):
+            if image in owners:
+                raise DataError(
+                    f"{self._path}, row {number}: {image.name} is in row {owners[image]}, too. Keep one of the two."
+                )
+            owners[image] = number
+            name = f"{group}{_BETWEEN}{stem_of(image)}" if self._columns["group"] else stem_of(image)
+            pairs.setdefault(split, []).extend(pages_of(name, image, mask))
+        return {split: pairs[split] for split in FRACTIONS if split in pairs}
+
+
+def is_table(path: Path) -> bool:
+    """Say whether a file is a table of paths, by its name."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read_table(path: Path) -> list[_Row]:
+    """Read the rows of a table. Raises: DataError: it cannot be read."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            rows: list[_Row] = pyarrow.parquet.read_table(path).to_pylist()
+            return rows
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() in (".jsonl", ".ndjson"):
+                return [json.loads(line) for line in file if line.strip()]
+            head = file.readline()
+            file.seek(0)
+            return list(csv.DictReader(file, delimiter=max("\t,;", key=head.count)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}). Write it again as CSV in UTF-8.") from error
+
+
+def _pick(names: Iterable[str], wanted: Iterable[str]) -> str | None:
+    """Give the first wanted name that is there, whatever its case."""
+    by_lower = {name.lower(): name for name in names if isinstance(name, str)}
+    return next((by_lower[name.lower()] for name in wanted if name.lower() in by_lower), None)
