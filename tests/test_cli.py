@@ -260,7 +260,7 @@ def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixtu
     text = " ".join(out.split())
     assert [key for key in KEYS if f"--{key} " not in text] == []
     assert "--batch_size INT Crops per optimizer step, over all processes. (default: 16)" in text
-    assert "--norm none|weight|batch|group Normalisation: " in text
+    assert "--norm none|weight|batch|group Normalisation. " in text
     assert "--input_size INT|full Side of the training input, px." in text
     assert "Default: no clipping. --loss TEXT|{A: B, ...} " in text, "nothing where the default is none"
     assert max(map(len, out.splitlines())) <= 100
