@@ -68,8 +68,6 @@ def _run(command: Command, words: list[str]) -> None:
     os.environ.update(device_environment(parsed.start.device, os.environ))
     if parsed.start.processes is not None:
         _launch(command, words, parsed.start.processes)
-    if (begin := command.load_begins()) is not None:
-        begin(parsed.arguments[0], os.environ)
     command.load_run()(*parsed.arguments)
 
 

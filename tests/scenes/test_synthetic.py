@@ -65,16 +65,35 @@ def many() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     return [scenes.render(index) for index in range(len(scenes))]
 
 
-def test_every_class_occurs_and_frequencies_are_a_streets(
+NOT_DRAWN = {
+    "unlabeled", "vehicle-motorcycle", "vehicle-caravan", "vehicle-cartrailer", "construction-bridge",
+    "construction-tunnel", "construction-stairs", "void-ground", "void-dynamic", "void-static", "void-unclear",
+}  # fmt: skip
+
+
+def test_a_class_is_absent_or_has_enough_pixels_to_be_learnt(
     many: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> None:
-    counts = np.sum([np.bincount(label.ravel(), minlength=35) for _, label in many], axis=0)
-    share = dict(zip(SIDEWALK_CLASSES, counts / counts.sum(), strict=True))
-    assert not [name for name, value in share.items() if value == 0]
-    for name in ("flat-sidewalk", "construction-building", "nature-vegetation", "sky"):
-        assert share[name] > 0.04, (name, share[name])
-    for name in ("vehicle-tramtrain", "construction-tunnel", "human-rider", "object-trafficlight", "void-ground"):
+    counts = np.stack([np.bincount(label.ravel(), minlength=35) for _, label in many])
+    share = dict(zip(SIDEWALK_CLASSES, counts.sum(axis=0) / counts.sum(), strict=True))
+    occurs = dict(zip(SIDEWALK_CLASSES, (counts > 0).mean(axis=0), strict=True))
+    assert {name for name, value in share.items() if value == 0} == NOT_DRAWN
+    for name in set(SIDEWALK_CLASSES) - NOT_DRAWN:
+        assert share[name] > 0.002, (name, share[name])
+        assert occurs[name] > 0.15, (name, occurs[name])
+    for name in ("flat-road", "flat-sidewalk", "construction-building", "nature-vegetation", "sky"):
+        assert share[name] > 0.05, (name, share[name])
+    for name in ("human-rider", "object-trafficsign", "object-trafficlight"):
         assert share[name] < 0.01, (name, share[name])
+
+
+def test_persons_are_frequent_and_large() -> None:
+    scenes = SyntheticScenes(30, 270, 480)
+    person = SIDEWALK_CLASSES.index("human-person")
+    masks = [scenes.render(index)[1] == person for index in range(30)]
+    assert np.mean([mask.any() for mask in masks]) > 0.7
+    heights = [np.flatnonzero(mask.any(axis=1)).size for mask in masks if mask.any()]
+    assert np.median(heights) > 30, heights
 
 
 def test_poles_are_rare_and_thin() -> None:
@@ -83,8 +102,7 @@ def test_poles_are_rare_and_thin() -> None:
     masks = [scenes.render(i)[1] == pole for i in range(12)]
     assert 0.001 < np.mean(masks) < 0.03
     runs = np.concatenate([_runs(row) for mask in masks for row in mask])
-    assert runs.min() == 1
-    assert np.median(runs) <= 480 / 100
+    assert np.median(runs) <= 480 / 60
 
 
 def _runs(row: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -116,7 +134,7 @@ def test_colour_alone_does_not_tell_the_class(many: list[tuple[NDArray[np.uint8]
         np.add.at(votes, (_binned(image), label.ravel()), 1)
     guesses = votes.argmax(axis=1)
     accuracy = np.mean([(guesses[_binned(image)] == label.ravel()).mean() for image, label in many[70:]])
-    assert accuracy < 0.65, accuracy
+    assert accuracy < 0.75, accuracy
 
 
 def _binned(image: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -1,12 +1,11 @@
 """The data set of a config: its source, and its decoded cache.
 
-Owns what of a config concerns them, and the early start of what is made for them. Must not import torch, which takes longer
-than the command line before it: meanwhile scenes can be begun.
+Owns what of a config concerns them. Must not import torch: commands about data alone do without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.registry import open_source
 from unet_dist.data.sources.splits import FRACTIONS
-from unet_dist.data.sources.synthetic import SYNTHETIC
-from unet_dist.scenes.drawing import begin
 
 if TYPE_CHECKING:
     from unet_dist.terminal import Teller
@@ -77,21 +74,6 @@ def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
         say=teller.say,
         grouping=Grouping(data.group_by or getattr(source, "group_by", None), data.folds, data.fold or 0),
     )
-
-
-def begin_drawing(config: Config, environment: Mapping[str, str]) -> None:
-    """Start the processes that will draw the scenes of a config, where no cache holds them: they get ready while this one
-    imports torch, on a core that has nothing else to do.
-
-    Args:
-        environment: of this process; of those of one machine the first begins.
-    """
-    data = config.data
-    if data.data_path != SYNTHETIC or config.run.debug or environment.get("LOCAL_RANK", "0") != "0":
-        return
-    source = source_of(config, None)
-    if not is_whole(locate_cache(source, _settings(config, source), data.cache_path)):
-        begin(data.synthetic_images, *parse_shape(data.synthetic_size), _SCENES_SEED)
 
 
 def source_of(config: Config, say: Callable[[str], None] | None = None) -> Source:

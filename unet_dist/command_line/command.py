@@ -35,7 +35,6 @@ class Command:
         takes_config: it takes [CONFIG.yaml] and the keys of a config; run gets the Config first. Others get the words.
         default_config: the template (a file of configs/) that it takes where no CONFIG.yaml is named.
         options: "module:Class" of its own keys below unet_dist, a dataclass that imports nothing heavy; run gets one last.
-        begins: "module:function" of what may begin while the command is imported; gets the Config and the environment.
         starts_processes: it runs on several processes and on a device of choice, and takes the keys for that.
         word_choices: the words that it takes without a key, where they can be listed.
         name: the name of its file.
@@ -48,7 +47,6 @@ class Command:
     takes_config: bool = False
     default_config: str | None = None
     options: str | None = None
-    begins: str | None = None
     starts_processes: bool = False
     word_choices: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
@@ -86,10 +84,6 @@ class Command:
         """Import the command."""
         run: Callable[..., None] = importlib.import_module(f"{_FOLDER}.{self.name}").run
         return run
-
-    def load_begins(self) -> Callable[..., None] | None:
-        """Import what may begin before it."""
-        return None if self.begins is None else _object(self.begins)
 
 
 def _object(path: str) -> Any:

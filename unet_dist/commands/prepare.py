@@ -20,7 +20,6 @@ COMMAND = Command(
     usage="[CONFIG.yaml] [--key value ...]",
     place=60,
     takes_config=True,
-    begins="assembly.data_set:begin_drawing",
 )
 
 

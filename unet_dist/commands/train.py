@@ -21,7 +21,6 @@ COMMAND = Command(
     place=10,
     takes_config=True,
     options="config.options:TrainOptions",
-    begins="assembly.data_set:begin_drawing",
     starts_processes=True,
 )
 

@@ -1,212 +1,217 @@
-"""The one buffer that a scene is drawn into.
+"""The picture and the label map of a scene, drawn together: a polygon in metres becomes the same pixels of both.
 
-Owns the visibility buffer: an integer per pixel that names the surface seen there. Label and picture are both looked up
-from it (develop.py), so an object's outline in the label is its outline in the picture, to the pixel. Nothing here
-knows what a car is.
+Owns projection, shading and shadows. Must not know what a street holds. X points right, Y up, Z along the street; the ground
+is Y = 0 and the eye is at (0, eye, 0), looking along Z.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from enum import IntEnum
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from unet_dist.scenes.camera import Camera, Pixel, Point
 from unet_dist.scenes.classes import Label
-from unet_dist.scenes.light import Colour, Light
-from unet_dist.scenes.textures import NUM_LEVELS, TEXEL_M, TILE, Texture, crowns, leaf_noise
 
-Place = Callable[[float, float, float], Point]  # (along, up, across) in metres -> a point in the street
+Point = tuple[float, float, float]
+Pixel = tuple[float, float]
+Colour = tuple[int, int, int]
 
-
-class Plane(IntEnum):
-    """How a surface's texture is laid on the picture."""
-
-    NONE = 0
-    GROUND = 1
-    SIDE = 2  # a wall along the street
-    FRONT = 3  # faces the camera
-    SKY = 4
+NEAR_M = 0.4
+_SHADED = 0.62
+"""Share of the light that reaches the ground in a shadow."""
+_HAZE: Colour = (196, 206, 216)
+_HAZE_M = 170.0
+_SMOOTHED_PIXELS = 540 * 960
+"""Up to this size a picture is drawn at twice its sides and halved, for smooth outlines; larger ones are as they come."""
 
 
-Surface = tuple[int, tuple[int, int, int], int, int, float]  # label, colour, plane, texture, depth or |X| in metres
+@dataclass(frozen=True)
+class Camera:
+    """Where the picture's centre of projection lies.
 
-_SHADE_SCALE = 4  # the ground's shadows are soft: a quarter of the resolution holds them
+    fx and fy differ unless the picture is 16:9: another shape is the same composition, squeezed.
+    """
+
+    cx: float  # column of the vanishing point, px
+    cy: float  # row of the horizon, px
+    fx: float  # px
+    fy: float  # px
+    eye: float  # metres above the ground
+
+    def project(self, points: Sequence[Point]) -> list[Pixel]:
+        """Project a polygon (metres) to (column, row); empty where it lies behind the near plane."""
+        if any(point[2] < NEAR_M for point in points):
+            points = _clip_near(points)
+        return [(self.cx + self.fx * x / z, self.cy + self.fy * (self.eye - y) / z) for x, y, z in points]
 
 
 class Canvas:
-    """Draws polygons, in metres, from far to near."""
+    """A picture and a label map in the making.
 
-    def __init__(self, camera: Camera, light: Light) -> None:
-        self.camera = camera
-        self.light = light
-        self.surfaces: list[Surface] = [(int(Label.SKY), (0, 0, 0), Plane.SKY, Texture.FLAT, 0.0)]
-        self._known: dict[Surface, int] = {self.surfaces[0]: 0}
-        self._mixed: dict[tuple[Label, Colour, str, Texture, Plane, float, float], int] = {}
-        self.visible = Image.new("I", (camera.width, camera.height), 0)
-        self._draw = ImageDraw.Draw(self.visible)
-        shade_size = (-(-camera.width // _SHADE_SCALE), -(-camera.height // _SHADE_SCALE))
-        self.shade = Image.new("L", shade_size, 255)
-        self._shade_draw = ImageDraw.Draw(self.shade)
+    Args:
+        height, width: of the finished picture, px.
+        zoom: focal length over the picture's height.
+        horizon, middle: of the vanishing point, shares of height and width.
+        eye: metres above the ground.
+        sun: -1 where it stands at the left, 1 at the right.
+    """
 
-    def surface(self, label: Label, colour: tuple[int, int, int], plane: Plane, texture: Texture, at_m: float) -> int:
-        """The id of a surface in the buffer."""
-        if texture is Texture.FLAT and plane is not Plane.GROUND:
-            plane, at_m = Plane.NONE, 0.0
-        key = (int(label), colour, plane, texture, round(at_m, 1))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = len(self.surfaces)
-            self.surfaces.append(key)
-        return known
-
-    def polygon(
-        self,
-        points: Sequence[Point],
-        label: Label,
-        colour: Colour,
-        facing: str = "front",
-        texture: Texture = Texture.FLAT,
-        plane: Plane | None = None,
+    def __init__(
+        self, height: int, width: int, *, zoom: float, horizon: float, middle: float, eye: float, sun: int
     ) -> None:
-        """Paint a polygon in the street (metres); `facing` picks its light and, unless `plane` says, its texture's plane."""
-        pixels = self.camera.project(points)
-        if len(pixels) < 3 or not self._is_seen(pixels):
-            return
-        z = round(sum([p[2] for p in points]) / len(points), 1 if points[0][2] < 20 else 0)
-        if plane is None:
-            plane = Plane.SIDE if facing in ("left", "right") else Plane.FRONT
-        at_m = round(abs(points[0][0]), 1) if plane is Plane.SIDE else z
-        key = (label, colour, facing, texture, plane, z, at_m)
-        surface = self._mixed.get(key)
-        if surface is None:
-            if plane is Plane.GROUND:  # its haze depends on the row: develop.py adds it
-                z = at_m = 0.0
-            surface = self._mixed[key] = self.surface(label, self.light.shade(colour, facing, z), plane, texture, at_m)
-        self._draw.polygon(pixels, fill=surface)
+        self._halving = 2 if height * width <= _SMOOTHED_PIXELS else 1
+        self.height, self.width, self.sun = height * self._halving, width * self._halving, sun
+        self.camera = Camera(
+            self.width * middle, self.height * horizon, zoom * self.width * 9 / 16, zoom * self.height, eye
+        )
+        self.image = Image.new("RGB", (self.width, self.height))
+        self.labels = Image.new("L", (self.width, self.height))
+        self._paint, self._mark = ImageDraw.Draw(self.image), ImageDraw.Draw(self.labels)
 
-    def _is_seen(self, pixels: Sequence[Pixel]) -> bool:
-        columns, rows = [p[0] for p in pixels], [p[1] for p in pixels]
-        camera = self.camera
-        left, right, top, bottom = min(columns), max(columns), min(rows), max(rows)
-        if left == right and top == bottom:  # a pixel at most: a detail of something larger
-            return False
-        return right >= 0 and left < camera.width and bottom >= 0 and top < camera.height
-
-    def ground(
-        self, x0: float, x1: float, z0: float, z1: float, label: Label, colour: Colour, texture: Texture = Texture.FLAT
-    ) -> None:
-        """Paint a rectangle of the ground."""
-        corners = [(x0, 0.0, z0), (x1, 0.0, z0), (x1, 0.0, z1), (x0, 0.0, z1)]
-        self.polygon(corners, label, colour, "up", texture, Plane.GROUND)
-
-    def post(self, x: float, y0: float, y1: float, z: float, width_m: float, label: Label, colour: Colour) -> None:
-        """Paint an upright round bar, at least one pixel wide: light on one side, dark on the other."""
-        (column, bottom), (_, top) = self.camera.project([(x, y0, z), (x, y1, z)])
-        width = max(1, round(width_m * self.camera.fx / z))
-        if top > bottom or column + width < 0 or column - width > self.camera.width:
-            return
-        left = column - width // 2
-        tones = [(0.0, 1.0)] if width < 3 else [(0.0, 0.8), (0.2, 1.1), (0.55, 0.8), (0.8, 0.6)]
-        for start, gain in tones:
-            shaded = self.light.shade((colour[0] * gain, colour[1] * gain, colour[2] * gain), "front", z)
-            box = (left + int(start * width), top, left + width - 1, bottom)
-            self._draw.rectangle(box, fill=self.surface(label, shaded, Plane.NONE, Texture.FLAT, 0.0))
-
-    def crown(
-        self, x: float, y: float, z: float, width_m: float, height_m: float, colour: Colour, kind: int, where: int
-    ) -> None:
-        """Paint a tree's crown or a bush around (x, y): `kind` picks the template, `where` its fraying."""
-        camera = self.camera
-        scale_x, scale_y = camera.fx / z, camera.fy / z
-        size = (max(2, int(width_m * scale_x)), max(2, int(height_m * scale_y)))
-        column = int(camera.cx + camera.mirror * x * scale_x) - size[0] // 2
-        row = int(camera.cy + (camera.eye - y) * scale_y) - size[1] // 2
-        left, top = max(column, 0), max(row, 0)
-        right, bottom = min(column + size[0], camera.width), min(row + size[1], camera.height)
-        if right <= left or bottom <= top or z < 0.8:
-            return
-        sizes = crowns()[kind % len(crowns())]
-        template = next((t for t in reversed(sizes) if t.width >= size[0]), sizes[0])
-        across, down = template.width / size[0], template.height / size[1]
-        box = ((left - column) * across, (top - row) * down, (right - column) * across, (bottom - row) * down)
-        tufts = template.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-        noise = leaf_noise()
-        step = max(1, round(size[1] and TILE / (8 * size[1])))  # small crowns fray as much as large ones
-        rows = (np.arange(bottom - top) * step + where) % TILE
-        columns = (np.arange(right - left) * step + 7 * where) % TILE
-        lit = np.asarray(tufts, dtype=np.int16)
-        lit = np.where(lit > 8, lit + noise[rows[:, None], columns[None, :]], 0)
-        for threshold, gain in ((38, 0.48), (92, 0.72), (140, 0.98), (186, 1.2)):
-            shaded = self.light.shade((colour[0] * gain, colour[1] * gain, colour[2] * gain), "up", z)
-            surface = self.surface(Label.VEGETATION, shaded, Plane.FRONT, Texture.FOLIAGE, z)
-            self.visible.paste(surface, (left, top), Image.fromarray(lit > threshold))
-
-    def cast(self, points: Sequence[Point], gain: float) -> None:
-        """Set the light on a polygon of the ground; what is cast last counts, so cast wide shadows first."""
+    def polygon(self, points: Sequence[Point], label: Label | None, colour: Colour, light: float = 1.0) -> None:
+        """Draw a polygon in metres; `label` None leaves the labels below as they are, for details of a thing."""
         pixels = self.camera.project(points)
         if len(pixels) >= 3:
-            small = [(column // _SHADE_SCALE, row // _SHADE_SCALE) for column, row in pixels]
-            self._shade_draw.polygon(small, fill=int(255 * gain))
+            self.outline(pixels, label, self.lit(colour, light, min(point[2] for point in points)))
 
-    def prism(
-        self,
-        place: Place,
-        profile: Sequence[tuple[float, float]],
-        half_width: float,
-        label: Label,
-        colours: Sequence[Colour],
-        side_colour: Colour,
-        texture: Texture = Texture.FLAT,
+    def outline(self, pixels: Sequence[Pixel], label: Label | None, colour: Colour) -> None:
+        """Draw a polygon of (column, row)."""
+        columns, rows = [column for column, _ in pixels], [row for _, row in pixels]
+        if max(columns) < 0 or min(columns) >= self.width or max(rows) < 0 or min(rows) >= self.height:
+            return
+        self._paint.polygon(pixels, fill=colour)
+        if label is not None:
+            self._mark.polygon(pixels, fill=int(label))
+
+    def lit(self, colour: Colour, light: float, z: float) -> Colour:
+        """A colour in this light, in the haze of its distance."""
+        haze = min(max(z, 0.0) / _HAZE_M, 0.6)
+        gain = light * (1 - haze)
+        return tuple(min(int(c * gain + h * haze), 255) for c, h in zip(colour, _HAZE, strict=True))  # type: ignore[return-value]
+
+    def side_light(self, outward: float) -> float:
+        """The light on a wall that stands right (outward > 0) or left of the street and faces it."""
+        return 0.74 if outward * self.sun > 0 else 1.06
+
+    def ground(
+        self, x0: float, x1: float, z0: float, z1: float, label: Label | None, colour: Colour, light: float = 1.0
     ) -> None:
-        """Paint a profile (along, up), counter-clockwise seen from across > 0, drawn out across: edges, then sides.
+        """Draw a rectangle of the ground."""
+        self.polygon([(x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1)], label, colour, light)
 
-        `colours[i]` is that of the edge from point i to point i + 1. Faces turned away are left out, so a convex
-        profile needs no sorting.
-        """
-        for i, (a0, u0) in enumerate(profile):
-            a1, u1 = profile[(i + 1) % len(profile)]
-            normal = (u1 - u0, a0 - a1)
-            corners = [place(a0, u0, -half_width), place(a1, u1, -half_width), place(a1, u1, half_width)]
-            corners.append(place(a0, u0, half_width))
-            self.face(corners, _difference(place(normal[0], normal[1], 0), place(0, 0, 0)), label, colours[i], texture)
-        for across in (-half_width, half_width):
-            corners = [place(a, u, across) for a, u in profile]
-            self.face(corners, _difference(place(0, 0, across), place(0, 0, 0)), label, side_colour, texture)
+    def upright(
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        z: float,
+        label: Label | None,
+        colour: Colour,
+        light: float = 1.0,
+    ) -> None:
+        """Draw a rectangle that faces the eye."""
+        self.polygon([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], label, colour, light)
 
-    def face(
-        self, corners: Sequence[Point], normal: Point, label: Label, colour: Colour, texture: Texture = Texture.FLAT
-    ) -> bool:
-        """Paint a flat face if its normal looks at the eye; say whether it did."""
-        x, y, z = corners[0]
-        if -x * normal[0] + (self.camera.eye - y) * normal[1] - z * normal[2] <= 0:
-            return False
-        self.polygon(corners, label, colour, facing_of(normal, self.camera.mirror), texture)
-        return True
+    def along(
+        self,
+        x: float,
+        y0: float,
+        y1: float,
+        z0: float,
+        z1: float,
+        label: Label | None,
+        colour: Colour,
+        light: float = 1.0,
+    ) -> None:
+        """Draw a rectangle that stands along the street."""
+        self.polygon([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], label, colour, light)
+
+    def box(
+        self, x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, label: Label, colour: Colour
+    ) -> float:
+        """Draw the faces of a box that the eye sees; return the x of the one along the street."""
+        if y1 < self.camera.eye:
+            self.polygon([(x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)], label, colour, 1.16)
+        side = x0 if x0 + x1 > 0 else x1
+        if side * (x0 + x1) > 0:
+            self.along(side, y0, y1, z0, z1, label, colour, self.side_light(side))
+        self.upright(x0, x1, y0, y1, z0, label, colour, 0.92)
+        return side
+
+    def ellipse(
+        self,
+        x: float,
+        y: float,
+        z: float,
+        across: float,
+        up: float,
+        label: Label | None,
+        colour: Colour,
+        light: float = 1.0,
+    ) -> None:
+        """Draw an ellipse that faces the eye, of the half axes `across` and `up` metres."""
+        if z < NEAR_M:
+            return
+        camera = self.camera
+        column, row = camera.cx + camera.fx * x / z, camera.cy + camera.fy * (camera.eye - y) / z
+        half, rise = max(camera.fx * across / z, 0.5), max(camera.fy * up / z, 0.5)
+        box = (column - half, row - rise, column + half, row + rise)
+        if box[2] < 0 or box[0] >= self.width or box[3] < 0 or box[1] >= self.height:
+            return
+        self._paint.ellipse(box, fill=self.lit(colour, light, z))
+        if label is not None:
+            self._mark.ellipse(box, fill=int(label))
+
+    def wheel(self, x: float, z: float, radius: float, label: Label) -> None:
+        """Draw a wheel on the ground, in a plane along the street."""
+        for share, colour in ((1.0, (28, 28, 30)), (0.55, (150, 152, 156))):
+            angles = [2 * math.pi * step / 12 for step in range(12)]
+            rim = [(x, radius * (1 + share * math.sin(a)), z + share * radius * math.cos(a)) for a in angles]
+            self.polygon(rim, label, colour)
+
+    def shade(self, patches: Sequence[Sequence[Point]]) -> None:
+        """Darken polygons of the ground, each spot once: drawn after the ground and before what stands on it."""
+        mask = Image.new("L", (self.width, self.height))
+        draw = ImageDraw.Draw(mask)
+        for patch in patches:
+            pixels = self.camera.project(patch)
+            if len(pixels) >= 3:
+                draw.polygon(pixels, fill=255)
+        self.image.paste(self.image.point([int(value * _SHADED) for value in range(256)] * 3), (0, 0), mask)
+
+    def finish(self, rng: np.random.Generator, *, is_mirrored: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Halve, tint and roughen: the picture (height, width, 3) and the label map (height, width), uint8."""
+        step = self._halving
+        image = self.image.reduce(step) if step > 1 else self.image
+        blotches = Image.fromarray(rng.integers(0, 255, (18, 32), dtype=np.uint8)).resize(
+            image.size, Image.Resampling.BICUBIC
+        )
+        tint = rng.uniform(0.84, 1.08) * rng.uniform(0.97, 1.03, 3)
+        pixels = np.asarray(image)
+        grain = rng.integers(-7, 8, image.size[::-1], dtype=np.int16) + np.asarray(blotches, dtype=np.int16) // 20 - 6
+        gains = (tint * 256).astype(np.int32)
+        toned = np.clip((pixels * gains >> 8) + grain[:, :, None], 0, 255).astype(np.uint8)
+        marks = np.asarray(self.labels)[step - 1 :: step, step - 1 :: step]
+        if is_mirrored:
+            toned, marks = toned[:, ::-1], marks[:, ::-1]
+        return np.ascontiguousarray(toned), np.array(marks)
 
 
-def facing_of(normal: Point, mirror: int) -> str:
-    """The name of the direction a normal mostly points to, as seen in the picture."""
-    x, y, z = normal
-    if abs(y) > max(abs(x), abs(z)) * 0.8:
-        return "up" if y > 0 else "down"
-    if abs(z) >= abs(x):
-        return "front"
-    return "right" if x * mirror > 0 else "left"
-
-
-def _difference(a: Point, b: Point) -> Point:
-    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
-
-
-def mip_level(texels_per_px: float) -> float:
-    """The mip level whose texels are about a pixel."""
-    return min(max(math.log2(max(texels_per_px, 1e-6)), 0.0), NUM_LEVELS - 1.0)
-
-
-def front_level(camera: Camera, z: float) -> int:
-    """The mip level of a surface that faces the camera at depth z."""
-    return round(mip_level(z / camera.fy / TEXEL_M))
+def _clip_near(points: Sequence[Point]) -> list[Point]:
+    """Cut a polygon at the near plane (Sutherland and Hodgman 1974, one plane)."""
+    kept: list[Point] = []
+    previous = points[-1]
+    for point in points:
+        if (point[2] >= NEAR_M) != (previous[2] >= NEAR_M):
+            t = (NEAR_M - previous[2]) / (point[2] - previous[2])
+            x, y = (a + t * (b - a) for a, b in zip(previous[:2], point[:2], strict=True))
+            kept.append((x, y, NEAR_M))
+        if point[2] >= NEAR_M:
+            kept.append(point)
+        previous = point
+    return kept

@@ -1,361 +1,320 @@
-"""Puts a street together: samples it, orders what it holds from far to near, and draws.
+"""Puts a street together: samples its strips and what stands on them, and draws it from far to near.
 
-The order is exact for a street: a transversal thing (a bridge, a crossing street's traffic) cuts the depth into zones,
-drawn from the farthest; in a zone the lanes are drawn from the outermost inwards, for on any line of sight |X| grows
-with depth; in a lane things are drawn from the farthest to the nearest.
+Strips run along the street. What stands on them is drawn from the outermost strip inwards and there from the farthest to the
+nearest: on any line of sight the distance from the eye's plane grows with depth, so that nearer things cover farther ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from unet_dist.scenes import buildings, furniture, people, vehicles
-from unet_dist.scenes.bodywork import Pose
-from unet_dist.scenes.camera import Camera
-from unet_dist.scenes.canvas import Canvas
+from unet_dist.scenes.canvas import Canvas, Colour, Point
 from unet_dist.scenes.classes import Label
-from unet_dist.scenes.develop import develop
-from unet_dist.scenes.light import sample_light
-from unet_dist.scenes.street import Street, Strip, between, chance, paint_ground, pick, sample_street
-from unet_dist.scenes.textures import Texture
 
-_ASPECT = 16 / 9
-_FRONTAGE = 90.0  # the lane of what lies outside the pavement; its lots keep their own order, by their near end
+_NEAR = 0.3
+_FAR = 400.0
+_GROUND: dict[Label, Colour] = {
+    Label.ROAD: (92, 94, 100),
+    Label.SIDEWALK: (188, 180, 170),
+    Label.CURB: (232, 230, 224),
+    Label.CYCLING_LANE: (176, 84, 70),
+    Label.PARKING: (126, 120, 138),
+    Label.RAIL_TRACK: (122, 98, 74),
+    Label.TERRAIN: (140, 150, 78),
+}
+_CROWD_M = (4.5, 21.0)
+"""Depths at which walkers stand: 20 px and more of a picture with 270 rows."""
+
+Draw = Callable[[Canvas, np.random.Generator, float, float], None]
 
 
 def render_scene(rng: np.random.Generator, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw the scene that `rng` holds: the picture (height, width, 3) and the label map (height, width), uint8."""
-    zoom = between(rng, 0.95, 1.3)
-    camera = Camera(
-        height=height,
-        width=width,
-        cx=width * between(rng, 0.3, 0.62),
-        cy=height * between(rng, 0.36, 0.52),
-        fx=zoom * width / _ASPECT,
-        fy=zoom * height,
-        eye=between(rng, 1.15, 1.75),
-        mirror=-1 if chance(rng, 0.5) else 1,
-    )
-    if camera.mirror < 0:
-        camera = Camera(**{**camera.__dict__, "cx": width - camera.cx})
-    canvas = Canvas(camera, sample_light(rng))
-    scene = _Scene(canvas, sample_street(rng), rng)
-    scene.draw()
-    return develop(canvas, rng)
+    canvas = Canvas(
+        height, width, zoom=rng.uniform(1.0, 1.3), horizon=rng.uniform(0.38, 0.5), middle=rng.uniform(0.4, 0.6),
+        eye=rng.uniform(1.4, 1.9), sun=int(rng.choice([-1, 1])),
+    )  # fmt: skip
+    street = _sample_street(rng)
+    is_mirrored = bool(rng.random() < 0.5)
+    _draw_sky(canvas, rng)
+    _draw_ground(canvas, rng, street)
+    things = _Things(street, rng)
+    canvas.shade(things.shadows(canvas.sun))
+    _draw_end(canvas, rng, street)
+    things.draw(canvas)
+    return canvas.finish(rng, is_mirrored=is_mirrored)
 
 
-class _Scene:
-    """The things of one street, waiting for their turn."""
+@dataclass(frozen=True)
+class Strip:
+    """A part of the ground along the street, metres; side -1 lies beyond the road, 1 at the eye's side, 0 is the road."""
 
-    def __init__(self, canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
-        self.canvas, self.street, self.rng = canvas, street, rng
-        self.cuts = [*(street.side_street or ())]
-        self.bridge_z = between(rng, 22, min(50, street.end - 12)) if chance(rng, 0.07) and street.end > 55 else None
-        if self.bridge_z is not None:
-            self.cuts.append(self.bridge_z)
-        self.cuts.sort()
-        self.waiting: list[tuple[tuple[float, float, float, int], Callable[[], object]]] = []
+    label: Label
+    x0: float
+    x1: float
+    side: int
 
-    def add(self, lane_x: float, z: float, draw: Callable[..., object], *where: object, **how: object) -> None:
-        """Let `draw(canvas, *where, rng, **how)` have its turn; z is the nearest depth of what it draws.
+    @property
+    def middle(self) -> float:
+        return (self.x0 + self.x1) / 2
 
-        `lane_x` is the middle of the lane; 0 for what spans the street, which comes after all else in its zone.
-        """
-        zone = sum(z >= cut for cut in self.cuts)
-        later = partial(draw, self.canvas, *where, self.rng, **how)
-        self.waiting.append(((-zone, -abs(lane_x), -z, len(self.waiting)), later))
 
-    def draw(self) -> None:
-        """Draw ground, end and everything else, from far to near."""
-        rng, street = self.rng, self.street
-        paint_ground(self.canvas, street, rng)
-        self._end()
-        for outward in (-1, 1):
-            self._frontage(outward)
-        self._parked()
-        self._traffic()
-        self._pavement()
-        if self.bridge_z is not None:
-            z = self.bridge_z
-            self.add(0.0, z, buildings.draw_bridge, street.left, street.right, z)
-        for _, draw in sorted(self.waiting, key=lambda item: item[0]):
-            draw()
-        self._foreground()
+@dataclass(frozen=True)
+class Street:
+    """Strips from left to right, the depth where the street ends, and a crosswalk's depth, if there is one."""
 
-    def _end(self) -> None:
-        """What closes the view: a far skyline, then houses, trees or a tunnel."""
-        canvas, street, rng = self.canvas, self.street, self.rng
-        x = -170.0
-        far = 240.0
-        while x < 170:  # a skyline in the haze
-            wide, high = between(rng, 9, 34), between(rng, 9, 34)
-            label = pick(rng, [Label.BUILDING, Label.BUILDING, Label.VEGETATION, Label.VOID_UNCLEAR])
-            if label is Label.BUILDING:
-                corners = [(x, 0.0, far), (x + wide, 0.0, far), (x + wide, high, far), (x, high, far)]
-                canvas.polygon(corners, label, (150, 144, 140), "front", Texture.CONCRETE)
-            elif label is Label.VOID_UNCLEAR:
-                corners = [
-                    (x, 0.0, far),
-                    (x + wide, 0.0, far),
-                    (x + wide * 0.8, high * 0.4, far),
-                    (x + wide * 0.3, high * 0.5, far),
-                ]
-                canvas.polygon(corners, label, (132, 128, 122), "front")
-            else:
-                canvas.crown(
-                    x + wide / 2, high * 0.25, far, wide * 1.6, high * 0.9, (96, 116, 76), int(wide), int(high)
+    strips: list[Strip]
+    end: float
+    crosswalk: float | None
+
+    @property
+    def left(self) -> float:
+        return self.strips[0].x0
+
+    @property
+    def right(self) -> float:
+        return self.strips[-1].x1
+
+    def of(self, label: Label) -> list[Strip]:
+        return [strip for strip in self.strips if strip.label == label]
+
+
+def _sample_street(rng: np.random.Generator) -> Street:
+    def maybe(probability: float, label: Label, width: float, side: int) -> list[tuple[Label, float, int]]:
+        return [(label, width, side)] if rng.random() < probability else []
+
+    def curb(side: int) -> tuple[Label, float, int]:
+        return Label.CURB, 0.4, side
+
+    parts = [
+        (Label.SIDEWALK, rng.uniform(2.6, 4.2), -1), *maybe(0.4, Label.TERRAIN, 1.5, -1), curb(-1),
+        *maybe(0.45, Label.PARKING, 2.3, -1), (Label.ROAD, rng.uniform(6.2, 7.4), 0), *maybe(0.3, Label.RAIL_TRACK, 2.8, 0),
+        *maybe(0.35, Label.PARKING, 2.3, 1), *maybe(0.5, Label.CYCLING_LANE, 1.9, 1), curb(1),
+        *maybe(0.4, Label.TERRAIN, 1.5, 1), (Label.SIDEWALK, rng.uniform(3.0, 4.6), 1),
+    ]  # fmt: skip
+    total, road_end = sum(width for _, width, _ in parts), sum(width for _, width, side in parts if side < 1)
+    edge = -rng.uniform(road_end - 2.5, total - 1.8)  # the eye stands between the near lane and the houses
+    strips = []
+    for label, width, side in parts:
+        strips.append(Strip(label, edge, edge + width, side))
+        edge += width
+    return Street(strips, rng.uniform(45, 75), rng.uniform(4.5, 13) if rng.random() < 0.45 else None)
+
+
+def _draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Fill the picture with a sky that is lighter at the horizon, and a few clouds."""
+    top, low = np.array(((64, 130, 214), (110, 164, 222), (168, 184, 200))[rng.integers(3)]), np.array((222, 232, 240))
+    rows = np.clip(np.arange(canvas.height) / canvas.camera.cy, 0, 1)[:, None, None]
+    gradient = (top * (1 - rows) + low * rows).astype(np.uint8)
+    canvas.image.paste(Image.fromarray(gradient).resize(canvas.image.size))
+    canvas.labels.paste(int(Label.SKY), (0, 0, canvas.width, canvas.height))
+    for _ in range(rng.integers(2, 7)):
+        x, y, long = rng.uniform(-190, 190), rng.uniform(40, 130), rng.uniform(10, 26)
+        for part in range(5):
+            at, size = x + (part - 2) * long * 0.45, rng.uniform(0.5, 1.0) * (1.2 - 0.3 * abs(part - 2))
+            canvas.ellipse(at, y + size * 2, 200, long * 0.5 * size, 6.5 * size, None, (255, 255, 255), 1.0)
+
+
+def _draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
+    canvas.ground(-_FAR, _FAR, _NEAR, _FAR, Label.TERRAIN, _GROUND[Label.TERRAIN], 0.92)
+    for strip in street.strips:
+        colour = _GROUND[strip.label]
+        canvas.ground(strip.x0, strip.x1, _NEAR, street.end, strip.label, colour)
+        if strip.label == Label.SIDEWALK:  # slabs
+            for z in np.arange(1.0, 26.0, 0.9):
+                canvas.ground(strip.x0, strip.x1, z, z + 0.03 + 0.002 * z, None, colour, 0.82)
+            for x in np.arange(strip.x0 + 0.9, strip.x1, 0.9):
+                canvas.ground(x, x + 0.04, _NEAR, 26, None, colour, 0.82)
+        elif strip.label == Label.ROAD:
+            for z in np.arange(rng.uniform(0, 6), street.end, 6.0):
+                canvas.ground(strip.middle - 0.09, strip.middle + 0.09, z, z + 3, None, (236, 236, 230))
+            for _ in range(4):  # patches of newer asphalt
+                x, z = rng.uniform(strip.x0, strip.x1 - 1.5), rng.uniform(1, 25)
+                canvas.ground(
+                    x, x + rng.uniform(0.6, 1.5), z, z + rng.uniform(1, 4), None, colour, rng.uniform(0.82, 0.94)
                 )
-            x += wide * 0.8
-        kind = rng.random()
-        if kind < 0.06:
-            buildings.draw_tunnel(canvas, street.left, street.right, min(street.end, between(rng, 35, 70)), rng)
-        elif kind < 0.55:
-            buildings.draw_end_house(canvas, street.left, street.right, street.end, rng)
-        elif kind < 0.85:
-            for _ in range(int(rng.integers(8, 18))):
-                x = between(rng, street.left - 12, street.right + 12)
-                furniture.draw_tree(canvas, x, street.end + between(rng, 0, 8), rng, size=between(rng, 0.9, 1.6))
+        elif strip.label == Label.CYCLING_LANE:
+            canvas.ground(strip.x0, strip.x0 + 0.14, _NEAR, street.end, None, (240, 240, 236))
+        elif strip.label == Label.PARKING:
+            for z in np.arange(1.0, street.end, 5.6):
+                canvas.ground(strip.x0, strip.x1, z, z + 0.16, None, (236, 236, 230))
+        elif strip.label == Label.RAIL_TRACK:
+            for z in np.arange(0.5, 40.0, 0.8):
+                canvas.ground(strip.x0 + 0.2, strip.x1 - 0.2, z, z + 0.28, None, (78, 62, 52))
+            for x in (strip.middle - 0.75, strip.middle + 0.67):
+                canvas.ground(x, x + 0.1, _NEAR, street.end, None, (206, 208, 214))
+        elif strip.label == Label.TERRAIN:
+            _draw_grass(canvas, rng, strip.x0, strip.x1, street.end)
+    for x0, x1 in ((street.left - 12, street.left), (street.right, street.right + 12)):
+        _draw_grass(canvas, rng, x0, x1, street.end)
+    if street.crosswalk is not None:
+        for road in street.of(Label.ROAD):
+            z0, z1 = street.crosswalk, street.crosswalk + 3.2
+            canvas.ground(road.x0, road.x1, z0, z1, Label.CROSSWALK, _GROUND[Label.ROAD])
+            for x in np.arange(road.x0 + 0.2, road.x1 - 0.3, 1.0):
+                canvas.ground(x, x + 0.55, z0, z1, None, (244, 244, 240))
 
-    def _frontage(self, outward: int) -> None:
-        """Lots along one side of the street: houses, gardens behind a fence or a wall, hedges."""
-        street, rng, canvas = self.street, self.rng, self.canvas
-        x = street.left if outward < 0 else street.right
-        z = between(rng, -6, 0.2)
-        greenness = pick(rng, [0.08, 0.25, 0.7])
-        while z < street.end:
-            if street.is_crossed(z + 0.1):
-                assert street.side_street is not None
-                z = street.side_street[1] + 0.4
-            length = between(rng, 7, 20)
-            for cut in self.cuts:
-                if z < cut - 0.5 < z + length:
-                    length = cut - 0.4 - z
-            z0, z1 = z, min(z + length, street.end)
-            z += length + (0.0 if chance(rng, 0.85) else between(rng, 0.5, 2.0))
-            if z1 - z0 < 1.5 or z1 < 0.6:
-                continue
-            if chance(rng, greenness) or z1 - z0 < 4:
-                self._garden(x, outward, z0, z1)
-            else:
-                style = buildings.sample_style(rng)
-                front = x + outward * (0.0 if chance(rng, 0.75) else between(rng, 0.3, 2.0))
-                self.add(outward * _FRONTAGE, z0, buildings.draw_house, front, outward, z0, z1, style)
-                if canvas.light.sun_side * canvas.camera.mirror == outward:
-                    reach = min(style.height * 0.75, 9.0)
-                    shadow = [(x, 0.0, max(z0, 0.4)), (x - outward * reach, 0.0, max(z0, 0.4) + 1)]
-                    shadow += [(x - outward * reach, 0.0, z1 + 1), (x, 0.0, z1)]
-                    canvas.cast(shadow, canvas.light.shadow)
-                if chance(rng, 0.16) and z1 - z0 > 6 and z0 > 2:
-                    middle = between(rng, z0 + 1.5, z1 - 1.5)
-                    self.add(outward * _FRONTAGE, z0, buildings.draw_stairs, x, outward, middle)
 
-    def _garden(self, x: float, outward: int, z0: float, z1: float) -> None:
-        """An open lot: a fence, a wall or a hedge at the pavement, trees and perhaps a house behind."""
-        rng, _canvas = self.rng, self.canvas
-        behind = x + outward * between(rng, 6, 14)
-        if chance(rng, 0.6):
-            style = buildings.sample_style(rng)
-            self.add(outward * _FRONTAGE, z0, buildings.draw_house, behind, outward, z0, z1, style)
-        z = z1
-        while z > max(z0, 1.5):
-            if chance(rng, 0.7):
-                draw = furniture.draw_tree if chance(rng, 0.7) else furniture.draw_bush
-                self.add(outward * _FRONTAGE, z0, draw, x + outward * between(rng, 1.6, 5), z)
-            z -= between(rng, 2, 5)
-        kind = rng.random()
-        near = max(z0, 0.5)
-        edge = x + outward * 0.1
-        if kind < 0.34:
-            self.add(outward * _FRONTAGE, z0, buildings.draw_fence, edge, near, z1)
-        elif kind < 0.62:
-            height = between(rng, 0.6, 2.2)
-            self.add(outward * _FRONTAGE, z0, buildings.draw_wall, edge, outward, near, z1, height=height)
-        elif kind < 0.85:
-            height = between(rng, 0.8, 1.9)
-            self.add(outward * _FRONTAGE, z0, furniture.draw_hedge, x + outward * 0.35, near, z1, height)
+def _draw_grass(canvas: Canvas, rng: np.random.Generator, x0: float, x1: float, end: float) -> None:
+    """Roughen grass by tufts of other greens."""
+    for _ in range(70):
+        x, z = rng.uniform(x0, x1), 1.2 + (end - 1.2) * rng.uniform(0, 1) ** 2
+        wide = min(rng.uniform(0.1, 0.5), (x1 - x0) / 4)
+        canvas.ground(
+            max(x - wide, x0),
+            min(x + wide, x1),
+            z,
+            z + 0.12 + 0.02 * z,
+            None,
+            _GROUND[Label.TERRAIN],
+            rng.uniform(0.75, 1.2),
+        )
 
-    def _parked(self) -> None:
-        rng, street, _canvas = self.rng, self.street, self.canvas
-        for name in ("parking", "parking_far"):
-            strip = street.band(name)
-            if strip is None:
-                continue
-            z = between(rng, 1.2, 7)
-            faces = chance(rng, 0.5)
-            crowd = pick(rng, [0.4, 0.75, 0.92])
-            while z < min(street.end - 6, 70):
-                if street.is_crossed(z, margin=6.5) or not chance(rng, crowd):
-                    z += 5.6
-                    continue
-                draw = _pick_vehicle(rng)
-                is_facing = faces if chance(rng, 0.85) else not faces
-                pose = Pose(strip.centre + between(rng, -0.12, 0.12), z, is_facing=is_facing)
-                self.add(strip.centre, z, draw, pose)
-                z += between(rng, 5.2, 6.6) + (2.6 if draw is not vehicles.draw_car else 0.0)
 
-    def _traffic(self) -> None:
-        rng, street, _canvas = self.rng, self.street, self.canvas
-        road = street.band("road")
-        assert road is not None
-        for share, faces in ((0.27, True), (0.75, False)):  # the near lane comes towards us or goes: either country
-            lane = road.across(share)
-            z = between(rng, 4, 22)
-            while z < min(street.end - 12, 95):
-                kind = rng.random()
-                if street.is_crossed(z, margin=9):
-                    z += 9
-                    continue
-                if kind < 0.1:
-                    self._rider(lane, z)
-                else:
-                    draw = (
-                        vehicles.draw_bus if kind < 0.17 else vehicles.draw_truck if kind < 0.28 else vehicles.draw_car
-                    )
-                    pose = Pose(lane, z, is_facing=faces)
-                    self.add(lane, z, draw, pose)
-                z += between(rng, 13, 45)
-        rails = street.band("rails")
-        if (rails is not None or street.extra["rails_in_road"]) and chance(rng, 0.7):
-            x = rails.centre if rails is not None else road.across(0.6)
-            z = between(rng, 9, 30)
-            if not street.is_crossed(z, margin=20):
-                if rails is None:
-                    self.waiting = [w for w in self.waiting if not (abs(-w[0][1] - abs(x)) < 2.4)]
-                pose = Pose(x, z, is_facing=chance(rng, 0.5))
-                self.add(x, z, vehicles.draw_tram, pose)
-        if street.side_street is not None and chance(rng, 0.6):
-            z = (street.side_street[0] + street.side_street[1]) / 2
-            crossing = _pick_vehicle(rng)
-            pose = Pose(between(rng, street.left - 8, street.right), z, across=True, is_facing=chance(rng, 0.5))
-            self.add(0.0, z, crossing, pose)
+def _draw_end(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
+    """Close the view: a house across the street, or trees; far roofs rise behind."""
+    for x in np.arange(-150, 150, 22.0):
+        if rng.random() < 0.7:
+            height = rng.uniform(8, 26)
+            canvas.upright(x, x + rng.uniform(14, 24), 0, height, 150, Label.BUILDING, (150, 146, 150), 0.9)
+    if rng.random() < 0.55:
+        buildings.draw_house_across(canvas, rng, street.left - 14, street.right + 14, street.end)
+    else:
+        for x in rng.uniform(street.left - 14, street.right + 14, 14):
+            furniture.draw_tree(canvas, rng, x, street.end + 1)
 
-    def _pavement(self) -> None:
-        """Trees, lamps, signs, people and things on both pavements."""
-        rng, street, _canvas = self.rng, self.street, self.canvas
-        near, far = street.band("walk"), street.band("walk_far")
-        curb, curb_far = street.band("curb"), street.band("curb_far")
-        assert near is not None
-        assert far is not None
-        assert curb is not None
-        assert curb_far is not None
-        verge, verge_far = street.band("verge"), street.band("verge_far")
-        for strip, edge, inward in ((verge, curb.x0 - 0.35, 1), (verge_far, curb_far.x1 + 0.35, -1)):
-            self._row_of_trees(strip, edge)
-            self._row_of_poles(edge, inward)
-        self._people(near, 2.6, 0.75)
-        self._people(far, 4.0, 1.0)
-        cycle = street.band("cycle")
-        if cycle is not None and chance(rng, 0.45):
-            self._rider(cycle.centre, between(rng, 4, 22))
-        road = street.band("road")
-        if road is not None and chance(rng, 0.15):
-            self._rider(road.across(0.14), between(rng, 4.5, 22))
-        things: list[tuple[Callable[..., None], float]] = [
-            (furniture.draw_bin, 0.5),
-            (furniture.draw_bench, 0.2),
-            (furniture.draw_cart, 0.22),
-            (people.draw_dog, 0.14),
-            (furniture.draw_bush, 0.2),
-        ]
-        for edge in (near.x0 + 0.6, far.x1 - 0.6):
-            for draw, probability in things:
-                if chance(rng, probability):
-                    z = between(rng, 3.2, 26)
-                    if not street.is_crossed(z, margin=1):
-                        self.add(edge, z, draw, edge, z)
-            for _ in range(int(rng.integers(0, 3)) if chance(rng, 0.3) else 0):
-                z = between(rng, 3.5, 18)
-                park = people.draw_bicycle if chance(rng, 0.75) else people.draw_motorcycle
-                if not street.is_crossed(z, margin=1):
-                    self.add(edge, z, park, edge, z, has_rider=False)
 
-    def _row_of_trees(self, strip: Strip | None, edge: float) -> None:
-        rng, street, canvas = self.rng, self.street, self.canvas
-        if not chance(rng, 0.75 if strip is not None else 0.22):
-            return
-        x = strip.centre if strip is not None else edge
-        z, step = between(rng, 2.5, 9), between(rng, 6, 11)
-        size = between(rng, 0.55, 1.1)
+@dataclass(order=True)
+class _Thing:
+    """What waits for its turn: those with the lowest key come first."""
+
+    key: tuple[float, float, int]
+    draw: Callable[[Canvas], None] = field(compare=False)
+
+
+class _Things:
+    """What stands on a street's strips and along its sides."""
+
+    def __init__(self, street: Street, rng: np.random.Generator) -> None:
+        self._street, self._rng = street, rng
+        self._things: list[_Thing] = []
+        self._shadows: list[tuple[float, float, float, float, float]] = []  # x0, x1, z0, z1 and height, metres
+        for side in (-1, 1):
+            self._add_frontage(side)
+            self._add_sidewalk(side)
+        for strip in street.of(Label.PARKING):
+            self._add_row(strip.middle, [(vehicles.draw_car, 0.94), (vehicles.draw_truck, 0.06)], gap=(0.9, 8.0))
+        self._add_traffic()
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw everything, the hidden first."""
+        for thing in sorted(self._things):
+            thing.draw(canvas)
+
+    def shadows(self, sun: int) -> list[Sequence[Point]]:
+        """The shadows on the ground, away from the sun."""
+        found: list[Sequence[Point]] = []
+        for x0, x1, z0, z1, height in self._shadows:
+            reach = -sun * 0.55 * height
+            low, high = min(x0, x0 + reach), max(x1, x1 + reach)
+            found.append([(low, 0, z0), (high, 0, z0), (high, 0, z1), (low, 0, z1)])
+        return found
+
+    def _add(
+        self, lane: float, z: float, draw: Draw, x: float, *, shadow: tuple[float, float, float] | None = None
+    ) -> None:
+        """Let `draw(canvas, rng, x, z)` have its turn; its shadow is given by half its width, length and height, metres."""
+        self._wait(lane, z, lambda canvas: draw(canvas, self._rng, x, z))
+        if shadow is not None:
+            half, length, height = shadow
+            self._shadows.append((x - half, x + half, z - 0.1, z + length, height))
+
+    def _wait(self, lane: float, z: float, draw: Callable[[Canvas], None]) -> None:
+        self._things.append(_Thing((-abs(lane), -z, len(self._things)), draw))
+
+    def _add_frontage(self, side: int) -> None:
+        """Lots along one side: houses wall to wall, or gardens behind a fence, a wall or a hedge."""
+        rng, street = self._rng, self._street
+        x, z = street.left if side < 0 else street.right, rng.uniform(-6, 0)
+        green = rng.choice([0.15, 0.4, 0.75])
         while z < street.end - 3:
-            if not street.is_crossed(z, margin=1.5):
-                if strip is None:
-                    canvas.ground(x - 0.6, x + 0.6, z - 0.6, z + 0.6, Label.TERRAIN, (108, 92, 74), Texture.GRAVEL)
-                self.add(x, z, furniture.draw_tree, x, z, size=size)
-            z += step
+            z0, z1 = z, min(z + rng.uniform(8, 15), street.end)
+            z = z1
+            if rng.random() < green:
+                self._add_garden(x, side, z0, z1)
+            else:
+                self._wait(side * 60, z0, lambda canvas, z0=z0, z1=z1: buildings.draw_house(canvas, rng, x, z0, z1))  # type: ignore[misc]
+                self._shadows.append((x, x, max(z0, 0.5), z1, 9.0))
 
-    def _row_of_poles(self, edge: float, inward: int) -> None:
-        rng, street, _canvas = self.rng, self.street, self.canvas
-        z, step = between(rng, 5, 20), between(rng, 16, 28)
-        while z < street.end - 5:
-            if not street.is_crossed(z, margin=0.5):
-                self.add(edge, z, furniture.draw_lamp, edge, z, inward * 1.6)
-            z += step
-        for draw, most in ((furniture.draw_sign, 3), (furniture.draw_pole, 3)):
-            for _ in range(int(rng.integers(0, most))):
-                z = between(rng, 4, 34)
-                if not street.is_crossed(z, margin=0.3):
-                    self.add(edge, z, draw, edge, z)
-        if street.crosswalk is not None and chance(rng, 0.65):
-            z = street.crosswalk[0] - 0.3
-            self.add(edge, z, furniture.draw_traffic_light, edge, z, inward * between(rng, 2, 3.5))
+    def _add_garden(self, x: float, side: int, z0: float, z1: float) -> None:
+        rng = self._rng
+        if rng.random() < 0.5:
+            behind = x + side * rng.uniform(7, 10)
+            self._wait(side * 80, z0, lambda canvas: buildings.draw_house(canvas, rng, behind, z0, z1))
+        for at in np.arange(max(z0, 2.0) + 1, z1, 3.2):
+            draw = furniture.draw_tree if rng.random() < 0.6 else furniture.draw_bush
+            self._add(side * 60, at, draw, x + side * rng.uniform(2.0, 4.5), shadow=(0.7, 0.7, 2.0))
+        edge = (furniture.draw_fence, furniture.draw_wall, furniture.draw_hedge)[rng.integers(3)]
+        self._wait(side * 59, z0, lambda canvas: edge(canvas, rng, x + side * 0.05, z0, z1))
 
-    def _people(self, strip: Strip, nearest: float, many: float) -> None:
-        rng, _canvas = self.rng, self.canvas
-        for _ in range(int(rng.integers(0, 2 + int(4 * many)))):
-            x, z = (
-                strip.across(between(rng, 0.15, 0.85)),
-                between(rng, nearest, 10) if chance(rng, 0.4) else between(rng, 8, 45),
-            )
-            if abs(x) < 0.35 and z < 4:  # nobody right in front of the lens
-                z += 4
-            self.add(strip.centre, z, people.draw_person, x, z)
+    def _add_sidewalk(self, side: int) -> None:
+        """Trees, lamps, signs and lights near the curb; people and bicycles on the slabs."""
+        rng, street = self._rng, self._street
+        walk = next(strip for strip in street.of(Label.SIDEWALK) if strip.side == side)
+        curb = next(strip for strip in street.of(Label.CURB) if strip.side == side)
+        edge = curb.middle + side * 0.75
+        verge = [strip for strip in street.of(Label.TERRAIN) if strip.side == side]
+        if verge or rng.random() < 0.25:
+            for z in np.arange(rng.uniform(5, 11), street.end - 4, rng.uniform(8, 12)):
+                self._add(edge, z, furniture.draw_tree, edge, shadow=(0.8, 0.8, 3.0))
+        for draw, most, nearest, farthest in (
+            (furniture.draw_lamp, 3, 6, 40), (furniture.draw_sign, 2, 5, 17), (furniture.draw_traffic_light, 1, 5, 15),
+        ):  # fmt: skip
+            for _ in range(rng.integers(0, most + 1)):
+                self._add(
+                    edge, rng.uniform(nearest, farthest), draw, edge + rng.uniform(-0.1, 0.1), shadow=(0.1, 0.15, 4)
+                )
+        for _ in range(rng.integers(0, 4)):
+            x, z = rng.uniform(walk.x0 + 0.4, walk.x1 - 0.4), rng.uniform(*_CROWD_M)
+            self._add(x, z, people.draw_person, x, shadow=(0.25, 0.3, 1.7))
+        if rng.random() < 0.3:
+            x, z = walk.x1 - 0.9 if side > 0 else walk.x0 + 0.9, rng.uniform(4, 13)
+            self._add(x, z, people.draw_bicycle, x, shadow=(0.9, 0.2, 0.6))
 
-    def _rider(self, x: float, z: float) -> None:
-        rng, _canvas = self.rng, self.canvas
-        kind = rng.random()
-        if kind < 0.5:
-            self.add(x, z, people.draw_cyclist_along, x, z)
-        elif kind < 0.75:
-            self.add(x, z, people.draw_bicycle, x, z, has_rider=True)
-        else:
-            self.add(x, z, people.draw_motorcycle, x, z, has_rider=True)
+    def _add_traffic(self) -> None:
+        """Vehicles in both lanes, a tram on the rails; a rider and walkers who cross."""
+        rng, street = self._rng, self._street
+        road = street.of(Label.ROAD)[0]
+        kinds = [(vehicles.draw_car, 0.64), (vehicles.draw_truck, 0.18), (vehicles.draw_bus, 0.18)]
+        for share in (0.26, 0.74):
+            self._add_row(road.x0 + share * (road.x1 - road.x0), kinds, gap=(6, 30))
+        for rails in street.of(Label.RAIL_TRACK):
+            if rng.random() < 0.7:
+                self._add(rails.middle, rng.uniform(6, 18), vehicles.draw_tram, rails.middle, shadow=(1.3, 15, 3.4))
+        for lane in [*street.of(Label.CYCLING_LANE), *([road] if rng.random() < 0.3 else [])]:
+            if rng.random() < 0.6:
+                x, z = lane.middle if lane is not road else road.x1 - 1.0, rng.uniform(4.5, 13)
+                self._add(x, z, people.draw_rider, x, shadow=(0.9, 0.2, 1.2))
+        if street.crosswalk is not None:
+            for _ in range(rng.integers(0, 3)):
+                x, z = rng.uniform(road.x0, road.x1), street.crosswalk + rng.uniform(0.6, 2.6)
+                self._add(x, z, people.draw_person, x, shadow=(0.25, 0.3, 1.7))
 
-    def _foreground(self) -> None:
-        """Now and then the carrier's own edge shows at the bottom (unlabeled), or an unclear thing by the lens."""
-        rng, canvas = self.rng, self.canvas
-        kind = rng.random()
-        camera = canvas.camera
-        z = 0.6
-        bottom = camera.eye - (camera.height - camera.cy) / camera.fy * z
-        reach = camera.width / camera.fx * z
-        if kind < 0.08:
-            middle = between(rng, -0.3, 0.3) * reach
-            hump = [(middle + reach * 0.22 * c, bottom + 0.045 * max(s, 0) - 0.01, z) for c, s in people.CIRCLE]
-            canvas.polygon(hump, Label.UNLABELED, (40, 42, 46), "front")
-        elif kind < 0.15:
-            side = -1 if chance(rng, 0.5) else 1
-            edge = (0 - camera.cx if side < 0 else camera.width - camera.cx) / camera.fx * z * camera.mirror
-            inward = -side * camera.mirror * reach * between(rng, 0.04, 0.1)
-            colour = pick(rng, [(70, 62, 58), (120, 116, 110), (60, 76, 52)])
-            shape = [
-                (edge, bottom - 0.1, z),
-                (edge + inward, bottom - 0.1, z),
-                (edge + inward * 0.7, bottom + 0.45, z),
-                (edge, bottom + 0.6, z),
-            ]
-            canvas.polygon(shape, Label.VOID_UNCLEAR, colour, "front")
-
-
-def _pick_vehicle(rng: np.random.Generator) -> vehicles.Vehicle:
-    kind = rng.random()
-    if kind < 0.84:
-        return vehicles.draw_car
-    if kind < 0.94:
-        return vehicles.draw_truck
-    if kind < 0.97:
-        return vehicles.draw_caravan
-    return vehicles.draw_trailer
+    def _add_row(self, x: float, kinds: Sequence[tuple[Draw, float]], gap: tuple[float, float]) -> None:
+        """Vehicles one behind the other; none stands on the crosswalk."""
+        rng, crosswalk = self._rng, self._street.crosswalk
+        z = rng.uniform(5, 14)
+        while z < self._street.end - 12:
+            draw = kinds[rng.choice(len(kinds), p=[share for _, share in kinds])][0]
+            length = 8.2 if draw is vehicles.draw_truck else 10.5 if draw is vehicles.draw_bus else 4.2
+            if crosswalk is not None and z < crosswalk + 3.6 and z + length > crosswalk - 0.4:
+                z = crosswalk + 4.0
+                continue
+            self._add(x, z, draw, x + rng.uniform(-0.12, 0.12), shadow=(1.0, length, 1.5))
+            z += length + rng.uniform(*gap)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from unet_dist.scenes.classes import SIDEWALK_CLASSES
 from unet_dist.scenes.scene import render_scene
-from unet_dist.scenes.textures import make_textures
 
 __all__ = ["SIDEWALK_CLASSES", "SyntheticScenes"]
 
@@ -22,9 +21,8 @@ class SyntheticScenes:
     """Street scenes seen from the pavement, with the 35 classes of segments/sidewalk-semantic.
 
     `render(index)` depends on (seed, index, height, width) alone; another size shows the same scene, squeezed to fit.
-    Randomness is Philox, whose stream numpy keeps stable; outlines are rasterised by Pillow from whole pixels and
-    colours are 8-bit look-ups, so that two machines with the same numpy and Pillow make the same bytes. Another
-    Pillow may round an outline differently, and another processor's sine a texel.
+    24 of the classes occur. Randomness is Philox, whose stream numpy keeps stable, and Pillow draws the outlines: two machines
+    with the same numpy and Pillow make the same bytes. Another Pillow may round an outline differently.
     """
 
     def __init__(self, num_images: int = 100, height: int = 1080, width: int = 1920, seed: int = 0) -> None:
@@ -39,10 +37,6 @@ class SyntheticScenes:
 
     def __len__(self) -> int:
         return self.num_images
-
-    def make_textures(self) -> None:
-        """Make what all scenes share, which the first one does else (about 1 s)."""
-        make_textures()
 
     def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw scene `index`: the picture (height, width, 3) and the label map (height, width), both uint8.

@@ -25,13 +25,11 @@ class SyntheticSource:
     files_root: Path | None = None
 
     def __init__(self, num_images: int, size: tuple[int, int], seed: int) -> None:
-        from unet_dist.scenes.drawing import scene_processes
         from unet_dist.scenes.synthetic import SyntheticScenes
 
         self._arguments = (num_images, *size, seed)
         try:
             self._scenes = SyntheticScenes(num_images, *size, seed=seed)
-            self._drawn = scene_processes(num_images, *size, seed)
         except ValueError as error:
             raise ConfigError(f"data_path {SYNTHETIC}: {error}. Correct synthetic_images or synthetic_size.") from error
         self.fixed_shape: tuple[int, int, int] | None = (*size, 3)
@@ -44,7 +42,7 @@ class SyntheticSource:
         return dict(enumerate(self._scenes.class_names))
 
     def read_pair(self, split: str, index: int) -> RawPair:
-        image, label = self._drawn.render(index)
+        image, label = self._scenes.render(index)
         name = f"scene-{index:05d}"
         return RawPair(id=name, image=image, mask=label, image_name=name, mask_name=name)
 
