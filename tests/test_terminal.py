@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 
 from unet_dist.metrics.confusion import Scores
@@ -182,3 +184,16 @@ def test_bar_of_80_columns_keeps_step_and_time_left() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_picture_shows_where_there_are_colours_only(tmp_path: Path) -> None:
+    path = tmp_path / "halves.png"
+    Image.fromarray(np.repeat(np.array([[[255, 0, 0]], [[0, 0, 255]]], dtype=np.uint8), 3, axis=1)).save(path)
+    shown = {}
+    for system in ("truecolor", None):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=system is not None, color_system=system, width=80)
+        Teller(speaks=True, console=console).picture(path)
+        shown[system] = out.getvalue()
+    assert shown[None] == ""
+    assert shown["truecolor"] == "\x1b[38;2;255;0;0;48;2;0;0;255m▀\x1b[0m" * 3 + "\n"

@@ -8,13 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+from rich.color import Color
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
 from unet_dist.wording import printable
+
+_PICTURE_COLUMNS = 96
 
 
 class Teller:
@@ -71,6 +79,20 @@ class Teller:
         """Print a table."""
         if self.speaks:
             self.console.print(table)
+
+    def picture(self, path: Path) -> None:
+        """Show a picture in a terminal that has the colours for it; elsewhere nothing."""
+        if not (self.speaks and self.console.is_terminal and self.console.color_system in ("truecolor", "256")):
+            return
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+        image.thumbnail((min(self.console.width, _PICTURE_COLUMNS), 10 * _PICTURE_COLUMNS))
+        pixels = np.asarray(image)
+        for upper, lower in zip(pixels[0::2], pixels[1::2], strict=False):  # the upper half block shows two rows a line
+            line = Text()
+            for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
+                line.append("\u2580", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
+            self.console.print(line)
 
 
 def make_console(*, soft_wrap: bool = False, quiet: bool = False) -> Console:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from unet_dist.cli import parse
 from unet_dist.commands import quickstart
@@ -21,13 +22,24 @@ def test_processes_share_the_batch() -> None:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def configs() -> list[dict[str, Any]]:
+    """The configs that are trained."""
+    return []
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, configs: list[dict[str, Any]]) -> list[list[str]]:
     """The words of the programs that are called; none is started."""
     called: list[list[str]] = []
 
     def started(command: list[str], **_: Any) -> SimpleNamespace:
         called.append(command[3:])
-        return SimpleNamespace(returncode=1 if "fails" in command[-1] else 0)
+        if command[3] == "train":
+            configs.append(yaml.safe_load(Path(command[4]).read_text(encoding="utf-8")))
+        stdout = (
+            "base_channels: 16  # a reason\ntotal_steps: 70\nbatch_size: 4\n" if command[3] == "configure" else None
+        )
+        return SimpleNamespace(returncode=int(command[3] == "report" and "fails" in command[-1]), stdout=stdout)
 
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(subprocess, "run", started)
@@ -55,8 +67,43 @@ def test_scenes_are_trained_evaluated_predicted_and_reported(
     assert out.rstrip().endswith("scene-0_overlay.png")
 
 
-def test_own_data_need_no_word_about_scenes(tmp_path: Path, calls: list[list[str]]) -> None:
-    start(tmp_path / "run", "--data_path", str(tmp_path), "--batch_size", "3")
+def test_own_data_are_configured_and_what_is_given_stands(
+    tmp_path: Path, calls: list[list[str]], configs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data_path", str(tmp_path), "--total_steps", "50", "--ignore_index", "3", "--time", "2min"]
+    start(tmp_path / "run", *words)
+    assert [call[0] for call in calls] == ["configure", "train", "evaluate", "report"]
+    configured = [
+        "configure",
+        str(tmp_path),
+        "--time",
+        "2min",
+        "--ignore_index",
+        "3",
+        "--output_path",
+        str(tmp_path / "run"),
+    ]
+    assert calls[0] == configured
+    (trained,) = configs
+    assert (trained["base_channels"], trained["total_steps"], trained["learning_rate"]) == (16, 50, 5e-4)
+    assert trained["ema_decay"] is None, "nothing of what suits the scenes"
+    out = capsys.readouterr().out
+    assert "base_channels: 16  # a reason" in out
+    assert "predictions/" not in out
+
+
+def test_a_run_of_own_data_keeps_its_config(
+    tmp_path: Path, calls: list[list[str]], configs: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("base_channels: 24\n", encoding="utf-8")
+    start(tmp_path / "run", "--data_path", str(tmp_path))
+    assert [call[0] for call in calls] == ["train", "evaluate", "report"]
+    assert configs[0]["base_channels"] == 24
+
+
+def test_own_network_is_not_configured(tmp_path: Path, calls: list[list[str]]) -> None:
+    start(tmp_path / "run", "--data_path", str(tmp_path), "--batch_size", "3", "--base_channels", "8")
     assert [call[0] for call in calls] == ["train", "evaluate", "report"]
     assert not any("--processes" in call for call in calls)
 

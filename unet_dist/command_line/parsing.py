@@ -17,7 +17,7 @@ from unet_dist.command_line.synonyms import answer_synonym
 from unet_dist.config.meanings import meanings_of
 from unet_dist.config.options import ConfigOptions, StartOptions
 from unet_dist.config.rules import hints_of, unmarked
-from unet_dist.config.sections import KEYS, Config
+from unet_dist.config.sections import FREE_KEYS, KEYS, Config, DataConfig
 from unet_dist.config.values import read
 from unet_dist.errors import ConfigError, suggest_key
 from unet_dist.wording import shorten
@@ -58,8 +58,10 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
             values = _read_all(command, read_yaml(positional[0], list(KEYS)), is_word=False)
         elif command.default_config is not None:
             values = _read_all(command, read_yaml(str(CONFIGS / command.default_config), list(KEYS)), is_word=False)
-            if "data_path" in options:  # those of the template are about scenes
-                values = {key: value for key, value in values.items() if not key.startswith("synthetic_")}
+            if (
+                options.get("data_path", DataConfig.data_path) != DataConfig.data_path
+            ):  # the template is about scenes, but for where things go
+                values = {key: value for key, value in values.items() if key in FREE_KEYS}
     elif command.needs is not None and not positional:
         missing = command.usage.split()[0]
         raise ConfigError(f"{command.name}: got no {missing}, expected {command.needs}. Usage: {command.usage_line}")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -17,11 +18,13 @@ import yaml
 from PIL import Image
 
 from unet_dist.command_line.command import Command
+from unet_dist.config.options import ConfigureOptions, QuickstartOptions
 from unet_dist.config.quantities import parse_shape
-from unet_dist.config.sections import Config
+from unet_dist.config.sections import Config, DataConfig, ModelConfig
 from unet_dist.errors import LaunchError, UnetDistError
 from unet_dist.machine.cores import num_cores
 from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.terminal import Teller
 from unet_dist.wording import counted, duration
 
 COMMAND = Command(
@@ -30,24 +33,30 @@ COMMAND = Command(
     place=5,
     takes_config=True,
     default_config="synthetic_unet_quickstart.yaml",
+    options="config.options:QuickstartOptions",
 )
 _SCENES_SEED = 572
 """The scenes of data_path synthetic have seed 0: these were seen by no run."""
 _NUM_SCENES = 3
+_NETWORK_KEYS = {field.name for field in fields(ModelConfig)} - {"in_channels", "num_classes"}
+"""Whoever gives one of these has a config of their own; else one is chosen for own data."""
 
 
 class StepError(UnetDistError):
     """A step ended; its own lines say why."""
 
 
-def run(config: Config) -> None:
-    """Train, evaluate, predict and report."""
+def run(config: Config, options: QuickstartOptions) -> None:
+    """Configure for own data, train, evaluate, predict and report."""
     if "RANK" in os.environ:
         raise LaunchError(
             "quickstart: got a launcher's process, expected none: it starts its own. Leave the launcher out."
         )
     started = time.monotonic()
     gpus, folder = torch.cuda.device_count(), Path(config.run.output_path)
+    is_synthetic = config.data.data_path == DataConfig.data_path
+    if not is_synthetic and not _NETWORK_KEYS & config.given:
+        config = _configured(config, folder, options.time)
     several = choose_processes(config.schedule.batch_size, gpus=gpus, cores=num_cores())
     words = ["--processes", str(several)] if several > 1 else []
     place = counted(gpus, "GPU") if gpus else counted(num_cores(), "CPU core")
@@ -56,7 +65,6 @@ def run(config: Config) -> None:
         file.write_text(yaml.safe_dump(config.flat(), sort_keys=False), encoding="utf-8")
         _step(f"train: {counted(several, 'process', 'es')} on {place}", ["train", str(file), *words])
     _step("evaluate: the test split, by overlap-tile", ["evaluate", str(folder), "--split", "test", *words])
-    is_synthetic = config.data.data_path == "synthetic"
     if is_synthetic:
         _draw(folder / "scenes", parse_shape(config.data.synthetic_size))
         output = ["--output", str(folder / "predictions")]
@@ -65,7 +73,29 @@ def run(config: Config) -> None:
             ["predict", str(folder), str(folder / "scenes"), *output, *words],
         )
     _step("report", ["report", str(folder)])
-    _conclude(folder, time.monotonic() - started, several, is_synthetic=is_synthetic)
+    _conclude(config, time.monotonic() - started, several)
+
+
+def _configured(config: Config, folder: Path, time_s: str) -> Config:
+    """The config of a run that is there already, else one chosen for the data and this device; given keys stand in both."""
+    given = {key: value for key, value in config.flat().items() if key in config.given}
+    settled = folder / "config.yaml"
+    if settled.is_file():
+        text = settled.read_text(encoding="utf-8")
+    else:
+        named = [field.name for field in fields(ConfigureOptions) if field.name in given]
+        words = [word for key in named for word in (f"--{key}", _word(given[key]))]
+        text = _step(
+            f"configure: a network and a course for {config.data.data_path}",
+            ["configure", config.data.data_path, "--time", time_s, *words],
+            is_text=True,
+        )
+        print(text, end="")
+    return Config.from_flat(yaml.safe_load(text) | given)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def choose_processes(batch_size: int, *, gpus: int, cores: int) -> int:
@@ -78,18 +108,20 @@ def choose_processes(batch_size: int, *, gpus: int, cores: int) -> int:
     return next(count for count in range(most, 0, -1) if batch_size % count == 0)
 
 
-def _step(title: str, words: Sequence[str]) -> None:
-    """Run a command of ours in processes of its own.
+def _step(title: str, words: Sequence[str], *, is_text: bool = False) -> str:
+    """Run a command of ours in processes of its own; return what it printed where `is_text`, else nothing.
 
     Raises:
         StepError: it failed.
     """
     print(f"\n== {title}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "unet_dist", *words], check=False).returncode
-    if status:
+    output = subprocess.PIPE if is_text else None
+    done = subprocess.run([sys.executable, "-m", "unet_dist", *words], check=False, stdout=output, encoding="utf-8")
+    if done.returncode:
         raise StepError(
-            f"{words[0]} ended with exit code {status}; its lines above say why. The same command again resumes."
+            f"{words[0]} ended with exit code {done.returncode}; its lines above say why. The same command again resumes."
         )
+    return done.stdout or ""
 
 
 def _draw(folder: Path, shape: tuple[int, int]) -> None:
@@ -100,8 +132,9 @@ def _draw(folder: Path, shape: tuple[int, int]) -> None:
         Image.fromarray(scenes.render(index)[0]).save(folder / f"scene-{index}.png")
 
 
-def _conclude(folder: Path, seconds: float, several: int, *, is_synthetic: bool) -> None:
-    """Print what is where, and what one may type next on this machine."""
+def _conclude(config: Config, seconds: float, several: int) -> None:
+    """Print what is where, what one may type next on this machine, and a picture."""
+    folder, is_synthetic = Path(config.run.output_path), config.data.data_path == DataConfig.data_path
     miou = json.loads((folder / "evaluation-test.json").read_text(encoding="utf-8"))["miou"]
     named, more = shlex.quote(str(folder)), f" --processes {several}" if several > 1 else ""
     print(f"\n== Done in {duration(seconds)}. In {folder}:")
@@ -115,6 +148,17 @@ def _conclude(folder: Path, seconds: float, several: int, *, is_synthetic: bool)
     print("  metrics.jsonl  loss, learning rate and mean IoU by step; tensorboard/ has them as curves")
     print("\nType next:")
     print(f"  unet-dist predict {named} YOUR.jpg --output out")
-    print(f"  unet-dist train --data_path YOUR_FOLDER --output_path runs/mine{more}")
     if is_synthetic:
-        print(f"\nA picture: {folder / 'predictions' / 'scene-0_overlay.png'}")
+        print("  unet-dist quickstart --data_path YOUR_FOLDER --output_path runs/mine")
+    else:
+        print(
+            f"  unet-dist configure {shlex.quote(config.data.data_path)} --time 2h --output_path runs/longer > longer.yaml"
+        )
+        print(f"  unet-dist train longer.yaml{more}")
+    pictures = (
+        [folder / "predictions" / "scene-0_overlay.png"] if is_synthetic else sorted(folder.glob("figures/test-*"))
+    )
+    if pictures:
+        if pictures[0].is_file():
+            Teller(speaks=True).picture(pictures[0])
+        print(f"\nA picture: {pictures[0]}")

@@ -263,6 +263,14 @@ class PlanOptions(OptionsSection):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuickstartOptions(OptionsSection):
+    """The quick start"""
+
+    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] = "4min"
+    """Wall time that a training on data of yours (data_path) is configured for, such as 10min or 2h."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigureOptions(OptionsSection):
     """The choice of a config"""
 
@@ -274,6 +282,16 @@ class ConfigureOptions(OptionsSection):
     """Class id to ignore. Default: none."""
     label_map: dict[str, int] | None = None
     """Colour or id of a mask -> class id."""
+    images_folder: str | None = None
+    """Folder of the images below the data set, as train takes it."""
+    masks_folder: str | None = None
+    """Folder of the masks, likewise."""
+    image_names: str | None = None
+    """Names of images, where * is the part that they share with their masks, as train takes it."""
+    mask_names: str | None = None
+    """Names of masks, likewise."""
+    value_range: str | None = None
+    """LOW,HIGH: the values that become black and white, as train takes it."""
     group_by: str | None = None
     """Keep samples together on one side of a split, as in train: a regular expression, or sequence."""
     cache_path: PathWord | None = None

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
@@ -300,6 +300,8 @@ class Config:
     data: DataConfig
     schedule: ScheduleConfig
     run: RunConfig
+    given: ClassVar[frozenset[str]] = frozenset()
+    """The keys that it was built with; the others have their defaults. No part of its value."""
 
     def __init__(self, **values: object) -> None:
         """Build from flat keys; the absent ones take their defaults.
@@ -311,6 +313,7 @@ class Config:
             if key not in KEYS:
                 raise ConfigError(f"Unknown key {key!r}. {suggest(key, KEYS)}")
         words = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
+        object.__setattr__(self, "given", frozenset(words))
         for name, section in SECTIONS.items():
             object.__setattr__(self, name, section(**{k: v for k, v in words.items() if KEYS[k] == name}))
         check(self)
