@@ -227,7 +227,7 @@ def test_rows_of_the_table(finished: Path, tmp_path: Path) -> None:
     mious = [cell[Column.MIOU].key for cell in cells]
     assert mious == [runs[0].evaluations["test"]["miou"], runs[1].evaluations["test"]["miou"], None]
     assert [cell[Column.MIOU].is_best for cell in cells] == [False, True, False]
-    assert [cell[Column.PUBLISHED].text for cell in cells] == ["0.1546 †", "0.1546", "–"]
+    assert [cell[Column.PUBLISHED].text for cell in cells] == ["–", "0.1546", "–"]
     assert cells[2][Column.MIOU].note == "not evaluated"
     assert cells[2][Column.STEPS].note == "of 300"
     assert dict(differing_keys(runs))["input_size"] == [572, 572, 300]
@@ -273,7 +273,7 @@ def test_a_published_checkpoint_stands_beside_the_runs(
     cells = dict(zip(Column, row, strict=True))
     assert [cells[column].text for column in (Column.MODEL, Column.INPUT, Column.STEPS)] == [name, "–", "–"]
     assert cells[Column.MIOU].note == "test split; training split unknown"
-    assert cells[Column.PUBLISHED].text == "0.4345"  # of the same data: no dagger
+    assert cells[Column.PUBLISHED].text == "0.4345"  # of the same data
     report([str(finished), str(folder)], ReportOptions(output=str(tmp_path / "page.html")))
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<b>segformer-b3</b> evaluated, trained elsewhere" in html
@@ -296,7 +296,11 @@ def test_what_several_runs_lack_is_said_once_with_all_commands(finished: Path, t
 def test_comparison_holds_every_published_figure_and_the_common_pictures(finished: Path, tmp_path: Path) -> None:
     other = fabricate(tmp_path / "other", quality=0.8, ignore_index=34, norm="weight")
     html = comparison_page([read_run(finished), read_run(other)])
-    assert all(f"{row.miou:.4f}" in html for row in PUBLISHED)
+    assert "Published figures" not in html, "they are of other data"
+    same = fabricate(tmp_path / "same", is_evaluated=False, data_path="segments/sidewalk-semantic")
+    published = comparison_page([read_run(finished), read_run(same)])
+    assert all(f"{row.miou:.4f}" in published for row in PUBLISHED)
+    assert "<small>as quoted; split and metric not verified</small>" in published
     pictures = data_of(html)["pictures"]
     assert [[p["title"] for p in picture["predictions"]] for picture in pictures] == [["finished", "other"]] * 4
     sources = [{p["source"] for p in picture["predictions"]} for picture in pictures]
@@ -317,14 +321,15 @@ def test_command_writes_the_page_and_the_figures(tmp_path: Path, capsys: pytest.
 
 
 def test_command_compares_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [fabricate(tmp_path / parent / "run", pictures=0) for parent in ("a", "b")]
+    same = {"pictures": 0, "data_path": "segments/sidewalk-semantic"}
+    folders = [fabricate(tmp_path / parent / "run", **same) for parent in ("a", "b")]
     report([str(folder) for folder in folders], ReportOptions(output=str(tmp_path / "page.html")))
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "a/run" in html  # folders of one name are told apart
     assert "b/run" in html
-    assert capsys.readouterr().out.count("0.1546 †") == 2  # the published figure, beside ours
+    assert capsys.readouterr().out.count("0.1546") == 2  # the published figure, beside ours
 
-    others = [fabricate(tmp_path / parent / "whole", pictures=0, input_size="full") for parent in ("a", "b")]
+    others = [fabricate(tmp_path / parent / "whole", **same, input_size="full") for parent in ("a", "b")]
     report([str(folder) for folder in others], ReportOptions(output=str(tmp_path / "page.html")))
     assert "published" not in capsys.readouterr().out  # of whole images none is
 
@@ -335,12 +340,13 @@ def test_no_word_of_the_printed_table_is_broken(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     names = ("input-full", "camvid_weight_norm")
-    folders = [fabricate(tmp_path / name, pictures=0, norm="weight") for name in names]
+    same = {"pictures": 0, "data_path": "segments/sidewalk-semantic"}
+    folders = [fabricate(tmp_path / name, **same, norm="weight") for name in names]
     report([str(folder) for folder in folders], ReportOptions(output=str(tmp_path / "page.html")))
     lines = capsys.readouterr().out.splitlines()[:-1]  # the last says what was written
     assert max(map(len, lines)) <= width
     headings = "run model input, px steps mean IoU published training time peak memory"
-    values = "input-full camvid_weight_norm U-Net 64 wide, depth 4, weight norm 572 300 8 min 00 s 3.00 GiB 0.1546 †"
+    values = "input-full camvid_weight_norm U-Net 64 wide, depth 4, weight norm 572 300 8 min 00 s 3.00 GiB 0.1546"
     words = f"{headings} {values}".split()
     pieces = {*words, "camvid_weight_", "norm"}  # a long name may part at a joint
     printed = {word for line in lines for word in line.split() if not set(word) <= {"─"}}

@@ -86,8 +86,7 @@ def compare(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[l
 def _row(run: RunContents, split: str | None) -> list[Cell]:
     evaluation = {} if split is None else run.evaluations[split]
     starts = run.environment.get("starts") or [{}]
-    published = published_for(run.config)
-    mark = "" if published is None or is_same_data(run.config) else " †"
+    published = published_for(run.config) if is_same_data(run.config) else None
     error = (evaluation.get("calibration") or {}).get("error")
     seconds, pace, memory = training_seconds(run), images_per_second(run), peak_memory_bytes(run)
     side, patches = run.config.get("input_size"), patches_of(run)
@@ -101,7 +100,7 @@ def _row(run: RunContents, split: str | None) -> list[Cell]:
         Column.STEPS: _steps_cell(run),
         Column.MIOU: Cell(number(evaluation.get("miou"), 4), evaluation.get("miou"), _evaluated_on(evaluation, split)),
         Column.PUBLISHED: Cell(
-            "–" if published is None else f"{published.miou:.4f}{mark}",
+            "–" if published is None else f"{published.miou:.4f}",
             None if published is None else published.miou,
             "" if published is None else published.label,
         ),

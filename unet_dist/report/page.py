@@ -22,7 +22,7 @@ from unet_dist.report.charts import comparison_charts, run_charts
 from unet_dist.report.comparison import Column, compare, differing_keys
 from unet_dist.report.contents import RunContents
 from unet_dist.report.pictures import PICTURES_FOLDER, embed_picture
-from unet_dist.report.published import DATA_SET, PUBLISHED
+from unet_dist.report.published import DATA_SET, PUBLISHED, is_same_data
 from unet_dist.report.summary import class_scores, hardware_rows, headline, missing, status, worst_classes
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
         "trained": trained,
         "columns": list(Column),
         "rows": rows,
-        "published": PUBLISHED,
+        "published": PUBLISHED if any(is_same_data(run.config) for run in runs) else (),
         "published_data": DATA_SET,
         "differences": [(key, [_said(value) for value in values]) for key, values in differing_keys(trained)],
         "missing": _missing_together(runs, splits, split),
