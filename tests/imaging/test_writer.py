@@ -55,6 +55,23 @@ def test_an_overlay_tints_by_class_and_draws_borders(tmp_path, channels):
     assert (overlay[300:] == 100).all()  # no class, no tint
 
 
+@pytest.mark.parametrize("scale", [1, 9])
+def test_speckle_has_no_outline(tmp_path, scale):
+    labels = np.zeros((300, 300), np.uint8)
+    labels[::6, ::6] = 1  # speckle
+    labels[100:130, 100:130] = 2
+    labels = labels.repeat(scale, axis=0).repeat(scale, axis=1)
+    image = np.full((*labels.shape, 3), 100, np.uint8)
+    palette = class_palette(3)
+    write_overlay(tmp_path / "o.png", image, labels, palette, opacity=0.25)
+    overlay = np.asarray(Image.open(tmp_path / "o.png"))
+    full = (overlay == palette[labels]).all(axis=2)
+    edge = slice(99 * scale, 131 * scale)
+    assert full[edge, edge].sum() >= 3.5 * 30 * scale, "the large region has one"
+    full[edge, edge] = False
+    assert not full.any()
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
 
