@@ -22,7 +22,7 @@ from unet_dist.benchmark.setting import open_setting
 from unet_dist.benchmark.step import endless, run_loop
 from unet_dist.benchmark.timing import affordable
 from unet_dist.command_line.command import Command
-from unet_dist.config.options import ConfigureOptions
+from unet_dist.config.choosing import ConfigureOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.statistics import mean_run_px
@@ -37,7 +37,7 @@ COMMAND = Command(
     usage="DATA [--memory 24GiB] [--time 2h] > CONFIG.yaml",
     place=55,
     needs="a data set, such as a folder of images/ and masks/",
-    options="config.options:ConfigureOptions",
+    options="config.choosing:ConfigureOptions",
 )
 # assumption: of a large product's rate, what training reaches; it only chooses the network that is then timed.
 _EFFICIENCY = 0.3

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from unet_dist.command_line.command import Command
-from unet_dist.config.options import ConfigureOptions, QuickstartOptions
+from unet_dist.config.choosing import ConfigureOptions, QuickstartOptions
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config, DataConfig, ModelConfig
 from unet_dist.errors import LaunchError, UnetDistError
@@ -33,7 +33,7 @@ COMMAND = Command(
     place=5,
     takes_config=True,
     default_config="synthetic_unet_quickstart.yaml",
-    options="config.options:QuickstartOptions",
+    options="config.choosing:QuickstartOptions",
 )
 _SCENES_SEED = 572
 """The scenes of data_path synthetic have seed 0: these were seen by no run."""
