@@ -6,7 +6,7 @@
 - loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
 - data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
 - sample transform: `SampleTransform`; `--augmentation`, `unet_dist.transforms`, `check_transform`
-- metric: `Metric`; `evaluate --metrics`, `unet_dist.metrics`, `check_metric`
+- metric: `Metric`; `--metrics` of train and evaluate, `unet_dist.metrics`, `check_metric`
 - image format: `ImageFormat`, which opens an `Encoded` by an `Opening` as an `ImageReader`; found by a file's suffix or bytes,
   `unet_dist.formats`, `check_format`
 - course of the learning rate: `Course`; `--schedule`, `unet_dist.courses`, `check_course`

@@ -2,7 +2,7 @@
 
 Owns how a word becomes a part: `dice`, the entry point of an installed package, `my_package.losses:tversky`, each with arguments
 in brackets where it takes some, `my_package.losses:tversky(alpha=0.3)`. Nothing is imported before a part is used. Must not know
-torch, nor what any part does: each kind of part keeps its own table of names beside its code.
+torch, nor what any part does: each file of ours that holds parts declares them by a line PARTS.
 
 The words that come here are the user's own: typed, or written in their own YAML. A word that a folder brought (a checkpoint, a
 model folder) passes `require_trusted` first.
@@ -17,14 +17,16 @@ import inspect
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from unet_dist.errors import CheckpointError, ConfigError, suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Part = TypeVar("Part")
 
@@ -81,13 +83,32 @@ def is_import_path(name: str) -> bool:
     return _IMPORT_PATH.fullmatch(name) is not None
 
 
+_DECLARATION = re.compile(r"^PARTS(?:: [^=\n]+)? = \{([^}]*)\}", re.MULTILINE)
+
+
+def declared_parts(package: str) -> dict[str, str]:
+    """The parts that the files of a package of ours declare by a line PARTS = {"dice": Dice}: NAME -> "module:attribute".
+
+    The files are read as text: behind them stands torch, which takes seconds, and a name wants none of it.
+    """
+    found = importlib.util.find_spec(package)
+    assert found is not None, package
+    parts: dict[str, str] = {}
+    for folder in found.submodule_search_locations or ():
+        for file in sorted(Path(folder).glob("*.py")):
+            for declaration in _DECLARATION.findall(file.read_text(encoding="utf-8")):
+                pairs = re.findall(r'"(\w+)": (\w+)', declaration)
+                parts |= {name: f"{package}.{file.stem}:{attribute}" for name, attribute in pairs}
+    return parts
+
+
 class Registry(Generic[Part]):
     """One kind of part.
 
     Args:
         key: the key that names such a part on the command line, for messages.
         group: entry points under which installed packages offer theirs, such as unet_dist.losses.
-        own: the parts of this package, NAME -> "module:attribute". They go before those of other packages.
+        own: our parts, NAME -> "module:attribute", or the package whose files declare them. They go before those of others.
         on_clash: what to do where two packages offer one name.
     """
 
@@ -95,14 +116,19 @@ class Registry(Generic[Part]):
         self,
         key: str,
         group: str,
-        own: Mapping[str, str],
+        own: Mapping[str, str] | str,
         *,
         on_clash: str = "Name the one you mean by its import path.",
     ) -> None:
         self.key = key
         self.group = group
-        self.own = dict(own)
+        self._own = own
         self.on_clash = on_clash
+
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """Our own parts, NAME -> "module:attribute"."""
+        return declared_parts(self._own) if isinstance(self._own, str) else dict(self._own)
 
     def names(self) -> list[str]:
         """Names of our own parts and of those that installed packages offer."""
@@ -251,6 +277,8 @@ def _installed(group: str) -> tuple[EntryPoint, ...]:
 @lru_cache(maxsize=64)
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """Entry points of a group; the search path is the cache's key, as a folder on it may hold more of them."""
+    from importlib.metadata import entry_points  # takes a fifth of the time of a help, and most words are of ours
+
     return tuple(entry_points(group=group))
 
 
@@ -272,6 +300,8 @@ def _reason(module_name: str, error: Exception) -> str:
 
 def describe_error(error: Exception) -> str:
     """What somebody else's code raised, and in which line of which file."""
+    import traceback  # as slow to import as all of this module
+
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})."

@@ -24,6 +24,7 @@ from unet_dist.errors import ConfigError
 # For each key the values that must be refused.
 REFUSED: dict[str, list[Any]] = {
     "value_range": ["12", "5,5", "9,1"],
+    "metrics": ["mean_dise"],
     "model": [""],  # which names there are the registry knows
     "in_channels": [0],
     "num_classes": [1, 256],

@@ -33,10 +33,11 @@ PARTS = {
     "loss": "cross_entropy + 0.5*leaf_parts.losses:Squares(factor=2.0)",
     "schedule": "leaf_parts.courses:halving(every=2)",
     "augmentation": "leaf_parts.transforms:NoisyFlip(strength=5)",
+    "metrics": "leaf_parts.metrics:kappa",
 }
 TRAIN = {
     **PARTS, "input_size": "32", "batch_size": "4", "eval_steps": "2", "learning_rate": "0.01", "dtype": "float64",
-    "total_steps": "2", "tile_size": "24", "trackers": "[]",
+    "total_steps": "2", "tile_size": "24",
 }  # fmt: skip
 
 
@@ -99,6 +100,18 @@ def test_the_run_is_the_same_on_two_processes_and_resumed(lab: Path) -> None:
     assert losses(lab / "two") == pytest.approx(losses(lab / "one"), abs=1e-12)
 
 
+def test_the_metric_is_in_the_log_and_in_tensorboard(lab: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rows = [json.loads(line) for line in (lab / "one/metrics.jsonl").read_text().splitlines()]
+    logged = {row["step"]: row["metrics"]["leaf_parts.metrics:kappa"] for row in rows if row["split"] == "validation"}
+    assert sorted(logged) == [2, 4]
+    events = EventAccumulator(str(lab / "one/tensorboard"))
+    events.Reload()
+    curve = {event.step: event.value for event in events.Scalars("validation/leaf_parts.metrics:kappa")}
+    assert curve == pytest.approx(logged, rel=1e-6)
+
+
 def test_a_folder_asks_for_trust_and_evaluates_by_the_metric(lab: Path) -> None:
     said = run(lab, "evaluate", "two", fails=True)
     assert "needs leaf_parts.nets:make, which is code of the package leaf_parts" in said
@@ -114,7 +127,8 @@ def test_a_folder_asks_for_trust_and_evaluates_by_the_metric(lab: Path) -> None:
     assert record["inference"] == "exact tiles"
     assert "leaf_parts.metrics:kappa" in table
     run(lab, "report", "two")
-    assert "leaf_parts.metrics:kappa" in (lab / "two/report.html").read_text()
+    page = (lab / "two/report.html").read_text()
+    assert page.count("leaf_parts.metrics:kappa") >= 2  # the headline, and the curve of the validations
 
 
 def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.table import Table
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
-from unet_dist.assembly.opening import load_run, require_data_trusted
+from unet_dist.assembly.opening import load_run, require_data_trusted, require_metrics_trusted
 from unet_dist.assembly.run_data import bound, digest_of, require_same
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
@@ -26,7 +27,7 @@ from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.metrics.confusion import Calibration, Scores, image_scores
 from unet_dist.metrics.instances import InstanceScores
-from unet_dist.metrics.registry import compute_metrics, require_metrics
+from unet_dist.metrics.registry import Counted, Metric, compute_metrics, load_metrics, make_metrics
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
 from unet_dist.models.contract import Network
@@ -50,6 +51,7 @@ class Subject:
         training_split: what is known of the images that the network has seen.
         split: name of the part of the data.
         samples: that part.
+        metrics: other scores of it, by name.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Subject:
     split: Split
     samples: CachedSplit
     training_split: str
+    metrics: Mapping[str, Counted]
 
     @property
     def pixels(self) -> str:
@@ -135,6 +138,7 @@ def evaluate(
     rotations: bool = False,
     ignore_index: int | None = None,
     border_class: int | None = None,
+    metrics: Sequence[Metric] | str | None = None,
     mixed_precision: Precision = "auto",
     processes: Processes | None = None,
 ) -> Evaluation:
@@ -156,6 +160,7 @@ def evaluate(
         flip, rotations: average over the mirror image, or over all eight turns and mirror images.
         ignore_index: class id that counts nowhere; None takes the model's.
         border_class: class between objects: scores too how well they are told apart.
+        metrics: other scores of the confusion matrix, as functions of it or as words; None takes those of the run's config.
         mixed_precision: auto is bf16 where the device is fast at it.
         processes: those of a caller who has opened them.
 
@@ -173,14 +178,17 @@ def evaluate(
         rotations=rotations,
         ignore_index=ignore_index,
         border_class=border_class,
+        metrics=metrics if isinstance(metrics, str) else None,
         mixed_precision=mixed_precision,
     )
+    objects = None if isinstance(metrics, str) else metrics
     opened: AbstractContextManager[Processes] = (
         open_processes(mixed_precision=mixed_precision) if processes is None else nullcontext(processes)
     )
     with opened as joined:
         teller = Teller(speaks=False)
-        subject = open_subject(model, options, joined, teller, cache=data if isinstance(data, Cache) else None)
+        cache = data if isinstance(data, Cache) else None
+        subject = open_subject(model, options, joined, teller, cache=cache, metrics=objects)
         return score(subject, options, joined, teller)
 
 
@@ -190,11 +198,13 @@ def open_subject(
     processes: Processes,
     teller: Teller,
     cache: Cache | None = None,
+    metrics: Sequence[Metric] | None = None,
 ) -> Subject:
     """Open the network and the data of an evaluation.
 
     Args:
         cache: the data, where it is open already.
+        metrics: objects, in place of the words in the options and in the run's config.
 
     Raises:
         ConfigError, DataError, CheckpointError, SizeError: what was asked for cannot be; says why.
@@ -207,7 +217,11 @@ def open_subject(
             require_data_trusted(trained, options.trust)
     else:
         name, network, trained, folder = type(model).__name__, model, None, None
-    require_metrics(options.metrics)
+    words = options.metrics
+    if words is None and metrics is None and trained is not None:
+        require_metrics_trusted(trained, options.trust)
+        words = trained.run.metrics
+    load_metrics(words)
     if cache is None:
         cache, known = _open_data(options, trained, folder, network, teller)
     else:
@@ -233,8 +247,17 @@ def open_subject(
                 "probabilities do not depend on their size. Remove border_class, or evaluate a network with a finite halo."
             )
     tile_size = resolve_tile_size(options.tile_size, network, trained)
-    samples = cache.split(options.split)
-    return Subject(name, folder, tiles, tile_size, cache, options.split, samples, known)
+    return Subject(
+        name,
+        folder,
+        tiles,
+        tile_size,
+        cache,
+        options.split,
+        cache.split(options.split),
+        known,
+        make_metrics(words if metrics is None else metrics, cache.num_classes, cache.ignore_index),
+    )
 
 
 def score(subject: Subject, options: EvaluateOptions, processes: Processes, teller: Teller) -> Evaluation:
@@ -248,7 +271,7 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
             tiles, samples, processes, tile_size=subject.tile_size, details=details, advance=bar.advance
         )
     assert scores is not None
-    scores = replace(scores, others=compute_metrics(options.metrics, scores.confusion, network.ignore_index))
+    scores = replace(scores, others=compute_metrics(subject.metrics, scores.confusion))
     by_image = image_scores(details.by_image, network.ignore_index)
     seconds = time.perf_counter() - started
     instances = None

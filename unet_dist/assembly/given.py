@@ -22,15 +22,17 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import ConfigError
 from unet_dist.losses.contract import Loss
+from unet_dist.metrics.registry import Metric
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.wrap import Wrapped, wrap
-from unet_dist.training.parts import Callback, Metric
+from unet_dist.training.parts import Callback
 
 _DECIDES: dict[str, tuple[str, ...]] = {
     "model": tuple(f.name for f in dataclasses.fields(ModelConfig) if f.name not in ("in_channels", "num_classes")),
     "loss": tuple(dict.fromkeys(["loss", *(key for key in LOSS_KEYS if key != "border_class")])),
     "data": ("data_path", "revision", "image_column", "label_column", "synthetic_images", "synthetic_size"),
     "augmentation": ("augmentation",),
+    "metrics": ("metrics",),
 }
 """The keys that an object takes the place of: a value beside it would have no effect."""
 
@@ -44,7 +46,7 @@ class Given:
         loss: of the contract in losses/contract.py.
         data: a path, a hub id or a source of pairs, of the contract in data/sources/pairs.py.
         augmentation: changes training crops.
-        metrics: further numbers of each validation.
+        metrics: further numbers of each validation; none is those that the config names.
         callbacks: who is told of steps and validations.
     """
 
@@ -93,7 +95,7 @@ class Given:
             ConfigError: a key that has no effect beside an object.
         """
         for name, keys in _DECIDES.items():
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, ()):
                 _refuse_beside(config, name, keys)
         if self.data is None:
             return config

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
+from unet_dist.config.metrics import METRICS
 from unet_dist.config.sections import Config
 from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError
@@ -15,7 +16,7 @@ from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
-from unet_dist.registry import parse_word, require_trusted
+from unet_dist.registry import Registry, parse_word, require_trusted, split_words
 from unet_dist.terminal import Teller
 
 
@@ -70,11 +71,24 @@ def require_data_trusted(config: Config, trust: str | None) -> None:
     Raises:
         CheckpointError: it is not among them.
     """
-    word = config.data.data_path
-    if is_part(word):
-        require_trusted(
-            SOURCES.find(parse_word("data_path", word).name), split_trust(trust), f"the run's {CONFIG_FILE}"
-        )
+    if is_part(config.data.data_path):
+        _require_part_trusted(SOURCES, config.data.data_path, trust)
+
+
+def require_metrics_trusted(config: Config, trust: str | None) -> None:
+    """Refuse to import the metrics that a run's folder names, unless they are ours or the user trusts their packages.
+
+    Raises:
+        CheckpointError: one is not among them.
+    """
+    for word in split_words(config.run.metrics):
+        _require_part_trusted(METRICS, word, trust)
+
+
+def _require_part_trusted(registry: Registry[Any], text: str, trust: str | None) -> None:
+    name = parse_word(registry.key, text).name
+    if not registry.is_own(name):
+        require_trusted(registry.find(name), split_trust(trust), f"the run's {CONFIG_FILE}")
 
 
 def teller_of(processes: Processes) -> Teller:

@@ -24,12 +24,13 @@ from unet_dist.data.sources.pairs import Source
 from unet_dist.debug.mode import debug, debugging_config
 from unet_dist.errors import LaunchError
 from unet_dist.losses.contract import Loss
+from unet_dist.metrics.registry import Metric
 from unet_dist.models.registry import package_of
 from unet_dist.processes.group import Processes
 from unet_dist.processes.stopping import StopWish
 from unet_dist.runs.trackers import refused_by, tracker_settings
 from unet_dist.storage.lock import lock_run
-from unet_dist.training.parts import Callback, Metric
+from unet_dist.training.parts import Callback
 from unet_dist.training.trainer import Trainer
 from unet_dist.wording import duration
 
@@ -56,7 +57,8 @@ def train(
         loss: a sum over pixels, as `unet_dist.losses.contract` describes it.
         data: a path, a hub id, or a source of pairs as `unet_dist.data.sources.pairs` describes it.
         augmentation: changes a training crop, as a function of a seed.
-        metrics: functions of the confusion matrix (K, K) int64 of each validation; metrics.jsonl calls each by its `__name__`.
+        metrics: functions of the confusion matrix (K, K) int64 of each validation, called by their `__name__`, in place of those
+            that the config names.
         callbacks: told of steps, validations and the end.
 
     Returns:

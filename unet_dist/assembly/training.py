@@ -31,6 +31,7 @@ from unet_dist.errors import ConfigError
 from unet_dist.machine.compiling import choose_backend, find_obstacle
 from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.metrics.confusion import Scores
+from unet_dist.metrics.registry import load_metrics, make_metrics
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.prediction.evaluation import evaluate_split
 from unet_dist.processes.group import Processes
@@ -76,6 +77,7 @@ def lay_out(config: Config, given: Given, world_size: int, teller: Teller) -> La
     config = config.replace(gradient_accumulation_steps=accumulation)
     require_loss(config.schedule)
     require_course(config.schedule)
+    load_metrics(config.run.metrics)
     skeleton = given.network or build_skeleton(config)
     crops = settle_crops(config, skeleton, world_size, teller)
     given.refuse_tiles(crops)
@@ -232,6 +234,6 @@ def assemble(
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
         given=given.named(),
-        metrics=given.metrics,
+        metrics=make_metrics(given.metrics or config.run.metrics, cache.num_classes, cache.ignore_index),
         callbacks=given.callbacks,
     )

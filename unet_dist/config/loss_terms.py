@@ -1,7 +1,7 @@
 """What the loss of a run is made of, in words: its terms and their weights.
 
-Owns the list of losses, reading `cross_entropy + 0.5*dice` or a mapping, and what each of ours lets the user set. The formulas are
-in losses/; this knows nothing of torch.
+Owns reading `cross_entropy + 0.5*dice` or a mapping, and which settings its terms take. The losses are declared in losses/; this
+knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -11,21 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unet_dist.errors import ConfigError
-from unet_dist.registry import Registry, parse_word
+from unet_dist.registry import Registry, parse_word, takes
 
-# A loss: where it is, and the keys that it takes. tests/losses/test_registry.py holds them against the constructors.
-_OWN: dict[str, tuple[str, frozenset[str]]] = {
-    "cross_entropy": (
-        "unet_dist.losses.pixelwise:CrossEntropy",
-        frozenset({"label_smoothing", "class_weights", "border_class"}),
-    ),
-    "focal": ("unet_dist.losses.pixelwise:Focal", frozenset({"focal_gamma", "class_weights", "border_class"})),
-    "dice": ("unet_dist.losses.dice:Dice", frozenset()),
-    "lovasz": ("unet_dist.losses.lovasz:Lovasz", frozenset()),
-}
-LOSSES: Registry[Callable[..., object]] = Registry(
-    "loss", "unet_dist.losses", {name: path for name, (path, _) in _OWN.items()}
-)
+LOSSES: Registry[Callable[..., object]] = Registry("loss", "unet_dist.losses", "unet_dist.losses")
 LOSS_KEYS = ("label_smoothing", "focal_gamma", "class_weights", "border_class")
 """Keys that have an effect where a term of the loss takes them."""
 
@@ -87,8 +75,7 @@ def check_loss_settings(values: Mapping[str, Any], defaults: Mapping[str, Any]) 
     """
     names = [parse_word("loss", term).name for term in parse_loss(values["loss"])]
     for key in LOSS_KEYS:
-        is_taken = any(not LOSSES.is_own(name) or key in _OWN[name][1] for name in names)
-        if values[key] != defaults[key] and not is_taken:
+        if values[key] != defaults[key] and not any(not LOSSES.is_own(name) or _takes(name, key) for name in names):
             raise idle_key(key, values[key], values["loss"])
     for key in ("border_weight", "border_sigma_px"):
         if values[key] != defaults[key] and values["border_class"] is None:
@@ -99,7 +86,13 @@ def check_loss_settings(values: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 def idle_key(key: str, value: object, loss: object) -> ConfigError:
     """The refusal of a key that no term of the loss takes."""
-    owners = " or ".join(name for name, (_, keys) in _OWN.items() if key in keys)
+    owners = " or ".join(name for name in LOSSES.own if _takes(name, key))
     return ConfigError(
         f"{key}: got {value!r}, which has no effect as the loss is {loss}. Remove {key}, or name {owners} in --loss."
     )
+
+
+def _takes(name: str, key: str) -> bool:
+    """Whether a loss of ours takes a key. It is imported for that: asked only where a key has another value than by default."""
+    part = LOSSES.load(name)
+    return bool(getattr(part, "takes_borders", False)) if key == "border_class" else takes(part, key)

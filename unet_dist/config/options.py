@@ -91,7 +91,8 @@ class EvaluateOptions(InferenceOptions):
     seed: NotNegativeInt | None = None
     """Seed of the split of another data set. Default: the run's."""
     metrics: str | None = None
-    """More scores, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa."""
+    """More scores, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa. Default:
+    the run's."""
     border_class: NotNegativeInt | None = None
     """Class between objects, such as cell membranes. Adds V_rand and V_info of the ISBI 2012 challenge
     (foreground-restricted), which score how well objects are separated. Each takes its best border probability, 0.1 to

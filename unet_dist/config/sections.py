@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
+from unet_dist.config.metrics import spell_metrics
 from unet_dist.config.quantities import EXPECTED_RANGE, EXPECTED_SHAPE, parse_range, parse_shape
 from unet_dist.config.rules import (
     FREE,
@@ -260,6 +261,9 @@ class RunConfig(Section):
     """Number of newest checkpoints to keep, 1 or more."""
     log_steps: Free[Count] = 10
     """Write a line of metrics every so many steps."""
+    metrics: Free[str | None] = None
+    """More scores of each validation and evaluation, separated by commas: mean_dice, or an import path such as
+    my_package.metrics:kappa(power=2)."""
     trackers: Free[list[str]] = field(default_factory=lambda: ["tensorboard"])
     """Trackers by their accelerate name: tensorboard, wandb, trackio, ..."""
     mixed_precision: PrecisionWord = "auto"
@@ -286,6 +290,10 @@ class RunConfig(Section):
     """Refuse to start with another number of processes. Launch scripts set it."""
     collective_timeout_s: Free[Positive] = 1800.0
     """End the run if a process waits for another longer than so many seconds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "metrics", spell_metrics(self.metrics))
 
 
 @dataclass(frozen=True, init=False)

@@ -81,3 +81,6 @@ def _count(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     hits = (probabilities * is_label).sum((2, 3))
     mass = (probabilities * (labels != IGNORED)[:, None]).sum((2, 3))
     return hits, mass, is_label.sum((2, 3)).to(wide.dtype)
+
+
+PARTS = {"dice": Dice}

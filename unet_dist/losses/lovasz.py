@@ -56,3 +56,6 @@ class Lovasz(OnePass):
         losses = (ordered.clamp(min=0) * slope).sum(2)  # (N, K)
         occurs = size[:, :, 0] > 0
         return (losses * occurs).sum(1) / occurs.sum(1).clamp(min=1)
+
+
+PARTS = {"lovasz": Lovasz}

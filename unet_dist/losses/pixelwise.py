@@ -122,3 +122,6 @@ class Focal(CrossEntropy):
         losses = super().losses(logits, targets)
         # 1 - p = -expm1(-loss), without cancellation. Kept off 0, where the slope of a power below 1 is infinite.
         return (-torch.expm1(-losses)).clamp_min(torch.finfo(logits.dtype).tiny) ** self.gamma * losses
+
+
+PARTS = {"cross_entropy": CrossEntropy, "focal": Focal}

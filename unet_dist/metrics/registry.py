@@ -1,20 +1,23 @@
-"""Metrics beside mean IoU: the contract, the list of ours, and what a word of them gives.
+"""Metrics beside mean IoU: the contract, and what a word or an object of them gives.
 
 A metric is a function of the one confusion matrix: whole numbers, summed over tiles and processes before anything is divided. So it
 is the same bits on any number of processes, and costs nothing while images are computed. What no confusion matrix tells (distances
-between borders, objects) is no metric in this sense. One more of ours is a file and a line here; it is then in the table, in
-evaluation-SPLIT.json and in the report.
+between borders, objects) is no such metric. One more of ours is a function and its name in PARTS; it is then in the tables,
+in metrics.jsonl, in the trackers, in evaluation-SPLIT.json, in the report and in the model card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from unet_dist.errors import ConfigError
-from unet_dist.registry import Registry, call_part, parse_word, split_words
+from unet_dist.config.metrics import METRICS
+from unet_dist.errors import ConfigError, UnetDistError
+from unet_dist.registry import Word, call_part, describe_error, parse_word, split_words
 
 
 class Metric(Protocol):
@@ -28,37 +31,73 @@ class Metric(Protocol):
         """(K, K) int64 on the CPU, rows are labels, columns predictions -> the score; None where nothing was counted."""
 
 
-METRICS: Registry[Callable[..., object]] = Registry(
-    "metrics", "unet_dist.metrics", {"mean_dice": "unet_dist.metrics.overlap:mean_dice"}
-)
+Counted = Callable[[Tensor], float | None]
+"""A metric with its arguments: from a confusion matrix to a number, or None."""
 
 
-def require_metrics(words: str | None) -> None:
-    """Refuse metrics that do not exist or do not answer, before any image is computed.
-
-    Raises:
-        ConfigError: names the metric.
-    """
-    import torch
-
-    compute_metrics(words, torch.tensor([[3, 1], [2, 4]]), None)
+def metric_name(metric: Metric) -> str:
+    """What files and tables call a metric that is an object: its `__name__`, else that of its class."""
+    return str(getattr(metric, "__name__", type(metric).__name__))
 
 
-def compute_metrics(words: str | None, confusion: Tensor, ignore_index: int | None) -> dict[str, float | None]:
-    """Compute the metrics of `--metrics mean_dice,my_package.metrics:kappa(power=2)`, by their words.
+def load_metrics(words: str | None) -> list[tuple[Word, Callable[..., object]]]:
+    """Import the metrics of a list of words.
 
     Raises:
-        ConfigError: one does not exist, or gives something else than a number or None.
+        ConfigError: one does not exist, or cannot be imported.
     """
-    found: dict[str, float | None] = {}
-    for text in split_words(words):
-        word = parse_word("metrics", text)
-        given = {"confusion": confusion.cpu(), "ignore_index": ignore_index}
-        value = call_part("metrics", word, METRICS.load(word.name), given)
-        if value is not None and not isinstance(value, float | int):
-            raise ConfigError(
-                f"metrics: {word} gave a {type(value).__name__}, expected a number, or None where nothing was "
-                "counted. Change metrics."
-            )
-        found[str(word)] = None if value is None else float(value)
-    return found
+    read = [parse_word("metrics", text) for text in split_words(words)]
+    return [(word, METRICS.load(word.name)) for word in read]
+
+
+def make_metrics(
+    metrics: str | Sequence[Metric] | None, num_classes: int, ignore_index: int | None
+) -> dict[str, Counted]:
+    """Make metrics ready to be computed, and try each on counts of so many classes.
+
+    Args:
+        metrics: words such as "mean_dice,my_package.metrics:kappa(power=2)", or objects.
+
+    Returns:
+        By word or name, in the order in which they came.
+
+    Raises:
+        ConfigError: one does not exist, fails, or gives something else than a number or None.
+    """
+    found: Sequence[tuple[Word, Callable[..., object]]]
+    if metrics is None or isinstance(metrics, str):
+        found = load_metrics(metrics)
+    else:
+        found = [(Word(metric_name(metric), {}), metric) for metric in metrics]
+    made: dict[str, Counted] = {}
+    for word, metric in found:
+        if str(word) in made:
+            raise ConfigError(f"metrics: got {word} twice, expected it once. Rename one of the two.")
+        made[str(word)] = partial(_compute, word, metric, ignore_index)
+    compute_metrics(made, 3 * torch.eye(num_classes, dtype=torch.int64) + 1)
+    return made
+
+
+def compute_metrics(metrics: Mapping[str, Counted], confusion: Tensor) -> dict[str, float | None]:
+    """Compute metrics of a confusion matrix.
+
+    Raises:
+        ConfigError: one fails, or gives something else than a number or None.
+    """
+    return {name: metric(confusion) for name, metric in metrics.items()}
+
+
+def _compute(word: Word, metric: Callable[..., object], ignore_index: int | None, confusion: Tensor) -> float | None:
+    given = {"confusion": confusion.cpu().clone(), "ignore_index": ignore_index}
+    try:
+        value = call_part("metrics", word, metric, given)
+    except UnetDistError:
+        raise
+    except Exception as error:  # whatever somebody else's code raises
+        raise ConfigError(f"metrics: {word} failed: {describe_error(error)} Change metrics.") from error
+    if value is not None and not isinstance(value, float | int):
+        raise ConfigError(
+            f"metrics: {word} gave a {type(value).__name__}, expected a number, or None where nothing was "
+            "counted. Change metrics."
+        )
+    return None if value is None else float(value)

@@ -212,3 +212,6 @@ def _up(upsample: Upsample, block: DoubleConv, features: Placed, skip: Placed) -
         larger = Placed(larger.cut(start + 1, values.shape[2] - 2, values.shape[3] - 2), start + 1)
     both = joined(skip, larger)
     return Placed(block(both.values), both.start + _BLOCK_REACH_PX)
+
+
+PARTS = {"encoder_unet": EncoderUNet}

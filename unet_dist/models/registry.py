@@ -1,7 +1,7 @@
 """Models by name: build a new one, load a trained one.
 
-A new architecture of ours is a file, a line in config/models.py, and passes the kit of unet_dist.testing; one of somebody else's is
-named by its import path.
+A new architecture of ours is a file with a line PARTS, and passes the kit of unet_dist.testing; one of somebody else's is named by
+its import path.
 """
 
 from __future__ import annotations

@@ -322,3 +322,6 @@ def _options_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "class_names": class_names,
         "resize_to": processor.resize_to,
     }
+
+
+PARTS = {"segformer": SegFormer}

@@ -193,3 +193,6 @@ def _unreachable(encoder: str, weights: str | None, error: Exception) -> Checkpo
         f"model: the {weights} weights of {encoder} cannot be had ({type(error).__name__}: {first_line(error)}). Check the "
         f"network, or leave them out: then the encoder starts new."
     )
+
+
+PARTS = {"smp": SegmentationModel}

@@ -306,3 +306,6 @@ def start_pixels_of_a_block_alike(classifier: nn.Conv2d, stride: int) -> None:
     """
     of_a_class = classifier.weight.unflatten(0, (-1, stride**2))  # (K, s^2, C, 1, 1), a view
     of_a_class[:, 1:] = of_a_class[:, :1]
+
+
+PARTS = {"unet": UNet}

@@ -147,12 +147,17 @@ def _miou_chart(run: RunContents) -> go.Figure | None:
     if best is None:
         return None
     figure = _figure(xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": "validation"}, "rangemode": "tozero"})
-    for number, (key, title, dash) in enumerate(
-        (("miou", "mean IoU", None), ("pixel_accuracy", "pixel accuracy", "dot"))
-    ):
-        steps, values = column(run.validations, key)
+    drawn = {"mean IoU": column(run.validations, "miou"), "pixel accuracy": column(run.validations, "pixel_accuracy")}
+    others = [{"step": record["step"], **record.get("metrics", {})} for record in run.validations]
+    drawn |= {
+        name: column(others, name) for name in dict.fromkeys(key for other in others for key in other if key != "step")
+    }
+    for number, (title, (steps, values)) in enumerate(drawn.items()):
         if len(steps):
-            line = {**_line(number, dash=dash), "mode": "lines+markers" if len(steps) < 100 else "lines"}
+            line = {
+                **_line(number, dash=_DASHES[2 * number % 5]),
+                "mode": "lines+markers" if len(steps) < 100 else "lines",
+            }
             figure.add_scatter(x=_rounded(steps), y=_rounded(values), name=title, **line)
     figure.add_scatter(
         x=[best["step"]],

@@ -6,12 +6,13 @@ Owns when each is due and in which order; here the host may wait for the device.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import torch
 
 from unet_dist.metrics.confusion import Scores
+from unet_dist.metrics.registry import compute_metrics
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.contract import as_module
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
@@ -21,7 +22,7 @@ from unet_dist.terminal import ProgressBar
 from unet_dist.training.averaging import WeightAverage
 from unet_dist.training.finite import DivergedError, FiniteWatch, all_finite
 from unet_dist.training.pace import Clock
-from unet_dist.training.parts import Parts, Progress, metric_name
+from unet_dist.training.parts import Parts, Progress
 from unet_dist.training.record import Record
 from unet_dist.wording import duration
 
@@ -102,6 +103,7 @@ class Boundary:
         self._clock.skip(time.perf_counter() - started)
         if scores is None:
             return outcome
+        scores = replace(scores, others=compute_metrics(parts.metrics, scores.confusion))
         is_best = self._keep_best(scores)
         for callback in parts.callbacks:
             callback.on_validation(progress.step, scores)
@@ -148,7 +150,7 @@ class Boundary:
             "pixel_accuracy": scores.pixel_accuracy,
             "iou": {name: scores.iou[i] for i, name in names if i != parts.ignore_index},
             "seconds": seconds,
-            **{metric_name(metric): float(metric(scores.confusion)) for metric in parts.metrics},
+            **({"metrics": scores.others} if scores.others else {}),
         }
 
     def write_model(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """Courses of the learning rate over a run.
 
 Owns the contract of a course and ours. A course is a pure function of the step: nothing to save, nothing that advances once too
-often on several processes. One more of ours is a function here and its name in config/courses.py.
+often on several processes. One more of ours is a function here, and its name in PARTS.
 """
 
 from __future__ import annotations
@@ -73,3 +73,6 @@ def warmed(learning_rate: float, total_steps: int, warmup_fraction: float, decay
 
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+PARTS = {"onecycle": onecycle, "constant": constant, "cosine": cosine, "poly": poly}

@@ -18,6 +18,7 @@ from unet_dist.config.sections import Config
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.confusion import Scores
+from unet_dist.metrics.registry import Counted
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
@@ -65,16 +66,6 @@ class Progress:
             self.best_present = self.best_miou
 
 
-Metric = Callable[[Tensor], float]
-"""From the confusion matrix of a split, (K, K) int64 on the CPU with labels in rows and predictions in columns, to a number. Its
-`__name__` is what metrics.jsonl calls it."""
-
-
-def metric_name(metric: Metric) -> str:
-    """What metrics.jsonl calls a metric."""
-    return str(getattr(metric, "__name__", type(metric).__name__))
-
-
 class Callback(Protocol):
     """Listens to a run, on every process of it and in the same order. Inherit from it to listen to some of these only.
 
@@ -111,7 +102,7 @@ class Parts:
         data: what is read, as Cache.identity says it: for the checkpoints.
         class_names, ignore_index: for the tables.
         given: what a caller brought as objects, by key, as words: for the checkpoints.
-        metrics: further numbers of a validation, each from its confusion matrix.
+        metrics: further numbers of a validation by name, each from its confusion matrix.
         callbacks: who is told of steps and validations.
     """
 
@@ -131,5 +122,5 @@ class Parts:
     class_names: list[str]
     ignore_index: int | None
     given: Mapping[str, str] = field(default_factory=dict)
-    metrics: Sequence[Metric] = ()
+    metrics: Mapping[str, Counted] = field(default_factory=dict)
     callbacks: Sequence[Callback] = ()

@@ -120,7 +120,8 @@ class Record:
         """Write one object to metrics.jsonl, and its numbers to the trackers."""
         if self._parts.processes.is_main:
             self._metrics.append(record)
-        numbers = {f"{record['split']}/{k}": v for k, v in record.items() if isinstance(v, float)}
+        named = {**record, **record.get("metrics", {})}
+        numbers = {f"{record['split']}/{name}": value for name, value in named.items() if isinstance(value, float)}
         self._parts.processes.accelerator.log(numbers, step=record["step"])
 
 

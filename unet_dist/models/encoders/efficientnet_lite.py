@@ -168,3 +168,6 @@ def _their_name(key: str) -> str:
     tensors = {"gain": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
     named = f"{convolutions[layer]}.weight" if tensor == "weight" else f"{norms[layer]}.{tensors[tensor]}"
     return ".".join([*(f"_{part}" if part == "blocks" else part for part in path), named])
+
+
+PARTS = {"efficientnet_lite0": EfficientNetLite0}

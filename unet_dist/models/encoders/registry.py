@@ -1,4 +1,4 @@
-"""Encoders by name: what the decoder of a U-Net may stand on. A new one of ours is a file and a line here."""
+"""Encoders by name: what the decoder of a U-Net may stand on. A new one of ours is a file with a line PARTS."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from unet_dist.registry import Registry, Word, is_import_path
 MakeEncoder = Callable[..., object]
 """in_channels, depth -> an Encoder."""
 
-ENCODERS: Registry[MakeEncoder] = Registry(
-    "model",
-    "unet_dist.encoders",
-    {"efficientnet_lite0": "unet_dist.models.encoders.efficientnet_lite:EfficientNetLite0"},
-)
+ENCODERS: Registry[MakeEncoder] = Registry("model", "unet_dist.encoders", "unet_dist.models.encoders")
 _STATED = ("channels", "mean", "std", "source", "licence", "needed", "load_published")
 
 
