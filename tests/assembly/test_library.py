@@ -87,22 +87,28 @@ def test_command_without_keys_prints_what_it_chose(folder: Path, capsys: pytest.
 
 
 def test_script_on_two_processes_gives_the_bits_of_the_command(folder: Path) -> None:
-    keys = {**TINY, "cache_path": str(folder / "cache"), "output_path": str(folder / "script-2")}
+    """Below accelerate launch and below torchrun."""
+    keys = {**TINY, "cache_path": str(folder / "cache")}
     script = folder / "script.py"
     script.write_text(
-        f"from unet_dist import Config, train\nrun = train(Config(**{keys!r}))\nassert run.scores['step']\n"
+        "import sys\nfrom unet_dist import Config, train\n"
+        f"run = train(Config(**{keys!r}, output_path=sys.argv[1]))\nassert run.scores['step']\n"
     )
-    launcher = [
-        *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    ]
+    accelerate = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = [f"--{key}={value}" for key, value in {**keys, "output_path": folder / "command-2"}.items()]
-    for command in ([str(script)], ["-m", "unet_dist", "train", *words]):
+    calls = {
+        "command-2": [*accelerate, "-m", "unet_dist", "train", *words],
+        "accelerate-2": [*accelerate, str(script), str(folder / "accelerate-2")],
+        "torchrun-2": [*torchrun, str(script), str(folder / "torchrun-2")],
+    }
+    for call in calls.values():
         ran = subprocess.run(
-            [sys.executable, *launcher, *command], cwd=ROOT, env=quiet_environment(), capture_output=True, text=True
+            [sys.executable, "-m", *call], cwd=ROOT, env=quiet_environment(), capture_output=True, text=True
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "1 accumulation x 1 crops on cpu" in ran.stdout, "two processes, a crop each"
-    assert bytes_of(folder / "script-2") == bytes_of(folder / "command-2")
+    assert bytes_of(folder / "accelerate-2") == bytes_of(folder / "torchrun-2") == bytes_of(folder / "command-2")
 
 
 def test_notebook_gives_the_bits_of_the_command(folder: Path, commanded: Path) -> None:
