@@ -296,7 +296,9 @@ def test_finished_run_is_opened(folder: Path, commanded: Path) -> None:
     assert [(row["step"], row["split"]) for row in run.metrics] == [
         *((2, "train"), (2, "validation"), (4, "train"), (4, "validation")),
     ]
-    assert run.scores["miou"] == max(float(str(row["miou"])) for row in run.metrics if row["split"] == "validation")
+    assert run.scores["miou_present"] == max(
+        float(str(row["miou_present"])) for row in run.metrics if row["split"] == "validation"
+    )
     cache = run.open_data()
     assert run.splits == {name: list(cache.split(name).ids) for name in cache.splits}
     assert (run.data["channels"], run.model.num_classes) == (3, 35)

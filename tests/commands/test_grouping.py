@@ -50,9 +50,12 @@ def test_a_fold_is_trained_and_evaluated_on_films_apart(films: Path, tmp_path: P
 
 
 def test_prepare_names_what_the_splits_share(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["--data_path", films, "--cache_path", tmp_path / "cache"]
+    common = ["--data_path", films, "--cache_path", tmp_path / "cache", "--output_path", tmp_path / "run"]
     call("prepare", *common)
     said = " ".join(capsys.readouterr().out.split())
+    assert "6 pairs of image and label" in said
+    with Image.open(tmp_path / "run/figures/pairs.png") as picture:
+        assert picture.width > picture.height
     assert "of 3 sequences of names, such as " in said
     assert "images look like one of another split: " in said
     call("prepare", *common, "--group_by", "sequence")

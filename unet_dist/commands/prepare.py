@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import numpy as np
 from rich.table import Table
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
-from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.data.decoded.likeness import find_twins_in
 from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
+from unet_dist.imaging.reader import as_reader
+from unet_dist.processes.launcher import is_first
+from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
-from unet_dist.wording import printable, size
+from unet_dist.wording import counted, printable, size
 
-_MOST_TWINS = 3
+_MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
 COMMAND = Command(
     about="read a data set, check every pair, write the decoded cache and its statistics",
@@ -39,6 +46,32 @@ def run(config: Config) -> None:
     teller.table(histogram_table(cache))
     for line in describe_leaks(cache):
         teller.say(line)
+    if is_first(os.environ):
+        _draw(cache, Path(config.run.output_path) / "figures" / "pairs.png", teller)
+
+
+def _draw(cache: Cache, path: Path, teller: Teller) -> None:
+    """Show some pairs, spread over all samples; without a folder to write into there is none."""
+    samples = cache.split("all")
+    number = min(_MOST_PAIRS, len(samples))
+    chosen = [round(place * (len(samples) - 1) / max(1, number - 1)) for place in range(number)]
+    try:
+        draw_pairs(path, [_middle_of(samples, index) for index in chosen], cache.class_names)
+    except OSError as error:
+        teller.say(f"No picture of pairs: cannot write {path} ({error.strerror}). Set --output_path DIR.")
+    else:
+        teller.say(f"Look at {path}: {counted(number, 'pair')} of image and label")
+
+
+def _middle_of(samples: CachedSplit, index: int) -> Pair:
+    """The middle of a pair, as far as it can be looked at."""
+    image, label = as_reader(samples.image(index)), samples.label(index)
+    spans = []
+    for side in image.shape[:2]:
+        start = max(side - _DRAWN_PX, 0) // 2
+        spans += [start, min(start + _DRAWN_PX, side)]
+    top, bottom, left, right = spans
+    return Pair(image.read(*spans), np.asarray(label[top:bottom, left:right]), samples.ids[index])
 
 
 def describe_leaks(cache: Cache) -> list[str]:

@@ -73,6 +73,48 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
     write_figure(path, figure)
 
 
+class Pair(NamedTuple):
+    """An image (H, W, C) with its label (H, W) uint8 and a name."""
+
+    image: np.ndarray
+    label: np.ndarray
+    name: str
+
+
+def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) -> None:
+    """Draw images beside their labels, two pairs a row, with a legend of the classes that occur.
+
+    Args:
+        path: of the PNG; its folder is made.
+        pairs: 1 or more; values of more than 8 bits are stretched.
+        class_names: one a class.
+    """
+    shrunk = [Pair(*_shrunk(Sample(one.image, one.label, one.label))[:2], one.name) for one in pairs]
+    colours = _class_colours(class_names)
+    occurring = np.unique(np.concatenate([one.label.ravel() for one in shrunk]))
+    rows_of = [shrunk[start : start + 2] for start in range(0, len(shrunk), 2)]
+    heights = [PANEL_INCHES * max(one.label.shape[0] / one.label.shape[1] for one in row) + 0.3 for row in rows_of]
+    figure, rows = _panels(heights, occurring, class_names, columns=4)
+    for axes, row in zip(rows, rows_of, strict=True):
+        for panel in axes:
+            panel.axis("off")
+        for number, one in enumerate(row):
+            axes[2 * number].imshow(_shown(one.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes[2 * number].set_title(one.name[-40:], fontsize=9, parse_math=False)
+            axes[2 * number + 1].imshow(colours[one.label], interpolation="nearest")
+    write_figure(path, figure)
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """The first three channels, or the first, of (H, W, C) as 8 bits."""
+    channels = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+    if channels.dtype == np.uint8:
+        return channels
+    low, high = np.nanpercentile(channels, (0.5, 99.5))
+    stretched = (np.nan_to_num(channels.astype(np.float64)) - low) * (255 / max(high - low, 1e-9))
+    return np.clip(stretched, 0, 255).astype(np.uint8)
+
+
 def draw_fed(
     path: Path, window: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, title: str = ""
 ) -> None:

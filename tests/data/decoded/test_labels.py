@@ -82,6 +82,19 @@ def test_a_palette_mask_needs_a_label_map():
     )
 
 
+PASCAL = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+
+
+def test_the_palette_of_pascal_voc_means_its_ids_and_void():
+    indices = np.array([[0, 1, 2, 15, 20, 255]], dtype=np.uint8)
+    colours = [PASCAL.get(index, (1, 2, 3)) for index in range(256)]
+    assert read(palette_png(indices, colours), num_classes=21).tolist() == [[0, 1, 2, 15, 20, IGNORED]]
+    with pytest.raises(RefusedError, match=r"holds ids? 15 .*outside 0 to 4"):
+        read(palette_png(indices, colours), num_classes=5)
+    with pytest.raises(RefusedError, match="is a palette mask and there is no label_map"):
+        read(palette_png(indices, [(9, 9, 9), *colours[1:]]), num_classes=21)
+
+
 def test_a_palette_mask_is_read_by_index_or_by_colour():
     content = palette_png(IDS, COLOURS)
     assert read(content, label_map={0: 2, 1: 1, 2: 0}).tolist() == (2 - IDS).tolist()

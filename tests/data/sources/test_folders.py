@@ -218,8 +218,20 @@ def test_folders_of_zarr_need_no_suffix(tmp_path):
         ("classes.json", json.dumps([{"id": 1, "name": "road"}, {"id": 0, "name": "sky"}])),
         ("classes.txt", "sky\nroad\n"),
         ("labels.txt", "0 sky\n1: road\n"),
+        ("config.json", '{"model_type": "segformer", "id2label": {"0": "sky", "1": "road"}}'),
+        ("data.yaml", "path: .\nnames:\n  0: sky\n  1: road\n"),
+        ("categories.json", '{"categories": [{"id": 1, "name": "road"}, {"id": 0, "name": "sky"}]}'),
     ],
 )
 def test_names_of_classes_in_any_usual_form(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert find_id_names(tmp_path) == (tmp_path / name, {0: "sky", 1: "road"})
+
+
+def test_settings_without_names_are_no_names(tmp_path):
+    (tmp_path / "config.json").write_text('{"learning_rate": 1}')
+    (tmp_path / "data.yaml").write_text("train: images/train")
+    assert find_id_names(tmp_path) == (None, None)
+    (tmp_path / "classes.json").write_text('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]')
+    with pytest.raises(DataError, match="two names have one id"):
+        find_id_names(tmp_path)

@@ -216,6 +216,9 @@ class LabelRules:
             raise RefusedError(
                 f"holds the index {largest} of a palette of {len(entries)} colours", "It is damaged: fetch it again."
             )
+        if self.label_map is None and (ids := _pascal_ids(indices, entries)) is not None:
+            ignored = ids == IGNORED
+            return np.where(ignored, np.uint8(IGNORED), self.map_ids(np.where(ignored, np.uint8(0), ids)))
         if self.label_map is None:
             same = {int(index): int(index) for index in np.unique(indices)}
             raise RefusedError(
@@ -337,6 +340,18 @@ def _whole_numbers(ids: np.ndarray) -> np.ndarray:
             f"Write whole numbers from 0 to {MAX_ID}, without interpolation.",
         )
     return ids.astype(np.int64)
+
+
+def _pascal_ids(indices: np.ndarray, entries: np.ndarray) -> np.ndarray | None:
+    """Give the ids of a mask whose palette is Pascal VOC's, of which 255 is void; None where it is another palette.
+
+    Source: VOC development kit, VOCcolormap: the bits of an id, three by three from the highest of each colour on.
+    """
+    used = np.unique(indices)
+    colours = np.zeros((len(used), 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((used >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return indices if (entries[used] == colours).all() else None
 
 
 def _parse_colour(text: str) -> int | None:

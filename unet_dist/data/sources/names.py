@@ -1,6 +1,7 @@
 """Names of classes, in the forms that people keep them.
 
-Owns where they lie and how each form is read: {"0": "sky"}, {"sky": 0}, a list, one name a line.
+Owns where they lie and how each form is read: {"0": "sky"}, {"sky": 0}, a list of names or of {"id", "name"}, one name a line,
+or any of these inside a file of settings.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+
+import yaml
 
 from unet_dist.errors import DataError
 
@@ -19,7 +22,18 @@ _FILES = (
     "labels.txt",
     "class_names.txt",
     "label_names.txt",
+    "names.txt",
+    "id2label.txt",
+    "labels.json",
+    "names.json",
+    "class_names.json",
+    "categories.json",
+    "data.yaml",
+    "dataset.yaml",
+    "config.json",
 )
+_SETTINGS = ("data.yaml", "dataset.yaml", "config.json")  # which hold names only where one of these keys is there:
+_INSIDE = ("id2label", "names", "class_names", "classes", "categories", "labels", "label2id")
 _VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -34,7 +48,7 @@ def find_id_names(root: Path) -> tuple[Path | None, dict[int, str] | None]:
         DataError: the file is something else.
     """
     for name in _FILES:
-        if (root / name).is_file():
+        if (root / name).is_file() and (name not in _SETTINGS or _holds_names(root / name)):
             return root / name, read_id_names(root / name)
     return None, dict(enumerate(_VOC)) if re.fullmatch(r"VOC20\d\d", root.resolve().name) else None
 
@@ -43,12 +57,25 @@ def read_id_names(path: Path) -> dict[int, str]:
     """Read a file of names. Raises: DataError: it is something else."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        stored = json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
-        return _by_id(stored)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+        return _by_id(_parse(path, text))
+    except (ValueError, TypeError, AttributeError, KeyError, OSError, yaml.YAMLError) as error:
         raise DataError(
             f'{path}: cannot be read as names of classes ({error}). Expected {{"0": "sky", "1": "road"}}, or a list of names.'
         ) from error
+
+
+def _parse(path: Path, text: str) -> object:
+    if path.suffix in (".yaml", ".yml"):
+        return yaml.safe_load(text)
+    return json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
+
+
+def _holds_names(path: Path) -> bool:
+    try:
+        stored = _parse(path, path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, yaml.YAMLError):
+        return False
+    return isinstance(stored, dict) and any(key in stored for key in _INSIDE)
 
 
 def read_id2label(path: Path) -> dict[int, str] | None:
@@ -57,12 +84,18 @@ def read_id2label(path: Path) -> dict[int, str] | None:
 
 
 def _by_id(stored: object) -> dict[int, str]:
+    inside = [key for key in _INSIDE if key in stored] if isinstance(stored, dict) else []
+    if inside and isinstance(stored, dict) and isinstance(stored[inside[0]], list | dict):
+        return _by_id(stored[inside[0]])
     if isinstance(stored, list):
         numbered = [re.fullmatch(r"(\d+)[\s:,;]+(\S.*)", str(item).strip()) for item in stored]
         if numbered and all(numbered):
             return {int(match[1]): match[2].strip() for match in numbered if match}
         if all(isinstance(item, dict) for item in stored):
-            return {int(item["id"]): str(item["name"]) for item in stored}
+            named = [(item.get("id", index), item["name"]) for index, item in enumerate(stored)]
+            if len({int(number) for number, _ in named}) < len(named):
+                raise ValueError("two names have one id")
+            return {int(number): str(name) for number, name in named}
         return {index: str(name).strip() for index, name in enumerate(stored)}
     if not isinstance(stored, dict):
         raise TypeError(f"a {type(stored).__name__}")
