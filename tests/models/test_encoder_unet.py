@@ -39,6 +39,7 @@ class TestEncoderUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 2, "norm": "weight"},
         {"base_channels": 4, "depth": 2, "upsampling": "bilinear", "checkpoint_activations": True},
         {"base_channels": 4, "depth": 3, "norm": "batch"},
+        {"base_channels": 4, "depth": 3, "norm": "weight", "padding": "same", "upsampling": "bilinear"},
     ]
     compiled_sets: ClassVar = option_sets[1:2]
 
@@ -111,7 +112,7 @@ def test_the_encoder_is_the_original_where_that_pads_nothing() -> None:
     window = image[:, :, before - margin :, before - margin :][:, :, :minimum, :minimum]
     expected = padded_original(model.backbone, image)
     maps = model.backbone(Placed(window, -margin))
-    assert [values.shape[1] for values, _ in maps] == [whole.shape[1] for whole in expected] == [16, 24, 40, 112, 320]
+    assert [values.shape[1] for values, *_ in maps] == [whole.shape[1] for whole in expected] == [16, 24, 40, 112, 320]
     for level, (placed, whole) in enumerate(zip(maps, expected, strict=True), start=1):
         start = placed.start + before // 2**level
         height, width = placed.values.shape[2:]
@@ -119,6 +120,32 @@ def test_the_encoder_is_the_original_where_that_pads_nothing() -> None:
         assert there.std() > 0.5
         # A map may hold more than the output needs, up to the window's edge, where the original has seen further pixels too.
         assert (placed.values - there).abs().max() < 1e-10 * there.abs().max()
+
+
+@torch.no_grad()
+def test_padding_same_is_the_original_to_its_border_and_valid_further_in() -> None:
+    torch.manual_seed(0)
+    model, valid = (
+        EncoderUNet(3, 2, base_channels=2, depth=3, norm="weight", padding=padding).double()
+        for padding in ("same", "valid")
+    )
+    alive(model.backbone)
+    valid.load_state_dict(model.state_dict())
+    margin = valid.window_sizes.margin
+    before = 8 * math.ceil(margin / 8)
+    side = 2 * before + 64
+    image = torch.randn(1, 3, side, side, dtype=torch.float64)
+    for (values, start, _), expected in zip(
+        model.backbone(Placed(image, 0, True)), padded_original(model.backbone, image), strict=True
+    ):
+        assert start == 0
+        assert values.shape == expected.shape
+        assert (values - expected).abs().max() <= 1e-12 * expected.abs().max()
+    inside = slice(before, before + 64)
+    window = slice(before - margin, before + 64 + margin)
+    got, expected = model(image)[:, :, inside, inside], valid(image[:, :, window, window])
+    assert (got - expected).abs().max() <= 1e-12 * expected.abs().max()
+    assert (model(image)[:, :, :8] - model(image.flip(2)).flip(2)[:, :, :8]).abs().max() > 0, "its border sees zeros"
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def sides(model: Any) -> tuple[int, int]:
     """A crop of three tiles and some more a side, and the tile."""
-    planner = CropPlanner(model.window_sizes, model.locality, 0)
+    planner = CropPlanner.of(model, side=None)
     tile = model.window_sizes.round_up(planner.smallest_side + 2 * model.window_sizes.stride)
     return model.window_sizes.round_up(tile + 8 * model.window_sizes.stride + 2), tile
 

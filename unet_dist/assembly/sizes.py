@@ -21,7 +21,6 @@ from unet_dist.tiling.geometry import (
     WindowSizes,
     aligned_halo,
     default_tile_size,
-    smallest_tile_size,
 )
 
 
@@ -50,9 +49,13 @@ def settle_crops(config: Config, model: TrainableNetwork, world_size: int, telle
         ConfigError, SizeError, LocalityError: they cannot be as the config says.
     """
     schedule = config.schedule
-    side = resolve_input_size(schedule.input_size, model, teller)
+    side = resolve_input_size(schedule.input_size, model, teller, context_px=schedule.context_px)
     planner = CropPlanner.of(
-        model, side=side, tile_size=config.run.tile_size, splits_samples=bool(schedule.split_sample)
+        model,
+        side=side,
+        tile_size=config.run.tile_size,
+        splits_samples=bool(schedule.split_sample),
+        context_px=schedule.context_px,
     )
     cut = cut_batch(schedule, world_size, has_tiles=planner.cuts(side))
     if planner.cuts(side) or cut.splits_samples:
@@ -84,16 +87,27 @@ def refuse_beyond_memory(skeleton: Network, crops: CropSizes) -> None:
         )
 
 
-def training_halo(model: Network) -> int:
-    """Pixels that a training output leaves out on each side of its window: the halo where there is one, else the margin."""
+def training_halo(model: Network, context_px: int | None = None) -> int:
+    """Pixels that a training output leaves out on each side of its window: the halo where there is one, else the margin.
+
+    Args:
+        context_px: as the user said it, instead.
+    """
+    if context_px is not None:
+        return context_px
     sizes: WindowSizes = model.window_sizes
     return sizes.margin if model.locality is None else aligned_halo(sizes, model.locality)
 
 
-def resolve_input_size(wanted: int | Literal["full"], model: Network, teller: Teller) -> int | None:
+def resolve_input_size(
+    wanted: int | Literal["full"], model: Network, teller: Teller, *, context_px: int | None = None
+) -> int | None:
     """The window's side for an input size: itself where it is valid; an even one that is not is rounded up, and said.
 
     None for full, where each image has its own.
+
+    Args:
+        context_px: as the user said it: how much of a window leaves no output.
 
     Raises:
         SizeError: an odd side that is not valid, or one that leaves no output.
@@ -104,14 +118,15 @@ def resolve_input_size(wanted: int | Literal["full"], model: Network, teller: Te
     if not sizes.is_valid(wanted) and wanted % 2:
         sizes.require(wanted, "input_size")
     side = sizes.round_up(wanted)
-    smallest = sizes.minimum if model.locality is None else smallest_tile_size(sizes, model.locality)
+    halo = training_halo(model, context_px)
+    smallest = sizes.round_up(2 * halo + (1 if model.locality is None else model.locality.stride))
     if side < smallest:
         raise SizeError(
             f"input_size: got {wanted}, expected {smallest} or more for this network. Set --input_size {smallest}."
         )
     if side != wanted:
         teller.say(
-            f"input_size {wanted} is not a side this network takes: rounded up to {side}, output {side - 2 * training_halo(model)}."
+            f"input_size {wanted} is not a side this network takes: rounded up to {side}, output {side - 2 * halo}."
         )
     return side
 

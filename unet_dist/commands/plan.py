@@ -99,7 +99,7 @@ def _print_sizes(planned: PlannedRun, console: Console) -> None:
     asked = planned.config.schedule.input_size
     side = max(planned.input_shape) if asked == "full" else asked
     below, above = sizes.neighbours(side)
-    halo = training_halo(planned.setting.network)
+    halo = training_halo(planned.setting.network, planned.config.schedule.context_px)
     _head(console, f"sides of the input that the network takes: remainder {sizes.remainder} by {sizes.stride}")
     table = _table("side", "input", "output")
     rows = [("below", below), ("asked", side if sizes.is_valid(side) else None), ("above", above)]

@@ -80,7 +80,7 @@ class ModelConfig(Section):
     """Normalisation. none is the paper's. weight (scaled weight standardisation) keeps every contract. batch couples the
     samples of a micro-batch in training. group couples all pixels, so there are no exact tiles."""
     padding: Literal["valid", "same"] = "valid"
-    """Convolutions without padding (the paper's) or with zeros."""
+    """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
@@ -173,6 +173,10 @@ class ScheduleConfig(Section):
     ] = 572
     """Side of the training input, px. An even side that the network cannot take is rounded up. full trains on whole images,
     each with its own shape."""
+    context_px: Annotated[int, AtLeast(0)] | None = None
+    """Pixels of a training window around the output that counts, on each side. Default: the halo, so that training computes
+    what a prediction does. Fewer, with --padding same, cost less: the border of a crop then sees zeros where a prediction
+    sees pixels. Predictions stay exact."""
     batch_size: Main[Count] = 16
     """Crops per optimizer step, over all processes."""
     micro_batch_size: Free[Count | None] = None

@@ -1,7 +1,7 @@
 """The decoder of the U-Net on an encoder with published weights: exact by tiles, and pretrained.
 
-Owns the decoder, and what follows from both: sides, halo. As in the U-Net no convolution pads. Context is real pixels, or mirrored
-ones at the image's border, where the encoder's original saw zeros.
+Owns the decoder, and what follows from both: sides, halo. As in the U-Net no convolution pads, or all do and exact tiles trim what
+saw the padding. Context is real pixels, or mirrored ones at the image's border, where the encoder's original saw zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unet_dist.models.encoders.placement import Placed, Span, joined
 from unet_dist.models.encoders.registry import ENCODERS, MakeEncoder, build_encoder, describe_encoder, word_of
 from unet_dist.models.normalisation import NORMS
 from unet_dist.models.pretrained import PretrainedModel
-from unet_dist.models.receptive_field import UPSAMPLINGS
+from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS
 from unet_dist.models.unet import DoubleConv, Upsample, init_he, start_pixels_of_a_block_alike
 from unet_dist.registry import parse_word, require_trusted
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -50,6 +50,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         base_channels: channels of the decoder at stride 2; each level down has half of it more.
         depth: halvings of the side, 1 to 5: at 4 the deepest map has stride 16.
         norm: of the decoder: none, weight (scaled weight standardisation), batch, group.
+        padding: valid (the output is smaller than the input) or same (zeros, as the encoder was trained; exact tiles trim the border).
         upsampling: transposed or bilinear.
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
         pretrained: whether the encoder's weights began as the published ones; for the model card.
@@ -63,7 +64,14 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
     """
 
     model_type: ClassVar[str] = "encoder_unet"
-    config_keys: ClassVar[tuple[str, ...]] = ("base_channels", "depth", "norm", "upsampling", "checkpoint_activations")
+    config_keys: ClassVar[tuple[str, ...]] = (
+        "base_channels",
+        "depth",
+        "norm",
+        "padding",
+        "upsampling",
+        "checkpoint_activations",
+    )
 
     has_encoder: ClassVar[bool] = True
 
@@ -76,6 +84,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         base_channels: int = 64,
         depth: int = 4,
         norm: str = "none",
+        padding: str = "valid",
         upsampling: str = "transposed",
         checkpoint_activations: bool = False,
         pretrained: bool = False,
@@ -94,10 +103,12 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         self.encoder = word_of(encoder)
         require(depth in range(1, len(channels) + 1), "depth", depth, f"1 to {len(channels)} for {self.encoder}")
         require_choice("norm", norm, NORMS)
+        require_choice("padding", padding, PADDINGS)
         require_choice("upsampling", upsampling, UPSAMPLINGS)
         self.base_channels = base_channels
         self.depth = depth
         self.norm = norm
+        self.padding = padding
         self.upsampling = upsampling
         self.checkpoint_activations = checkpoint_activations
         self.pretrained = pretrained
@@ -109,7 +120,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         for level in reversed(range(depth - 1)):  # of stride 2^(level + 1)
             width = base_channels * (2 + level) // 2
             self.upsample.append(Upsample(below, width, norm=norm, upsampling=upsampling))
-            self.decoder.append(DoubleConv(width + channels[level], width, norm=norm, padding="valid"))
+            self.decoder.append(DoubleConv(width + channels[level], width, norm=norm, padding=padding))
             below = width
         self.classifier = nn.Conv2d(below, 4 * num_classes, 1)  # the four pixels of stride 2
         self.apply(init_he)
@@ -118,12 +129,18 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         nn.init.normal_(self.classifier.weight, 0, _CLASSIFIER_STD)
         start_pixels_of_a_block_alike(self.classifier, 2)
         self.backbone = build_encoder(encoder, in_channels, depth)
-        self.window_sizes: WindowSizes = self._window_sizes()
+        stride, reach = 2**depth, self._reach_px()
+        minimum = stride + 2 * reach
+        self.window_sizes = WindowSizes(stride=stride, remainder=minimum % stride, minimum=minimum, margin=reach)
+        self._locality = Locality(reach, stride)
+        if padding == "same":  # pixels of one stride share what they read, so that the halo ends where a stride does
+            self.window_sizes = WindowSizes(stride=stride, remainder=0, minimum=stride, margin=0)
+            self._locality = Locality(-(-reach // stride) * stride, stride)
 
     @property
     def locality(self) -> Locality | None:
         """Halo and stride of the network; None where no finite halo exists (see locality_obstacle)."""
-        return None if self.locality_obstacle else Locality(self.window_sizes.margin, self.window_sizes.stride)
+        return None if self.locality_obstacle else self._locality
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The encoder's, whose learning rate may be another than that of the rest."""
@@ -172,7 +189,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         """
         check_images(self, images)
         margin = self.window_sizes.margin
-        skips = self.backbone(Placed(images, -margin), checkpoints=self.checkpoint_activations)
+        skips = self.backbone(Placed(images, -margin, self.padding == "same"), checkpoints=self.checkpoint_activations)
         features: Placed = skips.pop()
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             assert isinstance(upsample, Upsample)
@@ -186,11 +203,11 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         height, width = (side - 2 * margin for side in images.shape[2:])
         return Placed(logits, 2 * features.start).cut(0, height, width)
 
-    def _window_sizes(self) -> WindowSizes:
-        """Derive the sides: outputs are multiples of the stride, and the margin what the first and the last pixel read.
+    def _reach_px(self) -> int:
+        """Derive how many pixels beyond an output of one stride its first and its last pixel read, where nothing pads.
 
-        Walked from the output back to the image. Windows whose origins differ by multiples of the stride have the same grids, and
-        nothing pads, so that all of an output is exact: the halo is the margin.
+        Walked from the output back to the image. Windows whose origins differ by multiples of the stride have the same grids, so
+        that this is the halo. What is padded reads no further: a pixel that reads zeros of a map would read beyond the image.
         """
         stride = 2**self.depth
         span = Span(0, stride // 2)  # at stride 2, of an output of one stride
@@ -200,18 +217,16 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
             skips.append(span)
             span = span.before_doubling(is_bilinear=self.upsampling == "bilinear")
         read = self.backbone.needed([*skips, span])
-        margin = max(-read.start, read.stop - stride)
-        minimum = stride + 2 * margin
-        return WindowSizes(stride=stride, remainder=minimum % stride, minimum=minimum, margin=margin)
+        return max(-read.start, read.stop - stride)
 
 
 def _up(upsample: Upsample, block: DoubleConv, features: Placed, skip: Placed) -> Placed:
     values, start = upsample(features.values), 2 * features.start
-    larger = Placed(values, start)
-    if upsample.is_bilinear:  # the first and the last pixel repeat the edge of the map
+    larger = Placed(values, start, skip.pads)
+    if upsample.is_bilinear and not skip.pads:  # the first and the last pixel repeat the edge of the map
         larger = Placed(larger.cut(start + 1, values.shape[2] - 2, values.shape[3] - 2), start + 1)
     both = joined(skip, larger)
-    return Placed(block(both.values), both.start + _BLOCK_REACH_PX)
+    return Placed(block(both.values), both.start + _BLOCK_REACH_PX * (not both.pads), both.pads)
 
 
 PARTS = {"encoder_unet": EncoderUNet}

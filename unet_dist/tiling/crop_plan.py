@@ -18,7 +18,6 @@ from unet_dist.tiling.geometry import (
     WindowSizes,
     aligned_halo,
     plan_tiles,
-    smallest_tile_size,
 )
 
 
@@ -82,7 +81,13 @@ class CropPlanner:
 
     @classmethod
     def of(
-        cls, network: Separable, *, side: int | None, tile_size: int | None = None, splits_samples: bool = False
+        cls,
+        network: Separable,
+        *,
+        side: int | None,
+        tile_size: int | None = None,
+        splits_samples: bool = False,
+        context_px: int | None = None,
     ) -> CropPlanner:
         """Ask a network how its training crops are cut into tiles; the only place that refuses what cannot be cut.
 
@@ -90,15 +95,27 @@ class CropPlanner:
             side: of the crop's window, px; None for whole images.
             tile_size: largest side of a window, px, as the user said it.
             splits_samples: whether the tiles of one sample are shared out over processes.
+            context_px: pixels of a window on each side of its output, as the user said it; None means the halo.
 
         Raises:
-            SizeError: the network does not take windows of tile_size.
+            SizeError: the network does not take windows of tile_size, or needs more context, for its margin or for tiles.
             LocalityError: tiles or split samples would change the gradient of this network; names the layer.
         """
         sizes, locality = network.window_sizes, network.locality
         if tile_size is not None:
             sizes.require(tile_size, "tile_size")
-        planner = cls(sizes, locality, sizes.margin if locality is None else aligned_halo(sizes, locality), tile_size)
+        halo = sizes.margin if locality is None else aligned_halo(sizes, locality)
+        if context_px is not None and context_px < sizes.margin:
+            raise SizeError(
+                f"context_px: got {context_px}, expected {sizes.margin} or more: convolutions without padding take so many pixels off "
+                "each side. Set --padding same, or remove context_px."
+            )
+        planner = cls(sizes, locality, halo if context_px is None else context_px, tile_size)
+        if planner.cuts(side) and planner.halo != halo:
+            raise SizeError(
+                f"context_px: got {context_px} together with tiles, whose gradients add up to that of a crop with the halo of {halo} px "
+                f"only. Remove context_px, or set a --tile_size of the input size ({side or 'full'})."
+            )
         if planner.cuts(side):
             require_separable(network, f"tile_size {tile_size} below input_size {side or 'full'}", by_pixels=True)
             smallest = planner.smallest_side
@@ -136,7 +153,8 @@ class CropPlanner:
     @property
     def smallest_side(self) -> int:
         """The smallest window with an output."""
-        return self.sizes.minimum if self.locality is None else smallest_tile_size(self.sizes, self.locality)
+        stride = 1 if self.locality is None else self.locality.stride
+        return self.sizes.round_up(2 * self.halo + stride)
 
 
 def order_tiles(plans: Sequence[TilePlan], crops_at_once: int) -> list[TileRef]:

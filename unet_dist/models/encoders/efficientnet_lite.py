@@ -68,7 +68,7 @@ class InvertedResidual(nn.Module):
         if not self.is_residual:
             return narrow
         same = features.cut(narrow.start, narrow.values.shape[2], narrow.values.shape[3])
-        return Placed(narrow.values + same, narrow.start)
+        return Placed(narrow.values + same, narrow.start, narrow.pads)
 
     def needed(self, span: Span) -> Span:
         """The indices of the input that those of the output read; a residual reads no others."""

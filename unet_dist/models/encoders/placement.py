@@ -16,10 +16,14 @@ from unet_dist.models.cropping import crop
 
 
 class Placed(NamedTuple):
-    """A map (N, C, h, w), and the index of its first row and column."""
+    """A map (N, C, h, w), and the index of its first row and column.
+
+    Where `pads`, it begins at 0, and layers continue it by zeros so far that its side only changes by their strides.
+    """
 
     values: Tensor
     start: int
+    pads: bool = False
 
     def cut(self, start: int, height: int, width: int) -> Tensor:
         """Crop to the rows and columns from `start` on."""
@@ -60,4 +64,5 @@ def joined(first: Placed, second: Placed) -> Placed:
     height, width = (
         min(placed.start + placed.values.shape[axis] for placed in (first, second)) - start for axis in (2, 3)
     )
-    return Placed(torch.cat([placed.cut(start, height, width) for placed in (first, second)], dim=1), start)
+    both = torch.cat([placed.cut(start, height, width) for placed in (first, second)], dim=1)
+    return Placed(both, start, first.pads)
