@@ -43,6 +43,29 @@ def test_a_tile_larger_than_the_crop_serves_the_validation_only() -> None:
     assert len(planner.plan((388, 388))) == 1
 
 
+def test_context_px_says_what_of_a_window_counts() -> None:
+    """Of an encoder with a halo of 49 px: the whole crop, all but 20 px a side, or what is exact, which is the default."""
+    keys = {"model": "encoder_unet", "depth": 3, "padding": "same", "input_size": 160}
+    for context_px, halo in ((0, 0), (20, 20), (None, 56)):
+        planner, side = planned(**keys, context_px=context_px)
+        assert (planner.halo, side) == (halo, 160)
+        assert planner.plan((160 - 2 * halo,) * 2).window_shape == (160, 160)
+        assert planner.smallest_side == 2 * halo + 8
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({}, "context_px: got 10, expected 92 or more: .* Set --padding same"),
+        ({"padding": "same", "tile_size": 320}, "context_px: got 10 together with tiles, .*halo of 96 px"),
+        ({"padding": "same", "input_size": 32}, "input_size: got 32, expected 48 or more"),
+    ],
+)
+def test_context_that_cannot_be_is_refused(keys: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SizeError, match=f"^{sentence}"):
+        planned(**{"input_size": 640, **keys}, context_px=10)
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

@@ -120,21 +120,23 @@ def test_a_step_on_a_whole_image_holds_a_few_windows(
     assert peaks[0] < 24 * 2**20  # twice the blocks that a reader keeps, and some windows
 
 
-def test_an_augmentation_that_would_need_the_whole_image_is_refused(
+def test_only_an_augmentation_that_would_need_the_whole_image_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pairs(tmp_path / "data", [draw_pair(number) for number in range(3)])
     common = ["--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache", *SMALL, "--batch_size", 1]
     common += ["--tile_size", 40, "--total_steps", 1, "--output_path", tmp_path / "run"]
-    call("train", *common, "--max_pixels", 1000, "--input_size", "full", "--augmentation", "paper", code=2)
+    call("train", *common, "--max_pixels", 1000, "--input_size", "full", "--augmentation", "[{name: D4}]", code=2)
     said = " ".join(capsys.readouterr().err.split())
-    assert "augmentation: got paper, which sees a crop as a whole, for " in said
+    assert "augmentation: got D4, which sees a crop as a whole, for " in said
     assert "read by windows and whose crops of 90x130 px are cut into tiles of 40. Remove augmentation" in said
     assert not list((tmp_path / "run").glob("*.yaml"))
     # One window a crop is read and augmented as any other; and so are the tiles of a decoded copy.
-    call("train", *common, "--max_pixels", 1000, "--input_size", 40, "--augmentation", "paper")
+    call("train", *common, "--max_pixels", 1000, "--input_size", 40, "--augmentation", "[{name: D4}]")
+    common[-1] = tmp_path / "by_windows"
+    call("train", *common, "--max_pixels", 1000, "--input_size", "full", "--augmentation", "strong")
     common[3], common[-1] = tmp_path / "decoded", tmp_path / "other"
-    call("train", *common, "--max_pixels", 10**6, "--input_size", "full", "--augmentation", "paper")
+    call("train", *common, "--max_pixels", 10**6, "--input_size", "full", "--augmentation", "[{name: D4}]")
 
 
 def test_of_a_crop_in_tiles_a_tile_must_fit_the_memory() -> None:

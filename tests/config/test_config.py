@@ -58,6 +58,7 @@ REFUSED: dict[str, list[Any]] = {
     "schedule": ["step"],
     "warmup_fraction": [-0.1, 1.0],
     "weight_decay": [-0.1, float("inf"), float("nan")],
+    "context_px": [-1],
     "max_grad_norm": [0.0, float("inf")],
     "ema_decay": [0.0, 1.0, float("nan")],
     "label_smoothing": [-0.1, 1.0, float("nan")],

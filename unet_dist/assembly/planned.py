@@ -15,8 +15,8 @@ from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.options import PlanOptions
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
+from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.ahead import AHEAD
-from unet_dist.data.batches.colour import COLOUR
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
 from unet_dist.data.sources.groups import Grouping
@@ -81,7 +81,7 @@ def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share
     height, width = crop.window_shape
     window_bytes = height * width * channels + (height - 2 * halo) * (width - 2 * halo)
     num_batches = -(-share // cut.micro_batch_size)
-    is_augmented = config.data.augmentation not in (None, COLOUR)
+    is_augmented = config.data.augmentation is not None and not is_recipe(config.data.augmentation)
     if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
         return (2 * share - cut.micro_batch_size) * window_bytes
     return AHEAD * max(1, config.data.num_workers) * cut.micro_batch_size * window_bytes

@@ -21,8 +21,9 @@ from unet_dist.assembly.network import build_skeleton
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
-from unet_dist.data.batches.colour import COLOUR, RECOLOURING
+from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.crops import CropReader, SampleTransform
+from unet_dist.data.batches.recipes import RECIPES
 from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.batches.transforms import CheckedTransform, build_transform
@@ -187,7 +188,7 @@ def assemble(
     augmentation: SampleTransform | None = None
     if given.augmentation is not None:
         augmentation = CheckedTransform(given.augmentation, given.named()["augmentation"])
-    elif config.data.augmentation and config.data.augmentation != COLOUR:
+    elif config.data.augmentation and not is_recipe(config.data.augmentation):
         augmentation = build_transform(config.data.augmentation)
     crops = CropReader(
         train,
@@ -198,7 +199,7 @@ def assemble(
         augmentation=augmentation,
         borders=border_weights_of(schedule, cache),
         balance=_balance_of(config, train),
-        is_recoloured=config.data.augmentation in RECOLOURING,
+        recipe=RECIPES[str(config.data.augmentation)] if is_recipe(config.data.augmentation) else None,
     )
     if augmentation is not None:
         _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])

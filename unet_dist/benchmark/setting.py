@@ -6,6 +6,7 @@ saved and loaded as `predict` finds it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -108,7 +109,7 @@ class Setting:
     def title(self) -> str:
         """What is measured, in a line."""
         batch = self.subject.bare.share.batches[0]
-        height, width = batch.windows.shape[1:3]
+        number, height, width = batch.shape
         options, cut = architecture(self.config), self.layout.crops.cut
         shape = (
             f" {options['base_channels']} wide, depth {options['depth']}, norm {options['norm']}"
@@ -119,7 +120,7 @@ class Setting:
         return (
             f"{type(self.parts.model).__name__}{shape}, "
             f"{self.precision}; batch {self.config.schedule.batch_size} on {cut.world_size} process"
-            f"{'es' * (cut.world_size > 1)}, {len(batch.windows)} windows of {height}x{width} at a time"
+            f"{'es' * (cut.world_size > 1)}, {number} windows of {height}x{width} at a time"
         )
 
     def _prediction(self, folder: Path, model_folder: Path) -> Prediction:
@@ -179,10 +180,10 @@ class Setting:
     def predicted_bytes(self) -> int:
         """What `plan` predicts for the tensors of a step."""
         share = self.subject.bare.share
-        largest = max((batch.windows for batch in share.batches), key=torch.Tensor.numel)
+        number, height, width = max((batch.shape for batch in share.batches), key=math.prod)
         keeps = self.parts.processes.world_size > 1 or len(share.batches) > 1
         simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps)
-        return training_peak(simulation, len(largest), (largest.shape[1], largest.shape[2])).total_bytes
+        return training_peak(simulation, number, (height, width)).total_bytes
 
     def result(self, rounds: Sequence[Round]) -> Result:
         """What the rounds say."""

@@ -6,6 +6,7 @@ copy of them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -164,12 +165,12 @@ def read_seconds(parts: Parts, count: int) -> float:
 
 def windows_of(share: StepShare) -> int:
     """Windows that a share computes."""
-    return sum(len(batch.windows) for batch in share.batches)
+    return sum(batch.shape[0] for batch in share.batches)
 
 
 def pixels_of(share: StepShare) -> int:
     """Pixels of the windows that a share computes."""
-    return sum(batch.windows.shape[0] * batch.windows.shape[1] * batch.windows.shape[2] for batch in share.batches)
+    return sum(math.prod(batch.shape) for batch in share.batches)
 
 
 def flops_of(share: StepShare, count: Callable[[tuple[int, int]], int]) -> int:
@@ -178,4 +179,4 @@ def flops_of(share: StepShare, count: Callable[[tuple[int, int]], int]) -> int:
     Args:
         count: those of one window of a height and width.
     """
-    return sum(len(b.windows) * count((b.windows.shape[1], b.windows.shape[2])) for b in share.batches)
+    return sum(batch.shape[0] * count(batch.shape[1:]) for batch in share.batches)

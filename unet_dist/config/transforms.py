@@ -15,10 +15,14 @@ TRANSFORMS: Registry[Callable[..., object]] = Registry(
     "augmentation",
     "unet_dist.transforms",
     {
-        "colour": "unet_dist.data.batches.colour:COLOUR",
-        **dict.fromkeys(("paper", "street", "strong"), "unet_dist.data.batches.augment:PIPELINES"),
+        **dict.fromkeys(("colour", "paper", "street", "strong"), "unet_dist.data.batches.recipes:RECIPES"),
     },
 )
+
+
+def is_recipe(augmentation: object) -> bool:
+    """Whether a value of the key names a recipe of ours, which happens on the device."""
+    return isinstance(augmentation, str) and TRANSFORMS.is_own(augmentation)
 
 
 def spell_transform(text: str) -> str:

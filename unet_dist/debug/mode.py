@@ -191,7 +191,10 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
     if ignored > 0.5:
         found.append(f"{ignored:.0%} of the labels are ignored (ignore_index, or a crop larger than its image)")
     flat = [
-        name for b in share.batches for w, name in zip(b.windows, b.ids, strict=True) if bool((w == w[:1, :1]).all())
+        name
+        for b in (batch.on(torch.device("cpu")) for batch in share.batches)
+        for w, name in zip(b.windows, b.ids, strict=True)
+        if bool((w == w[:1, :1]).all())
     ]
     if flat:
         found.append(f"{', '.join(flat)} is one flat colour")

@@ -31,17 +31,16 @@ def lowbias32(values: Tensor) -> Tensor:
     return values ^ (values >> 16)
 
 
-def keep_mask(keys: Tensor, shape: tuple[int, int, int], *, p: float) -> Tensor:
-    """Decide which values stay: a pure function of (key, channel, absolute row, absolute column).
+def hash_places(keys: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Hash values by where they are: a pure function of (key, channel, absolute row, absolute column).
 
     Args:
         keys: (N, 3) int64: the sample's key, the row and the column of the map's first value in the sample's own grid
             (negative ones too).
         shape: (C, h, w) of the map.
-        p: the share dropped, in [0, 1).
 
     Returns:
-        (N, C, h, w) bool, True where a value stays.
+        (N, C, h, w) int64, 32 bits each.
     """
     channels, height, width = shape
     sample, first_row, first_column = keys.unbind(1)  # (N,) each
@@ -52,8 +51,17 @@ def keep_mask(keys: Tensor, shape: tuple[int, int, int], *, p: float) -> Tensor:
     rows = (first_row[:, None] + torch.arange(height, device=device)).view(-1, 1, height, 1)
     state = lowbias32(state ^ (rows & _MASK32))
     columns = (first_column[:, None] + torch.arange(width, device=device)).view(-1, 1, 1, width)
-    state = lowbias32(state ^ (columns & _MASK32))  # (N, C, h, w): the only round over the whole map
-    return state >= round(p * 2**32)
+    return lowbias32(state ^ (columns & _MASK32))  # (N, C, h, w): the only round over the whole map
+
+
+def keep_mask(keys: Tensor, shape: tuple[int, int, int], *, p: float) -> Tensor:
+    """Decide which values stay, (N, C, h, w) bool.
+
+    Args:
+        keys, shape: as in hash_places.
+        p: the share dropped, in [0, 1).
+    """
+    return hash_places(keys, shape) >= round(p * 2**32)
 
 
 class PositionalDropout(nn.Module):

@@ -50,7 +50,8 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         base_channels: channels of the decoder at stride 2; each level down has half of it more.
         depth: halvings of the side, 1 to 5: at 4 the deepest map has stride 16.
         norm: of the decoder: none, weight (scaled weight standardisation), batch, group.
-        padding: valid (the output is smaller than the input) or same (zeros, as the encoder was trained; exact tiles trim the border).
+        padding: valid (the output is smaller than the input) or same (zeros, as the encoder was trained; exact tiles trim the
+            border).
         upsampling: transposed or bilinear.
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
         pretrained: whether the encoder's weights began as the published ones; for the model card.

@@ -107,14 +107,14 @@ class CropPlanner:
         halo = sizes.margin if locality is None else aligned_halo(sizes, locality)
         if context_px is not None and context_px < sizes.margin:
             raise SizeError(
-                f"context_px: got {context_px}, expected {sizes.margin} or more: convolutions without padding take so many pixels off "
-                "each side. Set --padding same, or remove context_px."
+                f"context_px: got {context_px}, expected {sizes.margin} or more: convolutions without padding take so many pixels "
+                "off each side. Set --padding same, or remove context_px."
             )
         planner = cls(sizes, locality, halo if context_px is None else context_px, tile_size)
         if planner.cuts(side) and planner.halo != halo:
             raise SizeError(
-                f"context_px: got {context_px} together with tiles, whose gradients add up to that of a crop with the halo of {halo} px "
-                f"only. Remove context_px, or set a --tile_size of the input size ({side or 'full'})."
+                f"context_px: got {context_px} together with tiles, whose gradients add up to that of the crop where each has its "
+                f"halo of {halo} px only. Remove context_px, or tile_size."
             )
         if planner.cuts(side):
             require_separable(network, f"tile_size {tile_size} below input_size {side or 'full'}", by_pixels=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unet_dist.data.batches.augment import PIPELINES, Augmentation, Deform
+from unet_dist.data.batches.augment import Augmentation, Deform
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import ConfigError
 
@@ -65,30 +65,21 @@ def test_what_moves_in_from_outside_is_ignored() -> None:
     assert (moved[:, 5:] == 4).all()
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_named_pipeline_moves_all_planes_together_by_the_seed(name: str, channels: int) -> None:
+def test_a_deformation_moves_all_planes_together() -> None:
     """Of any shape; what is not IGNORED comes from the window itself."""
     rows, cols = np.mgrid[:70, :94]
     labels = ((rows // 10 + cols // 10) % 5).astype(np.uint8)
-    image = np.repeat((labels * 40 + 40)[:, :, None], channels, axis=2)
-    augmentation = Augmentation([t for t in PIPELINES[name] if t["name"] == "Deform"])
-    moves = 0
+    image = np.repeat((labels * 40 + 40)[:, :, None], 3, axis=2)
+    deform = {"name": "Deform", "scale": [0.5, 2], "rotation_deg": [-30, 30], "displacement_px": 5.0, "p": 1.0}
     for seed in range(8):
-        moved, moved_labels, border = augmentation(image, labels, labels.astype(np.float32), seed=seed)
+        moved, moved_labels, border = Augmentation([deform])(image, labels, labels.astype(np.float32), seed=seed)
         assert (moved.shape, moved_labels.shape, border.dtype) == (image.shape, labels.shape, np.float32)
         counts = moved_labels != IGNORED
         np.testing.assert_array_equal(border[counts], moved_labels[counts])
         # The image is interpolated and the labels are not: they agree but at edges.
         agrees = np.abs(moved[:, :, 0].astype(int) - (moved_labels * 40 + 40))[counts] <= 20
         assert agrees.mean() > 0.9
-        moves += not np.array_equal(moved_labels, labels)
-    assert moves > 4
-    whole = Augmentation(name)
-    outputs = [whole(image, labels, seed=seed) for seed in (1, 2, 1)]
-    for first, again in zip(outputs[0], outputs[2], strict=True):
-        np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(outputs[0][0], outputs[1][0])
+        assert not np.array_equal(moved_labels, labels)
 
 
 def test_deformation_is_what_it_says() -> None:
@@ -115,7 +106,6 @@ def test_deformation_is_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("transforms", "sentence"),
     [
-        ("papr", "augmentation: got 'papr'. Did you mean \"paper\"? Valid: colour, paper, street, strong."),
         (
             [{"name": "Deform", "scale": [0, 1]}],
             "augmentation: Deform: scale: got [0, 1], expected [low, high], above 0",

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from tests.tiling.scenes import Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.data.batches.augment import Augmentation
+from unet_dist.data.batches.recipes import RECIPES
 from unet_dist.data.batches.borders import BorderWeights, border_map
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.sampler import Draw
@@ -87,13 +88,15 @@ def test_crop_shows_the_map_of_the_whole_image() -> None:
     assert flips == {False, True}
 
 
-@pytest.mark.parametrize("augmentation", [None, "paper"])
-def test_tiles_give_the_gradient_of_the_whole_crop(augmentation: str | None) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"augmentation": Augmentation([{"name": "D4"}])}, {"recipe": RECIPES["paper"]}],
+    ids=["none", "transform", "recipe"],
+)
+def test_tiles_give_the_gradient_of_the_whole_crop(changes: dict[str, Any]) -> None:
     """The map moves with the labels, and the tiles share it out."""
     model = build_model()
-    options: dict[str, Any] = {"input_size": 92, "batch_size": 2, "borders": BorderWeights(0)}
-    if augmentation:
-        options["augmentation"] = Augmentation(augmentation)
+    options: dict[str, Any] = {"input_size": 92, "batch_size": 2, "borders": BorderWeights(0), **changes}
     samples = Cells([(70, 95), (64, 64)])
     whole, whole_loss = gradient_of(model, build_shares(model, samples, tile_size=None, **options))
     tiled, tiled_loss = gradient_of(model, build_shares(model, samples, tile_size=60, **options))

@@ -10,6 +10,7 @@ import torch
 
 from tests.tiling.scenes import Scenes, build_model, build_shares, global_difference, gradient_of, relative_differences
 from unet_dist.data.batches.colour import draw_colours, recolour
+from unet_dist.data.batches.recipes import RECIPES
 
 POSITIONS = list(range(40))
 
@@ -57,10 +58,10 @@ def test_saturation_moves_colours_to_and_from_their_grey() -> None:
 
 def test_tiles_of_a_crop_see_one_transform() -> None:
     model = build_model()
-    options: dict[str, Any] = {"input_size": 92, "batch_size": 3, "is_recoloured": True}
+    options: dict[str, Any] = {"input_size": 92, "batch_size": 3, "recipe": RECIPES["colour"]}
     samples = Scenes([(70, 95), (31, 120), (64, 64)])
     whole, _ = gradient_of(model, build_shares(model, samples, tile_size=None, **options))
     tiled, _ = gradient_of(model, build_shares(model, samples, tile_size=60, micro_batch_size=2, **options))
-    plain, _ = gradient_of(model, build_shares(model, samples, tile_size=None, **{**options, "is_recoloured": False}))
+    plain, _ = gradient_of(model, build_shares(model, samples, tile_size=None, **{**options, "recipe": None}))
     assert max(relative_differences(tiled, whole).values()) < 1e-10
     assert global_difference(plain, whole) > 1e-3

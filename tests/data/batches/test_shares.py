@@ -100,7 +100,7 @@ def test_augmented_crops_are_held_at_once() -> None:
             Counting.num_calls += 1
             return super().__call__(*planes, **options)
 
-    share = shares_of("crops", 0, augmentation=Counting("street"))[1]
+    share = shares_of("crops", 0, augmentation=Counting([{"name": "D4"}]))[1]
     assert isinstance(share.batches, list)
     assert Counting.num_calls == 3
 

@@ -1,4 +1,4 @@
-"""Augmentation pipelines of albumentations, and two by name.
+"""Augmentation pipelines of albumentations.
 
 Owns the one import of albumentations. A pipeline draws from a seed given with each sample, never from its own state: with
 workers, seeded or not, that state repeats itself.
@@ -13,30 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.data.batches.colour import COLOUR
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import ConfigError, suggest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on the network at import
 import albumentations
 import cv2
-
-PIPELINES: dict[str, list[dict[str, Any]]] = {
-    # Ronneberger et al. 2015, section 3.1: shifts (which random crops are), rotations, elastic deformations by displacements
-    # on a coarse 3x3 grid of 10 px standard deviation, and variations of grey values.
-    "paper": [
-        {"name": "Deform", "rotation_deg": [-180, 180], "displacement_px": 10.0, "p": 1.0},
-        {"name": "RandomBrightnessContrast", "brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5},
-    ],
-    # Of practice in street scenes: scale, colour and sharpness; left and right are mirrored by horizontal_flip.
-    "street": [
-        {"name": "Deform", "scale": [0.75, 1.5], "p": 0.8},
-        {"name": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.03, "p": 0.8},
-        {"name": "GaussianBlur", "blur_limit": [3, 5], "p": 0.2},
-    ],
-    # Its light and colour are changed on the device (colour.py).
-    "strong": [{"name": "Deform", "scale": [0.4, 1.8], "rotation_deg": [-10, 10], "p": 0.9}],
-}
 
 
 class Deform(albumentations.DualTransform):
@@ -99,17 +81,13 @@ class Augmentation:
     """A pipeline named in the config.
 
     Args:
-        transforms: each {name: Deform or an albumentations class, ...its arguments}, in order; or the name of a pipeline.
+        transforms: each {name: Deform or an albumentations class, ...its arguments}, in order.
 
     Raises:
-        ConfigError: an unknown pipeline, transform or argument, or one that changes the size of the window.
+        ConfigError: an unknown transform or argument, or one that changes the size of the window.
     """
 
-    def __init__(self, transforms: str | list[dict[str, Any]]) -> None:
-        if isinstance(transforms, str):
-            if transforms not in PIPELINES:
-                raise ConfigError(f"augmentation: got {transforms!r}. {suggest(transforms, [*PIPELINES, COLOUR])}")
-            transforms = PIPELINES[transforms]
+    def __init__(self, transforms: list[dict[str, Any]]) -> None:
         self._pipeline = albumentations.Compose(
             [_build(dict(transform)) for transform in transforms], additional_targets={"border": "mask"}
         )

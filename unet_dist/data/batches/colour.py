@@ -23,11 +23,6 @@ _LUMA = (0.299, 0.587, 0.114)
 _ONE = 2**12  # of the fixed point: 255 * 3 * 4096 * 1.5 fits into 32 bits by far
 _TABLE = 256
 
-COLOUR = "colour"
-"""The augmentation that is this and nothing else."""
-RECOLOURING = (COLOUR, "strong")
-"""Augmentations that have this in them."""
-
 
 def draw_colours(seed: int, positions: Sequence[int]) -> Tensor:
     """Draw what happens to samples: (n, 257) int32, a table of new values and the saturation in units of 1 / 4096.

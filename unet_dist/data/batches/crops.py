@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator
+from unet_dist.data.batches import geometry
+from unet_dist.data.batches.recipes import Recipe
+from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator, geometry_generator
 from unet_dist.data.decoded.labels import IGNORED, Label
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
 from unet_dist.tiling.geometry import Tile
@@ -64,6 +66,7 @@ class Crop:
         halo: pixels of the window on each side of the output.
         is_flipped: whether left is right.
         border: what pixels weigh beyond their class (H, W), placed as the label; None where nothing was said.
+        warp: where its pixels come from, in place of origins and is_flipped; None: from there.
     """
 
     reader: ImageReader
@@ -74,6 +77,17 @@ class Crop:
     halo: int
     is_flipped: bool
     border: np.ndarray | None = None
+    warp: geometry.Warp | None = None
+
+    def places(self, tile: Tile, height: int, width: int, *, margin: int = 0) -> geometry.Places:
+        """Where the pixels of a tile's window come from, `margin` more on each side: of a crop with a warp.
+
+        Args:
+            height, width: of the window.
+        """
+        assert self.warp is not None
+        row, col = tile.row - self.halo - margin, tile.col - self.halo - margin
+        return self.warp.places(row, col, height + 2 * margin, width + 2 * margin)
 
     def read_window(self, window: np.ndarray, tile: Tile) -> None:
         """Read the window of a tile into (h, w, C) uint8 that is there."""
@@ -98,6 +112,9 @@ class Crop:
             target[tile.height :] = beyond
             target[: tile.height, tile.width :] = beyond
             counted = target[: tile.height, : tile.width]
+            if self.warp is not None:
+                counted[:] = geometry.read_labels(self.warp.places(*tile), plane, beyond=beyond)
+                return
             _read_plane(counted[:, ::-1] if self.is_flipped else counted, plane, *origin, beyond=beyond)
 
         cut(labels, self.label, IGNORED)
@@ -118,7 +135,7 @@ class CropReader:
         augmentation: what else happens to a window and its labels.
         borders: what pixels between objects weigh beyond their class.
         balance: how many crops are centred on a pixel of a class drawn evenly.
-        is_recoloured: whether their light and colour change, on the device.
+        recipe: what happens to them on the device.
     """
 
     samples: WindowedSamples
@@ -129,7 +146,7 @@ class CropReader:
     augmentation: SampleTransform | None = None
     borders: BorderWeights | None = None
     balance: ClassBalance | None = None
-    is_recoloured: bool = False
+    recipe: Recipe | None = None
 
     def output_shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the output of a sample's crops."""
@@ -148,6 +165,8 @@ class CropReader:
         """
         image, label = self.samples.image(draw.index), self.samples.label(draw.index)
         reader = ArrayReader(image) if isinstance(image, np.ndarray) else image
+        if self.recipe is not None and self.recipe.geometry is not None:
+            return self._warped(draw, reader, label)
         random = crop_generator(self.seed, draw.position)
         shape, halo = self.output_shape(draw.index), self.halo
         row, col = (
@@ -155,7 +174,11 @@ class CropReader:
         )
         is_flipped = bool(random.integers(2)) and self.horizontal_flip
         if draw.centre is not None:
-            row, col = _centred(label, draw.centre, shape, random)
+            pixel = _pixel_of(label, draw.centre, random)
+            row, col = (
+                min(max(place - side // 2, 0), crop_origin_range(size, side) - 1)
+                for place, side, size in zip(pixel, shape, label.shape, strict=True)
+            )
         border = None if self.borders is None else self.borders.of(draw.index, label)
         crop = Crop(reader, label, (row - halo, col - halo), (row, col), shape, halo, is_flipped, border)
         if self.augmentation is None:
@@ -177,6 +200,24 @@ class CropReader:
             output_origin=(halo, halo),
             border=moved[0] if moved else None,
         )
+
+    def _warped(self, draw: Draw, reader: ImageReader, label: Label) -> Crop:
+        """Place a crop whose pixels the device looks up in the image."""
+        assert self.recipe is not None
+        assert self.recipe.geometry is not None
+        random = geometry_generator(self.seed, draw.position)
+        shape = self.output_shape(draw.index)
+        warp = geometry.draw_warp(
+            self.recipe.geometry,
+            random,
+            image_shape=(label.shape[0], label.shape[1]),
+            output_shape=shape,
+            halo=self.halo,
+            mirrors=self.horizontal_flip,
+            pixel=None if draw.centre is None else _pixel_of(label, draw.centre, random),
+        )
+        border = None if self.borders is None else self.borders.of(draw.index, label)
+        return Crop(reader, label, (0, 0), (0, 0), shape, self.halo, is_flipped=False, border=border, warp=warp)
 
     def read(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Read a crop undivided: its window (h, w, C) uint8 and its labels (h - 2 halo, w - 2 halo) uint8."""
@@ -200,15 +241,10 @@ def _read_plane(values: np.ndarray, plane: Label, row: int, col: int, *, beyond:
         values[top - row : bottom - row, left - col : right - col] = plane[top:bottom, left:right]
 
 
-def _centred(label: Label, of_class: int, shape: tuple[int, int], random: np.random.Generator) -> tuple[int, int]:
-    """Choose the origin of an output that has a pixel of a class at its centre."""
+def _pixel_of(label: Label, of_class: int, random: np.random.Generator) -> tuple[int, int]:
+    """Choose a pixel of a class."""
     pixels = np.flatnonzero(label[: label.shape[0], : label.shape[1]] == of_class)
-    at = divmod(int(pixels[random.integers(len(pixels))]), label.shape[1])
-    row, col = (
-        min(max(place - side // 2, 0), crop_origin_range(size, side) - 1)
-        for place, side, size in zip(at, shape, label.shape, strict=True)
-    )
-    return row, col
+    return divmod(int(pixels[random.integers(len(pixels))]), label.shape[1])
 
 
 def crop_origin_range(image_side: int, output_side: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORDER, _CROP, _CLASS, _COLOUR = 0, 1, 2, 3  # independent streams of one seed
+_ORDER, _CROP, _CLASS, _COLOUR, _GEOMETRY, _TEXTURE = range(6)  # independent streams of one seed
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,16 @@ def crop_generator(seed: int, position: int) -> np.random.Generator:
 def colour_generator(seed: int, position: int) -> np.random.Generator:
     """The random numbers of one sample's light and colour."""
     return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _COLOUR]))
+
+
+def geometry_generator(seed: int, position: int) -> np.random.Generator:
+    """The random numbers of where one sample's crop lies, and how it is scaled, turned and bent."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _GEOMETRY]))
+
+
+def texture_generator(seed: int, position: int) -> np.random.Generator:
+    """The random numbers of one sample's blur and noise."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _TEXTURE]))
 
 
 @functools.lru_cache(maxsize=4)

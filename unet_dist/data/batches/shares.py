@@ -17,8 +17,10 @@ from torch import Tensor
 
 from unet_dist.data.batches.colour import draw_colours, recolour
 from unet_dist.data.batches.crops import Crop, CropReader
+from unet_dist.data.batches.geometry import Sources, look_up, read_sources
 from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_labels
 from unet_dist.data.batches.sampler import Draw, draw_batch, share_of_rank
+from unet_dist.data.batches.texture import Textures, add_noise, blur, draw_textures
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
 from unet_dist.tiling.geometry import Tile, TilePlan
@@ -55,12 +57,14 @@ class WindowBatch:
     """Windows of one shape that are computed at once: whole crops, or tiles of them.
 
     Attributes:
-        windows: (n, h, w, C) uint8.
+        windows: (n, h, w, C) uint8; with sources (P, C), the pixels that they are looked up in on the device.
         labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
         borders: (n, h', w') float32, what a pixel weighs beyond its class; None where nothing was said.
         colours: what is still to be done to the windows' light and colour, as draw_colours gives it; None: nothing.
+        sources: where the windows' pixels come from; None: they are there.
+        textures: how the windows are still to be blurred and noised; None: not at all.
     """
 
     windows: Tensor
@@ -69,23 +73,49 @@ class WindowBatch:
     ids: list[str]
     borders: Tensor | None = None
     colours: Tensor | None = None
+    sources: Sources | None = None
+    textures: Textures | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many windows, and their height and width."""
+        if self.sources is None:
+            return self.windows.shape[0], self.windows.shape[1], self.windows.shape[2]
+        margin = 0 if self.textures is None else self.textures.margin
+        height, width = self.sources.rows.shape[2] - 2 * margin, self.sources.cols.shape[3] - 2 * margin
+        return len(self.labels), height, width
 
     def on(self, device: torch.device) -> WindowBatch:
-        """The same on a device, light and colour done there; a copy from page-locked memory does not wait."""
+        """The same on a device, ready for the network; a copy from page-locked memory does not wait."""
         windows, labels, keys = (t.to(device, non_blocking=True) for t in (self.windows, self.labels, self.keys))
         borders = None if self.borders is None else self.borders.to(device, non_blocking=True)
+        textures = None if self.textures is None else self.textures.on(device)
+        if self.sources is not None:
+            windows = look_up(windows, Sources(*(t.to(device, non_blocking=True) for t in self.sources)))
+        if textures is not None:
+            windows = blur(windows, textures)
         if self.colours is not None:
             windows = recolour(windows, self.colours.to(device, non_blocking=True))
+        if textures is not None:
+            windows = add_noise(windows, textures)
         return WindowBatch(windows, labels, keys, self.ids, borders)
 
     def pin_memory(self) -> WindowBatch:
-        """The same in page-locked memory, from which a copy to a GPU does not wait; itself where it lies there."""
-        if self.windows.is_pinned():
-            return self
-        borders, colours = (None if t is None else t.pin_memory() for t in (self.borders, self.colours))
+        """The same in page-locked memory, from which a copy to a GPU does not wait; what lies there stays."""
         return WindowBatch(
-            self.windows.pin_memory(), self.labels.pin_memory(), self.keys.pin_memory(), self.ids, borders, colours
+            _pinned(self.windows),
+            _pinned(self.labels),
+            _pinned(self.keys),
+            self.ids,
+            None if self.borders is None else _pinned(self.borders),
+            None if self.colours is None else _pinned(self.colours),
+            None if self.sources is None else Sources(*map(_pinned, self.sources)),
+            None if self.textures is None else self.textures.pin_memory(),
         )
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
 
 
 class Divisible(Protocol):
@@ -241,24 +271,50 @@ class RunShares:
         """
         stride, ids = self.planner.sizes.stride, self.crops.samples.ids
         crops = [(open_crop or self.crops.open)(place.draw) for place in places]
-        shape = len(places), *places[0].plan.window_shape, crops[0].reader.shape[2]
-        windows = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
-        for window, place, crop in zip(windows, places, crops, strict=True):
-            crop.read_window(window.numpy(), place.tile)
+        windows, sources, textures = self._read_windows(places, crops, pin_memory=pin_memory)
         labels, borders = self._read_labels(places, crops, pin_memory=pin_memory)
         colours = None
-        if self.crops.is_recoloured:
+        if self.crops.recipe is not None and self.crops.recipe.recolours:
             colours = draw_colours(self.crops.seed, [place.draw.position for place in places])
-            colours = colours.pin_memory() if pin_memory else colours
         keys = [(place.draw.position, place.tile.row // stride, place.tile.col // stride) for place in places]
-        return WindowBatch(
+        batch = WindowBatch(
             windows=windows,
             labels=labels,
-            keys=torch.tensor(keys, dtype=torch.int64, pin_memory=pin_memory),
+            keys=torch.tensor(keys, dtype=torch.int64),
             ids=[ids[place.draw.index] for place in places],
             borders=borders,
             colours=colours,
+            sources=sources,
+            textures=textures,
         )
+        return batch.pin_memory() if pin_memory else batch
+
+    def _read_windows(
+        self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool
+    ) -> tuple[Tensor, Sources | None, Textures | None]:
+        """Windows, or what the device looks them up in."""
+        shape, recipe = places[0].plan.window_shape, self.crops.recipe
+        if recipe is None or recipe.geometry is None:
+            windows = torch.empty(
+                len(places), *shape, crops[0].reader.shape[2], dtype=torch.uint8, pin_memory=pin_memory
+            )
+            for window, place, crop in zip(windows, places, crops, strict=True):
+                crop.read_window(window.numpy(), place.tile)
+            return windows, None, None
+        textures = draw_textures(
+            self.crops.seed,
+            [(place.draw.position, place.tile.row, place.tile.col) for place in places],
+            blur_p=recipe.blur_p,
+            noise_p=recipe.noise_p,
+        )
+        pixels, sources = read_sources(
+            [crop.reader for crop in crops],
+            [
+                crop.places(place.tile, *shape, margin=textures.margin)
+                for place, crop in zip(places, crops, strict=True)
+            ],
+        )
+        return pixels, sources, textures
 
     def _read_labels(
         self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool = False

@@ -14,16 +14,16 @@ import numpy as np
 from unet_dist.config.transforms import TRANSFORMS
 from unet_dist.data.batches.crops import SampleTransform
 from unet_dist.errors import ConfigError, UnetDistError
-from unet_dist.registry import describe_error, parse_word
+from unet_dist.registry import describe_error
 
 
 def build_transform(augmentation: str | list[dict[str, Any]]) -> SampleTransform:
-    """Make what changes crops from what the config says: a recipe, albumentations transforms, or somebody else's transform.
+    """Make what changes crops on the host from what the config says: albumentations transforms, or somebody else's transform.
 
     Raises:
         ConfigError: there is no such transform, it cannot be imported, or does not take these arguments.
     """
-    if isinstance(augmentation, str) and not TRANSFORMS.is_own(parse_word("augmentation", augmentation).name):
+    if isinstance(augmentation, str):
         return CheckedTransform(cast(SampleTransform, TRANSFORMS.build(augmentation)), augmentation)
     from unet_dist.data.batches.augment import Augmentation  # slow to import, and most runs name none
 

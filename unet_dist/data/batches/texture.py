@@ -1,0 +1,112 @@
+"""Blur and noise of training windows, as batched arithmetic on whole numbers.
+
+Owns what is drawn for a sample, and its application on any device. Noise is a hash of (sample, row, column, channel); a blur reads
+MARGIN_PX more on each side. So tiles of one crop see one transform, and all kinds of processors make the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet_dist.data.batches.sampler import texture_generator
+from unet_dist.models.dropout import hash_places
+
+MARGIN_PX = 2
+_SIGMA_PX = (0.4, 1.2)
+_LARGEST_NOISE = 12.0  # its standard deviation, of 255
+_UNIT = 64  # of a blur's weights: 255 * 64^2 is exact in float32
+# The deviation of a sum of four even bytes, and the fixed point of their factor.
+_SPREAD, _ONE = (4 * (256**2 - 1) / 12) ** 0.5, 2**16
+
+
+@dataclass(frozen=True)
+class Textures:
+    """What happens to the texture of a batch's windows.
+
+    Attributes:
+        blurred, noisy: which windows, as the host knows them: nothing need be asked of the device.
+        kernels: (len(blurred), 3) float32, weights of the middle, the nearest and the next pixels, in 64ths.
+        factors: (len(noisy),) int64, of the noise.
+        keys: (len(noisy), 3) int64: position of the sample, and row and column of the window's first pixel in its crop.
+    """
+
+    blurred: list[int]
+    noisy: list[int]
+    kernels: Tensor
+    factors: Tensor
+    keys: Tensor
+
+    @property
+    def margin(self) -> int:
+        """Pixels that are read beyond the windows on each side."""
+        return MARGIN_PX if self.blurred else 0
+
+    def on(self, device: torch.device) -> Textures:
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("kernels", "factors", "keys")}
+        return replace(self, **tensors)
+
+    def pin_memory(self) -> Textures:
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("kernels", "factors", "keys")})
+
+
+def draw_textures(seed: int, keys: list[tuple[int, int, int]], *, blur_p: float, noise_p: float) -> Textures:
+    """Draw what happens to windows.
+
+    Args:
+        keys: of each, its sample's position in the run and the row and the column of its first pixel in the crop.
+    """
+    blurred, noisy, kernels, factors = [], [], [], []
+    for number, (position, _, _) in enumerate(keys):
+        random = texture_generator(seed, position)
+        is_blurred, is_noisy = random.random(2) < (blur_p, noise_p)
+        sigma, deviation = random.uniform(*_SIGMA_PX), random.uniform(0, _LARGEST_NOISE)
+        if is_blurred:
+            bell = np.exp(-(np.arange(MARGIN_PX + 1) ** 2) / (2 * sigma**2))
+            near, next_ = np.rint(_UNIT * bell[1:] / (2 * bell.sum() - 1)).tolist()
+            blurred.append(number)
+            kernels.append([_UNIT - 2 * (near + next_), near, next_])
+        if is_noisy:
+            noisy.append(number)
+            factors.append(round(deviation / _SPREAD * _ONE))
+    return Textures(
+        blurred,
+        noisy,
+        torch.tensor(kernels, dtype=torch.float32).view(-1, MARGIN_PX + 1),
+        torch.tensor(factors, dtype=torch.int64),
+        torch.tensor([keys[number] for number in noisy], dtype=torch.int64).view(-1, 3),
+    )
+
+
+def blur(windows: Tensor, textures: Textures) -> Tensor:
+    """Blur some windows (n, h + 2 margin, w + 2 margin, C) uint8, and cut the margin off all of them."""
+    margin = textures.margin
+    if not margin:
+        return windows
+    height, width = (side - 2 * margin for side in windows.shape[1:3])
+    kept = windows[:, margin : margin + height, margin : margin + width].clone()
+    values = windows[textures.blurred].float()
+    weights = textures.kernels[:, :, None, None, None]
+    for axis, side in ((1, height), (2, width)):
+        cuts = [values.narrow(axis, start, side) for start in range(2 * margin + 1)]
+        values = (
+            cuts[2] * weights[:, 0] + (cuts[1] + cuts[3]) * weights[:, 1] + (cuts[0] + cuts[4]) * weights[:, 2]
+        )  # whole numbers below 2^24: exact
+    kept[textures.blurred] = (values / _UNIT**2 + 0.5).floor().to(windows.dtype)
+    return kept
+
+
+def add_noise(windows: Tensor, textures: Textures) -> Tensor:
+    """Add noise to some windows (n, h, w, C) uint8: about normal, and the same in every tile of a crop."""
+    if not textures.noisy:
+        return windows
+    height, width, channels = windows.shape[1:]
+    bits = hash_places(textures.keys, (channels, height, width)).permute(0, 2, 3, 1)  # (n, h, w, C) of 32 bits
+    total = sum((bits >> shift) & 255 for shift in (0, 8, 16, 24)) - 510
+    moved = (total * textures.factors.view(-1, 1, 1, 1) + _ONE // 2) >> 16
+    noisy = windows.clone()
+    noisy[textures.noisy] = (windows[textures.noisy] + moved).clamp(0, 255).to(windows.dtype)
+    return noisy
