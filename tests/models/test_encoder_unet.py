@@ -207,6 +207,16 @@ def test_a_variant_brings_weights_and_their_normalisation(in_channels: int, mean
     assert model.backbone.stem.variance.std() > 0
 
 
+def test_an_encoder_that_pads_nothing_takes_no_padding_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = EncoderUNet(3, 2, base_channels=2, depth=2, padding="same")
+    encode = model.backbone.forward
+    monkeypatch.setattr(model.backbone, "forward", lambda images, **words: encode(images._replace(pads=False), **words))
+    with pytest.raises(
+        ConfigError, match=r"Got padding = 'same'\. Expected valid: the encoder efficientnet_lite0 pads nothing"
+    ):
+        model(torch.randn(1, 3, 64, 64))
+
+
 def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package")
     model = build_model("unet:efficientnet_lite0", num_classes=2, depth=1)

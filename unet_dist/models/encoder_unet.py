@@ -191,6 +191,14 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         check_images(self, images)
         margin = self.window_sizes.margin
         skips = self.backbone(Placed(images, -margin, self.padding == "same"), checkpoints=self.checkpoint_activations)
+        if self.padding == "same":
+            sides = tuple(side // 2**self.depth for side in images.shape[2:])
+            require(
+                skips[-1].values.shape[2:] == sides,
+                "padding",
+                "same",
+                f"valid: the encoder {self.encoder} pads nothing",
+            )
         features: Placed = skips.pop()
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             assert isinstance(upsample, Upsample)

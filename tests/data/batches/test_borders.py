@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from tests.tiling.scenes import Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.data.batches.augment import Augmentation
-from unet_dist.data.batches.recipes import RECIPES
 from unet_dist.data.batches.borders import BorderWeights, border_map
 from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.recipes import RECIPES
 from unet_dist.data.batches.sampler import Draw
 from unet_dist.data.decoded.labels import IGNORED
 

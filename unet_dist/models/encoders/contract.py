@@ -27,6 +27,9 @@ class Layer(Protocol):
 class Encoder(Protocol):
     """An `nn.Module` that encodes images into maps of strides 2, 4 ... 2^depth, without padding. Inherit from LayeredEncoder.
 
+    Images with `pads` it continues by zeros so far that each map has its part of their side; one that does not is refused with
+    padding same.
+
     What makes one takes in_channels and depth, and the arguments that stand in brackets behind its name. It draws its first weights
     from torch's generator.
     """

@@ -7,7 +7,7 @@ gradients by tile and world sizes stay exact.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,19 +64,15 @@ class FrozenNormConv2d(nn.Module):
         # Padding that is the same on both sides is the convolution's own affair, which copies nothing.
         border = self.before if features.pads and self.stride == 1 else 0
         bias = self.bias - self.mean * scale
-        with self._precise(values):
-            values = values.to(weight.dtype) if self.groups > 1 else values
-            result = F.conv2d(values, weight, bias, self.stride, padding=border, groups=self.groups)
+        convolve = partial(F.conv2d, stride=self.stride, padding=border, groups=self.groups)
+        # Channel by channel a CPU's backward pass is slow in 16 bits: 96 channels of 160x160 px at stride 2 take 153 ms, in float32
+        # 17 ms; the encoder's step takes 0.4 of the time (tests/measure/depthwise.py).
+        if self.groups > 1 and values.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                result = convolve(values.to(weight.dtype), weight, bias)
+        else:
+            result = convolve(values, weight, bias)
         return Placed(F.relu6(result, inplace=True) if self.is_rectified else result, start, features.pads)
-
-    def _precise(self, values: Tensor) -> AbstractContextManager[object]:
-        """Leave mixed precision for a convolution channel by channel on a CPU, whose backward pass is slow in 16 bits.
-
-        96 channels of 160x160 px at stride 2: 153 ms in bf16, 17 ms in float32; an encoder's step takes 0.4 of the time
-        (tests/measure/depthwise.py).
-        """
-        is_slow = self.groups > 1 and values.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        return torch.autocast("cpu", enabled=False) if is_slow else nullcontext()
 
     def _padded(self, values: Tensor) -> Tensor:
         """Append the zeros of TensorFlow's "same" padding where they differ from side to side."""
