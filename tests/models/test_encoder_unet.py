@@ -209,8 +209,9 @@ def test_a_variant_brings_weights_and_their_normalisation(in_channels: int, mean
 
 def test_an_encoder_that_pads_nothing_takes_no_padding_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = EncoderUNet(3, 2, base_channels=2, depth=2, padding="same")
-    encode = model.backbone.forward
-    monkeypatch.setattr(model.backbone, "forward", lambda images, **words: encode(images._replace(pads=False), **words))
+    backbone: Any = model.backbone
+    encode = backbone.forward
+    monkeypatch.setattr(backbone, "forward", lambda images, **words: encode(images._replace(pads=False), **words))
     with pytest.raises(
         ConfigError, match=r"Got padding = 'same'\. Expected valid: the encoder efficientnet_lite0 pads nothing"
     ):
