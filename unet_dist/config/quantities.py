@@ -74,3 +74,11 @@ def parse_range(text: str) -> tuple[float, float]:
     if len(numbers) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
         raise ValueError(text)
     return numbers[0], numbers[1]
+
+
+def parse_pattern(text: str) -> re.Pattern[str]:
+    """Read a regular expression. Raises: ValueError."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError from error

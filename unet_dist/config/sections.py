@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.metrics import spell_metrics
-from unet_dist.config.quantities import EXPECTED_RANGE, EXPECTED_SHAPE, parse_range, parse_shape
+from unet_dist.config.quantities import EXPECTED_RANGE, EXPECTED_SHAPE, parse_pattern, parse_range, parse_shape
 from unet_dist.config.rules import (
     FREE,
     Also,
@@ -49,13 +48,6 @@ Weights = Annotated[
         "finite numbers of 0 or more, not all 0",
     ),
 ]
-
-
-def _compiled(pattern: str) -> object:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +121,7 @@ class DataConfig(Section):
     value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
     """LOW,HIGH: the values that become black and white in images of more than 8 bits (12-bit data: 0,4095). Give predict the
     same range."""
-    group_by: Annotated[str, Reads(_compiled, "a regular expression, or sequence")] | None = None
+    group_by: Annotated[str, Reads(parse_pattern, "a regular expression, or sequence")] | None = None
     """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
     match; sequence groups ids that differ only in their last number. Default: every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
