@@ -168,7 +168,7 @@ def test_word_for_an_optional_number_is_told_what_none_is_called() -> None:
     [
         ("batchsize: 3", "unknown key 'batchsize'. Did you mean --batch_size"),
         ("1: 3", "unknown key 1. --help all lists all keys."),
-        ("[1]", "got a list, expected lines of `key: value`."),
+        ("[1]", "got a list, expected an object. Expected lines of `key: value`."),
         ("a: [", "not readable as YAML: "),
     ],
 )

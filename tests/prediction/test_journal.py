@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,29 @@ def test_other_settings_are_refused_by_name(journal: Journal, changes: dict, sen
 def test_a_damaged_journal_is_a_sentence(journal: Journal) -> None:
     (journal.folder / "settings.json").write_text("{")
     with pytest.raises(DataError, match=f"Delete the folder .*{FOLDER} to begin anew"):
+        journal.settings()
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (lambda line: line.replace(b"image 1", b"image 2"), "image 2"),
+        (lambda line: b"\xff" + line, "cannot be read"),
+        (lambda line: b"batch \n", "'batch '"),
+        (lambda line: b"image " + b"9" * 5000 + b"\n", "image 999"),
+    ],
+)
+def test_a_damaged_list_is_a_sentence(journal: Journal, damage: Callable[[bytes], bytes], place: str) -> None:
+    path = DoneList(journal, 0).path
+    DoneList(journal, 0).append(images=[1])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=f"{place}.*Delete the folder .*{FOLDER} to begin anew"):
+        journal.done()
+
+
+def test_settings_of_another_type_are_refused_by_their_place(journal: Journal) -> None:
+    (journal.folder / "settings.json").write_text('{"inputs": [["/in/a.tif", 10, 1], "x"]}')
+    with pytest.raises(DataError, match=r"settings.json: inputs\[1\]: got 'x', expected a list"):
         journal.settings()
 
 

@@ -180,10 +180,10 @@ def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("config.yaml", None, r"got no config\.yaml there, expected the folder of a run"),
-        ("config.yaml", "a: [", r"config\.yaml: not readable: "),
-        ("config.yaml", "seed: 1", r"expected the keys of a run, total_steps among them"),
-        ("evaluation-test.json", "{", r"evaluation-test\.json: not readable: .* Remove it, and run evaluate again\."),
-        ("data.json", "[]", r"data\.json: got a list, expected an object\. Remove it\."),
+        ("config.yaml", "a: [", r"config\.yaml: not readable as YAML: "),
+        ("config.yaml", "seed: 1", r"config\.yaml: got an object without .total_steps"),
+        ("evaluation-test.json", "{", r"evaluation-test\.json is damaged: .* Remove it, and run evaluate again\."),
+        ("data.json", "[]", r"data\.json: got a list, expected an object\. Remove it: "),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: str | None, sentence: str) -> None:

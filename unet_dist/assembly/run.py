@@ -6,7 +6,6 @@ Owns how the files of a run's folder are found by name. Must not know how they c
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from unet_dist.models.contract import Network
 from unet_dist.models.weights import WEIGHTS_FILE
 from unet_dist.models.wrap import Wrapped
 from unet_dist.runs.metrics_log import find_best, read_metrics
+from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
 
 EVALUATION = "evaluation-{}.json"
@@ -92,7 +92,7 @@ class Run:
     @property
     def splits(self) -> dict[str, list[str]]:
         """The ids of the samples of each split."""
-        return {str(name): list(ids) for name, ids in self._read(SPLITS_FILE).items()}  # type: ignore[call-overload]
+        return read_json(self.folder / SPLITS_FILE, dict[str, list[str]], error=CheckpointError)
 
     @property
     def data(self) -> dict[str, object]:
@@ -143,11 +143,4 @@ class Run:
         return cache
 
     def _read(self, name: str) -> dict[str, object]:
-        path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: not readable: {error}") from None
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path}: got a {type(content).__name__}, expected an object.")
-        return content
+        return read_json(self.folder / name, dict[str, object], error=CheckpointError)

@@ -6,7 +6,6 @@ Owns what data.json records for it. Must not know how a data set is opened.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from unet_dist.assembly.run_folder import DATA_FILE
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import DataError
+from unet_dist.storage.typed import read_json
 
 _PATHS, _IDENTITY, _TEST = "paths", "identity", "test_pixels"
 _PATH_KEYS = ("data_path", "cache_path")
@@ -92,7 +92,6 @@ def _pixels_of_test(cache: Cache) -> str | None:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        stored = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / DATA_FILE, dict[str, object])
+    except DataError:
         return {}
-    return stored if isinstance(stored, dict) else {}

@@ -20,6 +20,7 @@ from unet_dist.config.rules import hints_of, unmarked
 from unet_dist.config.sections import FREE_KEYS, KEYS, Config, DataConfig
 from unet_dist.config.values import read
 from unet_dist.errors import ConfigError, suggest_key
+from unet_dist.storage.typed import read_yaml as read_mapping
 from unet_dist.wording import shorten
 
 _SWITCH_WORDS = ("true", "false", "yes", "no")
@@ -128,8 +129,6 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, not a mapping, or a key that is not one of keys (names the nearest).
     """
-    import yaml
-
     try:
         is_file = Path(path).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):  # too long a name, a null character, a ~ of nobody
@@ -138,13 +137,9 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"Config file: got {shorten(path)!r}, which is not a file; expected a YAML file. Keys start with --."
         )
-    try:
-        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, or a number of 5,000 digits
-        raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: got a {type(values).__name__}, expected lines of `key: value`.")
+    remedy = "Expected lines of `key: value`."
+    values = read_mapping(Path(path).expanduser(), dict[object, object], error=ConfigError, remedy=remedy)
     for key in values:
         if key not in keys:
             raise ConfigError(f"{path}: unknown key {shorten(repr(key))}. {suggest_key(str(key), keys)}")
-    return values
+    return {str(key): value for key, value in values.items()}

@@ -14,7 +14,7 @@ from unet_dist.assembly.inference import reason_of
 from unet_dist.assembly.opening import teller_of
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import EvaluateOptions
-from unet_dist.errors import ConfigError
+from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.machine.description import describe_machine
 from unet_dist.prediction.image import predict_rasters
@@ -31,6 +31,7 @@ from unet_dist.report.pictures import (
 )
 from unet_dist.runs.environment import record_evaluation
 from unet_dist.storage.files import write_whole
+from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
 
@@ -83,10 +84,10 @@ def _require_own_place(subject: Subject, output: Path) -> None:
     """Refuse to write the scores of other images over those that stand there."""
     path = output / f"evaluation-{subject.split}.json"
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["pixels"]
-    except (OSError, ValueError, KeyError, TypeError):  # none, or of an older release
+        before = read_json(path, dict[str, object]).get("pixels")
+    except DataError:
         return
-    if before != subject.pixels:
+    if before not in (None, subject.pixels):  # of an older release it says nothing
         raise ConfigError(
             f"output_path: {path} holds the scores of other images, expected those of {subject.cache.name}. Set --output_path "
             "DIR to keep both."

@@ -6,7 +6,6 @@ where the folder goes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from unet_dist.config.sections import Config
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.pretrained import PretrainedModel
+from unet_dist.runs.records import read_evaluation
 
 CARD_FILE = "README.md"
 EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"
@@ -25,11 +25,15 @@ _TRAINING_KEYS = (
     *("class_weights", "horizontal_flip", "augmentation", "mixed_precision"),
 )
 
+_CARD_KEYS = {"data", "split", "images", "miou", "pixel_accuracy", "iou"}
+"""Of an evaluation that a card shows; one without is of another program."""
+
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Read what `evaluate` wrote into a run's folder: evaluation-*.json, test first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("evaluation-*.json"))]
-    return sorted(found, key=lambda record: record["split"] != "test")
+    found = [read_evaluation(path) for path in sorted(folder.glob("evaluation-*.json"))]
+    whole = [record for record in found if record.keys() >= _CARD_KEYS]
+    return sorted(whole, key=lambda record: record["split"] != "test")
 
 
 def write_card(

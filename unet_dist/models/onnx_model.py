@@ -7,7 +7,7 @@ the metadata suffice.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ExtraError
 from unet_dist.models.arguments import scale_logits
+from unet_dist.storage.typed import parse_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
 
@@ -24,6 +25,10 @@ SUFFIX = ".onnx"
 
 NO_EXACT_TILES = "none are exact: "
 """Before the layer that couples all pixels, in the file's word on tiles."""
+
+
+def _value(said: Mapping[str, str], key: str, schema: Any) -> Any:
+    return parse_json(said[key], schema, f"its {key}", error=CheckpointError, remedy="Export it again.")
 
 
 class OnnxModel(nn.Module):
@@ -42,19 +47,19 @@ class OnnxModel(nn.Module):
         said = self._session.get_modelmeta().custom_metadata_map
         try:
             self.model_type = said["model_type"]
-            self.in_channels: int = json.loads(said["in_channels"])
-            self.num_classes: int = json.loads(said["num_classes"])
-            self.class_names: list[str] | None = json.loads(said["class_names"])
-            self.ignore_index: int | None = json.loads(said["ignore_index"])
-            self.resize_to: list[int] | None = json.loads(said["resize_to"])
+            self.in_channels: int = _value(said, "in_channels", int)
+            self.num_classes: int = _value(said, "num_classes", int)
+            self.class_names: list[str] | None = _value(said, "class_names", list[str] | None)
+            self.ignore_index: int | None = _value(said, "ignore_index", int | None)
+            self.resize_to: list[int] | None = _value(said, "resize_to", list[int] | None)
             self.window_sizes = WindowSizes(
-                stride=json.loads(said["side_stride"]),
-                remainder=json.loads(said["side_remainder"]),
-                minimum=json.loads(said["minimum_side"]),
-                margin=json.loads(said["margin"]),
+                stride=_value(said, "side_stride", int),
+                remainder=_value(said, "side_remainder", int),
+                minimum=_value(said, "minimum_side", int),
+                margin=_value(said, "margin", int),
             )
-            halo, stride = json.loads(said["halo"]), json.loads(said["stride"])
-        except (KeyError, ValueError, TypeError) as error:
+            halo, stride = _value(said, "halo", int | None), _value(said, "stride", int | None)
+        except (KeyError, ValueError, TypeError, CheckpointError) as error:
             raise CheckpointError(
                 f"{path} does not say what unet_dist writes into an ONNX file ({type(error).__name__}: {error}). Expected one "
                 "made by unet-dist export --format onnx."

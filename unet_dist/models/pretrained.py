@@ -6,7 +6,6 @@ so that nothing is unpickled, and weights that do not fit are an error. Must not
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
+from unet_dist.storage.typed import read_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
 
@@ -126,11 +126,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: it is not JSON, names no model_type or is of another format_version.
     """
     file = folder / CONFIG_FILE
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise CheckpointError(f"{file} is damaged: {error}. Copy the model folder again.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    remedy = "Copy the model folder again."
+    config = read_json(file, dict[str, object], error=CheckpointError, remedy=remedy)
+    if not isinstance(config.get("model_type"), str):
         raise CheckpointError(
             f'{file} names no "model_type". Expected the {CONFIG_FILE} of a model of unet_dist. '
             "It belongs to another library: load it with that one."

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,10 +19,23 @@ from torch import Tensor
 from unet_dist.errors import CheckpointError
 from unet_dist.models.pretrained import PICKLE_FILE, PROCESSOR_FILE
 from unet_dist.models.weights import WEIGHTS_FILE, load_weights
+from unet_dist.storage.typed import read_json
 from unet_dist.wording import first_line
 
 # The defaults of transformers' image processor for SegFormer, which hold for every key that a file leaves out.
 _MEAN, _STD, _SIZE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], {"height": 512, "width": 512}
+
+
+class _ProcessorFile(TypedDict, total=False):
+    """preprocessor_config.json, as far as it says what is done to pixels."""
+
+    rescale_factor: float
+    do_rescale: bool | None
+    image_mean: list[float]
+    image_std: list[float]
+    do_normalize: bool | None
+    do_resize: bool | None
+    size: int | dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -46,14 +59,16 @@ def read_processor(folder: Path) -> Processor:
         CheckpointError: it is damaged, or scales in a way that is not known here.
     """
     file = folder / PROCESSOR_FILE
-    fields: dict[str, Any] = {}
+    fields: _ProcessorFile = {}
     if file.is_file():
-        try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}. Download the checkpoint again.") from error
+        remedy = "Download the checkpoint again."
+        fields = read_json(file, _ProcessorFile, error=CheckpointError, remedy=remedy)
     # In units of uint8: (pixel * factor - mean) / std = (pixel - mean / factor) / (std / factor).
     factor = float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0
+    if factor <= 0:
+        raise CheckpointError(
+            f"{file}: got rescale_factor {factor}, expected one above 0. Download the checkpoint again."
+        )
     mean: Sequence[float] = fields.get("image_mean", _MEAN)
     std: Sequence[float] = fields.get("image_std", _STD)
     if not fields.get("do_normalize", True):

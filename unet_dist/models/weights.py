@@ -22,7 +22,11 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         CheckpointError: it is truncated or no safetensors file, or a tensor is not finite; names it.
     """
     try:
+        if not file.is_file():  # a pipe would never answer
+            raise CheckpointError(f"{file} is no regular file. Give the folder that save_pretrained wrote.")
         weights = load_file(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}. Check your permissions.") from error
     except SafetensorError as error:
         size = file.stat().st_size
         raise CheckpointError(

@@ -5,7 +5,8 @@ rasters in the making. A batch stands in the journal only when its values are on
 
     .unet-dist-predict/settings.json     what the values depend on; the folder counts only with it
                        done.txt          finished before this launch
-                       done-00000.txt    finished by process 0 since
+                       done-00000.txt    finished by process 0 since: lines such as "batch 12 17=1a2b3c4d ~5e6f7a8b", a checksum of
+                                         what was written of each image, and one of the line
                        stop              a process of this launch was asked to stop
                        00000017.labels   raster of image 17 in the making (imaging/scratch.py)
 """
@@ -15,19 +16,38 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.storage.files import sync_folder, write_whole, writing_failed
+from unet_dist.storage.typed import read_json, read_text
+from unet_dist.wording import shorten
 
 FOLDER = ".unet-dist-predict"
 _SETTINGS, _DONE, _END, _STOP, _LOCK = "settings.json", "done.txt", "end", "stop", ".lock"
 _OURS = re.compile(r"settings\.json|done(-\d{5})?\.txt|stop|\.lock|\d{8,}\.\w+|\.\w+\.partial\.(json|txt)")
 """Files that a prediction makes in its folder; done.txt and settings.json by a temporary name."""
+_LINE = re.compile(
+    r"(?P<text>(?P<kind>batch|image|end)(?: (?P<number>\d{1,15}))?(?P<checks>(?: \d{1,15}=[0-9a-f]{8})*))"
+    r"(?: ~(?P<check>[0-9a-f]{8}))?"
+)
+"""Of older releases without checksums."""
+
+Checks = Mapping[int, int]
+"""CRC-32 of what a batch wrote, by image."""
+
+
+class _Settings(TypedDict, total=False):
+    """What of the settings is more than compared."""
+
+    inputs: list[list[str | int]]
+    tile_size: int
+    num_threads: int
 
 
 @dataclass
@@ -38,11 +58,13 @@ class Done:
         batches: numbers of the batches whose values are in the rasters.
         images: numbers of the images whose outputs stand.
         num_ended: processes of this launch that have no more to compute.
+        checks: checksums of what the batches wrote, where they are known.
     """
 
     batches: set[int] = field(default_factory=set)
     images: set[int] = field(default_factory=set)
     num_ended: int = 0
+    checks: dict[int, Checks] = field(default_factory=dict)
 
 
 class Journal:
@@ -62,16 +84,9 @@ class Journal:
             DataError: the journal is damaged.
         """
         path = self.folder / _SETTINGS
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(values, dict), type(values)
-            return values
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (OSError, ValueError, AssertionError) as error:
-            raise DataError(
-                f"{path} cannot be read: {error}. Delete the folder {self.folder} to begin anew."
-            ) from error
+        return dict(read_json(path, _Settings, remedy=f"Delete the folder {self.folder} to begin anew."))
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start afresh, sweeping what an older prediction left.
@@ -124,14 +139,22 @@ class Journal:
     def done(self) -> Done:
         """Read what all processes have finished; a last line that a kill cut short does not count."""
         done = Done()
+        remedy = f"Delete the folder {self.folder} to begin anew."
         for path in sorted(self.folder.glob("done*.txt")):
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-            for line in lines:
-                kind, _, number = line.partition(" ")
-                if kind == _END:
+            for line in read_text(path, remedy=remedy).split("\n")[:-1]:
+                found = _LINE.fullmatch(line)
+                is_sound = found is not None and found["check"] in (None, _check(found["text"]))
+                if found is None or not is_sound or (found["number"] is None) != (found["kind"] == _END):
+                    raise DataError(f"{path} is damaged: got the line {shorten(ascii(line), 80)}. {remedy}")
+                if found["kind"] == _END:
                     done.num_ended += 1
+                elif found["kind"] == "image":
+                    done.images.add(int(found["number"]))
                 else:
-                    (done.batches if kind == "batch" else done.images).add(int(number))
+                    number, checks = int(found["number"]), (check.split("=") for check in found["checks"].split())
+                    done.batches.add(number)
+                    if found["checks"]:
+                        done.checks[number] = {int(image): int(value, 16) for image, value in checks}
         return done
 
     def compact(self, done: Done) -> None:
@@ -143,7 +166,7 @@ class Journal:
         """
         try:
             (self.folder / _STOP).unlink(missing_ok=True)
-            write_whole(self.folder / _DONE, "".join(_lines(done.batches, done.images)).encode())
+            write_whole(self.folder / _DONE, "".join(_lines(done.batches, done.images, done.checks)).encode())
             for path in self.folder.glob("done-*.txt"):
                 path.unlink()
         except OSError as error:
@@ -184,13 +207,23 @@ class DoneList:
     def __init__(self, journal: Journal, rank: int) -> None:
         self.path = journal.folder / f"done-{rank:05d}.txt"
 
-    def append(self, *, batches: Iterable[int] = (), images: Iterable[int] = (), is_end: bool = False) -> None:
+    def append(
+        self,
+        *,
+        batches: Iterable[int] = (),
+        images: Iterable[int] = (),
+        checks: Mapping[int, Checks] | None = None,
+        is_end: bool = False,
+    ) -> None:
         """Add lines and wait until they are on the disk.
+
+        Args:
+            checks: of the batches, what they wrote.
 
         Raises:
             DataError: the disk refuses.
         """
-        text = "".join([*_lines(batches, images), *([f"{_END}\n"] if is_end else [])])
+        text = "".join([*_lines(batches, images, checks or {}), *([_checked(_END)] if is_end else [])])
         is_new = not self.path.exists()
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -203,13 +236,25 @@ class DoneList:
             raise writing_failed(self.path, error) from error
 
 
-def _lines(batches: Iterable[int], images: Iterable[int]) -> list[str]:
-    return [*(f"batch {number}\n" for number in sorted(batches)), *(f"image {number}\n" for number in sorted(images))]
+def _lines(batches: Iterable[int], images: Iterable[int], checks: Mapping[int, Checks]) -> list[str]:
+    def written(number: int) -> str:
+        return "".join(f" {image}={check:08x}" for image, check in sorted(checks.get(number, {}).items()))
+
+    lines = [_checked(f"batch {number}{written(number)}") for number in sorted(batches)]
+    return lines + [_checked(f"image {number}") for number in sorted(images)]
+
+
+def _checked(text: str) -> str:
+    return f"{text} ~{_check(text)}\n"
+
+
+def _check(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _change(key: str, old: Any, new: Any) -> str:
     if key == "inputs":
-        before, after = ({entry[0]: entry[1:] for entry in entries} for entries in (old or [], new or []))
+        before, after = ({entry[0]: entry[1:] for entry in entries if entry} for entries in (old or [], new or []))
         for path in after:
             if before.get(path) not in (None, after[path]):
                 return f"an older {path}, which has changed since"

@@ -5,8 +5,12 @@ Owns how images, tiles and batches belong together, and what of a journal still 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
+import numpy as np
+
+from unet_dist.imaging.scratch import Scratch
 from unet_dist.prediction.jobs import Job, OpenReader
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.tiles import Tiles
@@ -40,14 +44,49 @@ class Work:
         self.batches: BatchPlan = plan_batches(self.plans, tiles.pieces_at_once)
 
     def without_lost(self, done: Done) -> Done:
-        """Take out of the journal what somebody has deleted since: outputs, or rasters in the making."""
-        images = {i for i in done.images if all(path.exists() for path in self.jobs[i].outputs.values())}
-        batches = {
-            number
-            for number in done.batches
-            if all(image in images or self._has_scratch(image) for image in {r.image for r in self.batches[number]})
+        """Take out of the journal what somebody has deleted or changed since: outputs, or rasters in the making.
+
+        Reads what was written of the images that are not finished: once a launch, by one process.
+
+        Raises:
+            DataError: a raster is of another size, or no file.
+        """
+        images = {
+            i
+            for i in done.images
+            if i < len(self.jobs) and all(path.exists() for path in self.jobs[i].outputs.values())
         }
-        return Done(batches, images)
+        batches: set[int] = set()
+        rasters: dict[int, list[np.ndarray]] = {}
+        for number in sorted(done.batches & set(range(len(self.batches)))):
+            unfinished = {ref.image for ref in self.batches[number]} - images
+            if not all(self._has_scratch(image) for image in unfinished):
+                continue
+            for image in unfinished - rasters.keys():
+                rasters[image] = self._map_rasters(image)
+            told = done.checks.get(number, {})
+            if all(told[image] == self._check(number, image, rasters[image]) for image in unfinished & told.keys()):
+                batches.add(number)
+        return Done(batches, images, checks={n: checks for n, checks in done.checks.items() if n in batches})
 
     def _has_scratch(self, image: int) -> bool:
         return all(self.journal.scratch_path(image, kind).exists() for kind in self.rasters)
+
+    def _map_rasters(self, image: int) -> list[np.ndarray]:
+        maps = []
+        for kind, (planes, dtype) in self.rasters.items():
+            path = self.journal.scratch_path(image, kind)
+            with Scratch(path, (*planes, *self.jobs[image].shape), dtype) as scratch:
+                maps.append(scratch.values())
+        return maps
+
+    def _check(self, number: int, image: int, rasters: Sequence[np.ndarray]) -> int:
+        """Take the checksum of what lies of a batch in the rasters of an image, in the order in which it was written."""
+        check = 0
+        for ref in self.batches[number]:
+            if ref.image == image:
+                tile = self.plans[image][ref.tile]
+                rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
+                for values in rasters:
+                    check = zlib.crc32(np.ascontiguousarray(values[..., rows, cols]).data, check)
+        return check

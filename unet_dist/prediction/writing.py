@@ -7,11 +7,13 @@ is compressed more slowly than a GPU computes it. Must not know how values come 
 from __future__ import annotations
 
 import time
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
+import numpy as np
 import torch
 
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader
@@ -46,7 +48,7 @@ class Writing(AbstractContextManager["Writing"]):
         self._finished = done.images  # rewritten by nobody: their rasters in the making are gone
         self._list = DoneList(work.journal, rank)
         self._scratches: dict[tuple[int, str], Scratch] = {}
-        self._uncommitted: list[int] = []
+        self._uncommitted: dict[int, dict[int, int]] = {}
         self._has_new_files = False
         self._committed_s = time.monotonic()
         self._finishers = ThreadPoolExecutor(finishers, thread_name_prefix="finisher")
@@ -55,12 +57,15 @@ class Writing(AbstractContextManager["Writing"]):
 
     def write(self, number: int, pieces: Sequence[Piece], values: Fetching) -> None:
         """Write a batch."""
+        checks: dict[int, int] = {}
         for piece, entry in zip(pieces, values.wait(), strict=True):
             if piece.image in self._finished:
                 continue
             for kind, part in fill(self._work.rasters, piece, entry).items():
+                part = np.ascontiguousarray(part)
                 self._scratch(piece.image, kind).write(piece.tile.row, piece.tile.col, part)
-        self._uncommitted.append(number)
+                checks[piece.image] = zlib.crc32(part.data, checks.get(piece.image, 0))
+        self._uncommitted[number] = checks
         complete = []
         for image in {piece.image for piece in pieces}:
             if image in self._remaining:
@@ -129,7 +134,7 @@ class Writing(AbstractContextManager["Writing"]):
             if self._has_new_files:
                 sync_folder(self._work.journal.folder)
                 self._has_new_files = False
-            self._list.append(batches=self._uncommitted)
+            self._list.append(batches=self._uncommitted, checks=self._uncommitted)
             self._uncommitted.clear()
             self._close_idle()
         self._committed_s = time.monotonic()

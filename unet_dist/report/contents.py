@@ -6,21 +6,37 @@ is read like any other. Loads no model and no data.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypedDict, cast
 
 from unet_dist.errors import CheckpointError
 from unet_dist.runs.environment import read_environment
 from unet_dist.runs.metrics_log import find_best, read_metrics
+from unet_dist.runs.records import read_data_file, read_evaluation
+from unet_dist.storage.typed import read_yaml
 
 SPLITS = ("test", "validation", "all", "train")
 """In the order in which their evaluation is shown."""
+
+
+class _Steps(TypedDict):
+    total_steps: int
+
+
+class _Config(_Steps, total=False):
+    """Of a run's keys those that are more than shown."""
+
+    model: str
+    data_path: str
+    batch_size: int
+    ignore_index: int | None
+    input_size: int | str | None
+    tile_size: int | str | None
+    learning_rate: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ def read_run(path: str | Path) -> RunContents:
     """
     folder = Path(path)
     config_file = folder / "config.yaml"
-    read = {split: read_json(folder / f"evaluation-{split}.json") for split in SPLITS}
+    read = {split: read_evaluation(folder / f"evaluation-{split}.json") for split in SPLITS}
     evaluations = {split: found for split, found in read.items() if found.get("confusion")}
     is_run = config_file.is_file() or (folder / "metrics.jsonl").is_file()
     if evaluations and not is_run:
@@ -120,18 +136,14 @@ def read_run(path: str | Path) -> RunContents:
         raise CheckpointError(
             f"{folder}: got no config.yaml there, expected the folder of a run, as train --output_path names it.{hint}"
         )
-    try:
-        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{config_file}: not readable: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("total_steps"), int):
-        raise CheckpointError(f"{config_file}: expected the keys of a run, total_steps among them. It is damaged.")
+    remedy = "Copy it again, from where the run was trained."
+    config = cast(dict[str, Any], read_yaml(config_file, _Config, error=CheckpointError, remedy=remedy))
     records = read_metrics(folder / "metrics.jsonl")
     return RunContents(
         folder=folder,
         name=folder.resolve().name,
         config=config,
-        data=read_json(folder / "data.json"),
+        data=read_data_file(folder / "data.json"),
         environment=read_environment(folder),
         train=[record for record in records if record.get("split") == "train"],
         validations=[record for record in records if record.get("split") == "validation"],
@@ -155,20 +167,3 @@ def _evaluated_only(folder: Path, evaluations: Mapping[str, dict[str, Any]]) -> 
         has_model=False,
         is_run=False,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON; empty where the file is missing.
-
-    Raises:
-        CheckpointError: it is there and is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable: {error}. Remove it, and run evaluate again.") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: got a {type(content).__name__}, expected an object. Remove it.")
-    return content

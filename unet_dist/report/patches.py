@@ -6,6 +6,7 @@ predicts by. Reads no data.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from unet_dist.errors import UnetDistError
@@ -58,7 +59,8 @@ def count_patches(
 
 def patches_of(run: RunContents) -> Patches | None:
     """Count a run's patches over the largest of its images; None where its folder does not say enough."""
-    shapes = [_shape(size) for part in run.data.get("splits", []) for size in part.get("sizes", {})]
+    sizes_of_images = (size for part in run.data.get("splits", []) for size in part.get("sizes", {}))
+    shapes = [_shape(size) for size in sizes_of_images if re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", size)]
     side = run.config.get("input_size")
     if not shapes or not (isinstance(side, int) or side == "full"):
         return None

@@ -89,6 +89,8 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
     Returns:
         None where a file is missing or damaged: an evaluation may be at work.
     """
+    if Path(name).name != name:  # a file of an evaluation is not where a record of others says
+        return None
     try:
         image = (folder / f"{name}{_IMAGE}").read_bytes()
         with Image.open(io.BytesIO(image)) as picture:

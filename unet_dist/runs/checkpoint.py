@@ -14,12 +14,12 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -29,12 +29,30 @@ from torch import Tensor, nn
 from unet_dist.errors import CheckpointError, DataError
 from unet_dist.runs.landing import Landing
 from unet_dist.storage.files import digest, recover_all, write_whole, write_whole_folder
+from unet_dist.storage.typed import read_json
 
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
 GIVEN = "given"
 """Beside the keys of a config: what was brought as an object, by key, as words."""
 _NAME = re.compile(r"step-(\d{8,})")
+
+
+_DAMAGED = "It is damaged, or was copied in part."
+
+
+class _StateOfAll(TypedDict):
+    version: int
+    step: int
+    config: dict[str, object]
+    progress: dict[str, object]
+    sha256: dict[str, str]
+
+
+class _State(_StateOfAll, total=False):
+    """state.json; those of the first releases say nothing of the data."""
+
+    data: dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -132,8 +150,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, damaged (names the file) or of another version.
     """
+    for name in (STATE_FILE, MODEL_FILE, OPTIMIZER_FILE):
+        if not (path / name).exists():
+            raise CheckpointError(f"{path}: not a whole checkpoint: {name} is missing.")
+    state = read_json(path / STATE_FILE, _State, error=CheckpointError, remedy=_DAMAGED)
     try:
-        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         version = state["version"]
         if version != VERSION:
             raise CheckpointError(
@@ -145,30 +166,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for name in (MODEL_FILE, OPTIMIZER_FILE):
             if digest(path / name) != digests[name]:
                 raise CheckpointError(f"{path / name}: damaged: its SHA-256 is not the one in {STATE_FILE}.")
-        state.setdefault("data", {})
-        kinds = {"step": int, "config": dict, "progress": dict, "data": dict}
-        for key, kind in kinds.items():
-            if not isinstance(state[key], kind):
-                raise CheckpointError(
-                    f"{path / STATE_FILE}: damaged: {key}: got {state[key]!r}, expected a {kind.__name__}."
-                )
-        if not all(isinstance(split, dict) for split in state["data"].values()):
-            raise TypeError("data: expected what there is of each split")
         return Checkpoint(
             step=state["step"],
             model=load_file(path / MODEL_FILE),
             optimizer=load_file(path / OPTIMIZER_FILE),
             config=state["config"],
             progress=state["progress"],
-            data=state["data"],
+            data=state.get("data", {}),
         )
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
-def state_digest(state: dict[str, Any]) -> str:
+def state_digest(state: Mapping[str, Any]) -> str:
     """The SHA-256 of all that state.json says but this."""
     said = {**state, "sha256": {name: value for name, value in state["sha256"].items() if name != STATE_FILE}}
     read_back = json.loads(json.dumps(said))  # keys are words, as they are when read

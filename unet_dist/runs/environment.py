@@ -9,7 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unet_dist.errors import DataError
+from unet_dist.runs.records import EnvironmentFile
 from unet_dist.storage.files import write_whole
+from unet_dist.storage.typed import read_json
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -17,15 +20,10 @@ ENVIRONMENT_FILE = "environment.json"
 def read_environment(folder: Path) -> dict[str, Any]:
     """The record of a run: starts, oldest first, and evaluations by split; empty where the file is missing or damaged."""
     try:
-        record = json.loads((folder / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    record = record if isinstance(record, dict) else {}
-    starts, evaluations = record.get("starts"), record.get("evaluations")
-    return {
-        "starts": [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else [],
-        "evaluations": evaluations if isinstance(evaluations, dict) else {},
-    }
+        record = read_json(folder / ENVIRONMENT_FILE, EnvironmentFile)
+    except DataError:
+        record = {}
+    return {"starts": record.get("starts", []), "evaluations": record.get("evaluations", {})}
 
 
 def record_start(folder: Path, step: int, described: dict[str, Any], started: str) -> None:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unet_dist.errors import DataError
+from unet_dist.runs.records import Metrics
 from unet_dist.storage.files import write_whole, writing_failed
+from unet_dist.storage.typed import parse_json, read_bytes
 
 
 class MetricsLog:
@@ -48,17 +52,18 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The objects of a metrics.jsonl up to the first line that is none: a kill cut it short, or the file is damaged."""
-    records = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The objects of a metrics.jsonl up to the first line that is none: a kill cut it short, or the file is damaged.
+
+    Raises:
+        DataError: the file is there and may not be read, or is none.
+    """
+    records: list[dict[str, Any]] = []
+    if os.path.lexists(path):
+        for line in read_bytes(path, remedy="Mend or remove it.").splitlines():
             try:
-                record = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+                records.append(dict(parse_json(line, Metrics, "a line")))
+            except DataError:
                 break
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                break
-            records.append(record)
     return records
 
 

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet_dist.errors import ConfigError
+from unet_dist.errors import ConfigError, DataError
 from unet_dist.storage.files import write_whole
+from unet_dist.storage.typed import read_json
 
 TRACKING_FILE = "tracking.json"
 
@@ -20,10 +21,10 @@ def tracking_id(folder: Path) -> str:
     """The name of a run for trackers that keep runs of many folders: made at its first start, then read from its folder."""
     path = folder / TRACKING_FILE
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = None
-    if isinstance(known, str) and known.isalnum():
+        known = read_json(path, dict[str, str]).get("id", "")
+    except DataError:
+        known = ""
+    if known.isalnum():
         return known
     made = uuid.uuid4().hex[:12]
     write_whole(path, json.dumps({"id": made}).encode())

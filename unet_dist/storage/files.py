@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,8 +111,14 @@ def recover_all(folder: Path, pattern: str) -> None:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: a pipe would never answer.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         sha = hashlib.sha256()
         while block := file.read(1 << 20):
             sha.update(block)

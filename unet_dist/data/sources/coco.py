@@ -6,12 +6,11 @@ order of their ids; one that is called background is 0.
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -25,8 +24,35 @@ from unet_dist.data.sources.named_pictures import (
 )
 from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_json
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+_Id = int | str
+
+
+class _Image(TypedDict):
+    id: _Id
+    file_name: str
+    height: int
+    width: int
+
+
+class _Object(TypedDict):
+    """An annotation; its outline is read when it is drawn."""
+
+    image_id: _Id
+    category_id: _Id
+
+
+class _Category(TypedDict):
+    id: _Id
+    name: str
+
+
+class _File(TypedDict):
+    images: list[_Image]
+    annotations: list[_Object]
+    categories: list[_Category]
 
 
 def find_coco(root: Path) -> dict[str, Path]:
@@ -53,7 +79,7 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
     names: dict[int, str] | None = None
     for split, path in files.items():
         try:
-            stored = json.loads(path.read_text(encoding="utf-8-sig"))
+            stored = read_json(path, _File, remedy="Export it again as COCO.")
             categories = {int(one["id"]): str(one["name"]) for one in stored["categories"]}
             if names is not None and names != categories:
                 raise DataError(
@@ -74,18 +100,18 @@ def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
     return ids, [BACKGROUND, *(categories[key] for key in objects)]
 
 
-def _read_samples(root: Path, path: Path, stored: dict[str, Any], pictures: Pictures) -> list[Sample]:
+def _read_samples(root: Path, path: Path, stored: _File, pictures: Pictures) -> list[Sample]:
     classes, names = _class_ids({int(one["id"]): str(one["name"]) for one in stored["categories"]})
-    objects: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in stored["images"]}
-    for one in stored["annotations"]:
-        objects[one["image_id"]].append(one)
+    objects: dict[_Id, list[Any]] = {one["id"]: [] for one in stored["images"]}
+    for drawn in stored["annotations"]:
+        objects[drawn["image_id"]].append(drawn)
     samples, missing = [], []
-    for one in sorted(stored["images"], key=lambda one: str(one["file_name"])):
-        image = find_picture(str(one["file_name"]), path, pictures)
+    for one in sorted(stored["images"], key=lambda one: one["file_name"]):
+        image = find_picture(one["file_name"], path, pictures)
         if image is None:
-            missing.append(str(one["file_name"]))
+            missing.append(one["file_name"])
             continue
-        size = int(one["height"]), int(one["width"])
+        size = one["height"], one["width"]
         draw = partial(_draw, objects[one["id"]], classes, len(names), size)
         name = PurePosixPath(image.relative_to(root).as_posix()).with_suffix("").name
         samples.append(Sample(name, image, draw, f"of {image.name} in {path.name}"))
@@ -99,21 +125,31 @@ def _draw(
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: one has no outline."""
     canvas = Canvas(*size, num_classes)
     for one in objects:
-        outline, value = one.get("segmentation"), classes[int(one["category_id"])]
-        if isinstance(outline, dict):
-            counts = outline["counts"]
-            if tuple(outline["size"]) != size:
-                raise RefusedError(f"has run lengths of {outline['size']} for an image of {size}", "Export it again.")
-            canvas.runs(decode_runs(counts) if isinstance(counts, str) else counts, value)
-        elif outline:
-            for part in outline:
-                canvas.polygon(np.asarray(part, dtype=np.float64).reshape(-1, 2), value)
+        outline, value = one.get("segmentation"), classes.get(int(one["category_id"]))
+        if value is None:
+            raise RefusedError(
+                f"has an object of category {one['category_id']}, which is not listed", "Export it again."
+            )
+        if outline:
+            _draw_outline(canvas, outline, value, size)
         else:
             raise RefusedError(
                 f"has an object (annotation {one.get('id')}) with a box and no outline",
                 "Draw outlines: a box says nothing of the pixels. Or remove such annotations.",
             )
     return canvas.ids()
+
+
+def _draw_outline(canvas: Canvas, outline: Any, value: int, size: tuple[int, int]) -> None:
+    """Draw run lengths or polygons. Raises: whatever values of other types lead to, which is the source's to name."""
+    if not isinstance(outline, dict):
+        for part in outline:
+            canvas.polygon(np.asarray(part, dtype=np.float64).reshape(-1, 2), value)
+        return
+    counts = outline["counts"]
+    if tuple(outline["size"]) != size:
+        raise RefusedError(f"has run lengths of {outline['size']} for an image of {size}", "Export it again.")
+    canvas.runs(decode_runs(counts) if isinstance(counts, str) else counts, value)
 
 
 def decode_runs(text: str) -> list[int]:

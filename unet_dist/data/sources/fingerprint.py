@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_dist.errors import DataError
 from unet_dist.storage.files import usual_mode
+from unet_dist.storage.typed import read_json
 
 _CHUNK_BYTES = 2**20
 _PART_PX = (512, 4096)
@@ -120,12 +122,8 @@ def _stamp(stat: os.stat_result) -> _Stamp:
 
 def _load(memo_file: Path) -> dict[str, tuple[_Stamp, str]]:
     try:
-        stored = json.loads(memo_file.read_text(encoding="utf-8"))
-        return {
-            name: ((int(size), int(written), int(changed), int(place)), str(digest))
-            for name, ((size, written, changed, place), digest) in stored.items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):  # absent, damaged or of an older release: only a memory
+        return read_json(memo_file, dict[str, tuple[_Stamp, str]])
+    except DataError:  # absent, damaged or of an older release: only a memory
         return {}
 
 

@@ -7,7 +7,6 @@ they are decoded by `decode.py`, which refuses what the libraries convert silent
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -19,6 +18,7 @@ from unet_dist.data.sources.names import find_id_names, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_json
 from unet_dist.wording import first_line
 
 _TIMEOUT_S = 10.0
@@ -271,8 +271,8 @@ def _connection_errors() -> tuple[type[Exception], ...]:
 
 def _remembered_commit(memo_file: Path) -> str | None:
     try:
-        return str(json.loads(memo_file.read_text(encoding="utf-8"))["commit"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(memo_file, dict[str, str | None]).get("commit")
+    except DataError:
         return None
 
 

@@ -6,7 +6,6 @@ labels follow by name. Regions are drawn in the order of the file.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from unet_dist.data.sources.named_pictures import (
 )
 from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample, picture_size
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_json
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # what an upload puts before the name of a file
 _OPAQUE = 128
@@ -65,8 +65,8 @@ def read_label_studio(root: Path, files: dict[str, Path]) -> Drawn:
 def _load(path: Path) -> list[tuple[str, list[dict[str, Any]] | None]]:
     """Read the image and the regions of each task, None where nobody annotated it."""
     try:
-        return [_read_task(path, task) for task in json.loads(path.read_text(encoding="utf-8-sig"))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [_read_task(path, task) for task in read_json(path, list[dict[str, Any]])]
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise DataError(
             f"{path}: cannot be read as Label Studio's ({type(error).__name__}: {error}). Export it again."
         ) from error

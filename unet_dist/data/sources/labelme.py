@@ -6,10 +6,9 @@ as labels.txt lists them, else by name; `__ignore__` and others with two undersc
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -17,6 +16,27 @@ from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Dra
 from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_folders
 from unet_dist.data.sources.walk import find_files, folders_of, is_picture
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_bytes, read_json, read_text
+
+_Point = tuple[float, float]
+
+
+class _LabelledShape(TypedDict):
+    label: str
+    points: list[_Point]
+
+
+class _Shape(_LabelledShape, total=False):
+    shape_type: str | None
+
+
+class _File(TypedDict):
+    """What of a file counts; the picture in it does not."""
+
+    shapes: list[_Shape]
+    imagePath: str
+    imageHeight: int
+    imageWidth: int
 
 
 def is_labelme(root: Path) -> bool:
@@ -24,7 +44,7 @@ def is_labelme(root: Path) -> bool:
     first = next((path for path in find_files(root, {".json"}) if path.parent != root or path.stem != "id2label"), None)
     if first is None:
         return False
-    text = first.read_bytes()
+    text = read_bytes(first)
     return b'"shapes"' in text and b'"imagePath"' in text
 
 
@@ -53,22 +73,18 @@ def read_labelme(root: Path) -> Drawn:
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        kept = {
-            key: stored[key] for key in ("shapes", "imagePath", "imageHeight", "imageWidth")
-        }  # not the picture in it
-        if not all(isinstance(shape["label"], str) and isinstance(shape["points"], list) for shape in kept["shapes"]):
-            raise TypeError("a shape without label and points")
-        return kept
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as Labelme's ({type(error).__name__}: {error}). Save or remove it."
-        ) from error
+def _load(path: Path) -> _File:
+    """Keep what counts: not the picture in it."""
+    stored = read_json(path, _File, remedy="Save it again in Labelme, or remove it.")
+    return {
+        "shapes": stored["shapes"],
+        "imagePath": stored["imagePath"],
+        "imageHeight": stored["imageHeight"],
+        "imageWidth": stored["imageWidth"],
+    }
 
 
-def _picture_of(root: Path, path: Path, stored: dict[str, Any]) -> Path:
+def _picture_of(root: Path, path: Path, stored: _File) -> Path:
     name = PurePosixPath(str(stored["imagePath"]).replace("\\", "/"))
     named = (path.parent / name, path.parent / name.name)
     found = next((one for one in named if one.is_file() and one.resolve().is_relative_to(root.resolve())), None)
@@ -88,7 +104,7 @@ def _labels(root: Path, used: set[str]) -> list[str]:
     file = root / "labels.txt"
     if not file.is_file():
         return sorted(label for label in used if label not in BACKGROUNDS and not label.startswith("__"))
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(file).splitlines()]
     names = [line for line in lines if line and line not in BACKGROUNDS and not line.startswith("__")]
     lacking = sorted(label for label in used - {*names, *BACKGROUNDS} if not label.startswith("__"))
     if lacking:
@@ -96,7 +112,7 @@ def _labels(root: Path, used: set[str]) -> list[str]:
     return names
 
 
-def _draw(shapes: list[dict[str, Any]], class_names: list[str], size: tuple[int, int]) -> np.ndarray:
+def _draw(shapes: list[_Shape], class_names: list[str], size: tuple[int, int]) -> np.ndarray:
     """Draw the shapes in the order of the file: (H, W). Raises: RefusedError: one is no area."""
     canvas = Canvas(*size, len(class_names))
     for shape in shapes:

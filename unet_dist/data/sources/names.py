@@ -6,13 +6,12 @@ or any of these inside a file of settings.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import yaml
-
 from unet_dist.errors import DataError
+from unet_dist.storage.typed import read_json, read_text, read_yaml
+from unet_dist.wording import first_line
 
 _FILES = (
     "id2label.json",
@@ -55,25 +54,23 @@ def find_id_names(root: Path) -> tuple[Path | None, dict[int, str] | None]:
 
 def read_id_names(path: Path) -> dict[int, str]:
     """Read a file of names. Raises: DataError: it is something else."""
+    remedy = 'Expected {"0": "sky", "1": "road"}, or a list of names.'
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return _by_id(_parse(path, text))
-    except (ValueError, TypeError, AttributeError, KeyError, OSError, yaml.YAMLError) as error:
-        raise DataError(
-            f'{path}: cannot be read as names of classes ({error}). Expected {{"0": "sky", "1": "road"}}, or a list of names.'
-        ) from error
+        return by_id(_parse(path, remedy))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as names of classes ({first_line(error)}). {remedy}") from error
 
 
-def _parse(path: Path, text: str) -> object:
+def _parse(path: Path, remedy: str = "") -> object:
     if path.suffix in (".yaml", ".yml"):
-        return yaml.safe_load(text)
-    return json.loads(text) if path.suffix == ".json" else text.strip().splitlines()
+        return read_yaml(path, object, remedy=remedy)
+    return read_json(path, object, remedy=remedy) if path.suffix == ".json" else read_text(path).strip().splitlines()
 
 
 def _holds_names(path: Path) -> bool:
     try:
-        stored = _parse(path, path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, yaml.YAMLError):
+        stored = _parse(path)
+    except DataError:
         return False
     return isinstance(stored, dict) and any(key in stored for key in _INSIDE)
 
@@ -83,10 +80,11 @@ def read_id2label(path: Path) -> dict[int, str] | None:
     return read_id_names(path) if path.is_file() else None
 
 
-def _by_id(stored: object) -> dict[int, str]:
+def by_id(stored: object) -> dict[int, str]:
+    """Read names from any of the forms. Raises: ValueError, TypeError, KeyError: it is something else."""
     inside = [key for key in _INSIDE if key in stored] if isinstance(stored, dict) else []
     if inside and isinstance(stored, dict) and isinstance(stored[inside[0]], list | dict):
-        return _by_id(stored[inside[0]])
+        return by_id(stored[inside[0]])
     if isinstance(stored, list):
         numbered = [re.fullmatch(r"(\d+)[\s:,;]+(\S.*)", str(item).strip()) for item in stored]
         if numbered and all(numbered):
@@ -95,13 +93,21 @@ def _by_id(stored: object) -> dict[int, str]:
             named = [(item.get("id", index), item["name"]) for index, item in enumerate(stored)]
             if len({int(number) for number, _ in named}) < len(named):
                 raise ValueError("two names have one id")
-            return {int(number): str(name) for number, name in named}
-        return {index: str(name).strip() for index, name in enumerate(stored)}
+            return {int(number): _word(name) for number, name in named}
+        return {index: _word(name).strip() for index, name in enumerate(stored)}
     if not isinstance(stored, dict):
         raise TypeError(f"a {type(stored).__name__}")
     if all(str(key).lstrip("-").isdigit() for key in stored):
-        return {int(key): str(name) for key, name in stored.items()}
-    by_id = {int(value): str(key) for key, value in stored.items()}
-    if len(by_id) < len(stored):
+        return {int(key): _word(name) for key, name in stored.items()}
+    found = {int(value): str(key) for key, value in stored.items()}
+    if len(found) < len(stored):
         raise ValueError("two names have one id")
-    return by_id
+    return found
+
+
+def _word(name: object) -> str:
+    """A name as a text; a number is one too, and nothing else. Raises: TypeError: it is something else."""
+    if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        raise TypeError(f"a {type(name).__name__} as a name")
+    str(name).encode()  # half of a pair of UTF-16 is no text that can be written
+    return str(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,20 @@ import numpy as np
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.walk import files_below
+from unet_dist.errors import DataError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement, require_decodable
 from unet_dist.imaging.reader import open_image
+from unet_dist.wording import first_line
 
 BACKGROUND = "background"
 BACKGROUNDS = (BACKGROUND, "_background_")
 """Labels that mean what no object covers."""
 _GRID = 5  # parts of a pixel
 _ANY_RANGE = (0.0, 1.0)  # values are not looked at
+_FARTHEST = 2**31
+_MOST_STEPS = 2**24
+"""Fifths of a pixel along an outline. Derived: walking one takes 64 bytes, so a GiB for 3 million px of outline."""
 _VERSION = "drawn 1"  # another one where the pixels of the same file change
 
 
@@ -38,15 +43,35 @@ class Canvas:
     """
 
     def __init__(self, height: int, width: int, num_classes: int) -> None:
+        if min(height, width) < 1:
+            raise RefusedError(f"is of an image of {height} x {width} px", "Export it again.")
+        require_decodable(height, width, height * width, "its image", bytes_per_px=4)
         self._shape = height, width
         self._columns = np.zeros(height * width, dtype=np.uint8 if num_classes <= 256 else np.uint16)
 
     def polygon(self, points: np.ndarray, value: int) -> None:
-        """Fill an outline of points (x, y), (N, 2) px; (0, 0) is the upper left corner of the first pixel."""
+        """Fill an outline of points (x, y), (N, 2) px; (0, 0) is the upper left corner of the first pixel.
+
+        Raises:
+            RefusedError: as `rings`.
+        """
         self.rings([points], value)
 
     def rings(self, rings: Sequence[np.ndarray], value: int) -> None:
-        """Fill what an odd number of outlines surround: a polygon and its holes."""
+        """Fill what an odd number of outlines surround: a polygon and its holes.
+
+        Raises:
+            RefusedError: a point is not finite, or the outlines are too long to be walked.
+        """
+        length = 0.0
+        for points in rings:
+            length += np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1, initial=0).sum() * _GRID
+            if (
+                not np.isfinite(points).all()
+                or np.abs(points).max(initial=0) * _GRID > _FARTHEST
+                or length > _MOST_STEPS
+            ):
+                raise RefusedError("has an outline that leads far beyond the image", "Correct it, or export it again.")
         crossings = np.concatenate([_crossings(points, *self._shape) for points in rings])
         if len(crossings):
             start = int(crossings.min())
@@ -78,8 +103,15 @@ class Canvas:
         self.pixels(inside, value, top, left)
 
     def runs(self, counts: Sequence[int], value: int) -> None:
-        """Fill every second run of pixels down the columns, the first not."""
-        ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+        """Fill every second run of pixels down the columns, the first not.
+
+        Raises:
+            RefusedError: a run is negative, or they are more than the pixels.
+        """
+        lengths = np.asarray(counts, dtype=np.int64)
+        if lengths.ndim != 1 or (lengths < 0).any() or (lengths > len(self._columns)).any():
+            raise RefusedError("has run lengths that are no part of the image", "Export it again.")
+        ends = np.cumsum(lengths)
         for start, end in zip(ends[0::2], ends[1::2], strict=False):
             self._columns[start:end] = value
 
@@ -127,7 +159,14 @@ class DrawnSource:
 
     @cached_property
     def _drawn(self) -> Drawn:
-        drawn = self._read()
+        try:
+            drawn = self._read()
+        except UnetDistError:
+            raise
+        except Exception as error:  # files of other programs: values of other types lead to anything
+            raise DataError(
+                f"{self.name}: its outlines cannot be read ({type(error).__name__}: {first_line(error)}). Export them again."
+            ) from error
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(drawn.class_names[:8]))
         more = ", ..." if len(drawn.class_names) > 8 else ""
         note = f"; {drawn.note}" if drawn.note else ""
@@ -146,7 +185,7 @@ class DrawnSource:
         return RawPair(
             id=sample.name.replace("/", "-"),
             image=sample.image,
-            mask=sample.draw,
+            mask=partial(_draw_guarded, sample.draw),
             image_name=str(sample.image.relative_to(self._root)),
             mask_name=sample.mask_name,
         )
@@ -170,6 +209,17 @@ def picture_header(path: Path) -> tuple[tuple[int, int], Placement]:
         Encoded(path, f"image {path.name}"), max_pixels=DEFAULT_MAX_PIXELS, value_range=_ANY_RANGE
     ) as reader:
         return reader.shape[:2], reader.placement
+
+
+def _draw_guarded(draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """Draw ids. Raises: RefusedError: whatever a damaged outline leads to."""
+    try:
+        return draw()
+    except UnetDistError:
+        raise
+    except Exception as error:
+        reason = f"cannot be drawn ({type(error).__name__}: {first_line(error)})"
+        raise RefusedError(reason, "Correct its outlines, or export them again.") from error
 
 
 def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from unet_dist.data.sources.named_pictures import (
 )
 from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample, picture_size
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_json
 from unet_dist.wording import listed
 
 _ONLY_CLASS = "object"
@@ -69,7 +70,7 @@ def read_via(root: Path, files: dict[str, Path]) -> Drawn:
 
 def _load(path: Path) -> list[_Image]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8-sig"))
+        stored = read_json(path, dict[str, Any])
         images = stored.get("_via_img_metadata", stored)
         found: list[_Image] = []
         for one in images.values():
@@ -79,7 +80,7 @@ def _load(path: Path) -> list[_Image]:
                 _ = region["shape_attributes"]["name"]
             found.append((str(one["filename"]), regions))
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: cannot be read as VIA's ({type(error).__name__}: {error}). Export it again."
         ) from error

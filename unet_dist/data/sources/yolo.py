@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from unet_dist.data.sources.layout import SPLIT, Layout, by_name
-from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.names import by_id, find_id_names
 from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, picture_size
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import find_files, first_picture
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.typed import read_text, read_yaml
 from unet_dist.wording import listed
 
 
@@ -70,12 +70,8 @@ def _holds_texts(folder: Path) -> bool:
 def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         try:
-            names = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
-            return path, {
-                int(key): str(name)
-                for key, name in (names if isinstance(names, dict) else dict(enumerate(names))).items()
-            }
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            return path, by_id(read_yaml(path, dict[str, object])["names"])
+        except (DataError, ValueError, TypeError, KeyError):
             continue
     path_of_names, found = find_id_names(root)
     if path_of_names is None or not found:
@@ -89,7 +85,7 @@ def _draw(image: Path, text: Path | None, class_names: list[str]) -> np.ndarray:
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: a line is no outline."""
     height, width = picture_size(image)
     canvas = Canvas(height, width, len(class_names))
-    lines = text.read_text(encoding="utf-8").splitlines() if text else []
+    lines = read_text(text).splitlines() if text else []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
