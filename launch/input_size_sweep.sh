@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains one configuration at several input sizes, each into OUTPUT_PATH/input-SIZE, evaluates each on the test split and
-# writes the table: OUTPUT_PATH/input_sizes.md, .csv and .json. Started again it goes on where it was.
+# writes the table: OUTPUT_PATH/input_sizes.md, .csv and .json. Run it again to resume.
 #   bash launch/input_size_sweep.sh                             configs/sidewalk_unet.yaml at 572, 668, 724, 1100, 2108 and full
 #   bash launch/input_size_sweep.sh --sizes 572,724 CONFIG.yaml --key value ...
 #   bash launch/input_size_sweep.sh --smoke                     the same on the CPU in minutes: a tiny network, scenes and
@@ -64,13 +64,13 @@ for size in "${list[@]}"; do
   if [ "$size" = full ] || [ "$size" -gt "$largest_undivided" ]; then tiles=(--tile_size "$tile_size"); fi
   say "input $size: train${tiles:+ in tiles of at most $tile_size}, $processes process(es)"
   launch train "${words[@]}" --input_size "$size" ${tiles[@]+"${tiles[@]}"} --output_path "$run" ||
-    fail "training at $size ended; its last lines above say why. The same command again goes on."
+    fail "training at $size ended; its last lines above say why. Run the same command to resume."
   if [ "$run/evaluation-test.json" -nt "$run/best/model.safetensors" ]; then
     echo "$run/evaluation-test.json is there."
   else
     say "input $size: evaluate the test split"
     launch evaluate "$run" --split test --pictures 1 ||
-      fail "the evaluation at $size ended; its last lines above say why. The same command again goes on."
+      fail "the evaluation at $size ended; its last lines above say why. Run the same command to resume."
   fi
 done
 

@@ -1,4 +1,4 @@
-"""Predicted against measured peak memory: prints the table of docs/evidence/benchmarks.md.
+"""Predicted against measured peak memory: prints a table.
 
     python -m tests.memory_table [--device cuda]
 

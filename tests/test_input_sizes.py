@@ -1,4 +1,4 @@
-"""Proves that the sweep over input sizes trains, evaluates and ends in the table, goes on where it was, and that the table's
+"""Proves that the sweep over input sizes trains, evaluates and writes the table, resumes where it stopped, and that the table's
 figures are those of the runs; and what docs/explanation/input_size.md says: one network gives equal labels at every tile size.
 
 Real trainings of a tiny network; only the making of the virtual environment is a stand-in.

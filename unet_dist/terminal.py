@@ -52,7 +52,7 @@ class Teller:
 
     @contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[ProgressBar]:
-        """Show how far something is, while it goes on."""
+        """Show how far something is, while it runs."""
         if not (self.speaks and self.console.is_terminal):
             yield ProgressBar(self, what, total, done)
             return

@@ -92,7 +92,7 @@ def test_mirrored_mask_is_refused_and_named(place: Path, capsys: pytest.CaptureF
     sentence = capsys.readouterr().err
     assert f"{place}/run holds a run at step 1 with other data: labels of train: SHA-256 " in sentence
     assert sentence.endswith(
-        "Put back what was there, set --allow_config_change true to go on with what is there now, or choose another "
+        "Put back what was there, set --allow_config_change true to resume with what is there now, or choose another "
         "--output_path.\n"
     )
     assert "pixels" not in sentence
@@ -101,7 +101,7 @@ def test_mirrored_mask_is_refused_and_named(place: Path, capsys: pytest.CaptureF
     }
     code, model = start(place, "--allow_config_change=true")
     assert (code, bool(model)) == (0, True)
-    assert "Going on with changed data: labels of train: SHA-256 " in capsys.readouterr().out
+    assert "Resuming with changed data: labels of train: SHA-256 " in capsys.readouterr().out
 
 
 def test_added_image_is_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_added_image_is_counted(place: Path, capsys: pytest.CaptureFixture[str])
 def test_moved_data_and_other_test_images_end_like_before(
     begun: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run goes on without a question, and ends with the bytes it would have had."""
+    """The run resumes without a question, and ends with the bytes it would have had."""
     expected = start(copied(begun, tmp_path / "undisturbed"))
     mirror(place / "data/masks/test/sample000.png")
     (place / "data").rename(place / "elsewhere")
@@ -123,7 +123,7 @@ def test_moved_data_and_other_test_images_end_like_before(
     assert start(place, data="elsewhere") == expected
     said = capsys.readouterr().out
     assert (
-        f"Going on with the same data, read from elsewhere: data_path: '{place}/data' -> '{place}/elsewhere'." in said
+        f"Resuming with the same data, read from elsewhere: data_path: '{place}/data' -> '{place}/elsewhere'." in said
     )
 
 

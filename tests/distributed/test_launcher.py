@@ -111,7 +111,7 @@ def test_launcher_asked_to_stop_saves_and_leaves_nothing_behind(lab: Laboratory)
 
 
 def test_processes_of_a_killed_launcher_save_and_leave(lab: Laboratory) -> None:
-    """Nothing is left to end them: they notice it, and the same command goes on from where they stood."""
+    """Nothing is left to end them: they notice it, and the same command resumes."""
     folder = lab.folder / "orphaned-2"
     words = lab.train("orphaned-2", **LONG, num_workers=1)
     with launcher(words, lab.folder / "orphaned.txt") as launched:

@@ -36,7 +36,7 @@ def test_other_number_of_processes_than_expected(lab: Laboratory, capsys: pytest
     lab.alone(lab.train("unexpected", expected_processes=2), code=2)
     assert capsys.readouterr().err == (
         "unet-dist: error: expected_processes: got 1 process, expected 2. On a host without GPUs several processes come from "
-        "accelerate launch --multi_gpu --num_processes 2; on a cluster check that every node's launcher was told the same.\n"
+        "accelerate launch --multi_gpu --num_processes 2; on a cluster check that every node's launcher has the same value.\n"
     )
     assert not (lab.folder / "unexpected").exists()
 

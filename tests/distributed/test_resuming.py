@@ -1,4 +1,4 @@
-"""Proves from where a started run goes on: nowhere when it is finished, from its own newest checkpoint, or off a named one."""
+"""Proves where a started run resumes: nowhere when it is finished, from its own newest checkpoint, or off a named one."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_more_steps_ask_how_the_learning_rate_goes_on(
 ) -> None:
     words = lab.train("short", **{**SHORT, "total_steps": 8})
     assert error_of(lab, capsys, words) == (
-        f"{finished} holds a run at step 6 with other settings: total_steps: 6 -> 8. Say how the learning rate goes on: "
+        f"{finished} holds a run at step 6 with other settings: total_steps: 6 -> 8. Choose the learning rate: "
         "--extend_schedule continue (the course of 8 steps, entered at step 6) or --extend_schedule restart (a new course over the "
         "2 steps left). Or take it back, or choose another --output_path."
     )
     sentence = error_of(lab, capsys, [*words, "--seed=1"])
-    assert "total_steps: 6 -> 8; seed: 20261123 -> 1. Say how" in sentence
+    assert "total_steps: 6 -> 8; seed: 20261123 -> 1. Choose the" in sentence
     assert sentence.endswith(
-        "Take them back, set --allow_config_change true to go on with them, or choose another --output_path."
+        "Take them back, set --allow_config_change true to resume with them, or choose another --output_path."
     )
 
 
@@ -102,7 +102,7 @@ def test_never_refuses_a_folder_with_a_run(lab: Laboratory, finished: Path, caps
 
 
 def test_named_checkpoint_is_branched_off_into_another_folder(lab: Laboratory, finished: Path) -> None:
-    """From step 2 of another folder, with the same settings: the same end. Started again, it goes on from its own."""
+    """From step 2 of another folder, with the same settings: the same end. Started again, it resumes from its own."""
     named = finished / "checkpoints/step-00000002"
     words = lab.train("branch", **SHORT, resume=named)
     lab.alone(words)
@@ -126,7 +126,7 @@ def test_older_checkpoint_of_the_same_folder_is_refused(
     named = finished / "checkpoints/step-00000002"
     assert error_of(lab, capsys, lab.train("short", **SHORT, resume=named)) == (
         f"resume: got {named}, but {finished} holds a run of its own at step 6. Choose another --output_path to branch off, or "
-        "set --resume auto to go on with what the folder holds."
+        "set --resume auto to resume the run in the folder."
     )
     lab.alone(lab.train("short", **SHORT, resume=finished / "checkpoints/step-00000006"))
 
@@ -159,7 +159,7 @@ def test_diverged_run_names_the_step_and_goes_on_with_a_lower_rate(
     folder = lab.folder / "diverged"
     sentence = error_of(lab, capsys, lab.train("diverged", **{**SHORT, "learning_rate": 1e18}))
     assert sentence.startswith("Step 2 is not finite: the loss of scene-")
-    assert sentence.endswith("or look at those samples; go on with --allow_config_change true.")
+    assert sentence.endswith("or look at those samples; then resume with --allow_config_change true.")
     assert "The state before it is saved." in sentence
     saved = read_checkpoint(folder / "checkpoints/step-00000001")
     assert all(torch.isfinite(tensor).all() for tensor in (*saved.model.values(), *saved.optimizer.values()))

@@ -1,4 +1,4 @@
-"""Proves that a prediction of several processes stops as one, whichever of them was asked, and goes on where it was."""
+"""Proves that a prediction of several processes stops as one, whichever of them was asked, and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_all_processes_stop_when_one_is_asked(lab: Laboratory) -> None:
             time.sleep(0.01)
         group.ranks[1].send_signal(signal.SIGTERM)
         assert group.wait() == [0, 0], group.said
-    assert "tiles: the same command goes on from there." in group.said[0]
+    assert "tiles. Run the same command to resume." in group.said[0]
     settings = journal.settings()
     assert settings is not None
     assert 0 < len(journal.done().batches) < settings["num_batches"]

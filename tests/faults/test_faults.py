@@ -176,14 +176,14 @@ def test_key_that_an_older_checkpoint_lacks_was_at_its_default(
 def test_another_precision_is_said_and_goes_on(
     run_folder: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As a run that a GPU began in bf16 goes on where there is none."""
+    """As when a run that a GPU began in bf16 resumes without one."""
     newest = list_checkpoints(run_folder / "checkpoints")[0]
     shutil.rmtree(list_checkpoints(run_folder / "checkpoints")[1])
     config = json.loads((newest / "state.json").read_text(encoding="utf-8"))["config"]
     set_state(newest, config={**config, "mixed_precision": "bf16"})
     code, out, _ = train(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
     assert code == 0
-    assert "Going on in another precision: mixed_precision bf16 -> no." in " ".join(out.split())
+    assert "Resuming in another precision: mixed_precision bf16 -> no." in " ".join(out.split())
     assert model_of(run_folder) == model_of(finished)
 
 

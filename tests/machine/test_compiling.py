@@ -86,7 +86,7 @@ def test_a_compiled_run_is_the_run(
         files = [load_file(tmp_path / run / f"{name}.safetensors") for run in ("plain", "compiled")]
         assert files[0].keys() == files[1].keys(), name
         assert all(torch.allclose(files[0][key], files[1][key], rtol=1e-8, atol=1e-10) for key in files[0]), name
-    # An interrupted run goes on with the other of the two.
+    # An interrupted run resumes with the other of the two.
     (tmp_path / "compiled/checkpoints/step-00000003").rename(tmp_path / "later")
     monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
     assert train(tmp_path / "compiled") == pytest.approx(plain, rel=1e-10)

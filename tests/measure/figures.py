@@ -53,10 +53,10 @@ _QUICK = "unet-dist quickstart --output_path FOLDER/run --cache_path FOLDER/cach
 FIGURES: dict[str, Figure] = {
     "tiles": Figure(
         "exactness",
-        "Logits by tiles of 572 px against one pass, float64",
+        "Logits by tiles of 668 px against one pass, float64",
         "difference {difference}",
         "tiles laid side by side: up to {abutting}",
-        r"^\| aligned \| 572 .*\| (?P<difference>\S+) \|$.*^\| abutting \| 572 .*\| (?P<abutting>\S+) \|$",
+        r"^\| aligned \| 668 [^\n]*\| (?P<difference>\S+) \|$.*^\| abutting \| 668 [^\n]*\| (?P<abutting>\S+) \|$",
         _TILES,
         True,
     ),
@@ -170,7 +170,7 @@ FIGURES: dict[str, Figure] = {
         "{clean} of {runs}",
         "",
         r"^(?P<clean>\d+) of (?P<runs>\d+) runs ended with exit code 0",
-        "python -m tests.measure.clean_exits --runs 6 --processes 1 2 3 --folder FOLDER",
+        "python -m tests.measure.clean_exits --runs 6 --processes 1 2 3 --folder FOLDER/runs",
     ),
     "quick_start": Figure(
         "accuracy",

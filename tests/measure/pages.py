@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.measure.figures import FIGURES, TOPICS
 from tests.measure.record import EVIDENCE
+from unet_dist.wording import counted
 
 Record = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ def read_topic(file: Path) -> dict[str, Record]:
 def first_page(records: Mapping[str, Mapping[str, Record]]) -> str:
     """The headlines of all topics, and the way to each."""
     rows = [row for rows in records.values() for name, row in rows.items() if FIGURES[name].is_headline]
-    links = [f"- [{TOPICS[topic]}]({topic}.md): {len(rows)} figures" for topic, rows in records.items()]
+    links = [f"- [{TOPICS[topic]}]({topic}.md): {counted(len(rows), 'figure')}" for topic, rows in records.items()]
     return "\n".join(
         [
             "# Benchmarks",
@@ -53,6 +54,12 @@ def first_page(records: Mapping[str, Mapping[str, Record]]) -> str:
             *table(rows),
             "",
             *links,
+            "",
+            "```{toctree}",
+            ":hidden:",
+            "",
+            *records,
+            "```",
             "",
             "To measure one again: `python -m tests.measure.record NAME`, then `python -m tests.measure.pages`.",
             "",

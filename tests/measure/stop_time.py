@@ -2,7 +2,7 @@
 
     python -m tests.measure.stop_time --rounds 6 --processes 1 2 --folder FOLDER
 
-Every other round asks within a validation, the others between or within steps. Each start goes on from the last, so that a
+Every other round asks within a validation, the others between or within steps. Each start resumes from the last, so that a
 checkpoint that is not whole would show twice. Exit code 1 where a process does not leave with 0, the newest checkpoint is not
 whole and of the last recorded step, or the longest time is above --limit_s.
 """

@@ -59,7 +59,7 @@ def test_other_settings_are_refused_by_name(journal: Journal, changes: dict, sen
     if sentence is None:
         journal.require_same(SETTINGS | changes)
         return
-    remedy = f"Give the same settings to go on, or delete {journal.folder} to begin anew."
+    remedy = f"Give the same settings to resume, or delete {journal.folder} to begin anew."
     with pytest.raises(ConfigError, match=f"holds an unfinished prediction with {sentence}. {remedy}"):
         journal.require_same(SETTINGS | changes)
 

@@ -86,7 +86,7 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert "tiles: the same command goes on from there." in said
+    assert "tiles. Run the same command to resume." in said
     num_done = len(journal.done().batches)  # of one tile each: by it a SLURM job sees that it gets on
     assert json.loads((output / "requeue").read_text()) == {"step": num_done}
     assert 0 < num_done < journal.settings()["num_batches"]  # type: ignore[index]

@@ -73,7 +73,7 @@ def test_second_interrupt_leaves_at_once_and_a_launchers_echo_is_none(
     left = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert left.returncode == code, left.stderr
     assert left.stdout.splitlines() == ["working", *([] if code else [f"asked {STOP}", "saving"])]
-    assert ("left at once" in left.stderr) == bool(code)
+    assert ("stopped at once" in left.stderr) == bool(code)
 
 
 def test_handlers_of_others_come_back(tmp_path: Path) -> None:

@@ -157,8 +157,7 @@ def test_memory_that_runs_out_is_a_sentence(processes: Processes, tmp_path: Path
         trainer.fit(WISH)
     assert str(refusal.value) == (
         "Memory ran out after step 0, on cpu: CUDA out of memory. Tried to allocate 20.00 GiB. Set a smaller --micro_batch_size or "
-        "--tile_size, or --checkpoint_activations true: the run goes on with them from its last checkpoint. What fits is told by "
-        "unet-dist plan."
+        "--tile_size, or --checkpoint_activations true. Then run the same command to resume. unet-dist plan shows what fits."
     )
 
 

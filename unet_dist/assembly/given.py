@@ -47,7 +47,7 @@ class Given:
         data: a path, a hub id or a source of pairs, of the contract in data/sources/pairs.py.
         augmentation: changes training crops.
         metrics: further numbers of each validation; none is those that the config names.
-        callbacks: who is told of steps and validations.
+        callbacks: notified of steps and validations.
     """
 
     model: nn.Module | None = None
@@ -103,7 +103,7 @@ class Given:
         return config.replace(data_path=os.fspath(self.data) if source is None else source.name)  # type: ignore[arg-type]
 
     def named(self) -> dict[str, str]:
-        """The objects that change the result, by key, as "module:class": a run that goes on with others is another run."""
+        """The objects that change the result, by key, as "module:class": a run that resumes with others is another run."""
         model = self.model.network if isinstance(self.model, Wrapped) else self.model
         objects = {"model": model, "loss": self.loss, "data": self.source, "augmentation": self.augmentation}
         kinds = {

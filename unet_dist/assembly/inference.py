@@ -32,7 +32,7 @@ def choose_tiles(
         recipe: what is computed of each pixel.
         blend, whole: what the user asked for.
         must_be_asked: refuse to blend unasked, as whoever gets the labels is to know that they depend on the tile size.
-        say: told that memory ran out and how it goes on.
+        say: prints that memory ran out and with which windows the work continues.
 
     Raises:
         LocalityError: a network without a finite halo, and blending must be asked for.

@@ -1,6 +1,6 @@
-"""From where a run goes on: its checkpoint, what may have changed since, and putting it back.
+"""Where a run resumes: its checkpoint, what may have changed since, and putting it back.
 
-Owns which checkpoint is taken, which changed settings and data are said and which refused. Knows nothing of steps, and of data
+Owns which checkpoint is taken, which changed settings and data are allowed and which refused. Knows nothing of steps, and of data
 only what tells one data set from another.
 """
 
@@ -35,7 +35,7 @@ WHERE_KEYS = ("data_path", "revision", "image_column", "label_column", *LAYOUT_K
 
 
 def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from, read by the main process and given to all.
+    """The checkpoint to resume from, read by the main process and given to all.
 
     Raises:
         CheckpointError: resume never, and the folder holds a run; or the named one is not whole, or not this run's.
@@ -60,7 +60,7 @@ def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder
 
 
 def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
-    """The checkpoint to go on from where one is named: it, until the folder has one that follows from it.
+    """The checkpoint to resume from where one is named: it, until the folder has one that follows from it.
 
     Raises:
         CheckpointError: it is not whole, or the folder holds a run that does not follow from it.
@@ -75,7 +75,7 @@ def _branch_off(path: str, own: Checkpoint | None, folder: Path) -> Checkpoint:
         return own
     raise CheckpointError(
         f"resume: got {path}, but {folder} holds a run of its own at step {own.step}. Choose another --output_path to branch "
-        "off, or set --resume auto to go on with what the folder holds."
+        "off, or set --resume auto to resume the run in the folder."
     )
 
 
@@ -94,7 +94,7 @@ def answer_changes(
 
     Raises:
         ConfigError: settings or data differ that change the result, and allow_config_change is not set; or total_steps was
-            raised, and nobody said how the learning rate goes on.
+            raised without extend_schedule.
     """
     old = {**Config().flat(), **checkpoint.config}  # what an older release did not know, it did by default
     new = config.flat()
@@ -103,7 +103,7 @@ def answer_changes(
     if "mixed_precision" in changed:  # auto follows the device, and a run may go on on another
         changed.remove("mixed_precision")
         teller.say(
-            f"Going on in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "
+            f"Resuming in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "
             "differs by rounding from that of either alone."
         )
     found = other_data(checkpoint.data, data) if checkpoint.data else []
@@ -111,7 +111,7 @@ def answer_changes(
     if checkpoint.data and moved and not found:
         changed = [key for key in changed if key not in moved]
         listed = "; ".join(f"{key}: {old[key]!r} -> {new[key]!r}" for key in moved)
-        teller.say(f"Going on with the same data, read from elsewhere: {listed}.")
+        teller.say(f"Resuming with the same data, read from elsewhere: {listed}.")
     is_raised = "total_steps" in changed and new["total_steps"] > old["total_steps"]
     extension = config.run.extend_schedule
     if is_raised and extension is not None:
@@ -128,14 +128,14 @@ def answer_changes(
             f"{_remedy(checkpoint.step, config.schedule.total_steps, is_raised and extension is None, changed, found)}"
         )
     if listed:
-        teller.say(f"Going on with changed {_kinds(changed, found)}: {listed}.")
+        teller.say(f"Resuming with changed {_kinds(changed, found)}: {listed}.")
     if not is_raised or extension is None:
         return False
     course = {
-        "continue": f"the learning rate goes on in the course of {new['total_steps']} steps",
+        "continue": f"the learning rate enters the course of {new['total_steps']} steps",
         "restart": f"the learning rate starts a new course over the {new['total_steps'] - checkpoint.step} steps left",
     }
-    teller.say(f"Going on with more steps, {old['total_steps']} -> {new['total_steps']}: {course[extension]}.")
+    teller.say(f"Resuming with more steps, {old['total_steps']} -> {new['total_steps']}: {course[extension]}.")
     return extension == "restart"
 
 
@@ -163,13 +163,13 @@ def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[
     asked = ""
     if asks_for_schedule:
         asked = (
-            f"Say how the learning rate goes on: --extend_schedule continue (the course of {total_steps} steps, entered at step "
+            f"Choose the learning rate: --extend_schedule continue (the course of {total_steps} steps, entered at step "
             f"{step}) or --extend_schedule restart (a new course over the {total_steps - step} steps left). "
         )
         if changed == ["total_steps"] and not other_data:
             return f"{asked}Or take it back, or choose another --output_path."
     back, them = ("Put back what was there", "what is there now") if other_data else ("Take them back", "them")
-    return f"{asked}{back}, set --allow_config_change true to go on with {them}, or choose another --output_path."
+    return f"{asked}{back}, set --allow_config_change true to resume with {them}, or choose another --output_path."
 
 
 def restore(

@@ -86,7 +86,7 @@ class Run:
         """
         best = find_best([row for row in self.metrics if row.get("split") == "validation"])
         if best is None:
-            raise CheckpointError(f"{self.folder}: this run has no validation yet: go on training it.")
+            raise CheckpointError(f"{self.folder}: this run has no validation yet. Resume its training.")
         return dict(best)
 
     @property

@@ -135,7 +135,7 @@ def _fit(started: Start) -> None:
 
 
 def _start_trackers(started: Start) -> None:
-    """Start the trackers, or go on with what they hold of this run.
+    """Start the trackers, or continue their records of this run.
 
     Raises:
         ConfigError: one of them cannot start, for want of a key or of a network.

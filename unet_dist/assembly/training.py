@@ -1,7 +1,7 @@
 """The finished parts of a training run, as `train` runs them and `bench` times them.
 
 Owns how a checked config becomes sizes, a placed network and the parts of a Trainer. Must not know checkpoints: whoever
-goes on from one puts it into the network and the optimizer between `place_network` and `assemble`.
+resumes from one puts it into the network and the optimizer between `place_network` and `assemble`.
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> d
         wish.settle(NO_WISH, step=0)
     else:
         num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
-        teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles: the same command goes on from there.")
+        teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles. Run the same command to resume.")
         wish.settle(asked, step=num_done)  # by which a job sees that it gets on
     for path, why in agreed.unreadable.items():
         teller.say(f"Not predicted: {why if path in why else f'{path}: {why}'}")

@@ -2,7 +2,7 @@
 
 Owns one setting of torch on a GPU and one of the C library: that what torch frees is kept for the next step. On a CPU every
 tensor above 32 MiB is by default mapped anew and its pages are zeroed by the kernel when touched: 252,783 page faults a step for
-a U-Net 16 wide on four crops of 444 px, none with this (`docs/evidence/benchmarks.md` has the time).
+a U-Net 16 wide on four crops of 444 px, none with this.
 """
 
 from __future__ import annotations

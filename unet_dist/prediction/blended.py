@@ -52,7 +52,7 @@ class BlendedTiles:
     Args:
         model: in evaluation mode, on its device.
         window_batch: windows computed at once.
-        say: told that memory ran out and how it goes on.
+        say: prints that memory ran out and with which windows the work continues.
 
     Raises:
         ConfigError: the recipe leaves out background, which takes a finite halo to tell.

@@ -28,7 +28,7 @@ class ExactTiles:
     Args:
         model: in evaluation mode, on its device.
         window_batch: windows computed at once.
-        say: told, once, that memory ran out and how it goes on.
+        say: prints, once, that memory ran out and with which windows the work continues.
 
     Raises:
         LocalityError: the network has no finite halo.

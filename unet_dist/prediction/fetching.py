@@ -1,4 +1,4 @@
-"""Values on their way from the device to the host, while the device goes on with the next batch.
+"""Values on their way from the device to the host, while the device computes the next batch.
 
 Owns the copies, where they lie and the wait for them: one wait a batch, by whoever needs the values, never by whoever computes.
 Must not know what the values are for.

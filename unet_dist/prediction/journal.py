@@ -1,4 +1,4 @@
-"""What of a prediction is done, so that one killed at any instant goes on where it was.
+"""What of a prediction is done, so that one killed at any instant resumes where it stopped.
 
 Owns the folder beside the outputs: which settings the work belongs to, which batches and images are finished, and the
 rasters in the making. A batch stands in the journal only when its values are on the disk. Must not know how they are made.
@@ -121,7 +121,7 @@ class Journal:
                 path.unlink()
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with other settings than the unfinished prediction's.
+        """Refuse other settings than the unfinished prediction's.
 
         Raises:
             ConfigError: names the first that differs, old and new.
@@ -133,7 +133,7 @@ class Journal:
             if old.get(key) != new.get(key):
                 raise ConfigError(
                     f"{self.folder.parent} holds an unfinished prediction with {_change(key, old.get(key), new.get(key))}. "
-                    f"Give the same settings to go on, or delete {self.folder} to begin anew."
+                    f"Give the same settings to resume, or delete {self.folder} to begin anew."
                 )
 
     def done(self) -> Done:
@@ -158,7 +158,7 @@ class Journal:
         return done
 
     def compact(self, done: Done) -> None:
-        """Put one list in place of all processes', before any of them goes on: a line that was cut short goes with them, and an old
+        """Put one list in place of all processes', before any of them continues: a cut line goes with them, and an old
         wish to stop.
 
         Raises:

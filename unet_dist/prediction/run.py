@@ -162,7 +162,7 @@ def wait_for_others(
         elif time.monotonic() - grown_s > timeout_s:
             raise LaunchError(
                 f"{world_size - done.num_ended} of {world_size} processes have finished nothing for {timeout_s:.0f} s. See "
-                "why; then start the same command again: it goes on where it was. --collective_timeout_s sets how long to wait."
+                "why; then run the same command to resume. --collective_timeout_s sets how long to wait."
             )
         time.sleep(pause_s)
 

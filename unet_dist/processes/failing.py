@@ -75,7 +75,7 @@ def is_timeout(error: BaseException) -> bool:
 
 
 def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> None:
-    goes_on = "The same command goes on from the last checkpoint."
+    resume = "Run the same command to resume from the last checkpoint."
     if isinstance(error, UnetDistError):
         print(f"unet-dist: error: {printable(str(error))}", file=sys.stderr)
     elif refused := refusal_of_disk(error):
@@ -87,8 +87,8 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
         # Of two processes the other one is meant, without a look.
         silent = _name([1 - rank] if world_size == 2 else _find_silent(world_size), places)
         print(
-            f"unet-dist: error: rank {rank} of {world_size} lost {silent}: killed, or its node is gone; its own lines, if any, say "
-            f"why. {goes_on}",
+            f"unet-dist: error: rank {rank} of {world_size} lost {silent}: the process was killed or its node is down; check "
+            f"its log. {resume}",
             file=sys.stderr,
         )
     elif is_timeout(error):
@@ -96,8 +96,8 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
         silent = _name(_find_silent(world_size), places)
         print(
             f"unet-dist: error: rank {rank} of {world_size} waited {timeout_s:g} s for {silent}, which "
-            "hangs: no answer and no error came. Look at its node and at where it stands (py-spy dump --pid PID); if it was only "
-            f"slow, set a larger --collective_timeout_s. {goes_on}",
+            "hangs: it sent no answer and no error. Look at its node and its stack (py-spy dump --pid PID). If it was only "
+            f"slow, set a larger --collective_timeout_s. {resume}",
             file=sys.stderr,
         )
     else:

@@ -239,7 +239,7 @@ def open_processes(
         AcceleratorState._reset_state()  # it refuses a second run of another precision; the process group stays
         return Accelerator(
             mixed_precision=precision,
-            # Ranks on a host without an accelerator: accelerate takes each for a run of its own unless it is told.
+            # Ranks on a host without an accelerator: accelerate takes each for a run of its own without this.
             cpu=device_type == "cpu" and (accelerating is not None or "LOCAL_RANK" in os.environ),
             log_with=trackers or None,
             project_dir=project_dir,
@@ -270,7 +270,7 @@ def open_processes(
             raise LaunchError(
                 f"expected_processes: got {counted(processes.world_size, 'process', 'es')}, expected "
                 f"{expected_processes}. On a host without GPUs several processes come from accelerate launch --multi_gpu "
-                f"--num_processes {expected_processes}; on a cluster check that every node's launcher was told the same."
+                f"--num_processes {expected_processes}; on a cluster check that every node's launcher has the same value."
             )
         yield processes
     except BaseException as error:

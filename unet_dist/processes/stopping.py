@@ -137,5 +137,7 @@ def _leave_at_once() -> None:
         child.kill()
     if sys.stdout.isatty():
         os.write(1, b"\x1b[?25h")  # the cursor, which a progress bar hides
-    os.write(2, b"unet-dist: left at once. The same command goes on from the last checkpoint.\n")
+    os.write(
+        2, b"unet-dist: stopped at once, without saving. Run the same command to resume from the last checkpoint.\n"
+    )
     os._exit(130)

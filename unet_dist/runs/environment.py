@@ -27,10 +27,10 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def record_start(folder: Path, step: int, described: dict[str, Any], started: str) -> None:
-    """Add a start to a run's record; those that went on from a later step are no part of the run any more.
+    """Add a start to a run's record; drop starts that resumed from a later step.
 
     Args:
-        step: that the run goes on from, 0 at first.
+        step: where the run resumes, 0 at first.
         described: as describe_machine does.
         started: date and time.
     """

@@ -1,4 +1,4 @@
-"""Trackers over the life of a run: a run that is started again goes on where its curves stood.
+"""Trackers over the life of a run: a run that is started again continues its curves.
 
 Owns the name under which a tracker knows a run, and what each is told at a start. Must not know what is tracked.
 """
@@ -37,10 +37,10 @@ def tracker_settings(names: Sequence[str], folder: Path, step: int) -> dict[str,
     Args:
         names: of trackers.
         folder: the run's.
-        step: that the run goes on from, 0 at first.
+        step: where the run resumes, 0 at first.
 
     Returns:
-        By tracker the arguments of its start: W&B and trackio go on with the run of this folder; TensorBoard forgets what was
+        By tracker the arguments of its start: W&B and trackio continue the run of this folder; TensorBoard forgets what was
         written after the step, as it is written again.
     """
     settings: dict[str, dict[str, object]] = {}

@@ -197,7 +197,7 @@ class Boundary:
         wish.settle(outcome, self._progress.step)
         self._parts.teller.say(
             f"Stopped as asked at step {self._progress.step} of {self._parts.config.schedule.total_steps}; all is saved. "
-            "The same command goes on from here."
+            "Run the same command to resume."
         )
         return outcome
 
@@ -230,5 +230,5 @@ class Boundary:
         state = "The state before it is saved" if is_saved else "The checkpoints before it stand as they are"
         raise DivergedError(
             f"Step {bad_step} is not finite: {where}. {state}. Lower --learning_rate, set --max_grad_norm, "
-            "or look at those samples; go on with --allow_config_change true."
+            "or look at those samples; then resume with --allow_config_change true."
         )

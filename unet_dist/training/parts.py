@@ -103,7 +103,7 @@ class Parts:
         class_names, ignore_index: for the tables.
         given: what a caller brought as objects, by key, as words: for the checkpoints.
         metrics: further numbers of a validation by name, each from its confusion matrix.
-        callbacks: who is told of steps and validations.
+        callbacks: notified of steps and validations.
     """
 
     config: Config

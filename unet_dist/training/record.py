@@ -106,7 +106,7 @@ class Record:
     def first_step(self, seconds: float) -> None:
         """Say how long the rest will take, after the first step of a start: where it is minutes, one wants to know.
 
-        A step on a GPU is over later than its call, and the first record is near: nothing is said there.
+        A step on a GPU is over later than its call, and the first record is near: nothing is printed there.
         """
         parts, progress = self._parts, self._progress
         left = parts.config.schedule.total_steps - progress.step

@@ -283,6 +283,5 @@ class Trainer:
         said = (str(error).splitlines() or ["no more to be had"])[0].partition(" GPU ")[0].rstrip(".")
         return StepTooLargeError(
             f"Memory ran out after step {self.progress.step}, on {self._device}: {said}. Set a smaller --micro_batch_size or "
-            "--tile_size, or --checkpoint_activations true: the run goes on with them from its last checkpoint. What fits is "
-            "told by unet-dist plan."
+            "--tile_size, or --checkpoint_activations true. Then run the same command to resume. unet-dist plan shows what fits."
         )
