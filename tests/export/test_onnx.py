@@ -19,11 +19,12 @@ from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.cli import run
 from unet_dist.errors import CheckpointError, ConfigError, ExportError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
+from unet_dist.models.arguments import scale_logits
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
 from unet_dist.prediction.image import predict_image
 from unet_dist.scenes.synthetic import SyntheticScenes
-from unet_dist.tiling.windows import normalise
+from unet_dist.tiling.windows import normalise, window_logits
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
 ort = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
@@ -193,6 +194,19 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
         labels[name] = np.asarray(Image.open(out / "scene.png"))
     assert len(np.unique(labels["best"])) > 1
     assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
+
+
+def test_a_scaled_segformer_interpolates_its_logits_once(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra segformer is not installed")
+    torch.manual_seed(0)
+    model = SegFormer(num_classes=5, architecture=TINY, mean=[100.0] * 3, resize_to=[64, 96]).eval()
+    write_onnx(tmp_path / "model.onnx", model, {})
+    exported = load_model(tmp_path / "model.onnx")
+    pixels = torch.from_numpy(SCENE[:64, :96].copy())[None]
+    ours = window_logits(model, pixels, halo=0, scaled_to=(100, 150))
+    theirs = window_logits(exported, pixels, halo=0, scaled_to=(100, 150))
+    twice = scale_logits(window_logits(model, pixels, halo=0), (100, 150))
+    assert (ours - theirs).abs().max() < 0.02 * (ours - twice).abs().max()
 
 
 def test_a_failed_check_leaves_nothing(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,16 @@ def plain_smoothed(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, label_smoothing=0.2)
 
 
+def plain_weighted_smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+    """By hand: a pixel's smoothed loss weighs what its label's class does (torch weighs each class of the spread by its own)."""
+    p, y = valid_pixels(logits, labels)
+    logs = p.log()
+    answers = [k for k in range(NUM_CLASSES) if k != 4]  # the ignored class is no answer
+    spread = -torch.stack([logs[:, k] for k in answers], dim=1).mean(1)
+    hits = -logs[torch.arange(len(y)), y]
+    return (WEIGHTS[y] * (0.9 * hits + 0.1 * spread)).sum() / WEIGHTS[y].sum()
+
+
 def plain_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     """Three terms, each over a divisor of its own."""
     weighted = F.cross_entropy(logits, labels.long(), WEIGHTS, ignore_index=IGNORED)
@@ -84,6 +94,10 @@ CASES: dict[str, tuple[Any, Any]] = {
     "focal": (Focal(WEIGHTS, focal_gamma=2.5), plain_focal),
     "lovasz": (Lovasz(), plain_lovasz),
     "label smoothing": (CrossEntropy(label_smoothing=0.2), plain_smoothed),
+    "label smoothing with weights": (
+        CrossEntropy(WEIGHTS, label_smoothing=0.1, ignore_index=4),
+        plain_weighted_smoothed,
+    ),
     "mixture": (
         Mixture([(0.7, CrossEntropy(WEIGHTS)), (2.0, Dice()), (0.3, Focal(WEIGHTS, focal_gamma=2.5))]),
         plain_mixture,

@@ -181,3 +181,27 @@ def test_an_image_without_a_valid_pixel_has_no_score() -> None:
     scores = image_scores(torch.stack([counts, torch.zeros_like(counts)]), None)
     whole = Scores.of(counted)
     assert scores == [(whole.miou, whole.pixel_accuracy), (None, None)]
+
+
+def hub_mean_iou(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_index: int) -> float:
+    """The hub's mean_iou by its own steps: pixels of the ignored label are masked, unions of 0 are not a number and left out."""
+    kept = labels != ignore_index
+    found, truth = predictions[kept], labels[kept]
+    hits = np.histogram(found[found == truth], bins=num_classes, range=(0, num_classes))[0]
+    union = sum(np.histogram(part, bins=num_classes, range=(0, num_classes))[0] for part in (found, truth)) - hits
+    with np.errstate(invalid="ignore"):
+        return float(np.nanmean(hits / np.where(union > 0, union, np.nan)))
+
+
+def test_the_hubs_metric_differs_by_the_ignored_class_alone() -> None:
+    """Equal where nothing answers the ignored class; once it is answered the hub averages its 0 in."""
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 5, 400).astype(np.uint8), rng.integers(0, 4, 400).astype(np.uint8)
+    ours = np.where(labels == 4, IGNORED, labels).astype(np.uint8)
+
+    def score(found: np.ndarray) -> float:
+        return Scores.of(count_confusion(torch.from_numpy(ours), torch.from_numpy(found), 5), ignore_index=4).miou
+
+    assert score(predictions) == pytest.approx(hub_mean_iou(labels, predictions, 5, 4), rel=1e-12)
+    predictions[:40] = 4
+    assert hub_mean_iou(labels, predictions, 5, 4) == pytest.approx(score(predictions) * 4 / 5, rel=1e-12)

@@ -98,3 +98,12 @@ def test_only_objects_of_the_truth_count() -> None:
 def test_thinning_gives_every_pixel_to_the_nearest_object() -> None:
     assert thin(np.array([[1, 1, 0, 0, 0, 1]], bool)).tolist() == [[1, 1, 1, 1, 2, 2]]
     assert (thin(np.zeros((2, 2), bool)) == 0).all()
+
+
+def test_v_info_of_small_arrays_by_hand() -> None:
+    """In bits. Truth of 3 and 1 pixels: H = 0.811278. Merged, nothing is known of it. Split 2, 1 and 1: H = 1.5, all of it is."""
+    truth = np.array([1, 1, 1, 2])
+    entropy = 0.75 * np.log2(4 / 3) + 0.25 * np.log2(4)
+    assert entropy == pytest.approx(0.811278, abs=1e-6)
+    assert score_segments(np.ones(4, int), truth)[1] == pytest.approx(0.0, abs=1e-12)
+    assert score_segments(np.array([1, 1, 3, 2]), truth)[1] == pytest.approx(2 * entropy / (1.5 + entropy), rel=1e-12)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.models.arguments import scale_logits
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
@@ -28,7 +29,7 @@ from unet_dist.wording import size
 OPSET = 18
 """The lowest that torch's exporter writes, so that the most runtimes read it."""
 
-INPUT, OUTPUT = "pixels", "logits"
+INPUT, OUTPUT, COARSE = "pixels", "logits", "coarse_logits"
 AXES = ("N", "H", "W")
 
 # Protocol buffers end at 2 GiB, and a file with its weights beside it is no longer one file.
@@ -36,7 +37,10 @@ _LARGEST_BYTES = 2**31 - 2**20
 
 
 class PixelsToLogits(nn.Module):
-    """Compute logits of pixels: (N, H, W, C) uint8 -> (N, K, H - 2 * margin, W - 2 * margin) float32."""
+    """Compute logits of pixels: (N, H, W, C) uint8 -> (N, K, H - 2 * margin, W - 2 * margin) float32.
+
+    A network that scales its images gives them before they are interpolated, too: whoever scales them back interpolates once.
+    """
 
     mean: Tensor
     std: Tensor
@@ -47,10 +51,18 @@ class PixelsToLogits(nn.Module):
         self.register_buffer("mean", torch.tensor(model.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(model.std, dtype=torch.float32))
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         images = ((pixels.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
+        if gives_coarse(self.model):
+            coarse: Tensor = self.model.coarse_logits(images)  # type: ignore[attr-defined]
+            return scale_logits(coarse, (images.shape[2], images.shape[3])), coarse
         logits: Tensor = self.model(images)
         return logits
+
+
+def gives_coarse(model: TrainableNetwork) -> bool:
+    """Whether a network scales its images, and tells its logits before they are interpolated."""
+    return model.resize_to is not None and hasattr(model, "coarse_logits")
 
 
 def require_onnx() -> None:
@@ -95,7 +107,7 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> No
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, COARSE] if gives_coarse(model) else [OUTPUT],
             dynamic_shapes=({0: torch.export.Dim(AXES[0], min=1), **sides},),
             verbose=False,
         )

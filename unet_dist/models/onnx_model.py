@@ -44,6 +44,8 @@ class OnnxModel(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._session = open_session(path)
+        outputs = [output.name for output in self._session.get_outputs()]
+        self._finest = "coarse_logits" if "coarse_logits" in outputs else "logits"
         said = self._session.get_modelmeta().custom_metadata_map
         try:
             self.model_type = said["model_type"]
@@ -78,13 +80,16 @@ class OnnxModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits of whole-numbered pixels."""
+        return self._run(images, "logits")
+
+    def _run(self, images: Tensor, output: str) -> Tensor:
         pixels = images.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()  # (N, H, W, C)
-        (logits,) = self._session.run(None, {"pixels": np.ascontiguousarray(pixels)})
+        (logits,) = self._session.run([output], {"pixels": np.ascontiguousarray(pixels)})
         return torch.from_numpy(logits).to(images.device)
 
     def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits of whole images at another size; the graph has brought them to the image's before."""
-        return scale_logits(self(images), size)
+        """Logits of whole images at another size, interpolated once where the graph gives them before its own interpolation."""
+        return scale_logits(self._run(images, self._finest), size)
 
     def config(self) -> None:
         """None: it cannot be built anew."""

@@ -135,14 +135,15 @@ class SegFormer(
             SizeError: a side that is no multiple of 32.
         """
         return F.interpolate(
-            self._coarse(images, dropout_keys), size=images.shape[2:], mode="bilinear", align_corners=False
+            self.coarse_logits(images, dropout_keys), size=images.shape[2:], mode="bilinear", align_corners=False
         )
 
     def scaled_logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits of whole images at another size, interpolated once from a quarter of the side, as transformers does."""
-        return scale_logits(self._coarse(images, None), size)
+        return scale_logits(self.coarse_logits(images), size)
 
-    def _coarse(self, images: Tensor, dropout_keys: Tensor | None) -> Tensor:
+    def coarse_logits(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+        """Logits at a quarter of the side, before they are interpolated: (N, num_classes, H / 4, W / 4)."""
         check_images(self, images)
         features, maps = images, []
         for stage in self.network.segformer.stages:

@@ -65,6 +65,22 @@ def test_what_moves_in_from_outside_is_ignored() -> None:
     assert (moved[:, 5:] == 4).all()
 
 
+def test_holes_keep_their_labels() -> None:
+    """What is hidden is to be guessed: that is what holes are for."""
+    image, labels = picture()
+    holes = {
+        "name": "CoarseDropout",
+        "num_holes_range": [8, 8],
+        "hole_height_range": [7, 7],
+        "hole_width_range": [7, 7],
+    }
+    changed, kept = Augmentation([{**holes, "p": 1.0}])(image, labels, seed=1)
+    assert (changed != image).any()
+    np.testing.assert_array_equal(kept, labels)
+    _, said = Augmentation([{**holes, "p": 1.0, "fill_mask": IGNORED}])(image, labels, seed=1)
+    assert (said == IGNORED).any()
+
+
 def test_a_deformation_moves_all_planes_together() -> None:
     """Of any shape; what is not IGNORED comes from the window itself."""
     rows, cols = np.mgrid[:70, :94]

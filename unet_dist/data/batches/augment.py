@@ -133,7 +133,8 @@ def _build(transform: dict[str, Any]) -> Any:
             f"augmentation: {name}: unknown argument {sorted(unknown)[0]!r}. "
             f"{suggest(sorted(unknown)[0], set(parameters))}"
         )
-    if "fill_mask" in parameters:  # what moves in from beyond the image has no label
+    # What moves in from beyond the image has no label. Holes (CoarseDropout) keep theirs: their default is none.
+    if "fill_mask" in parameters and parameters["fill_mask"].default is not None:
         arguments.setdefault("fill_mask", IGNORED)
     try:
         with warnings.catch_warnings():
