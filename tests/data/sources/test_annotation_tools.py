@@ -244,3 +244,32 @@ def test_a_picture_that_is_not_there(tmp_path):
 def test_one_file_may_be_named(tmp_path):
     root = write_via(tmp_path / "d", VIA_OUTLINE, attributes=({},))
     assert open_source(root / "via.json").splits == {"train": 3}
+
+
+def test_a_release_of_segments(tmp_path):
+    pictures(tmp_path / "d", "a.png", "b.png", "c.png", "far.png")
+    instances = np.array([[0] * 8, [0, 300, 300, 0, 0, 70000, 0, 0], *[[0, 7, 0, 0, 0, 0, 0, 0]] * 4], dtype=np.uint32)
+    parts = [instances & 255, instances >> 8 & 255, instances >> 16 & 255, np.zeros_like(instances)]
+    samples: list[dict[str, Any]] = []
+    for name in ("a", "b", "c"):
+        (tmp_path / f"d/{name}_label_ground-truth.png").write_bytes(png(np.stack(parts, axis=-1).astype(np.uint8)))
+        found = [{"id": 300, "category_id": 9}, {"id": 70000, "category_id": 2}, {"id": 7, "category_id": 9}]
+        label = {"attributes": {"annotations": found, "segmentation_bitmap": {"url": "https://x.org/q/0123.png"}}}
+        url = {"image": {"url": f"https://x.org/q/{name}.png?sig=1"}}
+        samples.append({"name": f"{name}.png", "attributes": url, "labels": {"ground-truth": label}})
+    samples.append({"name": "far.png", "attributes": {"image": {"url": "x"}}, "labels": {"ground-truth": None}})
+    attributes = {"categories": [{"id": 9, "name": "car"}, {"id": 2, "name": "wall"}]}
+    release = tmp_path / "d/release.json"
+    release.write_text(json.dumps({"dataset": {"task_attributes": attributes, "samples": samples}}))
+    said: list[str] = []
+    cache = open_data(tmp_path / "d", tmp_path, said)
+    assert cache.class_names == ["background", "wall", "car"]
+    assert "1 samples have no label and are left out" in said[0]
+    expected = np.select([instances == 0, instances == 70000], [0, 1], 2)
+    assert (labels(cache)["b"] == expected).all()
+    before = open_source(tmp_path / "d").signature(tmp_path / "memo")
+    (tmp_path / "d/b_label_ground-truth.png").write_bytes(png(np.zeros((6, 8, 4), np.uint8)))
+    assert open_source(tmp_path / "d").signature(tmp_path / "memo") != before, "a bitmap is part of the content"
+    release.write_text(release.read_text().replace('"id": 300', '"id": 301'))
+    with pytest.raises(DataError, match="holds the instance 300, which the release does not name"):
+        open_data(tmp_path / "d", tmp_path)

@@ -111,8 +111,8 @@ def test_what_does_not_exist_is_answered_with_what_was_tried(tmp_path):
     assert str(caught.value) == (
         f'data_path: there is no {tmp_path}/camvit. Did you mean "camvid"? Expected a hub id (owner/name), a data-set '
         "directory with parquet or arrow files, a folder with images/ and masks/, a table of paths (.csv, .jsonl, "
-        ".parquet), files of COCO, CVAT, VIA, Label Studio, YOLO or Labelme, GeoTIFFs with "
-        'GeoJSON or a GeoPackage, "synthetic", or an import path such as my_package.data:cells.'
+        ".parquet), files of COCO, CVAT, VIA, Label Studio, Segments.ai, YOLO or Labelme, "
+        'GeoTIFFs with GeoJSON or a GeoPackage, "synthetic", or an import path such as my_package.data:cells.'
     )
     with pytest.raises(DataError, match=rf"there is no {tmp_path}/a/b/c\. The path exists up to {tmp_path}\."):
         open_source(tmp_path / "a" / "b" / "c")

@@ -129,6 +129,8 @@ class Sample:
     image: Path
     draw: Callable[[], np.ndarray]
     mask_name: str
+    files: tuple[Path, ...] = ()
+    """Read when it is drawn, beside those of the format."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class DrawnSource:
 
     def signature(self, memo_path: Path) -> str:
         samples = [(split, sample) for split, samples in self._drawn.samples.items() for sample in samples]
-        files = [file for _, sample in samples for file in files_below(sample.image)]
+        files = [file for _, one in samples for path in (one.image, *one.files) for file in files_below(path)]
         assigned = [f"{split} {sample.name}" for split, sample in samples]
         digest = digest_files(self._root, dict.fromkeys([*files, *self._drawn.files]), memo_path)
         return digest_text(_VERSION, digest, *self._drawn.class_names, *assigned)

@@ -21,6 +21,7 @@ from unet_dist.data.sources.labelme import is_labelme, read_labelme
 from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.polygons import Drawn, DrawnSource
+from unet_dist.data.sources.segments import find_segments, is_segments, read_segments
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
 from unet_dist.data.sources.table import TableSource, is_table
 from unet_dist.data.sources.via import find_via, is_via, read_via
@@ -42,14 +43,15 @@ _OUTLINES: tuple[tuple[Callable[[Path], bool], Find, Read], ...] = (
     (is_cvat, find_cvat, read_cvat),
     (is_via, find_via, read_via),
     (is_label_studio, find_label_studio, read_label_studio),
+    (is_segments, find_segments, read_segments),
 )
 """Formats of one file for each split: is a file one, which are there below a folder, and reading them."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EXPECTED = (
     "a hub id (owner/name), a data-set directory with parquet or arrow files, a folder with images/ and masks/, "
-    "a table of paths (.csv, .jsonl, .parquet), files of COCO, CVAT, VIA, Label Studio, YOLO or Labelme, GeoTIFFs with GeoJSON "
-    f'or a GeoPackage, "{SYNTHETIC}", or an import path such as my_package.data:cells'
+    "a table of paths (.csv, .jsonl, .parquet), files of COCO, CVAT, VIA, Label Studio, Segments.ai, YOLO or Labelme, "
+    f'GeoTIFFs with GeoJSON or a GeoPackage, "{SYNTHETIC}", or an import path such as my_package.data:cells'
 )
 
 
