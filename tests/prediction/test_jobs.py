@@ -77,7 +77,7 @@ def test_each_page_of_a_stack_has_outputs_of_its_own(tmp_path: Path) -> None:
 def test_grey_is_read_as_colour_where_the_network_takes_colour(tmp_path: Path) -> None:
     Image.fromarray(draw(4, 5)[..., 0]).save(tmp_path / "a.png")
     said: list[str] = []
-    plan([tmp_path / "a.png"], tmp_path, open_reader=partial(open_image, channels=3), say=said.append)
+    plan([tmp_path / "a.png"], tmp_path / "out", open_reader=partial(open_image, channels=3), say=said.append)
     assert said == ["1 grey image read as colour, grey repeated: the network takes colour"]
 
 

@@ -31,15 +31,18 @@ def read(cache: Cache, index: int) -> np.ndarray:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_one_grey_image_among_colour(tmp_path, suffix):
     root, said = write_folder(tmp_path / "d"), list[str]()
-    grey = random_pair(77)[0][..., 0]
-    (root / "images/sample003.png").unlink()
-    if suffix == "png":
-        (root / "images/sample003.png").write_bytes(png(grey))
-    else:
-        tifffile.imwrite(root / "images/sample003.tif", grey)
+    grey, mask = random_pair(77, 10, 12)
+    grey = grey[..., 0]
+    for kind, pixels in (("images", grey), ("masks", mask)):
+        (root / kind / "sample003.png").unlink()
+        if suffix == "png":
+            (root / kind / "sample003.png").write_bytes(png(pixels))
+        else:  # read by windows: it has more pixels than max_pixels, and the others have not
+            tifffile.imwrite(root / kind / "sample003.tif", pixels)
     with pytest.raises(DataError, match=r"sample003.\w+ is grey, and 9 others are in colour\n.*set --in_channels 3"):
         open_with(root, said)
-    cache = open_with(root, said, in_channels=3, max_pixels=10**6 if suffix == "png" else 1 + grey.size // 2)
+    cache = open_with(root, said, in_channels=3, max_pixels=10**6 if suffix == "png" else grey.size - 1)
+    assert set(cache.windowed) == (set() if suffix == "png" else {3})
     assert (read(cache, 3) == grey[..., None]).all()
     assert cache.channels == 3
     assert cache.table["sums"][3].tolist() == [int(grey.sum())] * 3
