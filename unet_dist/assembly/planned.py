@@ -88,6 +88,7 @@ def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share
 
 
 def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun:
+    """Plan a run: sizes, windows, memory and arithmetic, without data or a device."""
     data = _know_data(config, options)
     setting = _setting(config, options, data)
     model = setting.network

@@ -38,6 +38,7 @@ class PlainUNet(nn.Module):
         self.head = nn.Conv2d(base_channels, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) images -> (N, K, h, w) logits."""
         skips = []
         for block in self.down[:-1]:
             x = block(x)

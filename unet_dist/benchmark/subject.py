@@ -64,8 +64,11 @@ class Subject(Protocol):
 
     name: str
 
-    def warm_up(self, limits: Limits) -> Counts: ...
-    def round(self, number: int, counts: Counts) -> Round: ...
+    def warm_up(self, limits: Limits) -> Counts:
+        """Run everything once, and choose how much a round measures."""
+
+    def round(self, number: int, counts: Counts) -> Round:
+        """Measure everything once."""
 
 
 @dataclass

@@ -52,6 +52,7 @@ class PixelsToLogits(nn.Module):
         self.register_buffer("std", torch.tensor(model.std, dtype=torch.float32))
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, H, W, C) uint8 pixels -> (N, K, h, w) logits, and coarse ones where the network gives them."""
         images = ((pixels.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
         if gives_coarse(self.model):
             coarse: Tensor = self.model.coarse_logits(images)  # type: ignore[attr-defined]

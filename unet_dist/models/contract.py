@@ -45,7 +45,8 @@ class Network(Protocol):
         """One a channel, in units of uint8: images come as (pixel - mean) / std."""
 
     @property
-    def std(self) -> Sequence[float]: ...
+    def std(self) -> Sequence[float]:
+        """Deviation of the pixels, for the normalisation."""
 
     @property
     def resize_to(self) -> Sequence[int] | None:
@@ -74,13 +75,26 @@ class Network(Protocol):
         """What config.json says: the model type and the options as they are now; None where it cannot be built anew."""
 
     # Of every nn.Module; for more of it there is as_module.
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def buffers(self) -> Iterator[Tensor]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def eval(self) -> Self: ...
-    def train(self, mode: bool = True) -> Self: ...
-    def to(self, device: torch.device) -> Self: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of nn.Module."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """As of nn.Module."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of nn.Module."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of nn.Module."""
+
+    def eval(self) -> Self:
+        """As of nn.Module."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As of nn.Module."""
+
+    def to(self, device: torch.device) -> Self:
+        """As of nn.Module."""
 
 
 def as_module(network: Network) -> nn.Module:
@@ -92,7 +106,8 @@ def as_module(network: Network) -> nn.Module:
 class TrainableNetwork(Network, Protocol):
     """A network that trains, and is kept as a folder."""
 
-    def config(self) -> dict[str, Any]: ...
+    def config(self) -> dict[str, Any]:
+        """The options that build this network again."""
 
     @property
     def model_type(self) -> str:
@@ -110,7 +125,8 @@ class TrainableNetwork(Network, Protocol):
     def is_convolutional(self) -> bool:
         """Whether convolutions are most of its work, by which the memory format of training is chosen."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
+        """As of nn.Module."""
 
     def load_variant(self, variant: str) -> str | None:
         """Copy the published weights of `--model NAME:VARIANT`; says what was copied, None where there are none."""

@@ -30,6 +30,7 @@ class Crop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+        """Cut a rectangle out of (N, C, H, W) features."""
         below, right = features.shape[2] - top - height, features.shape[3] - left - width
         assert min(top, left, below, right) >= 0, (tuple(features.shape), top, left, height, width)
         ctx.border = left, right, top, below
@@ -37,4 +38,5 @@ class Crop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Pad the gradient to the shape of the features."""
         return F.pad(gradient, ctx.border), None, None, None, None

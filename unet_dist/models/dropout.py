@@ -94,4 +94,5 @@ class PositionalDropout(nn.Module):
         return features * (keep.to(features.dtype) * (1 / (1 - self.p)))
 
     def extra_repr(self) -> str:
+        """Show the settings in the network's printed form."""
         return f"p={self.p}"

@@ -66,6 +66,7 @@ class ScaledStdConv2d(nn.Conv2d):
         self.gain: nn.Parameter | None = nn.Parameter(torch.ones(out_channels))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Convolve (N, C, H, W) with standardised weights."""
         if self.gain is None:  # lent by models.step_weights, standardised
             return self._conv_forward(features, self.weight, self.bias)
         gain = (self.gain * self.output_gain).view(-1, 1, 1, 1)
@@ -86,6 +87,7 @@ class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
         self.gain: nn.Parameter | None = nn.Parameter(torch.ones(out_channels))
 
     def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve (N, C, H, W) with standardised weights."""
         assert output_size is None, f"without overlap the size follows from the input, got output_size={output_size}"
         weight: Tensor = self.weight  # (in, out, k, k); standardised where models.step_weights has lent it
         if self.gain is not None:

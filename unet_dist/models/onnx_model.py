@@ -95,6 +95,7 @@ class OnnxModel(nn.Module):
         """None: it cannot be built anew."""
 
     def extra_repr(self) -> str:
+        """Show the settings in the network's printed form."""
         return f"{self.model_type}, sha256={self._digest}"
 
 

@@ -62,6 +62,7 @@ class DoubleConv(nn.Module):
         self.norm2 = activation_norm(norm, out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) features -> features of this block."""
         # In place is safe: no backward of a convolution or a norm reads its own output.
         features = F.relu(self.norm1(self.conv1(features)), inplace=True)
         return F.relu(self.norm2(self.conv2(features)), inplace=True)
@@ -85,6 +86,7 @@ class Upsample(nn.Module):
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) features -> features of this block."""
         features = self.conv(features)
         if self.is_bilinear:
             # After the convolution, at a quarter of its cost: the two commute, as bilinear weights sum to one.

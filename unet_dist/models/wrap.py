@@ -117,6 +117,7 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
 
     @classmethod
     def option_names(cls) -> list[str]:
+        """The options of the config, without the wrapped network itself."""
         return [name for name in super().option_names() if name != "network"]
 
     @classmethod

@@ -91,7 +91,9 @@ class Tiles(Protocol):
         """EXACT, BLENDED or WHOLE."""
 
     @property
-    def model(self) -> Network: ...
+    def model(self) -> Network:
+        """The network."""
+
     @property
     def recipe(self) -> Recipe:
         """What is computed of each pixel."""

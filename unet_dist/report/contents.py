@@ -74,6 +74,7 @@ class RunContents:
 
     @cached_property
     def total_steps(self) -> int:
+        """Optimizer steps of the run."""
         return int(self.config["total_steps"])
 
     @cached_property
@@ -97,6 +98,7 @@ class RunContents:
 
     @cached_property
     def ignore_index(self) -> int | None:
+        """The class id that the run ignores."""
         for source in (*self.evaluations.values(), self.data, self.config):
             if source.get("ignore_index") is not None:
                 return int(source["ignore_index"])

@@ -62,6 +62,7 @@ class Strip:
 
     @property
     def middle(self) -> float:
+        """The column halfway between the sides."""
         return (self.x0 + self.x1) / 2
 
 
@@ -75,13 +76,16 @@ class Street:
 
     @property
     def left(self) -> float:
+        """The column where the street begins."""
         return self.strips[0].x0
 
     @property
     def right(self) -> float:
+        """The column where the street ends."""
         return self.strips[-1].x1
 
     def of(self, label: Label) -> list[Strip]:
+        """The strips of a class."""
         return [strip for strip in self.strips if strip.label == label]
 
 

@@ -25,16 +25,20 @@ class Separable(Protocol):
     """What a network states that decides whether its samples can be taken apart."""
 
     @property
-    def window_sizes(self) -> WindowSizes: ...
+    def window_sizes(self) -> WindowSizes:
+        """The input sides that the network takes."""
 
     @property
-    def locality(self) -> Locality | None: ...
+    def locality(self) -> Locality | None:
+        """How far a pixel sees and where the grid repeats; None without a finite halo."""
 
     @property
-    def locality_obstacle(self) -> str | None: ...
+    def locality_obstacle(self) -> str | None:
+        """The layer that prevents exact tiles, if one does."""
 
     @property
-    def couples_batch(self) -> str | None: ...
+    def couples_batch(self) -> str | None:
+        """The layer that couples the samples of a batch, if one does."""
 
 
 def require_separable(network: Separable, setting: str, *, by_pixels: bool) -> None:

@@ -49,13 +49,16 @@ class WindowsAndLabels(Protocol):
     """Windows that are computed at once."""
 
     @property
-    def windows(self) -> Tensor: ...
+    def windows(self) -> Tensor:
+        """(N, C, H, W) uint8 inputs."""
 
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """(N, h, w) uint8 labels."""
 
     @property
-    def keys(self) -> Tensor: ...
+    def keys(self) -> Tensor:
+        """What dropout masks are drawn from, one per window."""
 
     def on(self, device: torch.device) -> WindowsAndLabels:
         """The same on a device, ready for the network."""

@@ -63,18 +63,21 @@ class Boundary:
 
     @property
     def is_evaluation_due(self) -> bool:
+        """Whether a validation follows this step."""
         step, schedule = self._progress.step, self._parts.config.schedule
         is_at_eval = step > 0 and (step % schedule.eval_steps == 0 or step == schedule.total_steps)
         return is_at_eval and self._progress.evaluated_step < step
 
     @property
     def is_checkpoint_due(self) -> bool:
+        """Whether a checkpoint follows this step."""
         step, config = self._progress.step, self._parts.config
         interval = config.run.checkpoint_steps or config.schedule.eval_steps
         return step % interval == 0 or step == config.schedule.total_steps
 
     @property
     def is_early_stop(self) -> bool:
+        """Whether the last validations were no better for long enough."""
         limit = self._parts.config.schedule.early_stopping_evals
         return limit is not None and self._progress.evals_without_better >= limit
 

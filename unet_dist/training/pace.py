@@ -25,6 +25,7 @@ class Clock:
 
     @property
     def total(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self._start
 
     def waits(self, shares: Iterable[StepShare]) -> Iterator[StepShare]:

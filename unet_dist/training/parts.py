@@ -27,7 +27,8 @@ from unet_dist.terminal import Teller
 class Evaluate(Protocol):
     """Scores of the model on the validation split, or None when it was stopped half-way."""
 
-    def __call__(self, is_stopped: Callable[[], bool]) -> Scores | None: ...
+    def __call__(self, is_stopped: Callable[[], bool]) -> Scores | None:
+        """Validate; None if the run was stopped meanwhile."""
 
 
 @dataclass

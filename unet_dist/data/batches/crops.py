@@ -27,13 +27,16 @@ class WindowedSamples(Protocol):
     """A split whose images are read by windows and whose labels by slices: files of any size need no decoded copy."""
 
     @property
-    def ids(self) -> Sequence[str]: ...
+    def ids(self) -> Sequence[str]:
+        """The names of the samples."""
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> np.ndarray | ImageReader: ...  # (H, W, C) uint8
+    def image(self, index: int) -> np.ndarray | ImageReader:
+        """The image of a sample, (H, W, C) uint8."""
 
-    def label(self, index: int) -> Label: ...  # (H, W) uint8
+    def label(self, index: int) -> Label:
+        """The label map of a sample, (H, W) uint8."""
 
 
 class SampleTransform(Protocol):

@@ -49,6 +49,7 @@ class WindowPlace(NamedTuple):
 
     @property
     def tile(self) -> Tile:
+        """The piece of the output that the window computes."""
         return self.plan[self.number]
 
 
@@ -121,7 +122,8 @@ def _pinned(tensor: Tensor) -> Tensor:
 class Divisible(Protocol):
     """A loss that is divided by something of the labels."""
 
-    def divisor(self, counts: LabelCounts) -> Tensor: ...
+    def divisor(self, counts: LabelCounts) -> Tensor:
+        """The number to divide a sum of losses by."""
 
 
 @dataclass(frozen=True)

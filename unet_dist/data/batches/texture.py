@@ -46,10 +46,12 @@ class Textures:
         return MARGIN_PX if self.blurred else 0
 
     def on(self, device: torch.device) -> Textures:
+        """A copy on a device."""
         tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("kernels", "factors", "keys")}
         return replace(self, **tensors)
 
     def pin_memory(self) -> Textures:
+        """A copy in page-locked memory."""
         return replace(self, **{name: getattr(self, name).pin_memory() for name in ("kernels", "factors", "keys")})
 
 

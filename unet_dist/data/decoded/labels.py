@@ -34,7 +34,8 @@ class Label(Protocol):
     """Class ids of an image, (H, W) uint8: an array, or anything that is cut like one."""
 
     @property
-    def shape(self) -> Any: ...
+    def shape(self) -> Any:
+        """Height and width."""
 
     def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
 

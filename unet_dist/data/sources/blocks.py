@@ -47,12 +47,15 @@ class Blocks:
 
     @property
     def splits(self) -> dict[str, int]:
+        """The number of samples of each split."""
         return dict.fromkeys(FRACTIONS, len(self._parts))
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return self._source.read_id_names()
 
     def read_pair(self, split: str, index: int) -> RawPair:
+        """Read one image and its mask."""
         pair = self._source.read_pair(next(iter(self._source.splits)), index)
         part = self._parts[index][split]
         pair = replace(pair, id=f"{pair.id}-{split}")
@@ -71,6 +74,7 @@ class Blocks:
         return replace(pair, image=image, mask=mask, part=part)
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         return digest_text(_VERSION, self._source.signature(memo_path), str(self._gap))
 
     def _describe(self, size: tuple[int, int], parts: Mapping[str, Part]) -> str:

@@ -44,12 +44,15 @@ class FolderSource:
 
     @property
     def splits(self) -> dict[str, int]:
+        """The number of samples of each split."""
         return {name: len(pairs) for name, pairs in self._pairs.items()}
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return find_id_names(self.root)[1]
 
     def read_pair(self, split: str, index: int) -> RawPair:
+        """Read one image and its mask."""
         name, image, mask = self._pairs[split][index]
         return RawPair(
             id=name.replace("/", "-"),
@@ -60,6 +63,7 @@ class FolderSource:
         )
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
         files = [
             file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])

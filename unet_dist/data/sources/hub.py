@@ -123,9 +123,11 @@ class DatasetDirectory(_TableSource):
         return [path for path in marked if DatasetDirectory.recognises(path)]
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return find_id_names(self.root)[1]
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         files = [path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith(".")]
         return digest_text("directory", digest_files(self.root, files, memo_path), *self._columns)
 
@@ -170,6 +172,7 @@ class HubDataset(_TableSource):
         self._commit: str | None = None  # known once `signature` has asked, or remembered, where the hub answers
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -186,6 +189,7 @@ class HubDataset(_TableSource):
         return read_id2label(Path(path))
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         memo_file = memo_path / "hub" / f"{digest_text(self.name, self._revision or '')}.json"
         try:
             self._commit = self._ask_commit()

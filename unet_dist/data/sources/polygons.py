@@ -177,12 +177,15 @@ class DrawnSource:
 
     @property
     def splits(self) -> dict[str, int]:
+        """The number of samples of each split."""
         return {split: len(samples) for split, samples in self._drawn.samples.items()}
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return dict(enumerate(self._drawn.class_names))
 
     def read_pair(self, split: str, index: int) -> RawPair:
+        """Read one image and its mask."""
         sample = self._drawn.samples[split][index]
         return RawPair(
             id=sample.name.replace("/", "-"),
@@ -193,6 +196,7 @@ class DrawnSource:
         )
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         samples = [(split, sample) for split, samples in self._drawn.samples.items() for sample in samples]
         files = [file for _, one in samples for path in (one.image, *one.files) for file in files_below(path)]
         assigned = [f"{split} {sample.name}" for split, sample in samples]

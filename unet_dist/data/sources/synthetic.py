@@ -36,17 +36,21 @@ class SyntheticSource:
 
     @property
     def splits(self) -> dict[str, int]:
+        """The number of samples of each split."""
         return {"train": self._arguments[0]}
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return dict(enumerate(self._scenes.class_names))
 
     def read_pair(self, split: str, index: int) -> RawPair:
+        """Read one image and its mask."""
         image, label = self._scenes.render(index)
         name = f"scene-{index:05d}"
         return RawPair(id=name, image=image, mask=label, image_name=name, mask_name=name)
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         code = sorted((path for path in files("unet_dist.scenes").iterdir() if path.name.endswith(".py")), key=str)
         texts = [path.read_text(encoding="utf-8") for path in code]
         # Another Pillow may round an outline differently, and that is another picture.

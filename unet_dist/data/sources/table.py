@@ -71,12 +71,15 @@ class TableSource(FolderSource):
 
     @property
     def group_by(self) -> str | None:
+        """The regular expression that takes the group out of an id, None without a column of groups."""
         return f"(.*?){_BETWEEN}" if self._columns["group"] else None
 
     def read_id_names(self) -> dict[int, str] | None:
+        """Class names by the ids of the masks, None where the source has none."""
         return find_id_names(self._path.parent)[1]
 
     def signature(self, memo_path: Path) -> str:
+        """A text that changes with the content; it names the decoded cache."""
         pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
         files = [
             file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])

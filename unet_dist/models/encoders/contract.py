@@ -19,9 +19,11 @@ from unet_dist.models.encoders.placement import Placed, Span
 class Layer(Protocol):
     """A step of an encoder: a map to a map, and the indices of the one that indices of the other read."""
 
-    def __call__(self, features: Placed) -> Placed: ...
+    def __call__(self, features: Placed) -> Placed:
+        """Compute the map of this layer."""
 
-    def needed(self, span: Span) -> Span: ...
+    def needed(self, span: Span) -> Span:
+        """The indices of the input that these of the output read."""
 
 
 class Encoder(Protocol):
@@ -43,7 +45,8 @@ class Encoder(Protocol):
         """Of the images that its weights expect, in units of uint8, the same for every channel."""
 
     @property
-    def std(self) -> float: ...
+    def std(self) -> float:
+        """Deviation of the pixels, for the normalisation."""
 
     @property
     def source(self) -> str | None:
@@ -63,7 +66,8 @@ class Encoder(Protocol):
     def load_published(self) -> str:
         """Copy the published weights; says what was copied. Asked only where `source` names some."""
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of nn.Module."""
 
 
 class LayeredEncoder(nn.Module):

@@ -63,6 +63,7 @@ class InvertedResidual(nn.Module):
         self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Placed) -> Placed:
+        """Expand, convolve by depth, project, and add the input where the shapes agree."""
         wide = features if self.expand is None else self.expand(features)
         narrow: Placed = self.project(self.depthwise(wide))
         if not self.is_residual:

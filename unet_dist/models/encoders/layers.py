@@ -55,6 +55,7 @@ class FrozenNormConv2d(nn.Module):
         nn.init.normal_(self.weight, 0, math.sqrt((2 if is_rectified else 1) / fan_in))
 
     def forward(self, features: Placed) -> Placed:
+        """Convolve features and keep where they lie."""
         if features.pads:
             values, start = self._padded(features.values), 0
         else:
