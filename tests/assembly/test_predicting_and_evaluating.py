@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 
 from unet_dist import UNet, evaluate, predict
 from unet_dist.cli import run
+from unet_dist.commands import evaluate as evaluate_command
 from unet_dist.errors import ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import ArrayReader
 from unet_dist.models.registry import load_model
@@ -127,3 +129,33 @@ def test_a_bad_file_costs_itself_only(place: Path, tmp_path: Path, capsys: pytes
         run([*words, str(tmp_path / "strict"), "--strict", "true"])
     with pytest.raises(DataError, match=r"s1\.png"):
         run(["predict", str(place / "model"), str(folder / "s1.png"), "--output", str(tmp_path / "alone")])
+
+
+def test_runs_joined_by_plus_are_one_network(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    other = UNet(3, 3, base_channels=2, depth=2, mean=[100.0] * 3, std=[30.0] * 3).eval()
+    for weights in other.parameters():
+        torch.nn.init.normal_(weights, 0, 0.4)
+    other.save_pretrained(tmp_path / "other")
+    both = f"{place / 'model'}+{tmp_path / 'other'}"
+    image = place / "data/images/s1.png"
+    (found,) = predict(both, image, probabilities=True, mixed_precision="no")
+    each = [next(predict(one, image, probabilities=True, mixed_precision="no")) for one in both.split("+")]
+    mean = np.mean([one.probabilities for one in each if one.probabilities is not None], axis=0)
+    np.testing.assert_allclose(found.probabilities, mean, atol=1e-6)
+    assert (found.labels == mean.argmax(0)).mean() > 0.999
+    assert (found.labels != each[0].labels).any()
+    words = ["--data_path", str(place / "data"), "--split", "all", "--mixed_precision", "no"]
+    run(["evaluate", both, *words, "--output_path", str(tmp_path / "scores")])
+    written = json.loads((tmp_path / "scores/evaluation-all.json").read_text(encoding="utf-8"))
+    assert written["model"] == both
+    run(["predict", both, str(image), "--output", str(tmp_path / "labels"), "--mixed_precision", "no"])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels/s1.png")), found.labels)
+    capsys.readouterr()
+
+
+def test_several_runs_are_evaluated_one_after_the_other(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their mean and spread are printed; each has its scores in its own folder."""
+    assert doctest.testmod(evaluate_command).failed == 0
+    with pytest.raises(ConfigError, match=r"output_path: got here for 2 runs, expected none: .* Join them by \+"):
+        run(["evaluate", str(place / "model"), str(place / "model"), "--output_path", "here"])

@@ -18,7 +18,7 @@ from rich.table import Table
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
-from unet_dist.assembly.opening import load_run, require_data_trusted, require_metrics_trusted
+from unet_dist.assembly.opening import load_network, members_of, require_data_trusted, require_metrics_trusted
 from unet_dist.assembly.run_data import bound, digest_of, require_same
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
@@ -151,7 +151,7 @@ def evaluate(
     0.4871
 
     Args:
-        model: a run's folder, a model folder, a hub id, or a network of models/contract.
+        model: a run's folder, a model folder, a hub id, several joined by + (an ensemble), or a network of models/contract.
         data: a data set as --data_path has it, or an opened one; None takes the run's own.
         split: train, validation, test or all.
         tile_size: largest side of a window, px; the scores do not depend on it, unless blended.
@@ -212,7 +212,7 @@ def open_subject(
     network: Network
     if isinstance(model, str | Path):
         name = str(model)
-        network, trained, folder = load_run(name, processes.device, options.trust)
+        network, trained, folder = load_network(name, processes.device, options.trust)
         if trained is not None and options.data_path is None and cache is None:
             require_data_trusted(trained, options.trust)
     else:
@@ -224,6 +224,8 @@ def open_subject(
     load_metrics(words)
     if cache is None:
         cache, known = _open_data(options, trained, folder, network, teller)
+        if isinstance(model, str | Path) and len(members_of(name)) > 1:
+            known = "of several runs"
     else:
         known = _training_split(trained)
     answering: Any = copy.copy(

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from unet_dist.assembly.run_data import bound
 from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
 from unet_dist.config.metrics import METRICS
 from unet_dist.config.sections import Config
 from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError
-from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.models.ensemble import Ensemble
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
@@ -58,6 +60,31 @@ def load_run(
     raise CheckpointError(
         f"{folder}: this run has neither best/ nor last/ yet: it was stopped before its first validation. Go on training it."
     )
+
+
+def members_of(word: str) -> list[str]:
+    """The runs that a word names: RUN, or RUN+RUN+RUN for an ensemble of them."""
+    return [word] if Path(word).exists() else word.split("+")
+
+
+def load_network(
+    word: str, device: torch.device, trust: str | None = None
+) -> tuple[Network, Config | None, Path | None]:
+    """Load what predicts: RUN, as `load_run` does, or RUN+RUN+RUN, which are averaged.
+
+    Returns:
+        The network in evaluation mode. Of an ensemble the first run's config, and no folder.
+
+    Raises:
+        CheckpointError: there is no model.
+        ConfigError: the runs do not go together.
+    """
+    loaded = [load_run(member, device, trust) for member in members_of(word)]
+    network, config, folder = loaded[0]
+    if len(loaded) == 1:
+        return network, config, folder
+    ensemble: Network = Ensemble([member for member, _, _ in loaded]).eval()
+    return ensemble, None if config is None else bound(config, folder), None
 
 
 def split_trust(trust: str | None) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from unet_dist.assembly.inference import choose_tiles
-from unet_dist.assembly.opening import load_run
+from unet_dist.assembly.opening import load_network
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.sections import Precision
 from unet_dist.errors import DataError
@@ -70,7 +70,8 @@ def predict(
     ...     print(name, labels.shape)
 
     Args:
-        model: a run's folder, a model folder, a hub id, or a network of models/contract, which stays on its device.
+        model: a run's folder, a model folder, a hub id, several joined by + (an ensemble), or a network of models/contract,
+            which stays on its device.
         images: a file, a folder, a glob, a picture ((H, W, C) or (H, W) uint8 array, Pillow image, reader), or several of these.
         probabilities: of every class too.
         confidence: the probability of each label too.
@@ -87,7 +88,7 @@ def predict(
     """
     network: Network
     if isinstance(model, str | Path):
-        network, trained, _ = load_run(str(model), _device())
+        network, trained, _ = load_network(str(model), _device())
     else:
         network, trained = model, None
     device_type = next(network.parameters()).device.type

@@ -241,7 +241,7 @@ def classes(data: Fingerprint) -> dict[str, Choice]:
 def _augmentation(data: Fingerprint, chosen: Mapping[str, Choice]) -> dict[str, Choice]:
     seen = chosen["total_steps"].value * chosen["batch_size"].value / max(data.num_images, 1)
     told = f"an image is seen {seen:.0f} times"
-    if data.channels == 1 and not data.is_windowed:
+    if data.channels == 1:
         return {"augmentation": Choice("paper", "grey images: the U-Net paper's rotations and elastic deformations")}
     if seen < _SEEN_COLOUR or data.channels != 3:
         return {
@@ -249,9 +249,9 @@ def _augmentation(data: Fingerprint, chosen: Mapping[str, Choice]) -> dict[str, 
                 None, told + ": flips suffice" if data.channels == 3 else "no pipeline for such channels"
             )
         }
-    if seen < _SEEN_STRONG or data.is_windowed:
+    if seen < _SEEN_STRONG:
         return {"augmentation": Choice("colour", told)}
-    return {"augmentation": Choice("strong", told + ": colour, scale and rotation")}
+    return {"augmentation": Choice("strong", told + ": colour, scale, rotation, blur and noise")}
 
 
 def _cut(planned: PlannedRun, device: Device) -> dict[str, Choice]:

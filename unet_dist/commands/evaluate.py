@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -37,9 +38,9 @@ from unet_dist.tiling.geometry import Locality, assign
 
 COMMAND = Command(
     about="per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
-    usage="RUN [--split test] [--key value ...]",
+    usage="RUN... [--split test] [--key value ...]",
     place=20,
-    needs="a run's folder, a model folder or a hub id",
+    needs="a run's folder, a model folder or a hub id, or several joined by +",
     options="config.options:EvaluateOptions",
     starts_processes=True,
 )
@@ -49,35 +50,56 @@ MAX_DRAWN_PX = 2048
 
 
 def run(words: Sequence[str], options: EvaluateOptions) -> None:
-    """Evaluate RUN."""
-    if len(words) != 1:
-        raise ConfigError(f"evaluate: got {len(words)} words without a key ({' '.join(words)}), expected one RUN.")
+    """Evaluate each RUN, and say what they have in the mean."""
+    if len(words) > 1 and options.output_path is not None:
+        raise ConfigError(
+            f"output_path: got {options.output_path} for {len(words)} runs, expected none: each has its folder. Join them by + to "
+            "evaluate their ensemble."
+        )
     with open_processes(
         mixed_precision=options.mixed_precision,
         expected_processes=options.expected_processes,
         collective_timeout_s=options.collective_timeout_s,
     ) as processes:
         teller = teller_of(processes)
-        subject = open_subject(words[0], options, processes, teller)
-        output = Path(options.output_path) if options.output_path else subject.folder
-        if output is None:
-            raise ConfigError(f"output_path: {words[0]} is no run's folder to write into. Set --output_path DIR.")
-        if options.data_path is not None and options.output_path is None:
-            _require_own_place(subject, output)
-        if (reason := reason_of(subject.tiles)) and not (options.blend or options.whole):
-            teller.say(reason)
         if line := precision_line(options.mixed_precision, processes.precision):
             teller.say(line)
-        evaluation = score(subject, options, processes, teller)
-        chosen = choose_pictures([miou for miou, _ in evaluation.by_image], options.pictures)
-        if processes.is_main:
-            path = _record(evaluation, chosen, output, processes)
-            _print(evaluation, path, teller)
-        _draw(subject, chosen, output, processes)
-        if chosen:
-            teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
-        if subject.folder is not None and output == subject.folder:
-            teller.say(f"Next: unet-dist report {shlex.quote(str(subject.folder))}")
+        found = [_evaluate(word, options, processes, teller) for word in words]
+        if len(found) > 1:
+            teller.say(spread(words, [evaluation.scores.miou for evaluation in found]))
+
+
+def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller: Teller) -> Evaluation:
+    """Evaluate one RUN and write its scores and pictures."""
+    subject = open_subject(word, options, processes, teller)
+    output = Path(options.output_path) if options.output_path else subject.folder
+    if output is None:
+        raise ConfigError(f"output_path: {word} is no run's folder to write into. Set --output_path DIR.")
+    if options.data_path is not None and options.output_path is None:
+        _require_own_place(subject, output)
+    if (reason := reason_of(subject.tiles)) and not (options.blend or options.whole):
+        teller.say(reason)
+    evaluation = score(subject, options, processes, teller)
+    chosen = choose_pictures([miou for miou, _ in evaluation.by_image], options.pictures)
+    if processes.is_main:
+        path = _record(evaluation, chosen, output, processes)
+        _print(evaluation, path, teller)
+    _draw(subject, chosen, output, processes)
+    if chosen:
+        teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
+    if subject.folder is not None and output == subject.folder:
+        teller.say(f"Next: unet-dist report {shlex.quote(str(subject.folder))}")
+    return evaluation
+
+
+def spread(words: Sequence[str], scores: Sequence[float]) -> str:
+    """Each run's mean IoU, their mean, and their standard deviation (of a sample of runs: over n - 1).
+
+    >>> spread(["a", "b"], [0.5, 0.6])
+    'Mean IoU: a 0.5000, b 0.6000; mean 0.5500, standard deviation 0.0707.'
+    """
+    each = ", ".join(f"{word} {score:.4f}" for word, score in zip(words, scores, strict=True))
+    return f"Mean IoU: {each}; mean {fmean(scores):.4f}, standard deviation {stdev(scores):.4f}."
 
 
 def _require_own_place(subject: Subject, output: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from unet_dist.assembly.inference import choose_tiles
-from unet_dist.assembly.opening import load_run, teller_of
+from unet_dist.assembly.opening import load_network, teller_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import PredictOptions
@@ -51,7 +51,7 @@ COMMAND = Command(
     about="label maps and overlays of images",
     usage="RUN INPUT... --output DIR [--key value ...]",
     place=30,
-    needs="a run's folder, a model folder or a hub id",
+    needs="a run's folder, a model folder or a hub id, or several joined by +",
     options="config.options:PredictOptions",
     starts_processes=True,
 )
@@ -128,7 +128,7 @@ class _Prediction:
         self.options = options
         self.processes = processes
         self.journal = Journal(Path(options.output))
-        self.model, self.trained, _ = load_run(words[0], processes.device, options.trust)
+        self.model, self.trained, _ = load_network(words[0], processes.device, options.trust)
         recipe = Recipe(
             options.probabilities,
             "uint8" if options.confidence else "none",
