@@ -66,8 +66,8 @@ class FrozenNormConv2d(nn.Module):
         border = self.before if features.pads and self.stride == 1 else 0
         bias = self.bias - self.mean * scale
         convolve = partial(F.conv2d, stride=self.stride, padding=border, groups=self.groups)
-        # Channel by channel a CPU's backward pass is slow in 16 bits: 96 channels of 160x160 px at stride 2 take 153 ms, in float32
-        # 17 ms; the encoder's step takes 0.4 of the time (tests/measure/depthwise.py).
+        # Channel by channel a CPU's backward pass is slow in 16 bits: with a stride seven to nine times as slow as in float32
+        # (tests/measure/depthwise.py).
         if self.groups > 1 and values.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 result = convolve(values.to(weight.dtype), weight, bias)
