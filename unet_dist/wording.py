@@ -5,6 +5,8 @@ Owns turning a number or somebody else's text into words that fit a line. Knows 
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable
 
 
@@ -82,3 +84,16 @@ def printable(text: str) -> str:
     'a\\\\x1b[31mb'
     """
     return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in text)
+
+
+def markdown(text: str) -> str:
+    """Somebody else's text as Markdown shows it, in a cell of a table too: no HTML, no link, no line of its own.
+
+    >>> markdown("<b>a|b</b> [x](y)")
+    '&lt;b&gt;a\\\\|b&lt;/b&gt; \\\\[x\\\\](y)'
+    """
+    shown = html.escape(" ".join(printable(text).split()), quote=False)
+    shown = re.sub(r"([\\`*\[\]|])", r"\\\1", shown)
+    return re.sub(
+        r"(?i)\b(https?|ftp)://|\bwww\.", lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), shown
+    )

@@ -22,6 +22,7 @@ from tests.models.hub_stand_in import running_hub
 from unet_dist import UNet, predict_image
 from unet_dist.cli import main, run
 from unet_dist.errors import ConfigError, DataError
+from unet_dist.export.card import write_card
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
 from unet_dist.report.figures import draw_prediction
@@ -234,3 +235,18 @@ def test_a_hub_out_of_reach_is_a_sentence(run_folder: Path, tmp_path: Path) -> N
     assert done.stderr.count("\n") == 1
     assert "push: the hub did not take someone/streets" in done.stderr
     assert json.loads((run_folder / "huggingface/config.json").read_text())["model_type"] == "unet"
+
+
+def test_a_card_shows_names_as_they_are() -> None:
+    """Class and folder names of somebody else are no HTML, no link and no line of their own."""
+    names = ["<script>alert(1)</script>", "[a](http://evil.example)", "a|b\n# c", "\x1b[2J"]
+    model = UNet(3, 4, base_channels=2, depth=1, class_names=names)
+    card = write_card(model, name="<b>m</b>", trained=None, evaluations=[], license=None, repo_id=None, example=None)
+    rows = [line for line in card.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert rows == [
+        "| 0 | &lt;script&gt;alert(1)&lt;/script&gt; |",
+        "| 1 | \\[a\\](http&#58;//evil.example) |",
+        "| 2 | a\\|b # c |",
+        "| 3 | \\\\x1b\\[2J |",
+    ]
+    assert "# &lt;b&gt;m&lt;/b&gt;" in card

@@ -16,6 +16,7 @@ from unet_dist.assembly.opening import load_run
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import DemoOptions
+from unet_dist.config.quantities import parse_bytes
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
@@ -47,7 +48,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         )
         tile_size = resolve_tile_size(options.tile_size, model, trained)
         tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=teller.say)
-        labeller = Labeller(tiles, tile_size=tile_size, folder=Path(folder))
+        labeller = Labeller(tiles, tile_size=tile_size, folder=Path(folder), limit_s=options.seconds_per_image)
         names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
         kind = {1: "grey", 3: "colour"}.get(model.in_channels, f"{model.in_channels}-channel")
         about = f"{_num_labels(model)} classes, {kind} images of any size."
@@ -57,7 +58,8 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
             about += f" {reason}"
         title = f"unet_dist: {Path(words[0]).resolve().name}"
         page = make_page(gradio, labeller.label, names, title=title, about=about)
-        address = serve(gradio, page, host=options.host, port=options.port)
+        limit = parse_bytes(options.max_upload)
+        address = serve(gradio, page, host=options.host, port=options.port, max_upload_bytes=limit)
         teller.say(f"Open {address} (Ctrl-C ends it). Nothing leaves this machine.")
         _wait_for_a_signal()
         page.close(verbose=False)

@@ -239,6 +239,10 @@ class DemoOptions(OptionsSection):
     """Port of the page."""
     host: str = "127.0.0.1"
     """Address to listen on. Only this machine reaches the default; any machine that reaches this one reaches 0.0.0.0."""
+    max_upload: Bytes = "1GiB"
+    """Largest file that the page takes, such as 200MiB."""
+    seconds_per_image: Positive = 600.0
+    """Seconds that an image may take, so that others get their turn."""
 
 
 @dataclass(frozen=True, kw_only=True)

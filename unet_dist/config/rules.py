@@ -50,7 +50,10 @@ class Must:
 
     def expected(self, value: Any) -> str | None:
         """What was expected of a value."""
-        return None if self.holds(value) else self.words
+        try:
+            return None if self.holds(value) else self.words
+        except TypeError:  # of another type within, such as a mapping in a list of numbers
+            return self.words
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ not know the page.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from unet_dist.errors import DataError
 from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import open_image
@@ -25,6 +28,7 @@ from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, share_of
 from unet_dist.prediction.tiles import Tiles
 from unet_dist.prediction.work import Work
+from unet_dist.wording import duration
 
 VIEW_SIDE_PX = 1600
 """Longest side of the view: about what a screen shows."""
@@ -59,9 +63,11 @@ class Labeller:
         tiles: how it predicts.
         tile_size: largest side of a window, px.
         folder: for the files; each image gets a folder of its own in it.
+        limit_s: seconds that an image may take, so that others get their turn; looked at before each batch.
     """
 
-    def __init__(self, tiles: Tiles, *, tile_size: int, folder: Path) -> None:
+    def __init__(self, tiles: Tiles, *, tile_size: int, folder: Path, limit_s: float = float("inf")) -> None:
+        self._limit_s = limit_s
         self._tiles = tiles
         self._tile_size = tile_size
         self._folder = folder
@@ -73,9 +79,17 @@ class Labeller:
             advance: told batches done and batches in all, before each.
 
         Raises:
-            DataError: the image cannot be read, or has other channels than the network takes.
+            DataError: the image cannot be read, has other channels than the network takes, or takes too long.
         """
         output = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            return self._label(path, output, advance)
+        except BaseException:
+            shutil.rmtree(output, ignore_errors=True)
+            raise
+
+    def _label(self, path: Path, output: Path, advance: Callable[[int, int], None]) -> Labelled:
+        begun_s = time.monotonic()
         open_reader = partial(open_image, max_pixels=_MAX_PIXELS)
         (job,) = make_jobs(
             [path],
@@ -97,6 +111,11 @@ class Labeller:
 
         def before_batch() -> bool:
             nonlocal started
+            if time.monotonic() - begun_s > self._limit_s:
+                raise DataError(
+                    f"{path} takes longer than {duration(self._limit_s)}, of which {started} of {len(work.batches)} batches are "
+                    "done. Cut it smaller, or start the demo with another --seconds_per_image."
+                )
             advance(started, len(work.batches))
             started += 1
             return False

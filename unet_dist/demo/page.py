@@ -11,12 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from unet_dist.demo.gate import Gate, own_names
 from unet_dist.demo.labelling import Labelled
 from unet_dist.errors import ExtraError, LaunchError, UnetDistError
 from unet_dist.imaging.formats import image_suffixes
 from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
+from unet_dist.wording import markdown
 
 Label = Callable[[Path, Callable[[int, int], None]], Labelled]
+
+_AT_ONCE, _WAITING = 2, 32
+"""Images labelled at once, so that a slow one leaves room for others; and those that wait before others are sent away."""
 
 _LEGEND = """
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; }
@@ -87,7 +92,7 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
     # A browser cannot hand in a folder, nor a slide that is one.
     suffixes = [suffix for suffix in image_suffixes() if suffix not in (".zarr", ".mrxs")]
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gradio.Markdown(f"# {title}\n\n{about}")
+        gradio.Markdown(f"# {markdown(title)}\n\n{about}")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=260):
                 image = gradio.File(label="Image", file_types=suffixes, type="filepath", elem_id="image", height=180)
@@ -106,18 +111,25 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
     return page
 
 
-def serve(gradio: Any, page: Any, *, host: str, port: int) -> str:
-    """Serve the page from threads of this process; returns its address.
+def serve(gradio: Any, page: Any, *, host: str, port: int, max_upload_bytes: int) -> str:
+    """Serve the page from threads of this process, to its own address only; returns it.
+
+    Args:
+        max_upload_bytes: of a file; a larger one is refused while it comes in.
 
     Raises:
         LaunchError: the port is taken.
     """
+    from starlette.middleware import Middleware  # comes with gradio
+
     system = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
     try:
-        _, address, _ = page.queue(default_concurrency_limit=1).launch(
+        _, address, _ = page.queue(default_concurrency_limit=_AT_ONCE, max_size=_WAITING).launch(
             server_name=host,
             server_port=port,
             share=False,
+            max_file_size=max_upload_bytes,
+            app_kwargs={"middleware": [Middleware(Gate, names=own_names(host))]},
             quiet=True,
             prevent_thread_lock=True,
             ssr_mode=False,

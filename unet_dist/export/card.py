@@ -16,6 +16,7 @@ from unet_dist.config.sections import Config
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.runs.records import read_evaluation
+from unet_dist.wording import markdown
 
 CARD_FILE = "README.md"
 EXAMPLE_FILE, EXAMPLE_INPUT_FILE = "example.png", "example_input.png"
@@ -58,7 +59,7 @@ def write_card(
     """
     parts = [
         _front_matter(model, name, trained, evaluations, license),
-        f"# {name}",
+        f"# {markdown(name)}",
         _introduction(model),
         _usage(model, repo_id, has_example=example is not None),
     ]
@@ -114,11 +115,6 @@ def public_name(data: str) -> str:
     return data if _is_hub_id(data) else Path(data).name
 
 
-def _cell(text: str) -> str:
-    """A name that a table can hold."""
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _introduction(model: TrainableNetwork) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     channels = {1: "grey", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
@@ -151,7 +147,7 @@ def _usage(model: TrainableNetwork, repo_id: str | None, *, has_example: bool) -
 def _scores(evaluations: Sequence[dict[str, Any]], model: TrainableNetwork) -> str:
     if not evaluations:
         return "## Scores\n\nNo evaluation was recorded."
-    splits = [f"{record['split']} of {public_name(record['data'])}" for record in evaluations]
+    splits = [markdown(f"{record['split']} of {public_name(record['data'])}") for record in evaluations]
     lines = [f"| | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}"]
     rows = {
         "images": [f"{record['images']}" for record in evaluations],
@@ -160,11 +156,11 @@ def _scores(evaluations: Sequence[dict[str, Any]], model: TrainableNetwork) -> s
     }
     for name in dict.fromkeys(name for record in evaluations for name in record.get("metrics", {})):
         values = [record.get("metrics", {}).get(name) for record in evaluations]
-        rows[_cell(name)] = ["-" if value is None else f"{value:.4f}" for value in values]
+        rows[markdown(name)] = ["-" if value is None else f"{value:.4f}" for value in values]
     names = list(dict.fromkeys(name for record in evaluations for name in record["iou"]))
     for name in names:
         values = [record["iou"].get(name) for record in evaluations]
-        rows[f"IoU {_cell(name)}"] = ["-" if value is None else f"{value:.4f}" for value in values]
+        rows[f"IoU {markdown(name)}"] = ["-" if value is None else f"{value:.4f}" for value in values]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     ignored = "" if model.ignore_index is None else f" Class {model.ignore_index} counts nowhere."
     return (
@@ -179,7 +175,7 @@ def _training(trained: Config | None) -> str:
     if trained is None:
         return ""
     values = trained.flat() | {"data_path": public_name(trained.data.data_path)}
-    lines = [f"| {key} | {values[key]} |" for key in _TRAINING_KEYS if values.get(key) is not None]
+    lines = [f"| {key} | {markdown(str(values[key]))} |" for key in _TRAINING_KEYS if values.get(key) is not None]
     return "## Training\n\n| key | value |\n|---|---|\n" + "\n".join(lines)
 
 
@@ -194,7 +190,7 @@ def _pixels(model: TrainableNetwork) -> str:
         lines.append("Labels do not depend on the tile size (`predict_image(..., tile_size=...)`).")
     ignored = model.ignore_index
     table = [
-        f"| {index} | {_cell(name)}{' (never predicted)' * (index == ignored)} |" for index, name in enumerate(names)
+        f"| {index} | {markdown(name)}{' (never predicted)' * (index == ignored)} |" for index, name in enumerate(names)
     ]
     lines.append("| id | class |\n|---|---|\n" + "\n".join(table))
     return "\n\n".join(lines)
@@ -204,7 +200,7 @@ def _terms(license: str | None, trained: Config | None, model: Any) -> str:
     origin = model.origin() if isinstance(model, PretrainedModel) else None
     began = "" if origin is None else f" They began with those of {origin}."
     stated = f"Licence of the weights: {license}." if license else "No licence was stated for these weights."
-    data = "the data" if trained is None else public_name(trained.data.data_path)
+    data = "the data" if trained is None else markdown(public_name(trained.data.data_path))
     about = (
         " They were trained on scenes that unet_dist drew by itself."
         if trained is not None and trained.data.data_path == "synthetic"

@@ -85,6 +85,8 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     height, width = shapes[chosen]
     page = levels[chosen].keyframe
+    if page.planarconfig not in (1, 2):  # readers take others for the one or for the other
+        raise _damaged(name, f"its PlanarConfiguration is {int(page.planarconfig)}, expected 1 or 2")
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
     if opening.interpret is None:

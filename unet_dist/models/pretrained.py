@@ -16,7 +16,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError
 from torch import Tensor, nn
 
-from unet_dist.errors import CheckpointError, ConfigError, suggest
+from unet_dist.errors import CheckpointError, ConfigError, UnetDistError, suggest
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
@@ -345,7 +345,15 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         """
         options = {name: value for name, value in options.items() if name not in _BESIDE_THE_OPTIONS}
         with torch.device("meta"):
-            model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
+            try:
+                model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
+            except UnetDistError:
+                raise
+            except Exception as error:  # values of other types lead to anything
+                raise CheckpointError(
+                    f"{Path(model_id) / CONFIG_FILE} does not describe a {cls.__name__} ({type(error).__name__}: "
+                    f"{first_line(error)}). Copy the model folder again."
+                ) from error
         weights = load_weights(Path(model_id) / WEIGHTS_FILE)
         if strict:
             require_same_tensors(model.state_dict(), weights, Path(model_id) / WEIGHTS_FILE)

@@ -17,9 +17,12 @@ import numpy as np
 from PIL import Image
 
 from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.errors import DataError
+from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.palette import class_palette
 from unet_dist.report.figures import Sample
 from unet_dist.storage.files import write_whole
+from unet_dist.storage.typed import read_bytes
 
 PICTURES_FOLDER = "pictures"
 MAX_SIDE_PX = 960
@@ -92,11 +95,12 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
     if Path(name).name != name:  # a file of an evaluation is not where a record of others says
         return None
     try:
-        image = (folder / f"{name}{_IMAGE}").read_bytes()
-        with Image.open(io.BytesIO(image)) as picture:
-            width, height = picture.size
-        ids = [np.asarray(_open_ids(folder / f"{name}{suffix}")) for suffix in (_LABEL, _PREDICTION)]
-    except (OSError, ValueError):
+        with parsing(name):
+            image = read_bytes(folder / f"{name}{_IMAGE}")
+            with Image.open(io.BytesIO(image), formats=["WEBP"]) as picture:
+                width, height = picture.size
+            ids = [np.asarray(_open_ids(folder / f"{name}{suffix}")) for suffix in (_LABEL, _PREDICTION)]
+    except DataError:
         return None
     if any(part.shape != (height, width) for part in ids):
         return None
@@ -112,7 +116,7 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _open_ids(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(read_bytes(path)), formats=["PNG"]) as picture:
         picture.load()
     if picture.mode not in ("P", "L"):
         raise ValueError(f"{path}: got mode {picture.mode}, expected class ids")

@@ -523,3 +523,34 @@ def test_user_without_a_home_is_told_to_name_a_folder(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", lambda _uid: (_ for _ in ()).throw(KeyError("uid")))
     with pytest.raises(DataError, match=r"^cache_path: got none, .* Set --cache_path DIR\.$"):
         cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "place"),
+    [
+        ("samples.npz", lambda content: content[:-40], "samples.npz: it is not what was written"),
+        ("samples.npz", lambda content: content.replace(b"sums.npy", b"sumz.npy"), "samples.npz: it is not what was"),
+        (
+            "index.json",
+            lambda content: content.replace(b"sample000", b"sample00x"),
+            "index.json: it is not what was written",
+        ),
+        ("index.json", lambda content: content[:40], "index.json is damaged"),
+        ("index.json", lambda content: b"[]", "index.json: got a list, expected an object"),
+    ],
+)
+def test_a_damaged_table_or_index_is_noticed(tmp_path, name, damage, place):
+    """The order of names and of labels stands in them: two that change places would train without a word."""
+    cache = make(write_folder(tmp_path / "data"), tmp_path)
+    path = cache.path / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=f"{place}.*[Rr]emove the folder"):
+        _ = Cache(cache.path, seed=0).table
+
+
+def test_a_cache_from_before_the_digests_of_its_table_opens(tmp_path):
+    cache = make(write_folder(tmp_path / "data"), tmp_path)
+    index = json.loads((cache.path / "index.json").read_text())
+    del index["sha256"]
+    (cache.path / "index.json").write_text(json.dumps(index))
+    assert Cache(cache.path, seed=0).ids == cache.ids

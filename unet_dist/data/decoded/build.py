@@ -19,20 +19,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from unet_dist.data.decoded.cache import (
-    FORMAT_VERSION,
-    IMAGES,
-    INDEX,
-    LABELS,
-    TABLE,
-    Cache,
-    CacheSettings,
-    is_whole,
-    locate_cache,
-)
+from unet_dist.data.decoded.cache import IMAGES, LABELS, Cache, CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, decode_pair, read_shape
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
+from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import RawPair, Source
@@ -41,6 +32,7 @@ from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
+from unet_dist.storage.files import digest
 from unet_dist.storage.once import make_once
 from unet_dist.wording import counted, listed, size
 
@@ -302,6 +294,8 @@ class _Builder:
                 "channels": self.settings.channels,
                 "parts": self.parts,
             }
+        index["sha256"] = sha256 = {TABLE: digest(folder / TABLE)}
+        sha256[INDEX] = digest_index(index)
         with (folder / INDEX).open("w", encoding="utf-8") as file:
             json.dump(index, file)
             file.flush()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, read_index, read_table
 from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
 from unet_dist.data.sources.fingerprint import digest_pixels, digest_text
 from unet_dist.data.sources.groups import Grouping
@@ -31,8 +32,7 @@ from unet_dist.imaging.image import ValueRange
 from unet_dist.machine.cores import num_cores
 
 _MOST_THREADS = 16
-FORMAT_VERSION = 3
-INDEX, TABLE, IMAGES, LABELS = "index.json", "samples.npz", "images.bin", "labels.bin"
+IMAGES, LABELS = "images.bin", "labels.bin"
 ALL = "all"
 """The split that holds every sample, whatever its own split."""
 
@@ -127,7 +127,7 @@ class Cache:
         self.seed = seed
         self.root = root
         self.grouping = grouping
-        index = self._read_index()
+        index = read_index(self.path)
         self.name: str = index["name"]
         self.num_classes: int = index["num_classes"]
         self.class_names: list[str] = index["class_names"]
@@ -135,6 +135,8 @@ class Cache:
         self.channels: int = index["channels"]
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
+        self._sha256: dict[str, str] | None = index.get("sha256")
+        """Of the table and of the index itself; None in a cache from before it."""
         self._in_files: dict[str, Any] = index.get("windowed", {"paths": {}})
         self.num_repeated: int = index.get("repeated", 0)
         """Grey images that are read as colour."""
@@ -201,8 +203,7 @@ class Cache:
         heights, widths, image_offsets, label_offsets (n,); sums, square_sums of the channels (n, C); class_counts
         (n, K + 1), the last for ignored pixels; image_digests, label_digests (n, 32).
         """
-        with np.load(self.path / TABLE, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_table(self.path, self._sha256)
 
     @cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
@@ -311,18 +312,6 @@ class Cache:
         sums = self.table["sums"][positions].sum(axis=0)
         squares = self.table["square_sums"][positions].sum(axis=0)
         return [(int(total), int(square), count) for total, square in zip(sums, squares, strict=True)]
-
-    def _read_index(self) -> dict[str, Any]:
-        try:
-            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: this is no decoded cache ({error}). Run `unet-dist prepare`.") from error
-        if index.get("version") != FORMAT_VERSION:
-            raise DataError(
-                f"{self.path}: the cache has format {index.get('version')} and this program reads {FORMAT_VERSION}. "
-                "Remove the folder; `unet-dist prepare` makes it again."
-            )
-        return dict(index)
 
     def _map(self, name: str, channels: int) -> np.ndarray:
         expected = self.num_pixels * channels

@@ -138,7 +138,7 @@ class DatasetDirectory(_TableSource):
             if any((self.root / name).is_file() for name in ("dataset_dict.json", "state.json")):
                 return datasets.load_from_disk(str(self.root))
             return datasets.load_dataset(str(self.root))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # of its own parsers, and of YAML in the README
             raise DataError(
                 f"{self.root}: `datasets` cannot load this directory ({first_line(error)}). Expected parquet or arrow "
                 f"files with the columns {self._columns[0]} and {self._columns[1]}, or what save_to_disk writes."
