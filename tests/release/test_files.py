@@ -16,6 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
+def test_changes_are_listed_once_and_in_their_release() -> None:
+    """Git merges the list by union, which can repeat a line or append it to the oldest release."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=- |\n)", text)
+    changes = [entry for entry in entries if entry.startswith("- ")]
+    assert sorted(set(changes)) == sorted(changes)
+    assert changes[-1].startswith("- `predict` under a limit on memory continues")
+
+
 def test_version_is_one() -> None:
     assert f"\nversion: {unet_dist.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     releases = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)

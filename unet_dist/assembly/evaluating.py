@@ -66,7 +66,7 @@ class Subject:
 
     @property
     def pixels(self) -> str:
-        """A digest of the images, by which two evaluations are told to be of the same."""
+        """A digest of the images: evaluations of the same images share it."""
         return digest_of(self.cache, self.samples.positions)
 
 
@@ -78,7 +78,7 @@ class Evaluation:
         scores: over all images together: `scores.miou`, `scores.iou` a class, `scores.confusion`.
         calibration: how often it is right when it is so and so sure.
         by_image: mean IoU and pixel accuracy of each image, None where it has no valid pixel.
-        instances: how well objects are told apart, where it was asked for.
+        instances: how well objects are separated, if asked for.
         class_names, ignore_index: of the data.
         ids: of the images.
         about: what was evaluated and how: model, step, data, split, inference and so on.
@@ -159,7 +159,7 @@ def evaluate(
         blend, whole: overlapping windows, or every image in one.
         flip, rotations: average over the mirror image, or over all eight turns and mirror images.
         ignore_index: class id that counts nowhere; None takes the model's.
-        border_class: class between objects: scores too how well they are told apart.
+        border_class: class between objects: also scores how well it separates them.
         metrics: other scores of the confusion matrix, as functions of it or as words; None takes those of the run's config.
         mixed_precision: auto is bf16 where the device is fast at it.
         processes: those of a caller who has opened them.

@@ -96,7 +96,7 @@ def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Los
 
 
 def border_weights_of(schedule: ScheduleConfig, cache: Cache) -> BorderWeights | None:
-    """What pixels between objects weigh beyond their class, None where nothing was said.
+    """The extra weights of pixels between objects, None by default.
 
     Raises:
         ConfigError: the data set has no such class, or it counts nowhere.

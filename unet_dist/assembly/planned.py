@@ -125,7 +125,7 @@ def _setting(config: Config, options: PlanOptions, data: KnownData) -> Setting:
 
 
 def _know_data(config: Config, options: PlanOptions) -> KnownData:
-    """Find out about the data without reading it: from what was said, else from a decoded cache that is there already."""
+    """Find out about the data without reading it: from the config, else from an existing decoded cache."""
     shape, known_from = options.image_shape(), "as image_size says"
     channels, classes = config.model.in_channels, config.model.num_classes
     cache = _find_cache(config)

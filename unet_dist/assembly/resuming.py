@@ -100,7 +100,7 @@ def answer_changes(
     new = config.flat()
     brought = checkpoint.config.get(GIVEN, {})
     changed = [key for key in new if key not in FREE_KEYS and old[key] != new[key]]
-    if "mixed_precision" in changed:  # auto follows the device, and a run may go on on another
+    if "mixed_precision" in changed:  # auto follows the device, and a run may resume on another
         changed.remove("mixed_precision")
         teller.say(
             f"Resuming in another precision: mixed_precision {old['mixed_precision']} -> {new['mixed_precision']}. The result "

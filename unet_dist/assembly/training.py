@@ -123,7 +123,7 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
 
 
 def _balance_of(config: Config, train: CachedSplit) -> ClassBalance | None:
-    """What crops are centred on, None where nothing was said.
+    """Where crops are centred, None by default.
 
     Raises:
         ConfigError: whole images have no centre, and labels that are read by windows would be searched anew for each crop.
@@ -146,7 +146,7 @@ def _balance_of(config: Config, train: CachedSplit) -> ClassBalance | None:
 
 
 def _backend(config: Config, model: torch.nn.Module, processes: Processes, teller: Teller) -> str | None:
-    """What compiles the network on all processes; None where it stays uncompiled, and why is said if it was asked for."""
+    """What compiles the network on all processes; None where it stays uncompiled, with a warning if compile was set."""
     backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
     if backend is None:
         return None

@@ -230,7 +230,7 @@ def open_setting(
     Args:
         folder: scratch of this setting, the same for all processes.
         name: for the tables.
-        predicts: whether an image is predicted, too; not without exact tiles, which is said.
+        predicts: whether an image is predicted, too; not without exact tiles, with a warning.
     """
     layout = lay_out(endless(config), Given(), processes.world_size, teller)
     cache = open_data(layout.config, teller)

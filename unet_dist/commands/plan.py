@@ -74,7 +74,7 @@ def _introduce(planned: PlannedRun, console: Console) -> None:
 
 
 def _options(planned: PlannedRun) -> str:
-    """What was said of the network, as ", base_channels 64, depth 4, norm none"; its variant where it has such."""
+    """The settings of the network, as ", base_channels 64, depth 4, norm none"; its variant where it has such."""
     known = dict(planned.setting.options)
     told = [f", {key} {known[key]}" for key in ("base_channels", "depth", "norm") if key in known]
     if known.get("stem_stride", 1) > 1:

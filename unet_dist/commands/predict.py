@@ -272,7 +272,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> d
     found = processes.share(prediction.find(teller).record() if processes.is_main else None)
     assert found is not None, "the main process finds"
     agreed = _Agreed.of(found)
-    torch.backends.cudnn.deterministic = True  # the same bytes when it goes on; inference uses nothing else that varies
+    torch.backends.cudnn.deterministic = True  # the same bytes after a resume; inference uses nothing else that varies
     if processes.device.type == "cpu":
         torch.set_num_threads(agreed.num_threads)
     work = prediction.work(agreed.jobs, agreed.tile_size)

@@ -1,6 +1,6 @@
 """One step layer by layer: shapes, ranges, gradient norms, and where it stops being finite.
 
-Owns what is noted of a step and how it is said. The step is the training's own gradient; what to do about a finding is said by
+Owns the notes of a step and their words. The step is the training's own gradient; the remedy for a finding comes from
 whoever asked for it.
 """
 

@@ -1,6 +1,6 @@
 """The debug mode: one process, what was fed as pictures, four crops to overfit, and a resume to try.
 
-Owns what is looked at and what is said about it. What runs is the training's own step, crops and checkpoints, given as
+Owns which values are looked at and the words for them. It runs the training's own step, crops and checkpoints, given as
 finished parts: a debug mode with a loop of its own would prove the wrong thing.
 """
 

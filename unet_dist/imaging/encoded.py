@@ -92,7 +92,7 @@ class Encoded:
 
     @cached_property
     def head(self) -> bytes:
-        """The first 16 bytes, by which formats are told apart.
+        """The first 16 bytes, which identify the format.
 
         Raises:
             RefusedError: there is no such file, it may not be read, or it is no file: a pipe would never answer.

@@ -1,6 +1,6 @@
 """The image formats: one file and one line each.
 
-Owns the order in which they are asked: by what they are told apart, a picture last of ours, then the formats of installed packages.
+Owns the order in which they are asked: by their marks, a picture last of ours, then the formats of installed packages.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Image formats of installed packages.
 
-Owns how such a format is found, by the end of a file's name or by its bytes, and how a fault in it is told apart from ours. An
+Owns how such a format is found, by the end of a file's name or by its bytes, and how its faults differ from ours. An
 entry point of the group unet_dist.formats has the end of the file names as its name (`plane` for leaf.plane) and an ImageFormat as
 its object. So a folder is searched without importing anything.
 """

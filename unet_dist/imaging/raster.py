@@ -142,7 +142,7 @@ def _tiles(values: np.ndarray) -> Iterator[np.ndarray]:
 def _write_zarr(path: Path, values: np.ndarray, palette: np.ndarray | None, placement: Placement) -> None:
     """Write a pyramid; no write is under way when it is left, with an error or without.
 
-    Of the chunks that it writes at once Zarr goes on with the others after one has failed, in threads of its own, and makes their
+    Of the chunks that it writes at once Zarr continues with the others after one has failed, in threads of its own, and makes their
     folders anew while somebody removes them. So its writes run in an event loop that ends here, and which then waits for them.
     """
     zarr = require_zarr()

@@ -1,4 +1,4 @@
-"""How well objects are told apart by the border between them: the scores of the ISBI 2012 challenge.
+"""How well a border separates objects: the scores of the ISBI 2012 challenge.
 
 Owns the definitions. An object is a connected component (4 neighbours) of everything that is not border. Only pixels that the
 truth gives to an object count (foreground-restricted). The proposal's border is thinned first, as its width is no merit: the

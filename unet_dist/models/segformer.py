@@ -65,7 +65,7 @@ class SegFormer(
     Args:
         in_channels: of the image.
         num_classes: logits a pixel.
-        architecture: what shapes the network, by the names of transformers' SegformerConfig; b0's where nothing is said.
+        architecture: what shapes the network, by the names of transformers' SegformerConfig; b0's by default.
         dropout: probability before the classifier, 0 <= p < 1; 0.1 in the paper.
         checkpoint_activations: recompute the activations of a stage in the backward pass.
         resize_to: (height, width) to which a whole image is scaled first, as its published training did; None: not at all.
@@ -275,7 +275,7 @@ def _library() -> tuple[Any, Any]:
         raise ExtraError(
             f"model segformer needs transformers, which cannot be imported ({error}): pip install 'unet_dist[segformer]'."
         ) from error
-    logging.set_verbosity_error()  # its report of the tensors that stay new is told by us, in a line
+    logging.set_verbosity_error()  # we print the tensors that stay new, in a line
     logging.disable_progress_bar()
     return SegformerConfig, SegformerForSemanticSegmentation
 

@@ -134,7 +134,7 @@ def _read(
 def evaluate_instances(
     model: Network, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
 ) -> InstanceScores:
-    """Score how well the objects of a split are told apart by their border; whole images are shared over the processes.
+    """Score how well the border separates the objects of a split; whole images are shared over the processes.
 
     Args:
         border_class: the class between objects.

@@ -1,6 +1,6 @@
 """Values into files: rasters in the making, the journal of what is in them, and the outputs of what is complete.
 
-Owns the order in which things reach the disk. Images are finished beside the writing, as many at once as it is told, for a picture
+Owns the order in which things reach the disk. Images are finished beside the writing, as many at once as set, for a picture
 is compressed more slowly than a GPU computes it. Must not know how values come about.
 """
 

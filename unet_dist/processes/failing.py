@@ -1,6 +1,6 @@
 """The end of several processes of which one failed: who says why, and that none waits for the dead.
 
-Owns the words of such a failure, and what the processes tell each other of it in the rendezvous store. Must not know what they
+Owns the messages of a failure, and the notes that processes leave for each other in the rendezvous store. Must not know what they
 were doing.
 """
 
@@ -111,7 +111,7 @@ def _store() -> Any:
 
 
 def _impatient_store() -> Any:
-    """The same, as one asks it at the end: whoever holds it may be the one that is gone."""
+    """The same store with a short timeout: the process that holds it may be gone."""
     store = _store()
     store.set_timeout(timedelta(seconds=5))
     return store

@@ -40,7 +40,7 @@ def record_start(folder: Path, step: int, described: dict[str, Any], started: st
 
 
 def record_evaluation(folder: Path, split: str, described: dict[str, Any], seconds: float) -> None:
-    """Say what a split was evaluated on and how long it took, in place of what was said before."""
+    """Record where a split was evaluated and how long it took, in place of an earlier record."""
     record = read_environment(folder)
     _write(folder, {**record, "evaluations": {**record["evaluations"], split: {"seconds": seconds, **described}}})
 

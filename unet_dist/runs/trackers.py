@@ -1,6 +1,6 @@
 """Trackers over the life of a run: a run that is started again continues its curves.
 
-Owns the name under which a tracker knows a run, and what each is told at a start. Must not know what is tracked.
+Owns the name under which a tracker knows a run, and the arguments of each at a start. Must not know what is tracked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tracking_id(folder: Path) -> str:
 
 
 def tracker_settings(names: Sequence[str], folder: Path, step: int) -> dict[str, dict[str, object]]:
-    """What each tracker is told at a start.
+    """The arguments of each tracker at a start.
 
     Args:
         names: of trackers.

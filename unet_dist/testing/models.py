@@ -150,7 +150,7 @@ def check_tile_gradients(model: TrainableNetwork) -> None:
 
 
 def check_batch(model: TrainableNetwork) -> None:
-    """What is said of the batch is true: where nothing couples its samples, one's logits do not depend on another."""
+    """The model's statement about the batch is true: where nothing couples its samples, one's logits do not depend on another."""
     network = _twin(model, trains=True)
     side = model.window_sizes.round_up(model.window_sizes.minimum + 1)
     images = _images(model, side, side, count=2)

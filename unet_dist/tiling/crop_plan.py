@@ -69,7 +69,7 @@ class TileRef(NamedTuple):
 
 @dataclass(frozen=True)
 class CropPlanner:
-    """Cuts the output of a crop into tiles; into one where it fits or nothing was said.
+    """Cuts the output of a crop into tiles; into one where it fits or no tile size is set.
 
     Attributes:
         sizes: the sides that the network takes.

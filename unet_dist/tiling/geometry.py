@@ -267,7 +267,7 @@ class AbuttingPlan:
     rows: int
     cols: int
     output: int
-    """Side of the output that one window is said to give."""
+    """Side of the output that a publication states for one window."""
     padded_shape: tuple[int, int]
     """Height and width of the padded image that all windows together read."""
 

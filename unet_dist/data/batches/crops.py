@@ -68,7 +68,7 @@ class Crop:
         output_shape: (height, width) of the output.
         halo: pixels of the window on each side of the output.
         is_flipped: whether left is right.
-        border: what pixels weigh beyond their class (H, W), placed as the label; None where nothing was said.
+        border: the extra weights of pixels (H, W), placed as the label; None without border weights.
         warp: where its pixels come from, in place of origins and is_flipped; None: from there.
     """
 

@@ -62,7 +62,7 @@ class WindowBatch:
         labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
-        borders: (n, h', w') float32, what a pixel weighs beyond its class; None where nothing was said.
+        borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.
         colours: what is still to be done to the windows' light and colour, as draw_colours gives it; None: nothing.
         sources: where the windows' pixels come from; None: they are there.
         textures: how the windows are still to be blurred and noised; None: not at all.

@@ -26,7 +26,7 @@ from unet_dist.imaging.views import PartReader
 
 @dataclass(frozen=True)
 class DecodedPair:
-    """A pair as pixels, the integer sums that the statistics are made from, and by what another is told from it."""
+    """A pair as pixels, the integer sums that the statistics are made from, and the digests that identify it."""
 
     image: np.ndarray  # (H, W, C) uint8
     label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts

@@ -36,7 +36,7 @@ DEFAULT_SYNTHETIC_IMAGES = 100
 DEFAULT_SYNTHETIC_SIZE = (1080, 1920)
 
 SOURCES: Registry[Callable[..., object]] = Registry("data_path", "unet_dist.sources", {})
-"""Sources by entry point or import path; ours are told by what `data_path` is."""
+"""Sources by entry point or import path; `data_path` itself decides among ours."""
 
 _OUTLINES: tuple[tuple[Callable[[Path], bool], Find, Read], ...] = (
     (is_coco, find_coco, read_coco),
@@ -71,7 +71,7 @@ def open_source(
 
     Args:
         image_column, label_column: the columns of a data-set directory or a hub data set.
-        layout: fields of Layout, for a folder of pictures; what is not said is guessed where nothing is said.
+        layout: fields of Layout, for a folder of pictures; missing ones are guessed.
         revision: branch, tag or commit of a hub data set.
         synthetic_size: (height, width) in pixels.
 
