@@ -157,6 +157,10 @@ class ModelPromises:
         assert logits.dtype == dtype
         logits.float().square().mean().backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+        # In evaluation: of two values a channel, as the deepest maps of this image have, batch norm makes -1 and 1 of any rounding.
+        model.eval()
+        with torch.autocast("cpu", dtype):
+            logits = model(image)
         reference = model(image)
         assert (logits - reference).abs().max() < 0.1 * reference.abs().max()
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unet_dist.models.normalisation import EPSILON, ScaledStdConv2d, ScaledStdConvTranspose2d
-from unet_dist.models.step_weights import StepWeights
+from unet_dist.models.step_weights import StepWeights, _cut
 from unet_dist.models.unet import UNet
 
 
@@ -46,19 +46,19 @@ def _gradients(model: nn.Module, passes: int, weights: StepWeights | None) -> tu
     return torch.stack(outputs).detach(), gradients
 
 
-@pytest.mark.parametrize("num_parts", [1, 2])
+@pytest.mark.parametrize("is_overlapped", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     "build", [Odd, lambda: UNet(3, 4, base_channels=4, depth=2, norm="weight", checkpoint_activations=True)]
 )
 def test_lent_weights_give_the_layers_own_values_and_gradients(
-    build: Callable[[], nn.Module], memory_format: torch.memory_format, num_parts: int
+    build: Callable[[], nn.Module], memory_format: torch.memory_format, is_overlapped: bool
 ) -> None:
     torch.manual_seed(0)
     model = build().double().to(memory_format=memory_format)
     for passes in (1, 3):
         outputs, gradients = _gradients(model, passes, None)
-        lent_outputs, lent_gradients = _gradients(model, passes, StepWeights(model, None, num_parts=num_parts))
+        lent_outputs, lent_gradients = _gradients(model, passes, StepWeights(model, None, is_overlapped=is_overlapped))
         torch.testing.assert_close(lent_outputs, outputs, rtol=1e-12, atol=1e-12)
         assert len(gradients) == len(lent_gradients) == len(list(model.parameters()))
         for lent, own in zip(lent_gradients, gradients, strict=True):
@@ -111,3 +111,13 @@ def test_the_network_has_its_own_parameters_after_a_failed_step() -> None:
     after = dict(model.named_parameters())
     assert before.keys() == after.keys()
     assert all(before[name] is after[name] for name in before)
+
+
+def test_the_last_gradients_to_come_are_few() -> None:
+    """Of the paper's network the contracting path, which is 4.7 of 31 million parameters; the rest is summed beside it."""
+    with torch.device("meta"):
+        model = UNet(3, 35)
+    first, rest = _cut([module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)])
+    assert set(first) == {module for module in model.encoder.modules() if isinstance(module, nn.Conv2d)}
+    assert model.bottleneck.conv1 is rest[0]
+    assert _cut([]) == [[], []]

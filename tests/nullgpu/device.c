@@ -17,7 +17,10 @@
 #define PAGEABLE_LIMIT 65536 /* up to here the driver copies pageable memory before it returns, and nobody waits */
 
 /* Read and set to zero by the tests. */
-long null_launches, null_waits, null_large_pageable, null_to_device, null_to_host, null_bytes;
+long null_launches, null_waits, null_event_waits, null_large_pageable, null_to_device, null_to_host, null_bytes;
+long null_collectives, null_order; /* how many, and a hash of what each was, in order */
+long null_copies;                  /* set by the tests */
+long null_foreign;                 /* times that a device other than that of the process's local rank was chosen */
 
 typedef struct {
   char *start;
@@ -30,7 +33,12 @@ static __thread int last_error;
 
 static size_t device_bytes(void) {
   const char *gib = getenv("NULL_GIB");
-  return (size_t)(gib ? atof(gib) : 16) << 30;
+  return (size_t)((gib ? atof(gib) : 16) * (1 << 30));
+}
+
+static int number_of(const char *key, int otherwise) {
+  const char *word = getenv(key);
+  return word ? atoi(word) : otherwise;
 }
 
 static void *take(Arena *arena, size_t bytes) {
@@ -106,9 +114,10 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *found, const 
   return cudaSuccess;
 }
 
-/* Device memory stays zero: what is copied from it is zeros, and what is copied to it is lost. */
+/* Kernels do nothing. Device memory stays zero, too, unless a test asks for copies: DDP compares the shapes of parameters. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
   int is_up = holds(&device_memory, to), is_down = holds(&device_memory, from);
+  if (is_up && null_copies) memmove(to, from, bytes);
   if (is_up && is_down) return cudaSuccess;
   if (is_up) {
     null_to_device++;
@@ -120,7 +129,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     null_waits++;
     if (bytes > PAGEABLE_LIMIT) null_large_pageable++;
   }
-  memset(to, 0, bytes);
+  if (null_copies)
+    memmove(to, from, bytes);
+  else
+    memset(to, 0, bytes);
   return cudaSuccess;
 }
 
@@ -172,16 +184,26 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **found, uns
 
 /* ------------------------------------------------------------------------------------------------------------- device */
 
+static __thread int chosen;
+
+/* NULL_DRIVER is the version of CUDA that the driver knows, such as 12020. */
+static int driver(void) { return number_of("NULL_DRIVER", CUDART_VERSION); }
+
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
-  return cudaSuccess;
+  *count = driver() < CUDART_VERSION ? 0 : number_of("NULL_DEVICES", 1);
+  return *count ? cudaSuccess : (last_error = cudaErrorInsufficientDriver);
 }
 int nvmlDeviceGetCount_v2(unsigned *count) {
-  *count = 1;
+  *count = number_of("NULL_DEVICES", 1);
   return 0;
 }
 cudaError_t cudaGetDevice(int *device) {
-  *device = 0;
+  *device = chosen;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  if (device != number_of("LOCAL_RANK", 0)) null_foreign++;
+  chosen = device;
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError(void) {
@@ -192,10 +214,13 @@ cudaError_t cudaGetLastError(void) {
 cudaError_t cudaPeekAtLastError(void) { return last_error; }
 const char *cudaGetErrorString(cudaError_t error) { return error == cudaErrorMemoryAllocation ? "out of memory" : "null"; }
 cudaError_t cudaDriverGetVersion(int *version) {
+  *version = driver();
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) {
   *version = CUDART_VERSION;
   return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
 
 /* As an H200 answers, where torch asks. */
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *it, int device) {
@@ -264,7 +289,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) 
 }
 cudaError_t cudaDeviceSynchronize(void) { return null_waits++, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return null_waits++, cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t event) { return null_waits++, cudaSuccess; }
+/* Waits for what was asked of the device up to a point, while it works at what came later. */
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return null_event_waits++, cudaSuccess; }
 
 /* ------------------------------------------------------------------------------------------------------------ kernels */
 
@@ -339,3 +365,38 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *how, void *a, void *b, vo
   if (count) *count = 1;
   return 0;
 }
+
+/* --------------------------------------------------------------------------------------------------------------- NCCL */
+
+/* nccl.h asks for the compiler of CUDA, so its types are written as what they are: whole numbers and pointers. */
+static int note(int kind, size_t count, int type) {
+  null_collectives++;
+  null_order = (((null_order * 31 + kind) * 1000003 + (long)count) * 31 + type) & 0x7fffffffffffffff;
+  null_launches++;
+  return 0;
+}
+int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, void *comm,
+                           void *stream) {
+  return note(1, count, type);
+}
+int ncclBroadcast(const void *from, void *to, size_t count, int type, int root, void *comm,
+                           void *stream) {
+  return note(2, count, type);
+}
+int ncclBcast(void *it, size_t count, int type, int root, void *comm, void *stream) {
+  return note(2, count, type);
+}
+int ncclAllGather(const void *from, void *to, size_t count, int type, void *comm, void *stream) {
+  static const size_t sizes[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
+  for (int rank = 0; null_copies && rank < number_of("WORLD_SIZE", 1); rank++) /* as if all had sent the same */
+    memmove((char *)to + rank * count * sizes[type], from, count * sizes[type]);
+  return note(3, count, type);
+}
+int ncclReduceScatter(const void *from, void *to, size_t count, int type, int op, void *comm,
+                               void *stream) {
+  return note(4, count, type);
+}
+int ncclGetVersion(int *version) { return *version = 22907, 0; }
+int ncclCommGetAsyncError(void *comm, int *error) { return *error = 0, 0; }
+int ncclCommCount(const void *comm, int *count) { return *count = number_of("WORLD_SIZE", 1), 0; }
+int ncclCommUserRank(const void *comm, int *rank) { return *rank = number_of("RANK", 0), 0; }

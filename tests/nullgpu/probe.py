@@ -1,7 +1,7 @@
-"""Runs tiny trainings on the null GPU and notes what each step asked of it: `python -m tests.nullgpu.probe LIBRARY FOLDER`.
+"""Runs tiny trainings and predictions on the null GPU and notes what each asked of it.
 
-Runs in the environment of the CUDA torch, with the library preloaded. Writes FOLDER/steps.json: for each setting its exit code,
-what it printed last, and the most of each count that a step of its second half had.
+`python -m tests.nullgpu.probe LIBRARY FOLDER WHAT [PORTS]`, in the environment of the CUDA torch, with the library preloaded. With
+RANK in the environment it is one of several processes, which meet at one port after the other. Writes FOLDER/WHAT-RANK.json.
 """
 
 from __future__ import annotations
@@ -10,87 +10,174 @@ import contextlib
 import ctypes
 import io
 import json
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tests.nullgpu.settings import ALONE, STEPS, TINY, TOGETHER
+from unet_dist.assembly import training
 from unet_dist.cli import main
+from unet_dist.prediction import run as prediction
+from unet_dist.processes.group import Processes
 from unet_dist.training.trainer import Trainer
 
-STEPS = 4
-TINY = {
-    "synthetic_images": 20, "synthetic_size": "64x96", "base_channels": 4, "depth": 2, "input_size": 60, "batch_size": 4,
-    "total_steps": STEPS, "eval_steps": STEPS, "log_steps": STEPS, "trackers": "[]", "num_workers": 0,
-}  # fmt: skip
-# Validations come after the last step, so that the steps are alone.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "bf16": {"mixed_precision": "bf16"},
-    "fp16": {"mixed_precision": "fp16"},
-    "float64": {"dtype": "float64"},
-    "norm weight": {"norm": "weight"},
-    "norm batch": {"norm": "batch"},
-    "norm group": {"norm": "group"},
-    "depth 4, norm weight": {"norm": "weight", "depth": 4, "input_size": 252, "synthetic_size": "260x260"},
-    "depth 4": {"depth": 4, "input_size": 252, "synthetic_size": "260x260"},
-    "dice": {"loss": "cross_entropy+dice"},
-    "focal": {"loss": "focal"},
-    "tiles": {"input_size": 100, "synthetic_size": "128x128", "tile_size": 60},
-    "full": {"input_size": "full", "tile_size": 60},
-    "dropout": {"dropout": 0.3},
-    "accumulation": {"micro_batch_size": 1},
-    "checkpointing": {"checkpoint_activations": True},
-    "ema": {"ema_decay": 0.9},
-    "clipping": {"max_grad_norm": 1.0},
-    "contiguous": {"memory_format": "contiguous"},
-    "deterministic": {"deterministic": True},
-    "workers": {"num_workers": 1},
-    "tf32": {"mixed_precision": "no", "tf32": True},
-}
-COUNTS = ("null_launches", "null_waits", "null_large_pageable")
+COUNTS = ("launches", "waits", "event_waits", "large_pageable", "collectives", "order", "foreign")
+
+Counts = dict[str, int]
 
 
-def probe(library: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Train every setting; see the module."""
-    counters = {name: ctypes.c_long.in_dll(ctypes.CDLL(str(library)), name) for name in COUNTS}
-    steps: list[dict[str, int]] = []
+class Probe:
+    """Counts what parts of a command ask of the device.
+
+    Attributes:
+        steps, validations, batches: one a training step, a validation, a batch of a prediction.
+    """
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self._counters = {name: ctypes.c_long.in_dll(loaded, f"null_{name}") for name in COUNTS}
+        self.folder = folder
+        self.steps: list[Counts] = []
+        self.validations: list[Counts] = []
+        self.batches: list[Counts] = []
+        Trainer.step = self._counted(Trainer.step, self.steps)  # type: ignore[method-assign]
+        training.evaluate_split = self._counted(training.evaluate_split, self.validations)  # type: ignore[attr-defined]
+        copies = ctypes.c_long.in_dll(loaded, "null_copies")
+        # DDP tells the other processes of shapes and of buckets by the device, and reads there what they tell.
+        Processes.prepare = _copying(Processes.prepare, copies)  # type: ignore[method-assign]
+        Trainer.settle_buckets = _copying(Trainer.settle_buckets, copies)  # type: ignore[method-assign]
+        Trainer.step = _copying(Trainer.step, copies)  # type: ignore[method-assign]
+        prediction.compute_pieces = self._counted(prediction.compute_pieces, self.batches)  # type: ignore[attr-defined]
+
+    def _counted(self, function: Callable[..., Any], into: list[Counts]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **more: Any) -> Any:
+            before = {name: counter.value for name, counter in self._counters.items()}
+            result = function(*arguments, **more)
+            into.append({name: counter.value - before[name] for name, counter in self._counters.items()})
+            return result
+
+        return counted
+
+    def run(self, words: list[str]) -> dict[str, Any]:
+        """Run a command; its exit code, its last words and the counts of the whole."""
+        from accelerate.state import AcceleratorState
+
+        for counts in (self.steps, self.validations, self.batches):
+            counts.clear()
+        for counter in self._counters.values():
+            counter.value = 0
+        said, code = io.StringIO(), None
+        with contextlib.ExitStack() as stack:
+            if (
+                "RANK" not in os.environ
+            ):  # several end together, without a way back here: what they print is read by the test
+                stack.enter_context(contextlib.redirect_stdout(said))
+                stack.enter_context(contextlib.redirect_stderr(said))
+            try:
+                main(words)
+            except SystemExit as leaving:
+                code = leaving.code
+        AcceleratorState._reset_state(reset_partial_state=True)
+        torch.use_deterministic_algorithms(False)
+        torch.cuda.empty_cache()
+        return {"code": code, "said": said.getvalue()[-3000:], **{n: c.value for n, c in self._counters.items()}}
+
+    def train(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        """Train; with the most of each count that a step of the second half and the validation had."""
+        values = {
+            **TINY,
+            "cache_path": self.folder / "cache",
+            "output_path": self.folder / name.replace(" ", "-"),
+            **keys,
+        }
+        found = self.run(["train", *(f"--{key}={value}" for key, value in values.items() if value is not None)])
+        late = self.steps[STEPS // 2 :]
+        return {
+            **found,
+            "steps": len(self.steps),
+            "step": {count: max((one[count] for one in late), default=-1) for count in COUNTS},
+            "validation": self.validations[-1] if self.validations else None,
+        }
+
+
+def _copying(function: Callable[..., Any], copies: ctypes.c_long) -> Callable[..., Any]:
+    """A function with a device that keeps what is copied to it."""
+
+    def copying(*arguments: Any) -> Any:
+        copies.value = 1
+        try:
+            return function(*arguments)
+        finally:
+            copies.value = 0
+
+    return copying
+
+
+def alone(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One process: the matrix, a prediction, and lack of memory in both."""
+    for name, keys in ALONE.items():
+        yield name, probe.train(name, keys)
+    run, images = probe.folder / "plain", probe.folder / "images"
+    images.mkdir()
+    from PIL import Image
+
+    Image.effect_noise((512, 384), 50).convert("RGB").save(images / "noise.png")
+    words = ["predict", str(run), str(images)]
+    found = probe.run([*words, "--tile_size=60", "--output", str(probe.folder / "out")])
+    yield "a prediction", {**found, "batches": probe.batches[1:]}
+    Image.effect_noise((1400, 1400), 50).convert("RGB").save(images / "noise.png")
+    os.environ["NULL_GIB"] = "0.1"
+    yield (
+        "a prediction, little memory",
+        probe.run([*words, "--tile_size=1388", "--output", str(probe.folder / "small")]),
+    )
+    yield (
+        "a training, little memory",
+        probe.train("little", {"input_size": 252, "synthetic_size": "260x260", "base_channels": 16}),
+    )
+
+
+def together(probe: Probe, ports: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One of two processes."""
+    for (name, keys), port in zip(TOGETHER.items(), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        yield name, probe.train(f"two {name}", keys)
+
+
+def lonely(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A run of two processes, of which the second dies in a step unless LIVES is set."""
     step = Trainer.step
 
-    def counted(self: Trainer, *arguments: Any) -> Any:
-        before = {name: counter.value for name, counter in counters.items()}
-        result = step(self, *arguments)
-        steps.append({name: counter.value - before[name] for name, counter in counters.items()})
-        return result
+    def dying(self: Trainer, *arguments: Any) -> Any:
+        if os.environ["RANK"] == "1" and self.progress.step == 2 and "LIVES" not in os.environ:
+            os._exit(9)
+        return step(self, *arguments)
 
-    Trainer.step = counted  # type: ignore[method-assign]
-    return {name: _run(name, keys, folder, steps) for name, keys in SETTINGS.items()}
-
-
-def _run(name: str, keys: dict[str, Any], folder: Path, steps: list[dict[str, int]]) -> dict[str, Any]:
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.use_deterministic_algorithms(False)
-    steps.clear()
-    values = {**TINY, "cache_path": folder / "cache", "output_path": folder / name.replace(" ", "-"), **keys}
-    said = io.StringIO()
-    code: Any = None
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            main(["train", *(f"--{key}={value}" for key, value in values.items())])
-        except SystemExit as leaving:
-            code = leaving.code
-    late = steps[STEPS // 2 :]
-    return {
-        "code": code,
-        "steps": len(steps),
-        "said": said.getvalue()[-600:],
-        **{count: max((one[count] for one in late), default=-1) for count in COUNTS},
+    Trainer.step = dying  # type: ignore[method-assign]
+    values = {
+        **TINY,
+        "cache_path": probe.folder / "cache",
+        "output_path": probe.folder / "lonely",
+        "checkpoint_steps": 1,
     }
+    main(["train", *(f"--{key}={value}" for key, value in values.items())])
+    yield "lonely", {}
 
 
 if __name__ == "__main__":
-    found = probe(Path(sys.argv[1]), Path(sys.argv[2]))
-    (Path(sys.argv[2]) / "steps.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    library, folder, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    probe = Probe(library, folder)
+    parts = {
+        "alone": lambda: alone(probe),
+        "together": lambda: together(probe, json.loads(sys.argv[4])),
+        "lonely": lambda: lonely(probe),
+    }
+    found = {}
+    for name, counts in parts[what]():
+        found[name] = counts
+        path = folder / f"{what}-{os.environ.get('RANK', '0')}.json"
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")

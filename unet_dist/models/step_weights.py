@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,19 +23,24 @@ _CAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *_STANDARDISED)
 """Kinds of layers whose weight and bias autocast casts. Those derived from them may do anything with theirs."""
 
 
+_LAST_SHARE = 1 / 8
+"""Of the parameters, at least: of the paper's network it is the contracting path, 15 %, whose backward pass takes longer than the
+sum of all others over eight GPUs (docs/explanation/scaling.md)."""
+
+
 class StepWeights:
     """Lends a network the weights of a step.
 
     Args:
         model: the network.
         dtype: of mixed precision; None computes in the parameters' own.
-        num_parts: the gradients of a part are whole together, when the backward pass is through its first layer. With several
-            processes two parts let the sum of the deeper one's run beside the rest of the pass.
+        is_overlapped: whether gradients are summed over processes while the backward pass goes on. The gradients of layers whose
+            weights are made together are whole together, so the last to come are made apart, and are few.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None, *, num_parts: int = 1) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None, *, is_overlapped: bool = False) -> None:
         layers = [m for m in model.modules() if type(m) in _CAST]
-        self._parts = [Part(some, dtype) for some in _cut(layers, num_parts)]
+        self._parts = [Part(some, dtype) for some in (_cut(layers) if is_overlapped else [layers])]
         self._parts = [part for part in self._parts if part.parameters]
 
     @contextmanager
@@ -164,17 +170,11 @@ def _learns(layer: Layer) -> bool:
     return layer.weight.requires_grad and layer.gain is not None and layer.gain.requires_grad
 
 
-def _cut(layers: Sequence[nn.Module], num_parts: int) -> list[list[nn.Module]]:
-    """Cut layers into runs, each but the last of its share of the parameters at least."""
-    sizes = [sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers]
-    runs: list[list[nn.Module]] = [[]]
-    before = 0
-    for layer, size in zip(layers, sizes, strict=True):
-        if before * num_parts >= len(runs) * sum(sizes):
-            runs.append([])
-        runs[-1].append(layer)
-        before += size
-    return runs
+def _cut(layers: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    """Cut layers into the first ones, with a share of the parameters, and the rest."""
+    before = list(accumulate(sum(p.numel() for p in layer.parameters(recurse=False)) for layer in layers))
+    first = sum(count < _LAST_SHARE * before[-1] for count in before) + 1 if before else 0
+    return [list(layers[:first]), list(layers[first:])]
 
 
 def _one_block(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:

@@ -43,6 +43,7 @@ from unet_dist.models.normalisation import (
     ScaledStdConvTranspose2d,
     activation_norm,
 )
+from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_window_sizes
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -239,7 +240,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
 
 
 def _down(block: nn.Module, features: Tensor) -> Tensor:
-    return block(F.max_pool2d(features, 2))
+    return block(halve(features))
 
 
 def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -> Tensor:

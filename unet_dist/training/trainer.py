@@ -58,7 +58,7 @@ class Trainer:
             # A compiler makes few operations of many by itself, and of each window's.
             torch.nn.Module() if is_compiled(parts.wrapped) else as_module(parts.model),
             parts.processes.mixed_dtype,
-            num_parts=min(2, parts.processes.world_size),
+            is_overlapped=parts.processes.world_size > 1,
         )
         self._average = WeightAverage(as_module(parts.model), parts.optimizer, parts.config.schedule.ema_decay)
         self._scaler = parts.processes.accelerator.scaler
