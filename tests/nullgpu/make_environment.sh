@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes .cache/nullgpu: a CUDA build of torch, for tests/nullgpu, on a machine without a GPU. All else is taken from .venv.
+# Beside it torchvision and what models.smp takes from, which need no other builds than these.
 # Within minutes or not at all: where disk, time or pip's sources do not allow it, it prints why and the tests skip.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -20,6 +21,8 @@ mkdir -p "$place"
 # Three equals signs mean the build without a local version, which is the one for CUDA.
 PIP_FIND_LINKS='' timeout "$limit_s" "$place/bin/python" -m pip install -qq 'torch===2.13.0' nvidia-cuda-crt==13.0.88 ||
   leave "pip could not install a CUDA torch within $limit_s s"
+PIP_FIND_LINKS='' timeout "$limit_s" "$place/bin/python" -m pip install -qq --no-deps 'torchvision===0.28.0' \
+  'segmentation-models-pytorch>=0.5' timm || echo "Without segmentation-models-pytorch: pip could not install it."
 here=$("$place/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$here/zz_rest.pth" # after its own
 touch "$place/whole"

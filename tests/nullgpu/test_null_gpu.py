@@ -175,3 +175,11 @@ def test_a_driver_that_is_old_or_missing_is_refused(gpu: NullGpu, is_there: bool
     assert "unet-dist: error: " in said
     assert "driver" in said
     assert "Traceback" not in said
+
+
+def test_smp_keeps_its_promises_beside_this_torch(gpu: NullGpu) -> None:
+    """On the CPU: beside a CPU build of torch torchvision, which the library imports, usually cannot be imported."""
+    code, said = finish(
+        gpu.start(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/models/test_smp.py"], is_there=False)
+    )
+    assert code == 0, said[-3000:]
