@@ -148,3 +148,15 @@ def test_folder_with_the_name_of_a_wish_is_a_sentence(tmp_path: Path, name: str)
     assert str(refusal.value) == (
         f"{tmp_path / name} is a folder, expected none: a file of that name asks the run to stop. Rename it."
     )
+
+
+def test_a_signal_is_answered_at_once_by_the_main_process_and_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with StopWish(tmp_path, watches_file=True):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err == "unet-dist: got SIGTERM; stops and saves after the step under way.\n"
+    with StopWish(tmp_path, watches_file=False):
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err == ""

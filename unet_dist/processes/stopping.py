@@ -89,6 +89,12 @@ class StopWish:
                 self._interrupted_s = self._clock()
             elif self._clock() - self._interrupted_s >= ECHO_S:
                 _leave_at_once()
+        if (
+            self._watches_file and self._asked == NO_WISH
+        ):  # a step may take seconds, and silence looks like a lost signal
+            os.write(
+                2, f"unet-dist: got {signal.Signals(number).name}; stops and saves after the step under way.\n".encode()
+            )
         self._asked = max(self._asked, STOP_AND_REQUEUE if number == signal.SIGUSR1 else STOP)
 
     def now(self) -> int:
