@@ -31,7 +31,7 @@ ort = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed: pip install 'unet_dist[onnx]'")
 
 from unet_dist.export.check import Agreement, compare  # noqa: E402
-from unet_dist.export.graph import write_onnx  # noqa: E402
+from unet_dist.export.graph import Form, write_onnx  # noqa: E402
 
 SCENE = SyntheticScenes(1, 100, 170, seed=5).render(0)[0]
 
@@ -109,6 +109,40 @@ def test_another_network_is_found_out(exported: tuple[Any, Path]) -> None:
     assert found.difference > 1e-3
     with pytest.raises(ExportError, match=r"differs from the original: \d+ of \d+ labels, logits by up to"):
         found.require()
+
+
+def test_a_padded_file_takes_any_size_and_returns_it(tmp_path: Path) -> None:
+    model = make_model(norm="weight", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0])
+    path = tmp_path / "model.onnx"
+    write_onnx(path, model, {}, Form(is_padded=True))
+    opened = session(path)
+    for height, width in ((50, 70), (61, 83), (7, 170), (100, 2)):
+        image = SCENE[:height, :width]
+        (logits,) = opened.run(None, {"pixels": image[None]})
+        assert logits.shape == (1, 3, height, width)
+        np.testing.assert_array_equal(logits[0].argmax(axis=0), predict_image(model, image))
+    compare(model, opened, iter([ArrayReader(SCENE), ArrayReader(SCENE)]), lambda: None, Form(is_padded=True)).require()
+    assert "borders of its own" in load_model(path).locality_obstacle
+
+
+@pytest.mark.parametrize(("form", "size"), [(Form((60, 84)), (20, 44)), (Form((61, 83), True), (61, 83))])
+def test_fixed_sides_load_where_shapes_must_be(tmp_path: Path, form: Form, size: tuple[int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    model, path = make_model(norm="weight"), tmp_path / "model.onnx"
+    write_onnx(path, model, {}, form)
+    assert form.sides is not None
+    (pixels,) = onnx.load(path).graph.input
+    assert [dim.dim_value for dim in pixels.type.tensor_type.shape.dim] == [1, *form.sides, 3]
+    assert session(path).run(None, {"pixels": SCENE[None, : form.sides[0], : form.sides[1]]})[0].shape == (1, 3, *size)
+    compare(model, session(path), iter([ArrayReader(SCENE)]), lambda: None, form).require()
+    cv2.dnn.readNetFromONNX(str(path))
+    with pytest.raises(CheckpointError, match=r"takes pictures of \d+x\d+ only and is for other runtimes"):
+        load_model(path)
+
+
+def test_sides_that_the_network_does_not_take_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^sides: got 61, .* Choose 60 or 64, or add --padded true\."):
+        write_onnx(tmp_path / "model.onnx", make_model(), {}, Form((60, 61)))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from unet_dist.assembly.run_data import bound, require_same
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import ExportOptions
+from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
-from unet_dist.export.graph import OPSET, require_onnx, write_onnx
+from unet_dist.export.graph import OPSET, Form, require_onnx, write_onnx
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.onnx_model import OnnxModel, open_session
@@ -93,11 +94,12 @@ def _export_onnx(
     require_onnx()
     as_module(model).float()
     about = {"licence": options.license} if options.license else {}
+    form = Form(None if options.sides is None else parse_shape(options.sides), options.padded)
     with replacing(output) as beside:
-        write_onnx(beside, model, about)
+        write_onnx(beside, model, about, form)
         source, readers = _check_images(model, trained, folder, options, teller)
         with teller.progress("image compared", options.check_images) as bar:
-            found = compare(model, open_session(beside), readers, bar.advance)
+            found = compare(model, open_session(beside), readers, bar.advance, form)
         found.require()
         num_bytes = beside.stat().st_size
     teller.say(f"Compared with torch on {source}: {found}")

@@ -210,6 +210,11 @@ class ExportOptions(OptionsSection):
     check_images: Count = 20
     """Number of images of the run's test split (or street scenes) on which an ONNX file must give the original's labels, 1 or
     more."""
+    sides: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
+    """Fixed height x width of the pictures an ONNX file takes, one at a time, for runtimes without dynamic shapes. Default: any
+    sides the network takes."""
+    padded: bool = False
+    """Let the ONNX file mirror pictures at their borders: it then takes any size and returns logits of the same size."""
     example: PathWord | None = None
     """Image for the card's example; it becomes part of the folder. Default: a procedural street scene."""
     push: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "an id such as someone/some-model")] | None = None
@@ -221,6 +226,9 @@ class ExportOptions(OptionsSection):
         super().__post_init__()
         self.require(self.format is not None, "format", "none", "onnx or huggingface")
         self.require(not self.private or self.push is not None, "private", True, "--push REPO_ID with it")
+        if self.format == "huggingface":
+            self.require(self.sides is None, "sides", self.sides, "--format onnx with it")
+            self.require(not self.padded, "padded", True, "--format onnx with it")
         if self.format == "onnx":
             for key in ("example", "push"):
                 self.require(getattr(self, key) is None, key, getattr(self, key), "--format huggingface with it")

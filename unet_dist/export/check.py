@@ -1,7 +1,7 @@
 """Whether an exported network computes what the original does, pixel by pixel.
 
 Owns the comparison and its tolerance. Every pixel of an image is computed by both, in windows of different shapes and numbers:
-a graph that was frozen to one size would not survive it.
+a graph that was frozen to one size would not survive it. Of a file with sides of its own, or that pads, one window an image is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from unet_dist.errors import ExportError
-from unet_dist.export.graph import INPUT
-from unet_dist.imaging.reader import ImageReader, read_window
+from unet_dist.export.graph import INPUT, Form
+from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.models.contract import Network
 from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
 from unet_dist.tiling.windows import classify, window_logits
@@ -88,18 +88,25 @@ class Agreement:
             )
 
 
-def compare(model: Network, session: Any, readers: Iterator[ImageReader], tell: Callable[[], None]) -> Agreement:
+def compare(
+    model: Network,
+    session: Any,
+    readers: Iterator[ImageReader],
+    tell: Callable[[], None],
+    form: Form = Form(),  # noqa: B008
+) -> Agreement:
     """Compute images by torch and by onnxruntime.
 
     Args:
         model: the original, in evaluation mode, float32, on the CPU.
         session: of the exported file.
         tell: called after each image.
+        form: what the file takes.
     """
     found = Agreement(is_coupled=model.locality is None)
     for number, reader in enumerate(readers):
-        for pixels in _windows(reader, model.window_sizes, number):
-            ours = window_logits(model, torch.from_numpy(pixels), halo=model.window_sizes.margin)  # (N, K, h, w)
+        for pixels in _windows(reader, model.window_sizes, number, form):
+            ours = _same_size(model, pixels) if form.is_padded else _logits(model, pixels)
             theirs = torch.from_numpy(session.run(None, {INPUT: pixels})[0])
             _count(found, ours, theirs, model.ignore_index)
         found.images += 1
@@ -123,9 +130,29 @@ def _count(found: Agreement, ours: torch.Tensor, theirs: torch.Tensor, ignore_in
     found.difference = difference if difference != difference else max(found.difference, difference)
 
 
-def _windows(reader: ImageReader, sizes: WindowSizes, number: int) -> Iterator[np.ndarray]:
-    """Yield batches of windows, (N, H, W, C) uint8, whose outputs cover an image; others for each number."""
+def _logits(model: Network, pixels: np.ndarray) -> torch.Tensor:
+    return window_logits(model, torch.from_numpy(pixels), halo=model.window_sizes.margin)  # (N, K, h, w)
+
+
+def _same_size(model: Network, pixels: np.ndarray) -> torch.Tensor:
+    """Logits of whole pictures, (N, K, H, W), from windows that are mirrored at their borders as a prediction's are."""
+    sizes, (_, height, width, _) = model.window_sizes, pixels.shape
+    shape = [sizes.round_up(side + 2 * sizes.margin) for side in (height, width)]
+    windows = [read_window(ArrayReader(picture), -sizes.margin, -sizes.margin, *shape) for picture in pixels]
+    return _logits(model, np.stack(windows))[:, :, :height, :width]
+
+
+def _windows(reader: ImageReader, sizes: WindowSizes, number: int, form: Form) -> Iterator[np.ndarray]:
+    """Yield batches of windows, (N, H, W, C) uint8; where their sides are free, other ones for each number."""
     height, width, _ = reader.shape
+    if form.sides is not None:  # the image's corner, mirrored where it is smaller
+        yield read_window(reader, 0, 0, *form.sides)[None]
+        return
+    if form.is_padded:
+        yield read_window(reader, 0, 0, *(min(side, DEFAULT_TILE_SIZE_PX - 7 * number) for side in (height, width)))[
+            None
+        ]
+        return
     largest = sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
     # Four shapes by turns, no side too small for the network and none larger than the image needs.
     shape = [

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,38 @@ def gives_coarse(model: TrainableNetwork) -> bool:
     return model.resize_to is not None and hasattr(model, "coarse_logits")
 
 
+class SameSize(nn.Module):
+    """Compute logits of whole pictures of any size: (N, H, W, C) uint8 -> (N, K, H, W) float32, mirrored at their borders."""
+
+    def __init__(self, model: TrainableNetwork) -> None:
+        super().__init__()
+        self.network = PixelsToLogits(model)
+        self.sizes: WindowSizes = model.window_sizes
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        _, height, width, _ = pixels.shape
+        window = pixels.index_select(1, self._mirrored(height)).index_select(2, self._mirrored(width))
+        found = self.network(window)
+        logits: Tensor = found[0] if isinstance(found, tuple) else found
+        return logits[:, :, :height, :width]
+
+    def _mirrored(self, side: int) -> Tensor:
+        """The rows that a window around `side` rows reads; in tensors, as the exporter has no other arithmetic of sizes."""
+        sizes = self.sizes
+        count = (side + 2 * sizes.margin - sizes.remainder + sizes.stride - 1) // sizes.stride
+        last = torch.arange(side)[-1]
+        period = 2 * last.clamp(min=1)
+        rows = torch.remainder(torch.arange(sizes.stride * count + sizes.remainder) - sizes.margin, period)
+        return torch.minimum(torch.minimum(rows, period - rows), last)
+
+
+class Form(NamedTuple):
+    """What a file takes: sides (height, width) that are fixed, and whether it pads its pictures itself."""
+
+    sides: tuple[int, int] | None = None
+    is_padded: bool = False
+
+
 def require_onnx() -> None:
     """Refuse to begin without the packages of the extra.
 
@@ -80,7 +112,7 @@ def require_onnx() -> None:
         raise ExtraError(f"An export to ONNX needs {error.name}: pip install 'unet_dist[onnx]'.") from error
 
 
-def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> None:
+def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str], form: Form = Form()) -> None:  # noqa: B008
     """Write a network as one file.
 
     Args:
@@ -88,7 +120,7 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> No
         about: further words for the file's metadata.
 
     Raises:
-        ConfigError: the network is too large for one file.
+        ConfigError: the network is too large for one file, or does not take these sides.
     """
     import onnx
 
@@ -98,23 +130,31 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str]) -> No
             f"The network has {size(num_bytes)} of weights, and an ONNX file holds 2. Use --format huggingface."
         )
     sizes: WindowSizes = model.window_sizes
-    sides = {axis + 1: _side(name, sizes) for axis, name in enumerate(AXES[1:])}
+    _require_sides(form, sizes)
     # Three different sizes, none of them 1: the exporter takes equal ones, and a 1, for constants.
     shape = (2, sizes.minimum + 2 * sizes.stride, sizes.minimum + 3 * sizes.stride, model.in_channels)
+    dynamic: Any = None
+    if form.sides is not None:
+        shape = (1, *form.sides, model.in_channels)
+    else:
+        named = ({name: torch.export.Dim(name, min=2) for name in AXES[1:]}) if form.is_padded else None
+        sides = {axis + 1: named[name] if named else _side(name, sizes) for axis, name in enumerate(AXES[1:])}
+        dynamic = ({0: torch.export.Dim(AXES[0], min=1), **sides},)
+    network = SameSize(model) if form.is_padded else PixelsToLogits(model)
     with _silence(), torch.no_grad():
         program = torch.onnx.export(
-            PixelsToLogits(model).eval(),
+            network.eval(),
             (torch.zeros(shape, dtype=torch.uint8),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT, COARSE] if gives_coarse(model) else [OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim(AXES[0], min=1), **sides},),
+            output_names=[OUTPUT, COARSE] if gives_coarse(model) and not form.is_padded else [OUTPUT],
+            dynamic_shapes=dynamic,
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, {**metadata(model), **about})
+    onnx.helper.set_model_props(proto, {**metadata(model, form), **about})
     onnx.checker.check_model(proto)
     onnx.save_model(proto, str(path))
 
@@ -140,15 +180,36 @@ def _side(name: str, sizes: WindowSizes) -> Any:
     return side + sizes.remainder if sizes.remainder else side
 
 
-def metadata(model: TrainableNetwork) -> dict[str, str]:
+def _require_sides(form: Form, sizes: WindowSizes) -> None:
+    if form.sides is None or form.is_padded:
+        return
+    for side in form.sides:
+        if sizes.round_up(side) != side:
+            lower, upper = sizes.round_down(side), sizes.round_up(side)
+            near = f"{upper}" if lower is None else f"{lower} or {upper}"
+            raise ConfigError(
+                f"sides: got {side}, which the network does not take as it is. Choose {near}, or add --padded true."
+            )
+
+
+_PADS = "it mirrors each picture at its borders, so that a window of a larger picture would get borders of its own"
+
+
+def metadata(model: TrainableNetwork, form: Form = Form()) -> dict[str, str]:  # noqa: B008
     """What a reader of the file must know to use it, as ONNX metadata: words to words, lists as JSON."""
     sizes, locality = model.window_sizes, model.locality
+    obstacle = model.locality_obstacle
+    if form.is_padded:
+        sizes, locality, obstacle = WindowSizes(stride=1, remainder=0, minimum=2, margin=0), None, _PADS
     height, width = (f"{axis} - {2 * sizes.margin}" if sizes.margin else axis for axis in AXES[1:])
     said = {
         "model_type": model.model_type,
         "input": f"{INPUT}: (N, H, W, {model.in_channels}) uint8 as decoded from a file; normalised inside by mean and std",
         "output": f"{OUTPUT}: (N, {model.num_classes}, {height}, {width}) float32; the label is the argmax over axis 1",
-        "sides": f"H and W: {sizes.minimum} or more, remainder {sizes.remainder} by {sizes.stride}",
+        "sides": "H and W: {} and {}, N: 1".format(*form.sides)
+        if form.sides is not None
+        else f"H and W: {sizes.minimum} or more, remainder {sizes.remainder} by {sizes.stride}",
+        "fixed_sides": form.sides,
         "minimum_side": sizes.minimum,
         "side_remainder": sizes.remainder,
         "side_stride": sizes.stride,
@@ -165,6 +226,6 @@ def metadata(model: TrainableNetwork) -> dict[str, str]:
         "stride": None if locality is None else locality.stride,
         "tiles": "windows whose origins differ by multiples of stride agree on all pixels at least halo from their edges"
         if locality is not None
-        else f"{NO_EXACT_TILES}{model.locality_obstacle}",
+        else f"{NO_EXACT_TILES}{obstacle}",
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}

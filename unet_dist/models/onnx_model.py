@@ -48,6 +48,7 @@ class OnnxModel(nn.Module):
         self._finest = "coarse_logits" if "coarse_logits" in outputs else "logits"
         said = self._session.get_modelmeta().custom_metadata_map
         try:
+            fixed = json.loads(said.get("fixed_sides", "null"))
             self.model_type = said["model_type"]
             self.in_channels: int = _value(said, "in_channels", int)
             self.num_classes: int = _value(said, "num_classes", int)
@@ -66,6 +67,10 @@ class OnnxModel(nn.Module):
                 f"{path} does not say what unet_dist writes into an ONNX file ({type(error).__name__}: {error}). Expected one "
                 "made by unet-dist export --format onnx."
             ) from error
+        if fixed is not None:
+            raise CheckpointError(
+                f"{path} takes pictures of {fixed[0]}x{fixed[1]} only and is for other runtimes. Export it without --sides."
+            )
         self.locality = None if halo is None else Locality(halo, stride)
         self.locality_obstacle = said["tiles"].removeprefix(NO_EXACT_TILES) if halo is None else None
         self.mean, self.std = [0.0] * self.in_channels, [1.0] * self.in_channels
