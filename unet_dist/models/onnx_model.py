@@ -48,7 +48,7 @@ class OnnxModel(nn.Module):
         self._finest = "coarse_logits" if "coarse_logits" in outputs else "logits"
         said = self._session.get_modelmeta().custom_metadata_map
         try:
-            fixed = json.loads(said.get("fixed_sides", "null"))
+            fixed = _value(said, "fixed_sides", list[int] | None) if "fixed_sides" in said else None
             self.model_type = said["model_type"]
             self.in_channels: int = _value(said, "in_channels", int)
             self.num_classes: int = _value(said, "num_classes", int)
