@@ -75,6 +75,7 @@ class SameSize(nn.Module):
         self.sizes: WindowSizes = model.window_sizes
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pad, compute and cut to the picture's size."""
         _, height, width, _ = pixels.shape
         window = pixels.index_select(1, self._mirrored(height)).index_select(2, self._mirrored(width))
         found = self.network(window)
