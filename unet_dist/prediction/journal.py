@@ -258,7 +258,7 @@ def _change(key: str, old: Any, new: Any) -> str:
         for path in after:
             if before.get(path) not in (None, after[path]):
                 return f"an older {path}, which has changed since"
-        apart = sorted(before.keys() ^ after.keys()) or ["another order of them"]
+        apart = sorted(map(str, before.keys() ^ after.keys())) or ["another order of them"]
         return f"other inputs ({apart[0]}{' and more' * (len(apart) > 1)})"
     if key == "model":
         return "another model"

@@ -108,7 +108,7 @@ def _read_geopackage(path: Path) -> Layer:
         place = database.execute(query, (srs,)).fetchone()
         quoted = str(table).replace('"', '""')
         features = []
-        for number, row in enumerate(database.execute(f'SELECT * FROM "{quoted}"'), start=1):
+        for number, row in enumerate(database.execute(f'SELECT * FROM "{quoted}"'), start=1):  # noqa: S608, quoted
             blob = row[column]
             polygons = [] if blob is None else _polygons_of(path, number, bytes(blob))
             if polygons:
