@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unet_dist.assembly.evaluating import evaluate
+    from unet_dist.assembly.file_prediction import predict_files
     from unet_dist.assembly.predicting import predict
     from unet_dist.assembly.run import Run
     from unet_dist.assembly.train import train
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 """The release; setup.cfg, the command line and a run's files read it here."""
 
-__all__ = ["Callback", "Config", "Run", "UNet", "evaluate", "load_model", "predict", "predict_image", "train"]
+__all__ = [
+    "Callback",
+    "Config",
+    "Run",
+    "UNet",
+    "evaluate",
+    "load_model",
+    "predict",
+    "predict_files",
+    "predict_image",
+    "train",
+]
 
 _HOMES = {
     "Callback": "unet_dist.training.parts",
@@ -29,6 +41,7 @@ _HOMES = {
     "evaluate": "unet_dist.assembly.evaluating",
     "load_model": "unet_dist.models.registry",
     "predict": "unet_dist.assembly.predicting",
+    "predict_files": "unet_dist.assembly.file_prediction",
     "predict_image": "unet_dist.prediction.image",
     "train": "unet_dist.assembly.train",
 }

@@ -6,6 +6,8 @@ import doctest
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unet_dist import UNet, evaluate, predict
+from tests.distributed.processes import ROOT, quiet_environment
+from unet_dist import UNet, evaluate, predict, predict_files
 from unet_dist.cli import run
 from unet_dist.commands import evaluate as evaluate_command
 from unet_dist.errors import ConfigError, DataError, LocalityError
@@ -75,6 +78,56 @@ def test_predict_gives_what_the_command_writes(place: Path) -> None:
     for each in found:
         np.testing.assert_array_equal(each.labels, np.asarray(Image.open(place / "out" / f"{each.name}.png")))
         assert each.probabilities is each.confidence is None
+
+
+def test_predict_files_gives_the_bytes_of_the_command_on_two_processes(place: Path) -> None:
+    """A script below torchrun; predict shares out whole images there."""
+    images, bytes_of = place / "data" / "images", {}
+    script = place / "script.py"
+    script.write_text(
+        "import os, sys\nfrom unet_dist import predict, predict_files\n"
+        "model, images, output = sys.argv[1:]\n"
+        "found = predict_files(model, images, output, window_batch=2, probabilities='uint8')\n"
+        "assert found.is_complete and len(found.outputs) == 4 and not found.unreadable\n"
+        "names = [each.name for each in predict(model, images)]\n"
+        "assert names == ['s0 s2', 's1 s3'][int(os.environ['RANK'])].split(), names\n"
+        "assert len(list(predict(model, images, is_shared=False))) == 4\n"
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = ["--output", str(place / "by command"), "--window_batch", "2", "--probabilities", "uint8"]
+    for name, call in (
+        ("script", [*launcher, str(script), str(place / "model"), str(images), str(place / "by script")]),
+        (
+            "command",
+            [
+                "-m",
+                "unet_dist",
+                "predict",
+                str(place / "model"),
+                str(images),
+                "--output",
+                str(place / "by command"),
+                *words,
+            ],
+        ),
+    ):
+        ran = subprocess.run([sys.executable, *call], cwd=ROOT, env=quiet_environment(), capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        bytes_of[name] = {path.name: path.read_bytes() for path in (place / f"by {name}").glob("*.*")}
+    assert len(bytes_of["script"]) == 3 * 4
+    assert bytes_of["script"] == bytes_of["command"]
+
+
+def test_predict_files_takes_a_network_and_says_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model(place / "model", device=torch.device("cpu"))
+    image = place / "data" / "images" / "s1.png"
+    found = predict_files(model, image, place / "by network", overlay=False)
+    assert found.outputs == {str(image): {"labels": place / "by network" / "s1.png"}}
+    written = np.asarray(Image.open(place / "by network" / "s1.png"))
+    np.testing.assert_array_equal(written, next(predict(model, image)).labels)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ConfigError, match=r"got the key .overlap.*overlay"):
+        predict_files(model, image, place / "by network", overlap=False)
 
 
 def test_predict_takes_pictures_from_anywhere_one_by_one(place: Path) -> None:

@@ -1,14 +1,15 @@
 """The labels of images as arrays, one image after the other, for scripts and notebooks.
 
-Owns how whatever a caller calls an image gets a name and is opened. `unet-dist predict` writes files, resumes and shares images
-of any size over processes; its labels are these.
+Owns how whatever a caller calls an image gets a name and is opened. `predict_files` writes files and resumes; its labels are these.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -61,8 +62,12 @@ def predict(
     flip: bool = False,
     rotations: bool = False,
     mixed_precision: Precision = "auto",
+    is_shared: bool = True,
 ) -> Iterator[Predicted]:
     """Predict images one after the other, by exact tiles where the network is local.
+
+    Below a launcher each process yields its own part of the images, every WORLD_SIZE-th from its RANK on; together they yield all.
+    `predict_files` shares out the tiles of one image, too.
 
     Memory: one image's arrays, and a batch of windows; large images are read by windows. Images may come from a generator.
 
@@ -80,6 +85,7 @@ def predict(
         blend, whole: overlapping windows, or every image in one: for networks without a finite halo.
         flip, rotations: average over the mirror image, or over all eight turns and mirror images.
         mixed_precision: auto is bf16 where the device is fast at it.
+        is_shared: False yields all images on every process.
 
     Raises:
         DataError: an image that cannot be read or has other channels; names it.
@@ -110,27 +116,35 @@ def predict(
     def autocast() -> torch.autocast | nullcontext[None]:
         return torch.autocast(device_type, dtype=_DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
-    for name, image in _named(images, network.in_channels):
-        try:
-            rasters = predict_rasters(tiles, image, side, autocast)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+    rank, world_size = (int(os.environ.get(key, alone)) for key, alone in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    named = _named(images, network.in_channels)
+    for name, opened in islice(named, rank, None, world_size) if is_shared else named:
+        with opened() as image:
+            try:
+                rasters = predict_rasters(tiles, image, side, autocast)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
         yield Predicted(name, rasters["labels"], rasters.get("probabilities"), rasters.get("confidence"))
 
 
-def _named(images: ImageLike | Iterable[ImageLike], channels: int) -> Iterator[tuple[str, ImageLike]]:
-    """Give every image a name, and grey files as many channels as are taken; words are expanded as the command does."""
+def _named(
+    images: ImageLike | Iterable[ImageLike], channels: int
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[ImageLike]]]]:
+    """Give every image a name and what opens it: words are expanded as the command does, grey files get the channels taken."""
     is_one = isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "shape")
     several = (cast(ImageLike, images),) if is_one else cast(Iterable[ImageLike], images)
     count = 0
     for image in several:
         if isinstance(image, str | os.PathLike):
             for source in find_sources([os.fspath(image)]):
-                with open_image(source, channels=channels) as reader:
-                    yield stem_of(source), reader
+                yield stem_of(source), partial(open_image, source, channels=channels)
         else:
-            yield f"image-{count}", image
+            yield f"image-{count}", partial(_as_it_is, image)
             count += 1
+
+
+def _as_it_is(image: ImageLike) -> AbstractContextManager[ImageLike]:
+    return nullcontext(image)
 
 
 def _device() -> torch.device:

@@ -1,12 +1,15 @@
 """What there is to do in a prediction, the same on every process.
 
-Owns how images, tiles and batches belong together, and what of a journal still counts. Must not know who does it, or when.
+Owns how images, tiles and batches belong together, what of a journal still counts, and how one process tells the others. Must
+not know who does it, or when.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,3 +93,39 @@ class Work:
                 for values in rasters:
                     check = zlib.crc32(np.ascontiguousarray(values[..., rows, cols]).data, check)
         return check
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What the main process found, and all go by."""
+
+    jobs: list[Job]
+    tile_size: int
+    num_threads: int
+    done: Done
+    unreadable: dict[str, str]
+    """Images that cannot be read, each with the reason."""
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON, in which it travels."""
+        done = {"batches": sorted(self.done.batches), "images": sorted(self.done.images)}
+        jobs = [job.record() for job in self.jobs]
+        return {
+            "jobs": jobs,
+            "tile_size": self.tile_size,
+            "num_threads": self.num_threads,
+            "done": done,
+            "unreadable": self.unreadable,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Agreed:
+        """What a record says."""
+        done = Done(set(record["done"]["batches"]), set(record["done"]["images"]))
+        return cls(
+            [Job.of(job) for job in record["jobs"]],
+            record["tile_size"],
+            record["num_threads"],
+            done,
+            record["unreadable"],
+        )

@@ -1,0 +1,396 @@
+"""Label maps and overlays of images as files, by any number of processes, through being killed: for the command and for scripts.
+
+Owns how the processes agree on what there is to do, and what is said of it. Must not know how a tile is computed or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from unet_dist.assembly.inference import choose_tiles
+from unet_dist.assembly.opening import load_network
+from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.config.options import PredictOptions
+from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.imaging.reader import open_image
+from unet_dist.machine.cores import num_cores
+from unet_dist.machine.memory import free_bytes
+from unet_dist.models.contract import Network
+from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
+from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
+from unet_dist.prediction.journal import Done, Journal
+from unet_dist.prediction.progress import Progress, show_progress
+from unet_dist.prediction.run import (
+    Totals,
+    compute_share,
+    finish_shared,
+    input_records,
+    share_of,
+    wait_for_others,
+)
+from unet_dist.prediction.tile_size import choose_tile_size
+from unet_dist.prediction.tiles import WHOLE
+from unet_dist.prediction.values import Recipe
+from unet_dist.prediction.work import Agreed, Work
+from unet_dist.processes.group import Processes, open_processes
+from unet_dist.processes.precision import precision_line
+from unet_dist.processes.stopping import NO_WISH, StopWish
+from unet_dist.storage.lock import lock_run
+from unet_dist.terminal import Teller
+from unet_dist.tiling.geometry import smallest_tile_size
+from unet_dist.wording import counted, listed
+
+# Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
+_SHARE_OF_FREE = 0.8
+_MOST_FINISHERS = 8
+"""Assumption: an overlay of 1080x1920 takes a core 0.3 s, and a GPU that computes one faster than in 40 ms is rare."""
+
+
+@dataclass(frozen=True)
+class PredictedFiles:
+    """What a prediction left behind.
+
+    Attributes:
+        outputs: of each image by its path: the file of each raster, labels and perhaps probabilities and confidence.
+        unreadable: images that cannot be read, each with the reason.
+        is_complete: all others are done; else the prediction was asked to stop, and the same call resumes it.
+    """
+
+    outputs: dict[str, dict[str, Path]]
+    unreadable: dict[str, str]
+    is_complete: bool
+
+
+def predict_files(
+    model: str | Path | Network,
+    images: str | Path | Sequence[str | Path],
+    output: str | Path = "predictions",
+    *,
+    is_silent: bool = True,
+    **options: object,
+) -> PredictedFiles:
+    """Write a label map and an overlay of each image, as `unet-dist predict` does, with the same bytes.
+
+    Below a launcher every process calls it: they share the tiles, also those of one image, and each gets the same answer. Memory
+    does not grow with the images. The same call resumes one that was killed.
+
+    >>> predict_files("runs/mine", "photos/", "labels", overlay=False).outputs  # doctest: +SKIP
+    {'photos/a.jpg': {'labels': PosixPath('labels/a.png')}}
+
+    Args:
+        model: a run's folder, a model folder, a hub id, several joined by + (an ensemble), or a network of models/contract.
+        images: files, folders or globs.
+        output: folder of the files.
+        is_silent: print nothing.
+        options: other keys of `unet-dist predict`: tile_size, format, probabilities, trust, ...
+
+    Raises:
+        ConfigError, DataError, CheckpointError, LocalityError, SizeError: what was asked for cannot be; says why.
+        LaunchError: a process has finished nothing for too long.
+    """
+    words = [images] if isinstance(images, str | Path) else list(images)
+    valid = [field.name for field in fields(PredictOptions)]
+    for key in options:
+        if key not in valid:
+            raise ConfigError(f"predict_files: got the key {key!r}. {suggest(key, valid)}")
+    asked = PredictOptions(**cast("dict[str, Any]", {**options, "output": os.fspath(output)}))
+    with open_processes(
+        mixed_precision=asked.mixed_precision,
+        expected_processes=asked.expected_processes,
+        collective_timeout_s=asked.collective_timeout_s,
+    ) as processes:
+        folder, journal = Path(asked.output), Journal(Path(asked.output))
+        with ExitStack() as stack:
+            if processes.is_main:
+                _make_folder(folder)
+                journal.require_own()
+                stack.enter_context(lock_run(journal.folder, "output"))
+                stack.callback(journal.leave)
+            wish = stack.enter_context(StopWish(folder, watches_file=True))
+            prediction = _Prediction(model, [os.fspath(word) for word in words], asked, processes, is_silent=is_silent)
+            return _predict(prediction, processes, wish)
+
+
+class _Prediction:
+    """The parts of a prediction, as the user asked for it."""
+
+    def __init__(
+        self,
+        model: str | Path | Network,
+        words: Sequence[str],
+        options: PredictOptions,
+        processes: Processes,
+        *,
+        is_silent: bool,
+    ) -> None:
+        self.words = words
+        self.options = options
+        self.processes = processes
+        self.teller = Teller(speaks=processes.is_main and not is_silent)
+        self.journal = Journal(Path(options.output))
+        self.model: Network
+        if isinstance(model, str | Path):
+            self.model, self.trained, _ = load_network(str(model), processes.device, options.trust)
+        else:
+            self.model, self.trained = model.to(processes.device).eval(), None
+        recipe = Recipe(
+            options.probabilities,
+            "uint8" if options.confidence else "none",
+            flip=options.flip,
+            rotations=options.rotations,
+            skip_background=options.skip_background,
+        )
+        self.tiles = choose_tiles(
+            self.model,
+            recipe,
+            blend=options.blend,
+            whole=options.whole,
+            window_batch=options.window_batch,
+            must_be_asked=True,
+            say=(lambda _: None) if is_silent else _warner(processes),
+        )
+        self.open_reader: OpenReader = partial(
+            open_image,
+            level=options.level,
+            mpp=options.mpp,
+            value_range=options.value_limits(),
+            max_pixels=options.max_pixels,
+            channels=self.model.in_channels,
+        )
+
+    def work(self, jobs: Sequence[Job], tile_size: int) -> Work:
+        """Lay out the tiles of all images."""
+        return Work(
+            jobs,
+            self.journal,
+            self.tiles,
+            tile_size=tile_size,
+            open_reader=self.open_reader,
+        )
+
+    def find(self) -> Agreed:
+        """Find the images and what an earlier launch has done; by the main process alone, so that all see the same.
+
+        Raises:
+            DataError: an input or output that cannot be.
+            ConfigError: other settings than those of the unfinished prediction.
+        """
+        options, teller = self.options, self.teller
+        sources = find_sources(self.words)
+        unreadable: dict[Path, str] = {}
+        if left_out := find_left_out(self.words):
+            teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")
+        if not options.strict:
+            sources, unreadable = keep_readable(
+                sources, open_reader=self.open_reader, in_channels=self.model.in_channels
+            )
+        jobs = make_jobs(
+            sources,
+            Path(options.output),
+            open_reader=self.open_reader,
+            in_channels=self.model.in_channels,
+            rasters=list(self.tiles.recipe.rasters(self.model.num_classes)),
+            format=options.format,
+            overlay=options.overlay,
+            say=teller.say,
+        )
+        before = self.journal.settings() or {}
+        goes_on = bool(before) and options.tile_size == "auto"
+        tile_size = int(before["tile_size"]) if goes_on else self._tile_size(jobs)
+        # A sum in another number of threads may differ in its last bits, and a launcher sets them by its own rules.
+        num_threads = int(before.get("num_threads", torch.get_num_threads()))
+        work = self.work(jobs, tile_size)
+        settings = {**self._settings(sources, tile_size, num_threads), "num_batches": len(work.batches)}
+        if before:
+            self.journal.require_same(settings)
+        else:
+            self.journal.begin(settings)
+        done = work.without_lost(self.journal.done())
+        self.journal.compact(done)
+        scaled = self.model.resize_to if self.tiles.name == WHOLE else None
+        if line := precision_line(options.mixed_precision, self.processes.precision):
+            teller.say(line)
+        for line in _announcement(work, done, options, tile_size, scaled):
+            teller.say(line)
+        return Agreed(jobs, tile_size, num_threads, done, {str(path): why for path, why in unreadable.items()})
+
+    def _tile_size(self, jobs: Sequence[Job]) -> int:
+        if self.tiles.name == WHOLE:
+            return 0  # there are no tiles
+        sizes, locality, options = self.model.window_sizes, self.model.locality, self.options
+        if options.tile_size == "auto":
+            return choose_tile_size(
+                self.model,
+                [job.shape for job in jobs],
+                plan=self.tiles.plan,
+                smallest=sizes.minimum if locality is None else smallest_tile_size(sizes, locality),
+                window_batch=options.window_batch,
+                recipe=self.tiles.recipe,
+                memory_bytes=options.memory_bytes() or self._usable_bytes(),
+                precision=self.processes.precision,
+                around_forward=self.processes.autocast,
+            )
+        return resolve_tile_size(options.tile_size, self.model, self.trained)
+
+    def _usable_bytes(self) -> int:
+        """What a process may have for weights and activations; the weights are there already."""
+        device = self.processes.device
+        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        context = CUDA_CONTEXT_BYTES if device.type == "cuda" else 0
+        return (
+            int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) + weights + context
+        )
+
+    def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
+        """What the bytes of the outputs depend on."""
+        options = self.options
+        keys = (
+            "window_batch",
+            "format",
+            "overlay",
+            "probabilities",
+            "confidence",
+            "flip",
+            "blend",
+            "whole",
+            "skip_background",
+        )
+        return {
+            "version": 1,
+            "model": _digest(self.model),
+            "inputs": input_records(sources),
+            "tile_size": tile_size,
+            "num_threads": num_threads,
+            "device": self.processes.device.type,
+            "mixed_precision": self.processes.precision,
+            **{key: getattr(options, key) for key in (*keys, "level", "mpp", "value_range")},
+            **(
+                {"rotations": True} if options.rotations else {}
+            ),  # a prediction begun before there was this key resumes
+        }
+
+
+def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> PredictedFiles:
+    """Agree, compute and write, by all processes together."""
+    rank, world_size = processes.rank, processes.world_size
+    found = processes.share(prediction.find().record() if processes.is_main else None)
+    assert found is not None, "the main process finds"
+    agreed = Agreed.of(found)
+    torch.backends.cudnn.deterministic = True  # the same bytes after a resume; inference uses nothing else that varies
+    if processes.device.type == "cpu":
+        torch.set_num_threads(agreed.num_threads)
+    work = prediction.work(agreed.jobs, agreed.tile_size)
+    share = share_of(work, agreed.done, rank, world_size)
+
+    def is_stopped() -> bool:
+        if wish.now() != NO_WISH:  # whichever process was asked, all stop
+            work.journal.ask_to_stop()
+        return work.journal.is_asked_to_stop()
+
+    with _shown(work, agreed.done, prediction.teller):
+        compute_share(
+            work,
+            share,
+            agreed.done,
+            rank,
+            is_stopped=is_stopped,
+            around_forward=processes.autocast,
+            finishers=_num_finishers(processes.device),
+        )
+        timeout_s = prediction.options.collective_timeout_s
+        wait_for_others(work.journal, world_size, timeout_s, is_stopped=is_stopped)
+        processes.barrier()
+        is_complete = finish_shared(work, share, rank, world_size)
+        asked = max(processes.gather(wish.now()))
+    if processes.is_main:
+        _conclude(work, agreed, wish, asked, prediction.teller, is_complete=is_complete)
+    outputs = {str(job.source): dict(job.outputs) for job in work.jobs}
+    return PredictedFiles(outputs, agreed.unreadable, is_complete)
+
+
+def _conclude(work: Work, agreed: Agreed, wish: StopWish, asked: int, teller: Teller, *, is_complete: bool) -> None:
+    """Clear away the journal of what is complete, and say what was done.
+
+    Args:
+        asked: how the processes were asked to stop.
+    """
+    if is_complete:
+        work.journal.remove()
+        for line in describe(work.jobs):
+            teller.say(line)
+        wish.settle(NO_WISH, step=0)
+    else:
+        num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles
+        teller.say(f"Stopped after {num_done} of {Totals.of(work).tiles} tiles. Run the same command to resume.")
+        wish.settle(asked, step=num_done)  # by which a job sees that it gets on
+    for path, why in agreed.unreadable.items():
+        teller.say(f"Not predicted: {why if path in why else f'{path}: {why}'}")
+
+
+@contextmanager
+def _shown(work: Work, before: Done, teller: Teller) -> Iterator[None]:
+    """Show the progress of all processes, on the one that speaks."""
+    if not teller.speaks:
+        yield
+        return
+    progress = Progress(work, before)
+    with teller.progress("tiles", progress.total.tiles, progress.now.tiles) as bar, show_progress(progress, bar):
+        yield
+
+
+def _announcement(
+    work: Work, done: Done, options: PredictOptions, tile_size: int, scaled: Sequence[int] | None
+) -> Iterator[str]:
+    """Say what is ahead, and what is not as one might expect."""
+    total, jobs = Totals.of(work), work.jobs
+    images = f"{counted(len(jobs), 'image')}"
+    kind = "blended windows" if options.blend else "windows"
+    tiles = f"{total.tiles} tiles from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
+    scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
+    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {tiles}{scale}"
+    if options.blend:
+        yield "Blended: the labels depend on the tile size."
+    if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
+        yield f"No overlay for {counted(num_without, 'image')} too large to be made in memory."
+    if done.batches or done.images:
+        num_done = Totals.of(work, sorted(done.batches)).tiles
+        yield f"Going on: {num_done} tiles and {len(done.images)} of the images were finished before."
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
+
+
+def _warner(processes: Processes) -> Callable[[str], None]:
+    """Say what happens to one process, whichever it is."""
+    name = f"rank {processes.rank}: " if processes.world_size > 1 else ""
+    return lambda text: Teller(speaks=True).say(name + text)
+
+
+def _num_finishers(device: torch.device) -> int:
+    """Images whose files are made at once: beside a GPU the cores have nothing else to do, on a CPU they compute."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _digest(model: Network) -> str:
+    """A digest of all that the model computes with."""
+    sha = hashlib.sha256(repr(model).encode())
+    sha.update(repr((list(model.mean), list(model.std), model.ignore_index)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
