@@ -50,7 +50,7 @@ from unet_dist.storage.files import write_whole
 from unet_dist.wording import size
 
 COMMAND = Command(
-    about="how fast a run is, against what the device can do, layer by layer and over processes; compares settings",
+    about="measure a run's speed against the device's limits, by layer and over processes; compare settings",
     usage="[CONFIG.yaml] [--compare KEY=VALUE,VALUE] [--key value ...]",
     place=70,
     takes_config=True,

@@ -33,7 +33,7 @@ from unet_dist.terminal import Teller
 from unet_dist.wording import duration, size
 
 COMMAND = Command(
-    about="choose a config for a data set, this device and a time, with a reason at each value; prints YAML that train takes",
+    about="print a config for a data set, this device and a time limit, with a reason for each value",
     usage="DATA [--memory 24GiB] [--time 2h] > CONFIG.yaml",
     place=55,
     needs="a data set, such as a folder of images/ and masks/",

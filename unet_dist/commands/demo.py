@@ -1,4 +1,4 @@
-"""`unet-dist demo`: a page on this machine that labels the images one drops on it."""
+"""`unet-dist demo`: a local page that labels the images you drop on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
 
 COMMAND = Command(
-    about="a page on this machine that labels the images one drops on it",
+    about="open a local page that labels the images you drop on it",
     usage="RUN [--port 7860] [--key value ...]",
     place=50,
     needs="a run's folder, a model folder or a hub id",

@@ -24,7 +24,7 @@ from unet_dist.processes.starting import device_environment
 from unet_dist.wording import counted, printable
 
 COMMAND = Command(
-    about="versions, devices, memory and disks of this machine, and what is slow or missing; with --gpu, its GPU measured",
+    about="show versions, devices, memory and disks, and what is slow or missing; with --gpu, measure the GPU",
     usage="[--gpu] [--minutes 8] [--output DIR]",
     place=100,
     options="config.options:DoctorOptions",

@@ -37,7 +37,7 @@ from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
 
 COMMAND = Command(
-    about="per-class IoU, mean IoU and confusion matrix of a run over a split, by overlap-tile",
+    about="score a run on a split: IoU by class, mean IoU, confusion matrix",
     usage="RUN... [--split test] [--key value ...]",
     place=20,
     needs="a run's folder, a model folder or a hub id, or several joined by +",

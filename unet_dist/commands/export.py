@@ -1,4 +1,4 @@
-"""`unet-dist export`: a model in a form that others load, checked against the original."""
+"""`unet-dist export`: a model for other runtimes, checked against the original."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from unet_dist.tiling.windows import Labels
 from unet_dist.wording import size
 
 COMMAND = Command(
-    about="a model in a form that others load: ONNX, or a folder for the Hugging Face hub",
+    about="export a model to ONNX, or to a folder for the Hugging Face hub",
     usage="RUN --format onnx|huggingface [--output PATH] [--key value ...]",
     place=40,
     needs="a run's folder, a model folder or a hub id",

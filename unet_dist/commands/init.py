@@ -14,7 +14,7 @@ from unet_dist.processes.launcher import is_first
 from unet_dist.storage.files import write_whole
 
 COMMAND = Command(
-    about="write what one begins with and edits: a config with every key, accelerate's configs, or SLURM's scripts",
+    about="write files for you to edit: a config with every key, accelerate's configs, or SLURM's scripts",
     usage="config|accelerate|slurm [--output DIR]",
     place=110,
     needs="what to write: config, accelerate or slurm",

@@ -32,7 +32,7 @@ from unet_dist.tiling.geometry import WindowSizes, plan_abutting
 from unet_dist.wording import counted, size
 
 COMMAND = Command(
-    about="sizes, tiles, FLOPs and predicted peak memory of a run, and what to change to fit; no data, no device",
+    about="predict sizes, tiles, FLOPs and peak memory of a run, and what to change to fit; needs no data or device",
     usage="[CONFIG.yaml] [--memory 24GiB] [--key value ...]",
     place=80,
     takes_config=True,

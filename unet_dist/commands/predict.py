@@ -11,7 +11,7 @@ from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError
 
 COMMAND = Command(
-    about="label maps and overlays of images",
+    about="label images: write label maps and overlays",
     usage="RUN INPUT... --output DIR [--key value ...]",
     place=30,
     needs="a run's folder, a model folder or a hub id, or several joined by +",

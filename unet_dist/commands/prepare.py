@@ -23,7 +23,7 @@ from unet_dist.wording import counted, printable, size
 _MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
 COMMAND = Command(
-    about="read a data set, check every pair, write the decoded cache and its statistics",
+    about="read a data set, check every pair, write the decoded cache and statistics",
     usage="[CONFIG.yaml] [--key value ...]",
     place=60,
     takes_config=True,

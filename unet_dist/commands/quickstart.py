@@ -28,7 +28,7 @@ from unet_dist.terminal import Teller
 from unet_dist.wording import counted, duration
 
 COMMAND = Command(
-    about="train, evaluate and predict on street scenes (or your data) in minutes, and show what came out",
+    about="train, evaluate and predict on street scenes (or your data) in minutes, and show the result",
     usage="[CONFIG.yaml] [--data_path DIR] [--key value ...]",
     place=5,
     takes_config=True,

@@ -25,7 +25,7 @@ from unet_dist.storage.files import write_whole
 from unet_dist.terminal import Teller
 
 COMMAND = Command(
-    about="one self-contained HTML page of a run, or a comparison of several",
+    about="write one self-contained HTML page about a run, or comparing several",
     usage="RUN [RUN ...] [--output FILE.html] [--key value ...]",
     place=90,
     needs="the folders of runs",

@@ -16,7 +16,7 @@ from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
 
 COMMAND = Command(
-    about="train a network; resumes by itself when its output folder holds an unfinished run",
+    about="train a network; resume if the output folder holds an unfinished run",
     usage="[CONFIG.yaml] [--key value ...]",
     place=10,
     takes_config=True,

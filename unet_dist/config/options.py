@@ -192,7 +192,7 @@ class ReportOptions(OptionsSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(OptionsSection):
-    """A model in a form that others load"""
+    """The export"""
 
     trust: Trusted | None = None
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
