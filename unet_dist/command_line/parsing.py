@@ -65,7 +65,9 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
                 values = {key: value for key, value in values.items() if key in FREE_KEYS}
     elif command.needs is not None and not positional:
         missing = command.usage.split()[0]
-        raise ConfigError(f"{command.name}: got no {missing.rstrip('.')}, expected {command.needs}. Usage: {command.usage_line}")
+        raise ConfigError(
+            f"{command.name}: got no {missing.rstrip('.')}, expected {command.needs}. Usage: {command.usage_line}"
+        )
     values |= _read_all(command, options, is_word=True)
     first = (
         Config.from_flat({key: values[key] for key in values if key in KEYS}) if command.takes_config else positional
