@@ -133,8 +133,8 @@ def test_options_of_evaluate() -> None:
         (["--learning_rate", "x"], "learning_rate: got 'x', expected a number. (Peak learning rate, above 0.)"),
         (
             ["--padding", "full"],
-            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper's) or with zeros, which exact "
-            "tiles trim.)",
+            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper's) or with zeros, "
+            "which exact tiles trim.)",
         ),
         (
             ["--trackers", "wandb"],
