@@ -21,7 +21,7 @@ from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.models.unet import UNet
 from unet_dist.planner.memory import Peak
-from unet_dist.planner.simulation import Setting, prediction_peak, training_peak
+from unet_dist.planner.simulation import SimulatedRun, prediction_peak, training_peak
 from unet_dist.tiling.gradient import WindowGradient
 from unet_dist.tiling.windows import classify, window_logits, windows_at_once
 from unet_dist.training.optimizer import build_optimizer
@@ -57,7 +57,7 @@ CASES = (
 
 def predict(case: Case, device_type: str) -> Peak:
     """What the planner says."""
-    setting = Setting(UNet, tuple(case.options.items()), device_type=device_type)
+    setting = SimulatedRun(UNet, tuple(case.options.items()), device_type=device_type)
     simulate = training_peak if case.is_training else prediction_peak
     return simulate(setting, case.count, (case.side, case.side))
 

@@ -133,18 +133,18 @@ def test_compared_values_are_read_as_the_key_is() -> None:
 
 def test_an_empty_layer_is_no_division_by_zero() -> None:
     from unet_dist.benchmark.ceilings import Ceilings
-    from unet_dist.benchmark.layers import Layer
+    from unet_dist.benchmark.layers import MeasuredLayer
 
-    table = layer_table([Layer("still", 0.0, 0, 0, 0.0)], Ceilings(1.0, 1.0))
+    table = layer_table([MeasuredLayer("still", 0.0, 0, 0, 0.0)], Ceilings(1.0, 1.0))
     assert table.row_count == 2
 
 
 def test_the_layers_of_most_time_are_shown_of_many() -> None:
     from unet_dist.benchmark.ceilings import Ceilings
-    from unet_dist.benchmark.layers import Layer
+    from unet_dist.benchmark.layers import MeasuredLayer
 
     names = [f"network.encoder.stages.{number}.attention" for number in range(60)]
-    layers = [Layer(name, float(number % 50), 1, 1, 1.0) for number, name in enumerate(names)]
+    layers = [MeasuredLayer(name, float(number % 50), 1, 1, 1.0) for number, name in enumerate(names)]
     table = layer_table(layers, Ceilings(1.0, 1.0))
     first = list(table.columns[0].cells)
     assert first[0].endswith("stages.10.attention"), "in the order of the network"

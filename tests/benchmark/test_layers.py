@@ -16,7 +16,7 @@ from unet_dist.benchmark.layers import BETWEEN, OUTSIDE, time_layers
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.models.unet import UNet
 from unet_dist.planner.operations import OWN_COUNTS
-from unet_dist.planner.simulation import Setting, training_flops
+from unet_dist.planner.simulation import SimulatedRun, training_flops
 from unet_dist.tiling.gradient import WindowGradient
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_layers_of_the_network_make_up_its_operations(norm: str, checkpoint_acti
     labels = torch.zeros(1, *(side - 2 * model.window_sizes.margin for side in (60, 60)), dtype=torch.uint8)
     add = partial(gradient.add, windows, labels, torch.zeros(1, 3, dtype=torch.int64), scale=torch.ones(()))
     layers = time_layers(model, add, CPU, CEILINGS, passes=1)
-    setting = Setting(build=partial(UNet, 3, 5), options=tuple(options.items()), device_type="cpu")
+    setting = SimulatedRun(build=partial(UNet, 3, 5), options=tuple(options.items()), device_type="cpu")
     assert sum(layer.flops for layer in layers) == training_flops(setting, (60, 60))
     with_products = {layer.name for layer in layers if layer.flops}
     convolutions = (nn.Conv2d, nn.ConvTranspose2d)

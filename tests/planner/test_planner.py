@@ -27,12 +27,12 @@ from unet_dist.planner.fitting import (
     training_bytes,
 )
 from unet_dist.planner.memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, WORKSPACE
-from unet_dist.planner.simulation import Setting, prediction_peak, training_flops, training_peak
+from unet_dist.planner.simulation import SimulatedRun, prediction_peak, training_flops, training_peak
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import covering_tile_size, plan_tiles, smallest_tile_size
 
 SHALLOW = (("base_channels", 4), ("depth", 1), ("num_classes", 5))
-ON_CPU = Setting(UNet, SHALLOW, device_type="cpu")
+ON_CPU = SimulatedRun(UNet, SHALLOW, device_type="cpu")
 TINY = ["--base_channels", "4", "--depth", "2", "--num_classes", "5", "--input_size", "92", "--batch_size", "4"]
 
 
@@ -76,7 +76,7 @@ def test_an_average_of_the_weights_is_one_more_copy_and_a_loss_has_its_own_peak(
 
 
 def test_options_that_save_memory_do() -> None:
-    deeper = Setting(UNet, (("base_channels", 8), ("depth", 2)), device_type="cuda")
+    deeper = SimulatedRun(UNet, (("base_channels", 8), ("depth", 2)), device_type="cuda")
     plain = training_peak(deeper, 2, (108, 108)).parts[ACTIVATIONS]
     assert training_peak(replace(deeper, precision="bf16"), 2, (108, 108)).parts[ACTIVATIONS] < 0.8 * plain
     checkpointing = deeper.with_option("checkpoint_activations", True)
@@ -87,7 +87,7 @@ def test_options_that_save_memory_do() -> None:
 
 def test_flops_are_those_of_the_papers_network() -> None:
     # 0.904 TFLOP forward and backward at 64 channels and 572 px: counted on real tensors by torch's own counter.
-    assert training_flops(Setting(UNet, ()), (572, 572)) == pytest.approx(0.904e12, rel=0.005)
+    assert training_flops(SimulatedRun(UNet, ()), (572, 572)) == pytest.approx(0.904e12, rel=0.005)
 
 
 def test_largest_side_is_the_last_that_fits() -> None:

@@ -14,7 +14,7 @@ from unet_dist.config.options import PredictOptions
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.alignment import AlignedClasses, align_names
-from unet_dist.planner.simulation import Setting, prediction_peak
+from unet_dist.planner.simulation import SimulatedRun, prediction_peak
 from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.values import Recipe
 from unet_dist.tiling.geometry import smallest_tile_size
@@ -39,7 +39,7 @@ def choose(
 
 def test_the_tile_fits_the_memory_and_wins_in_time() -> None:
     model = build(dtype=torch.float32)
-    setting = Setting(UNet, tuple({"num_classes": 5, "base_channels": 2, "depth": 2}.items()), device_type="cpu")
+    setting = SimulatedRun(UNet, tuple({"num_classes": 5, "base_channels": 2, "depth": 2}.items()), device_type="cpu")
     sides = []
     for mib in (1, 3, 10, 1000):
         side = choose(model, (600, 900), memory_bytes=mib * 2**20)

@@ -19,7 +19,7 @@ from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.machine.description import describe_machine
 from unet_dist.metrics.confusion import CALIBRATION_BINS, Calibration, Scores
 from unet_dist.report.figures import Sample
-from unet_dist.report.pictures import PICTURES_FOLDER, picture_name, write_picture
+from unet_dist.report.pictures import PICTURES_FOLDER, picture_name, write_sample
 from unet_dist.runs.environment import record_evaluation, record_start
 from unet_dist.runs.metrics_log import MetricsLog
 from unet_dist.scenes.classes import SIDEWALK_CLASSES
@@ -125,7 +125,7 @@ def _write_pictures(
         label = np.where(label == IGNORED, label, label % num_classes).astype(np.uint8)
         prediction = _wrong_in_patches(label, quality, num_classes, rng)
         name = picture_name("test", number)
-        write_picture(folder / PICTURES_FOLDER, name, Sample(image, label, prediction), num_classes)
+        write_sample(folder / PICTURES_FOLDER, name, Sample(image, label, prediction), num_classes)
         reason = "spread" if number < count else "worst"
         kept.append({"name": name, "id": f"scene-{number}", "reason": reason, "miou": 0.1 + 0.01 * number})
     return kept

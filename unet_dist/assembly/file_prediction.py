@@ -28,7 +28,7 @@ from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.progress import Progress, show_progress
+from unet_dist.prediction.progress import TileProgress, show_progress
 from unet_dist.prediction.run import (
     Totals,
     compute_share,
@@ -282,7 +282,7 @@ class _Prediction:
 def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> PredictedFiles:
     """Agree, compute and write, by all processes together."""
     rank, world_size = processes.rank, processes.world_size
-    found = processes.share(prediction.find().record() if processes.is_main else None)
+    found = processes.broadcast(prediction.find().record() if processes.is_main else None)
     assert found is not None, "the main process finds"
     agreed = Agreed.of(found)
     torch.backends.cudnn.deterministic = True  # the same bytes after a resume; inference uses nothing else that varies
@@ -342,7 +342,7 @@ def _shown(work: Work, before: Done, teller: Teller) -> Iterator[None]:
     if not teller.speaks:
         yield
         return
-    progress = Progress(work, before)
+    progress = TileProgress(work, before)
     with teller.progress("tiles", progress.total.tiles, progress.now.tiles) as bar, show_progress(progress, bar):
         yield
 

@@ -14,7 +14,7 @@ from unet_dist.errors import ConfigError
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.pretrained import encoder_parameters
 from unet_dist.models.registry import build_model, find_model, own_models
-from unet_dist.planner.simulation import Setting
+from unet_dist.planner.simulation import SimulatedRun
 from unet_dist.terminal import Teller
 
 
@@ -93,13 +93,13 @@ def build_skeleton(config: Config) -> TrainableNetwork:
         return build_model(config.model.model, **options)
 
 
-def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> Setting:
+def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> SimulatedRun:
     """What the planner takes of a config: the network, where it computes, and what is trained.
 
     Args:
         precision: no, bf16 or fp16.
     """
-    return Setting(
+    return SimulatedRun(
         build=partial(build_model, config.model.model, in_channels=channels, num_classes=num_classes),
         options=tuple(architecture(config).items()),
         device_type=device_type,

@@ -21,7 +21,7 @@ from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.errors import DataError
-from unet_dist.planner.simulation import Setting
+from unet_dist.planner.simulation import SimulatedRun
 from unet_dist.processes.precision import has_fast_bf16
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import TilePlan, plan_tiles
@@ -54,7 +54,7 @@ class PlannedRun:
 
     config: Config
     data: KnownData
-    setting: Setting
+    setting: SimulatedRun
     cut: BatchCut
     input_shape: tuple[int, int]
     crop: TilePlan
@@ -114,7 +114,7 @@ def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun
     return PlannedRun(config, data, setting, cut, undivided.window_shape, crop, tile_size, tiles, share)
 
 
-def _setting(config: Config, options: PlanOptions, data: KnownData) -> Setting:
+def _setting(config: Config, options: PlanOptions, data: KnownData) -> SimulatedRun:
     precision: str = config.run.mixed_precision
     if precision == "auto":
         is_fast = options.device == "cuda" or has_fast_bf16(options.device)

@@ -55,7 +55,7 @@ def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder
             checkpoint = newest_whole(checkpoints, teller.say)
         else:
             checkpoint = _branch_off(config.run.resume, newest_whole(checkpoints, teller.say), folder)
-    header = processes.share(None if checkpoint is None else checkpoint.header())
+    header = processes.broadcast(None if checkpoint is None else checkpoint.header())
     return checkpoint if processes.is_main or header is None else Checkpoint(model={}, optimizer={}, **header)
 
 
@@ -182,7 +182,7 @@ def restore(
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
         restore_optimizer(as_module(model), optimizer, checkpoint.optimizer)
-    moments = processes.share(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
+    moments = processes.broadcast(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not processes.is_main:
         for parameter in trained:

@@ -141,7 +141,7 @@ class Prediction:
             jobs = self._jobs(output)
             Journal(output).begin({"images": len(jobs)})
             records = [job.record() for job in jobs]
-        return self._make_work([Job.of(record) for record in self._processes.share(records) or []], output)
+        return self._make_work([Job.of(record) for record in self._processes.broadcast(records) or []], output)
 
     def _predict(self, work: Work) -> None:
         processes, done = self._processes, Done()

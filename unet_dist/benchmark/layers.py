@@ -30,7 +30,7 @@ _ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_
 
 
 @dataclass(frozen=True)
-class Layer:
+class MeasuredLayer:
     """What a layer did in a forward and a backward pass.
 
     Attributes:
@@ -59,7 +59,7 @@ class Layer:
 
 def time_layers(
     model: nn.Module, work: Callable[[], object], device: torch.device, ceilings: Ceilings, *, passes: int
-) -> list[Layer]:
+) -> list[MeasuredLayer]:
     """Time a forward and a backward pass layer by layer.
 
     Operations that a layer's parent makes itself, such as ReLU, count as the parent's; those of the network itself as BETWEEN, and
@@ -82,7 +82,9 @@ def time_layers(
     layers = []
     for name, done in clocks[0].work.items():
         taken = statistics.median(clock.work[name].seconds for clock in clocks)
-        layers.append(Layer(name, taken, done.flops, done.num_bytes, ceilings.limit_s(done.flops, done.num_bytes)))
+        layers.append(
+            MeasuredLayer(name, taken, done.flops, done.num_bytes, ceilings.limit_s(done.flops, done.num_bytes))
+        )
     return layers
 
 

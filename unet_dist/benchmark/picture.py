@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_dist.benchmark.ceilings import Ceilings
-from unet_dist.benchmark.layers import Layer
+from unet_dist.benchmark.layers import MeasuredLayer
 from unet_dist.storage.files import write_whole
 
 LABELLED = 8
 """Layers with the most time, which are named in the picture."""
 
 
-def draw_roofline(path: Path, layers: Sequence[Layer], ceilings: Ceilings, *, title: str) -> None:
+def draw_roofline(path: Path, layers: Sequence[MeasuredLayer], ceilings: Ceilings, *, title: str) -> None:
     """Draw layers over the two roofs: operations a byte to the right, operations a second upwards, area the time taken.
 
     Layers without products, such as pooling, have no place there: they stand in the legend with their share of the time.

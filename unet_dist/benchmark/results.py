@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unet_dist.benchmark.layers import Layer
+from unet_dist.benchmark.layers import MeasuredLayer
 from unet_dist.benchmark.subject import (
     BYTES,
     FLOPS,
@@ -116,6 +116,6 @@ def speedups(rounds: Sequence[Round], others: Sequence[Round], name: str, factor
     return Spread.of([factor * other / own for own, other in pairs]) if pairs else None
 
 
-def layers_as_json(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+def layers_as_json(layers: Sequence[MeasuredLayer]) -> list[dict[str, Any]]:
     """Layers as numbers and words."""
     return [{**asdict(layer), "share_of_limit": layer.share_of_limit} for layer in layers]

@@ -22,7 +22,7 @@ from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.assembly.training import Layout, assemble, lay_out, place_network
 from unet_dist.benchmark.ceilings import Ceilings
 from unet_dist.benchmark.inference import Prediction, image_pixels, write_images
-from unet_dist.benchmark.layers import Layer, time_layers
+from unet_dist.benchmark.layers import MeasuredLayer, time_layers
 from unet_dist.benchmark.results import Amounts, Result, figures_of
 from unet_dist.benchmark.step import endless, flops_of, pixels_of
 from unet_dist.benchmark.subject import Limits, Round, RunSubject
@@ -32,8 +32,7 @@ from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.models.contract import as_module
 from unet_dist.models.registry import package_of
-from unet_dist.planner.simulation import Setting as Simulated
-from unet_dist.planner.simulation import training_flops, training_peak
+from unet_dist.planner.simulation import SimulatedRun, training_flops, training_peak
 from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
 from unet_dist.tiling.gradient import WindowGradient
@@ -167,7 +166,7 @@ class Setting:
         )
 
     @property
-    def _simulated(self) -> Simulated:
+    def _simulated(self) -> SimulatedRun:
         processes = self.parts.processes
         return simulated(
             self.config,
@@ -198,7 +197,7 @@ class Setting:
             predicted_bytes=self.predicted_bytes(),
         )
 
-    def layers(self, ceilings: Ceilings, limits: Limits) -> list[Layer]:
+    def layers(self, ceilings: Ceilings, limits: Limits) -> list[MeasuredLayer]:
         """Time a forward and a backward pass of one micro-batch, layer by layer."""
         parts, batch = self.parts, self.subject.bare.share.batches[0]
         gradient = WindowGradient(
@@ -214,7 +213,7 @@ class Setting:
 
         step_s = self.subject.bare.seconds(1)
         passes = affordable(LAYER_PASSES, step_s / len(self.subject.bare.share.batches), _LAYER_SHARE * limits.seconds)
-        passes = parts.processes.share(passes)
+        passes = parts.processes.broadcast(passes)
         layers = time_layers(
             as_module(parts.model), forward_and_backward, parts.processes.device, ceilings, passes=passes
         )

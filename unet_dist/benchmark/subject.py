@@ -114,7 +114,7 @@ class RunSubject:
         reads = max(reads, 4 * self.parts.config.data.num_workers)  # so that what lay ready at the start counts little
         predictions = affordable(rounds, predict_s, _PREDICTION * limits.seconds)
         self._ceiling_s = _CEILINGS * limits.seconds / rounds / 2
-        return Counts(**processes.share(asdict(Counts(rounds, steps, reads, predictions))))
+        return Counts(**processes.broadcast(asdict(Counts(rounds, steps, reads, predictions))))
 
     def round(self, number: int, counts: Counts) -> Round:
         """Measure everything once."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from unet_dist.benchmark.ceilings import Ceilings
-from unet_dist.benchmark.layers import Layer
+from unet_dist.benchmark.layers import MeasuredLayer
 from unet_dist.benchmark.results import Result
 from unet_dist.benchmark.subject import BYTES, FLOPS, LOOP, PREDICT, PREDICT_BARE, READ, STEP, WAIT
 from unet_dist.benchmark.timing import Spread
@@ -65,7 +65,7 @@ def result_table(result: Result, precision: str, image_shape: tuple[int, int] | 
     return table
 
 
-def layer_table(layers: Sequence[Layer], ceilings: Ceilings) -> Table:
+def layer_table(layers: Sequence[MeasuredLayer], ceilings: Ceilings) -> Table:
     """Time of each layer, forward and backward, against its roof; of more than MOST_LAYERS those that take most of it."""
     table = _table(
         "forward and backward pass, by layer", "layer", "time", "of all", "GFLOP/s", "GB/s", "of limit", "roof"

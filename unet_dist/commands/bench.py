@@ -200,7 +200,7 @@ class _Bench:
 
     def _rounds(self, subjects: Sequence[Subject | None]) -> list[list[Round]]:
         processes = self.processes
-        return measure(subjects, self.limits, barrier=processes.barrier, share=processes.share, say=self.teller.say)
+        return measure(subjects, self.limits, barrier=processes.barrier, share=processes.broadcast, say=self.teller.say)
 
     def _head(self) -> dict[str, Any]:
         """What the figures depend on beside the code."""
@@ -269,7 +269,7 @@ def _scratch(folder: Path, processes: Processes) -> Iterator[Path]:
             raise DataError(
                 f"output_path: cannot write to {folder}: {error.strerror}. Choose another --output_path."
             ) from None
-    shared = processes.share(path)
+    shared = processes.broadcast(path)
     assert shared is not None
     try:
         yield Path(shared)

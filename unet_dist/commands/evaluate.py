@@ -28,7 +28,7 @@ from unet_dist.report.pictures import (
     choose_pictures,
     picture_name,
     remove_pictures,
-    write_picture,
+    write_sample,
 )
 from unet_dist.runs.environment import record_evaluation
 from unet_dist.storage.files import write_whole
@@ -157,7 +157,7 @@ def _draw(subject: Subject, chosen: Sequence[Choice], folder: Path, processes: P
         image, cut, inner = _cut_out(as_reader(samples.image(index)), subject.tiles.model.locality)
         prediction = predict_rasters(subject.tiles, image, subject.tile_size, processes.autocast)["labels"]
         sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
-        write_picture(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)
+        write_sample(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)
         if reason == "spread":
             path = folder / "figures" / f"{split}-{samples.ids[index]}.png"
             draw_samples(path, [sample], cache.class_names)

@@ -24,7 +24,7 @@ from unet_dist.tiling.gradient import WindowGradient
 
 
 @dataclass
-class Layer:
+class InspectedLayer:
     """What one layer gave in a step.
 
     Attributes:
@@ -57,8 +57,8 @@ class InspectedStep:
     """
 
     loss: float = math.nan
-    fed: list[Layer] = field(default_factory=list)
-    layers: list[Layer] = field(default_factory=list)
+    fed: list[InspectedLayer] = field(default_factory=list)
+    layers: list[InspectedLayer] = field(default_factory=list)
     bad_output: str | None = None
     bad_gradient: str | None = None
     bad_operation: str | None = None
@@ -178,13 +178,13 @@ def _note(found: InspectedStep, name: str, _layer: nn.Module, inputs: tuple[Any,
         output.register_hook(check)
 
 
-def _merge(layers: list[Layer], name: str, values: Tensor) -> bool:
+def _merge(layers: list[InspectedLayer], name: str, values: Tensor) -> bool:
     """Note the range of what a layer gave; returns whether it is finite."""
     values = values if values.dtype == torch.float64 else values.float()
     low, mean, high = values.min().item(), values.mean().item(), values.max().item()
     known = next((layer for layer in layers if layer.name == name), None)
     if known is None:
-        layers.append(Layer(name, tuple(values.shape), low, mean, high))
+        layers.append(InspectedLayer(name, tuple(values.shape), low, mean, high))
     else:  # a later micro-batch, or activations that are computed again
         known.low, known.high = min(known.low, low), max(known.high, high)
     return math.isfinite(low + mean + high)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from unet_dist.planner.simulation import Setting, prediction_peak, training_peak
+from unet_dist.planner.simulation import SimulatedRun, prediction_peak, training_peak
 from unet_dist.tiling.geometry import TilePlan, covering_tile_size, plan_tiles, smallest_tile_size
 
 # Outside of torch's record: the CUDA context with its kernels. assumption: not measured, no GPU was at hand.
@@ -39,13 +39,13 @@ class Remedy:
 
 
 @lru_cache(maxsize=256)
-def training_bytes(setting: Setting, micro_batch_size: int, window: tuple[int, int]) -> int:
+def training_bytes(setting: SimulatedRun, micro_batch_size: int, window: tuple[int, int]) -> int:
     """Predicted peak of a training step."""
     return training_peak(setting, micro_batch_size, window).total_bytes
 
 
 @lru_cache(maxsize=256)
-def prediction_bytes(setting: Setting, window_batch: int, window: tuple[int, int]) -> int:
+def prediction_bytes(setting: SimulatedRun, window_batch: int, window: tuple[int, int]) -> int:
     """Predicted peak of a batch of windows."""
     return prediction_peak(setting, window_batch, window).total_bytes
 
@@ -55,7 +55,7 @@ def usable_bytes(memory_bytes: int, device_type: str) -> int:
     return memory_bytes - (CUDA_CONTEXT_BYTES if device_type == "cuda" else 0)
 
 
-def largest_side(setting: Setting, memory_bytes: int, need: Callable[[int], int], start: int) -> int | None:
+def largest_side(setting: SimulatedRun, memory_bytes: int, need: Callable[[int], int], start: int) -> int | None:
     """Find the largest valid side whose need fits; None where the smallest does not.
 
     A need grows with the square of the side, so a few simulations suffice: each guess is the side that the last one's bytes a
@@ -91,7 +91,7 @@ def largest_side(setting: Setting, memory_bytes: int, need: Callable[[int], int]
     return fits
 
 
-def largest_micro_batch(setting: Setting, memory_bytes: int, share: int, window: tuple[int, int]) -> int | None:
+def largest_micro_batch(setting: SimulatedRun, memory_bytes: int, share: int, window: tuple[int, int]) -> int | None:
     """Find the largest divisor of a process's share of the batch that fits; None where one crop does not.
 
     More samples take more of the same: the need is a constant and a slope, from one and two samples, and is then confirmed.
@@ -140,7 +140,9 @@ def fastest_tiles(
     return sorted(found.values())
 
 
-def best_tile(setting: Setting, memory_bytes: int, image_shape: tuple[int, int], window_batch: int) -> TilePlan | None:
+def best_tile(
+    setting: SimulatedRun, memory_bytes: int, image_shape: tuple[int, int], window_batch: int
+) -> TilePlan | None:
     """Find the tiles of least predicted time for an image that fit; None where the smallest window does not.
 
     Raises:
@@ -163,7 +165,7 @@ def best_tile(setting: Setting, memory_bytes: int, image_shape: tuple[int, int],
 
 
 def remedies(
-    setting: Setting, memory_bytes: int, *, share: int, micro_batch_size: int, window: tuple[int, int]
+    setting: SimulatedRun, memory_bytes: int, *, share: int, micro_batch_size: int, window: tuple[int, int]
 ) -> list[Remedy]:
     """List what would make training fit, the cheapest first; nothing where it fits already or nothing helps.
 
@@ -197,7 +199,7 @@ def remedies(
 
 
 def _checkpointing(
-    setting: Setting, memory_bytes: int, share: int, micro_batch_size: int, window: tuple[int, int]
+    setting: SimulatedRun, memory_bytes: int, share: int, micro_batch_size: int, window: tuple[int, int]
 ) -> list[Remedy]:
     usable = usable_bytes(memory_bytes, setting.device_type)
     need = training_bytes(setting, micro_batch_size, window)

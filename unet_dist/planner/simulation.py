@@ -34,7 +34,7 @@ _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Setting:
+class SimulatedRun:
     """What decides the memory of one process.
 
     Attributes:
@@ -62,7 +62,7 @@ class Setting:
     averages: bool = False
     memory_format: str = "auto"
 
-    def with_option(self, name: str, value: Any) -> Setting:
+    def with_option(self, name: str, value: Any) -> SimulatedRun:
         """The same with another option of the network."""
         return replace(self, options=tuple({**dict(self.options), name: value}.items()))
 
@@ -73,7 +73,7 @@ class Setting:
             return self.build(**dict(self.options))
 
 
-def training_peak(setting: Setting, micro_batch_size: int, window: tuple[int, int]) -> Peak:
+def training_peak(setting: SimulatedRun, micro_batch_size: int, window: tuple[int, int]) -> Peak:
     """Simulate the training step of one micro-batch, the optimizer's state made by an earlier one.
 
     Args:
@@ -115,7 +115,7 @@ def label_windows(model: Network, pixels: Tensor, halo: int) -> None:
 
 
 def prediction_peak(
-    setting: Setting,
+    setting: SimulatedRun,
     window_batch: int,
     window: tuple[int, int],
     halo: int | None = None,
@@ -141,17 +141,17 @@ def prediction_peak(
     return memory.peak
 
 
-def training_flops(setting: Setting, window: tuple[int, int]) -> int:
+def training_flops(setting: SimulatedRun, window: tuple[int, int]) -> int:
     """Count the floating-point operations of one window's forward and backward pass (a product and a sum are two)."""
     return _count_flops(setting, window, is_training=True)
 
 
-def prediction_flops(setting: Setting, window: tuple[int, int]) -> int:
+def prediction_flops(setting: SimulatedRun, window: tuple[int, int]) -> int:
     """Count the floating-point operations of one window's forward pass."""
     return _count_flops(setting, window, is_training=False)
 
 
-def _count_flops(setting: Setting, window: tuple[int, int], *, is_training: bool) -> int:
+def _count_flops(setting: SimulatedRun, window: tuple[int, int], *, is_training: bool) -> int:
     setting = replace(setting, precision="no")
     counter = FlopCounterMode(display=False, custom_mapping=OWN_COUNTS)
     with FakeTensorMode(), LiveMemory(setting.device_type) as memory, counter:
@@ -164,7 +164,7 @@ def _count_flops(setting: Setting, window: tuple[int, int], *, is_training: bool
     return int(counter.get_total_flops())
 
 
-def _build(setting: Setting, memory: LiveMemory) -> Any:
+def _build(setting: SimulatedRun, memory: LiveMemory) -> Any:
     default = torch.get_default_dtype()
     torch.set_default_dtype(setting.dtype)
     try:
@@ -184,7 +184,9 @@ def _set_format(model: nn.Module, memory_format: torch.memory_format) -> None:
                 )
 
 
-def _pass(setting: Setting, memory: LiveMemory, model: TrainableNetwork, count: int, window: tuple[int, int]) -> None:
+def _pass(
+    setting: SimulatedRun, memory: LiveMemory, model: TrainableNetwork, count: int, window: tuple[int, int]
+) -> None:
     """Run forward and backward pass of `count` windows."""
 
     def wrapped(images: Tensor, keys: Tensor) -> Tensor:
@@ -203,7 +205,7 @@ def _pass(setting: Setting, memory: LiveMemory, model: TrainableNetwork, count: 
         gradient.add(windows, labels, keys, scale=torch.ones(()), totals=lambda counts: counts)
 
 
-def _autocast(setting: Setting) -> AbstractContextManager[Any]:
+def _autocast(setting: SimulatedRun) -> AbstractContextManager[Any]:
     dtype = _AUTOCAST[setting.precision]
     # Fake tensors are of the CPU: for what a U-Net computes, its list of operations in low precision is the GPU's.
     return nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)

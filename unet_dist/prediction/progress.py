@@ -20,7 +20,7 @@ _LOOK_S = 1.0
 _TELL_S = 30.0
 
 
-class Progress:
+class TileProgress:
     """Counts tiles and pixels of the batches in the journal, each once."""
 
     def __init__(self, work: Work, before: Done) -> None:
@@ -49,7 +49,7 @@ class Progress:
 
 
 @contextmanager
-def show_progress(progress: Progress, bar: ProgressBar) -> Iterator[None]:
+def show_progress(progress: TileProgress, bar: ProgressBar) -> Iterator[None]:
     """Move the bar, or say a dated line now and then, from a thread of its own."""
     started_s, over = time.monotonic(), threading.Event()
 

@@ -27,7 +27,7 @@ from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList, Journal
 from unet_dist.prediction.reading import AHEAD, Stopping, read_ahead
-from unet_dist.prediction.shares import Share, share_finishing, share_out
+from unet_dist.prediction.shares import BatchShare, share_finishing, share_out
 from unet_dist.prediction.tiles import Piece, compute_pieces, read_piece
 from unet_dist.prediction.work import Work
 from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
@@ -35,7 +35,7 @@ from unet_dist.prediction.writing import Writing, finish_image, remove_scratches
 
 def compute_share(
     work: Work,
-    share: Share,
+    share: BatchShare,
     done: Done,
     rank: int,
     *,
@@ -94,7 +94,7 @@ class _Reading(AbstractContextManager["_Reading"]):
     An image of which nothing more is to be read is handed over where this process is to lay its labels over it.
     """
 
-    def __init__(self, work: Work, share: Share, handover: Handover) -> None:
+    def __init__(self, work: Work, share: BatchShare, handover: Handover) -> None:
         self._work = work
         self._remaining = {image: count for image, count in share.remaining.items() if work.jobs[image].overlay}
         self._handover = handover
@@ -122,7 +122,7 @@ class _Reading(AbstractContextManager["_Reading"]):
             reader.close()
 
 
-def finish_shared(work: Work, share: Share, rank: int, world_size: int) -> bool:
+def finish_shared(work: Work, share: BatchShare, rank: int, world_size: int) -> bool:
     """Finish one's part of the images that several processes computed; False where the prediction is not complete.
 
     All processes must have ended their shares, and none may read on before all have.
@@ -184,7 +184,7 @@ class Totals:
         return cls(len(refs), sum(tile.height * tile.width for tile in sizes))
 
 
-def share_of(work: Work, done: Done, rank: int, world_size: int) -> Share:
+def share_of(work: Work, done: Done, rank: int, world_size: int) -> BatchShare:
     """Give a process its part of what is not done."""
     return share_out(
         work.plans,

@@ -16,7 +16,7 @@ from unet_dist.tiling.geometry import TilePlan
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """One process's part.
 
     Attributes:
@@ -56,7 +56,7 @@ def share_out(
     done_images: Collection[int],
     rank: int,
     world_size: int,
-) -> Share:
+) -> BatchShare:
     """Give this process its part of what is not done.
 
     A batch has one owner. An image whose remaining batches all have one owner is finished by it as soon as they are
@@ -74,7 +74,7 @@ def share_out(
     idle = [image for image in owners if not owners[image] and image not in done_images]
     mine = {image: remaining[image] for image in owners if owners[image] == {rank} and image not in done_images}
     shared = [image for image in owners if len(owners[image]) > 1 and image not in done_images]
-    return Share([to_do[position] for position in parts[rank]], mine, idle[rank::world_size], shared)
+    return BatchShare([to_do[position] for position in parts[rank]], mine, idle[rank::world_size], shared)
 
 
 def share_finishing(images: Sequence[int], pixels: Sequence[int], rank: int, world_size: int) -> list[int]:

@@ -23,7 +23,7 @@ from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.contract import Network
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
-from unet_dist.planner.simulation import Setting, prediction_peak
+from unet_dist.planner.simulation import SimulatedRun, prediction_peak
 from unet_dist.prediction.tiles import views_of
 from unet_dist.prediction.values import Recipe, probabilities_of, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
@@ -216,11 +216,11 @@ def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int) -> None:
     values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
 
 
-def _setting(model: Network, config: dict[str, Any], precision: str) -> Setting:
+def _setting(model: Network, config: dict[str, Any], precision: str) -> SimulatedRun:
     """Describe a finished network to the planner, which builds another without memory."""
     described = {name: value for name, value in config.items() if name not in ("model_type", "format_version")}
     parameter = next(model.parameters())
-    return Setting(
+    return SimulatedRun(
         type(model),
         tuple(described.items()),
         device_type=parameter.device.type,

@@ -24,7 +24,7 @@ from unet_dist.imaging.writer import write_overlay
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList
-from unet_dist.prediction.shares import Share
+from unet_dist.prediction.shares import BatchShare
 from unet_dist.prediction.tiles import Piece, fill
 from unet_dist.prediction.work import Work
 from unet_dist.storage.files import sync_folder
@@ -41,7 +41,9 @@ class Writing(AbstractContextManager["Writing"]):
         handover: readers of images that are to be finished.
     """
 
-    def __init__(self, work: Work, share: Share, done: Done, rank: int, finishers: int, handover: Handover) -> None:
+    def __init__(
+        self, work: Work, share: BatchShare, done: Done, rank: int, finishers: int, handover: Handover
+    ) -> None:
         self._work = work
         self._handover = handover
         self._remaining = dict(share.remaining)

@@ -123,7 +123,7 @@ class Processes:
         if self.world_size > 1:
             dist.all_reduce(torch.zeros((), device=self.host))
 
-    def share(self, value: J) -> J:
+    def broadcast(self, value: J) -> J:
         """The main process's value, on every process.
 
         Args:

@@ -57,7 +57,7 @@ def picture_name(split: str, index: int) -> str:
     return f"{split}-{index:05d}"
 
 
-def write_picture(folder: Path, name: str, sample: Sample, num_classes: int) -> None:
+def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> None:
     """Write an image as WebP, label and prediction as palette PNGs of class ids, all of them at most MAX_SIDE_PX wide and high.
 
     Raises:

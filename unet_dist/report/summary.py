@@ -108,7 +108,7 @@ def worst_classes(scores: Sequence[ClassScore], count: int = 8) -> list[ClassSco
 
 
 @dataclass(frozen=True)
-class Tile:
+class Headline:
     """A headline number."""
 
     title: str
@@ -116,35 +116,35 @@ class Tile:
     note: str = ""
 
 
-def headline(run: RunContents, split: str | None) -> list[Tile]:
+def headline(run: RunContents, split: str | None) -> list[Headline]:
     """The numbers at the head of the page."""
     tiles = []
     if split is not None:
         evaluation = run.evaluations[split]
         known = sum(iou is not None for iou in evaluation["iou"].values())
-        tiles.append(Tile("mean IoU", number(evaluation["miou"], 4), f"{split} split, {known} classes that occur"))
-        tiles.append(Tile("pixel accuracy", f"{evaluation['pixel_accuracy']:.1%}", f"{split} split"))
+        tiles.append(Headline("mean IoU", number(evaluation["miou"], 4), f"{split} split, {known} classes that occur"))
+        tiles.append(Headline("pixel accuracy", f"{evaluation['pixel_accuracy']:.1%}", f"{split} split"))
         for name, value in evaluation.get("metrics", {}).items():
-            tiles.append(Tile(name, "–" if value is None else f"{value:.4f}", f"{split} split"))
+            tiles.append(Headline(name, "–" if value is None else f"{value:.4f}", f"{split} split"))
     if run.best is not None:
         note = f"validation, at step {run.best['step']:,}"
-        tiles.append(Tile("best mean IoU", number(run.best["miou"], 4), note))
+        tiles.append(Headline("best mean IoU", number(run.best["miou"], 4), note))
     if split is not None and run.evaluations[split].get("calibration"):
         error = run.evaluations[split]["calibration"]["error"]
-        tiles.append(Tile("calibration error", f"{error:.1%}", "expected (ECE)"))
-    tiles.append(Tile("steps", f"{run.step:,}", f"of {run.total_steps:,}, batch {run.config['batch_size']}"))
+        tiles.append(Headline("calibration error", f"{error:.1%}", "expected (ECE)"))
+    tiles.append(Headline("steps", f"{run.step:,}", f"of {run.total_steps:,}, batch {run.config['batch_size']}"))
     if run.train:
         note = f"training; validations {duration(validation_seconds(run))}"
-        tiles.append(Tile("time", duration(training_seconds(run)), note))
+        tiles.append(Headline("time", duration(training_seconds(run)), note))
     pace = images_per_second(run)
     if pace is not None:
         waits = data_wait(run)
         note = "median" + ("" if waits is None else f"; waiting for data {waits:.0%}")
-        tiles.append(Tile("crops a second", number(pace, 2 if pace < 10 else 1), note))
+        tiles.append(Headline("crops a second", number(pace, 2 if pace < 10 else 1), note))
     memory = peak_memory_bytes(run)
     if memory is not None:
         kind = "device" if device_type(run) == "cuda" else "resident, main process"
-        tiles.append(Tile("peak memory", size(memory), kind))
+        tiles.append(Headline("peak memory", size(memory), kind))
     return tiles
 
 
