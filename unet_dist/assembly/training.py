@@ -164,6 +164,35 @@ def _backend(config: Config, model: torch.nn.Module, processes: Processes, telle
     return backend
 
 
+def _open_crops(layout: Layout, cache: Cache) -> CropReader:
+    """What cuts the windows of the training split, and changes them.
+
+    Raises:
+        ConfigError: what changes them cannot be made, or sees crops as a whole that are cut into tiles.
+    """
+    config, given, planner = layout.config, layout.given, layout.crops.planner
+    train = cache.split("train")
+    augmentation: SampleTransform | None = None
+    if given.augmentation is not None:
+        augmentation = CheckedTransform(given.augmentation, given.named()["augmentation"])
+    elif config.data.augmentation and not is_recipe(config.data.augmentation):
+        augmentation = build_transform(config.data.augmentation)
+    crops = CropReader(
+        train,
+        config.schedule.seed,
+        window_side=layout.crops.side,
+        halo=planner.halo,
+        horizontal_flip=config.data.horizontal_flip,
+        augmentation=augmentation,
+        borders=border_weights_of(config.schedule, cache),
+        balance=_balance_of(config, train),
+        recipe=RECIPES[str(config.data.augmentation)] if is_recipe(config.data.augmentation) else None,
+    )
+    if augmentation is not None:
+        _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])
+    return crops
+
+
 def assemble(
     layout: Layout,
     cache: Cache,
@@ -184,25 +213,8 @@ def assemble(
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
-    train, validation = cache.split("train"), cache.split("validation")
-    augmentation: SampleTransform | None = None
-    if given.augmentation is not None:
-        augmentation = CheckedTransform(given.augmentation, given.named()["augmentation"])
-    elif config.data.augmentation and not is_recipe(config.data.augmentation):
-        augmentation = build_transform(config.data.augmentation)
-    crops = CropReader(
-        train,
-        schedule.seed,
-        window_side=layout.crops.side,
-        halo=planner.halo,
-        horizontal_flip=config.data.horizontal_flip,
-        augmentation=augmentation,
-        borders=border_weights_of(schedule, cache),
-        balance=_balance_of(config, train),
-        recipe=RECIPES[str(config.data.augmentation)] if is_recipe(config.data.augmentation) else None,
-    )
-    if augmentation is not None:
-        _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])
+    validation = cache.split("validation")
+    crops = _open_crops(layout, cache)
     tiles = choose_tiles(model, window_batch=config.run.window_batch, say=teller.say)
     if reason := reason_of(tiles):
         teller.say(reason)
