@@ -70,19 +70,22 @@ def test_scenes_are_trained_evaluated_predicted_and_reported(
 def test_own_data_are_configured_and_what_is_given_stands(
     tmp_path: Path, calls: list[list[str]], configs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data_path", str(tmp_path), "--total_steps", "50", "--ignore_index", "3", "--time", "2min"]
-    start(tmp_path / "run", *words)
-    assert [call[0] for call in calls] == ["configure", "train", "evaluate", "report"]
-    configured = [
-        "configure",
+    words = [
+        "--data_path",
         str(tmp_path),
-        "--time",
-        "2min",
+        "--total_steps",
+        "50",
         "--ignore_index",
         "3",
-        "--output_path",
-        str(tmp_path / "run"),
+        "--num_classes",
+        "7",
+        "--time",
+        "2min",
     ]
+    start(tmp_path / "run", *words)
+    assert [call[0] for call in calls] == ["configure", "train", "evaluate", "report"]
+    kept = ["--num_classes", "7", "--ignore_index", "3", "--output_path", str(tmp_path / "run")]
+    configured = ["configure", str(tmp_path), "--time", "2min", *kept]
     assert calls[0] == configured
     (trained,) = configs
     assert (trained["base_channels"], trained["total_steps"], trained["learning_rate"]) == (16, 50, 5e-4)

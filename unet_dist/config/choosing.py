@@ -10,7 +10,7 @@ from typing import Annotated
 
 from unet_dist.config.options import Bytes, NotNegativeInt
 from unet_dist.config.quantities import EXPECTED_TIME, parse_bytes, parse_time
-from unet_dist.config.rules import OptionsSection, PathWord, Reads
+from unet_dist.config.rules import Count, OptionsSection, PathWord, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class ConfigureOptions(OptionsSection):
     """Memory that a process may use, such as 24GiB. Default: 80 % of the free memory."""
     time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] = "1h"
     """Wall time of the run on one process, such as 30min or 2h."""
+    num_classes: Count | None = None
+    """Number of classes. Default: as many as the masks hold."""
     ignore_index: NotNegativeInt | None = None
     """Class id to ignore. Default: none."""
     label_map: dict[str, int] | None = None
