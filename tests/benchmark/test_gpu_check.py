@@ -124,6 +124,11 @@ def test_the_whole_check_runs_on_a_cpu_at_tiny_sizes(tmp_path: Path) -> None:
     assert sorted(kernels, key=lambda row: -row["ms"]) == kernels
     assert all(value >= 0 for value in figures["loop"].values())
     assert figures["loop"]["validation, images/s"] > 0
+    assert [row["norm"] for row in figures["norms"]["steps"]] == ["none", "weight", "batch", "group"]
+    assert all(row["step, ms"] > 0 for row in figures["norms"]["steps"])
+    assert figures["prediction"]["images/s"] > 0
+    assert 0 <= figures["large"]["difference of gradients"] < 0.02
+    assert "unet-dist: error: " in figures["lost"]["sentence"]
     assert len({figures["repeatability"][f"SHA-256, {name}"] for name in ("whole", "again", "resumed")}) == 1
 
 

@@ -45,6 +45,7 @@ class Scale:
     Attributes:
         keys: of a config.
         batches: batch sizes of the step.
+        large_batch: crops of a micro-batch whose first map has more values than 32 bits count.
         tile_sizes: two, px; in the prediction of one image.
         steps: repetitions of a step, at most.
         matmul_side, copy_bytes: of the roofs; None is what fills the device.
@@ -55,6 +56,7 @@ class Scale:
     name: str
     keys: Mapping[str, Any]
     batches: tuple[int, ...]
+    large_batch: int
     tile_sizes: tuple[int, int]
     steps: int
     matmul_side: int | None
@@ -67,6 +69,7 @@ FULL = Scale(
     name="full",
     keys={"base_channels": 64, "depth": 4, "input_size": 732, "synthetic_images": 10, "synthetic_size": "1080x1920"},
     batches=(2, 16),
+    large_batch=66,
     tile_sizes=(572, 732),
     steps=20,
     matmul_side=None,
@@ -78,6 +81,7 @@ SMOKE = Scale(
     name="smoke",
     keys={"base_channels": 2, "depth": 2, "input_size": 60, "synthetic_images": 9, "synthetic_size": "48x80"},
     batches=(2,),
+    large_batch=6,
     tile_sizes=(60, 76),
     steps=2,
     matmul_side=128,

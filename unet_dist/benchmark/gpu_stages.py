@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ import torch
 from unet_dist.assembly.network import build_network
 from unet_dist.benchmark.ceilings import copy_rate, matmul_rate
 from unet_dist.benchmark.gpu_check import SMOKE, Check, Figures, NotHereError, Stage, require_cuda
-from unet_dist.benchmark.gpu_step import longest_kernels, steps, synchronisations
+from unet_dist.benchmark.gpu_step import longest_kernels, norms, steps, synchronisations
 from unet_dist.benchmark.inference import as_in_predict, image_pixels
 from unet_dist.benchmark.step import run_loop
 from unet_dist.benchmark.timing import affordable, seconds, synchronise
@@ -35,6 +36,7 @@ from unet_dist.data.decoded.cache import cache_folder
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.arithmetic import compute_in_float32
 from unet_dist.machine.doctor import examine
+from unet_dist.models.contract import as_module
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_rasters
 from unet_dist.training.parts import Progress
@@ -42,6 +44,7 @@ from unet_dist.training.trainer import StepTooLargeError, Trainer
 from unet_dist.wording import shorten
 
 _REPEATED_STEPS = 6
+_LARGE_BATCH_TOLERANCE = 0.02  # assumption: bf16 rounds to 0.4 %; an index that overflows is wrong by far more
 _OOM_ROOM_BYTES = 64 * 2**20  # less than one activation of the first level at 732 px
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +91,121 @@ def labels_by_tile(check: Check) -> Figures:
                 f"{share:.2e} of the labels differ in float64 between tiles of {small} and {large} px: expected none."
             )
     return {"tile sizes, px": f"{small} and {large}", "pixels": int(labels[0].size), "labels": rows}
+
+
+def large_batch(check: Check) -> Figures:
+    """Compare the gradient of one large micro-batch with that of its halves: kernels may count values in 32 bits."""
+    count = check.scale.large_batch
+    moments = []
+    for micro in (count, count // 2):
+        setting = check.open(count, micro_batch_size=micro)
+        setting.subject.bare.make(1)
+        state = setting.parts.optimizer.state
+        moments.append([state[p]["exp_avg"].double() for p in as_module(setting.parts.model).parameters()])
+        del setting, state
+        check.free()
+    whole, halves = moments
+    squares = sum(float((a - b).square().sum()) for a, b in zip(whole, halves, strict=True))
+    difference = (squares / sum(float(a.square().sum()) for a in whole)) ** 0.5
+    if not difference < _LARGE_BATCH_TOLERANCE:
+        raise UnetDistError(
+            f"The gradient of {count} crops at once differs by {difference:.2g} from that of two halves."
+        )
+    return {"crops": count, "difference of gradients": difference}
+
+
+def prediction(check: Check) -> Figures:
+    """Predict an image in the run's precision: images and pixels a second."""
+    setting = check.open(check.scale.batches[0])
+    image = image_pixels(setting.cache.split("validation").image(0))
+    model: Any = build_network(setting.config, setting.cache)
+    tiles = ExactTiles(model.to(check.processes.device).eval())
+
+    def predict(count: int = 1) -> None:
+        for _ in range(count):
+            predict_rasters(tiles, image, check.scale.tile_sizes[0], check.processes.autocast)
+
+    with as_in_predict():
+        predict()
+        count = affordable(check.scale.steps, seconds(predict, check.processes.device), check.left_s / 4)
+        image_s = seconds(lambda: predict(count), check.processes.device) / count
+    pixels = image.shape[0] * image.shape[1]
+    return {"image, px": pixels, "images/s": 1 / image_s, "Mpx/s": pixels / image_s / 1e6}
+
+
+def debug_mode(check: Check) -> Figures:
+    """Run the debug mode for two steps, as a user does: too few to overfit, so that its last sentence says so."""
+    keys = {**check.keys, "debug": True, "batch_size": 2, "total_steps": 2, "output_path": check.folder / "debug"}
+    try:
+        _program(check, "train", *(f"--{key}={value}" for key, value in keys.items()))
+    except UnetDistError as error:
+        if "Could not overfit" not in str(error):
+            raise
+    return {"steps": 2, "looked at": "shapes, ranges, pictures and the overfit"}
+
+
+def lost_process(check: Check) -> Figures:
+    """Kill one of two processes in a step: the other must end with a sentence, and the same command must end the run."""
+    if check.processes.device.type == "cuda" and torch.cuda.device_count() < 2:
+        raise NotHereError("One device is here, and two processes need two.")
+    steps = {"total_steps": 6, "eval_steps": 6, "checkpoint_steps": 1, "log_steps": 1}
+    keys = {**check.keys, **steps, "batch_size": 2, "output_path": check.folder / "lost"}
+    words = ["train", *(f"--{key}={value}" for key, value in keys.items())]
+    (code, said), (killed, _) = _pair(check, words, dies=True)
+    sentence = next((line for line in said.splitlines() if "unet-dist: error:" in line), "")
+    if killed != _KILLED or code == 0 or not sentence:
+        raise UnetDistError(f"A process was killed, and the other ended with {code}: {_last_line(said)}")
+    ended = _pair(check, words, dies=False)
+    if [code for code, _ in ended] != [0, 0]:
+        raise UnetDistError(
+            f"After a killed process the same command ended with {ended[0][0]}: {_last_line(ended[0][1])}"
+        )
+    return {"sentence": shorten(sentence, 200), "the same command": "ended the run"}
+
+
+_KILLED = 9
+_DYING = """
+import os, sys
+from unet_dist.cli import main
+from unet_dist.training.trainer import Trainer
+step = Trainer.step
+def dying(self, *arguments):
+    if self.progress.step == 3:
+        os._exit(9)
+    return step(self, *arguments)
+Trainer.step = dying
+main(sys.argv[1:])
+"""
+
+
+def _pair(check: Check, words: Sequence[str], *, dies: bool) -> list[tuple[int, str]]:
+    """Run a command on two processes, the second of which may die: their exit codes, and what they printed."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = []
+    try:
+        for rank in ("0", "1"):
+            code = ["-c", _DYING] if dies and rank == "1" else ["-m", "unet_dist"]
+            environment = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank}
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, *code, *words],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        said = [process.communicate(timeout=max(1.0, check.left_s))[0] for process in ranks]
+    except subprocess.TimeoutExpired as error:
+        raise NotHereError(f"The time was over after {error.timeout:.0f} s. Set a larger --minutes.") from None
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    return [(process.returncode, text) for process, text in zip(ranks, said, strict=True)]
 
 
 def loop(check: Check) -> Figures:
@@ -197,11 +315,16 @@ STAGES = (
     Stage("synchronisations", "Synchronisations in the step", 20.0, synchronisations),
     Stage("steps", "The training step", 60.0, steps),
     Stage("labels", "Labels at two tile sizes", 20.0, labels_by_tile),
+    Stage("norms", "The training step by norm", 30.0, norms),
+    Stage("prediction", "Prediction", 15.0, prediction),
     Stage("kernels", "The longest kernels", 15.0, longest_kernels),
     Stage("loop", "Loop, checkpoint, validation", 30.0, loop),
     Stage("repeatability", "Repeatability", 60.0, repeatability),
+    Stage("large", "A micro-batch beyond 32 bits", 20.0, large_batch),
+    Stage("debug", "Debug mode", 20.0, debug_mode),
     Stage("memory", "When memory runs out", 15.0, out_of_memory),
     Stage("scaling", "Scaling over GPUs", 90.0, scaling),
+    Stage("lost", "A killed process", 60.0, lost_process),
     Stage("tests", "Tests that need a GPU", 60.0, gpu_tests),
 )
 

@@ -22,9 +22,11 @@ from unet_dist.benchmark.timing import affordable, synchronise
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.compiling import find_obstacle
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.normalisation import NORMS
 from unet_dist.wording import first_line, shorten
 
-EAGER, AUTOTUNED, COMPILED = "eager", "cudnn.benchmark", "compile"
+EAGER, AUTOTUNED, COMPILED, GRAPHED = "eager", "cudnn.benchmark", "compile", "CUDA graphs"
+_GRAPHS = "cudagraphs"  # a backend of torch.compile
 _RESERVED, _PLAN = "reserved, GiB", "plan, GiB"
 _COMPILE_NEED_S = 60.0
 _WATCHED_STEPS = 5
@@ -49,40 +51,54 @@ def synchronisations(check: Check) -> Figures:
 
 
 def steps(check: Check) -> Figures:
-    """Time the training step by itself, in three ways of computing it."""
+    """Time the training step by itself, in each way of computing it."""
+    ways = [EAGER, AUTOTUNED, COMPILED, *[GRAPHED] * (check.processes.device.type == "cuda")]
     rows: list[Figures] = []
-    longest_s = 0.0
     for batch_size in check.scale.batches:
         planned: dict[str, float] = {}
-        for way in (EAGER, AUTOTUNED, COMPILED):
-            row: Figures = {"batch": batch_size, "way": way}
-            rows.append(row)
-            need_s = max(longest_s, _COMPILE_NEED_S * check.scale.pace if way == COMPILED else 0.0)
-            if need_s > check.left_s:
-                row["note"] = f"skipped: it needs about {need_s:.0f} s, and {max(0.0, check.left_s):.0f} s were left"
-                continue
-            started = check.clock()
-            try:
-                row.update(_step(check, batch_size, way, planned))
-            except RuntimeError as error:  # another way may still do
-                row["note"] = f"{'memory ran out' if is_out_of_memory(error) else 'failed'}: {first_line(error)}"
-            check.free()
-            longest_s = max(longest_s, check.clock() - started)
+        rows += _rows(check, [{"batch": batch_size, "way": way} for way in ways], planned)
     return {"precision": check.processes.precision, "steps": rows}
 
 
-def _step(check: Check, batch_size: int, way: str, planned: dict[str, float]) -> Figures:
+def norms(check: Check) -> Figures:
+    """Time the training step of each norm, in the usual way of computing it."""
+    rows = [{"batch": check.scale.batches[0], "way": EAGER, "norm": norm} for norm in NORMS]
+    return {"precision": check.processes.precision, "steps": [row for one in rows for row in _rows(check, [one], {})]}
+
+
+def _rows(check: Check, rows: list[Figures], planned: dict[str, float]) -> list[Figures]:
+    """Measure rows of batch, way and further keys of a config, one after the other; one that fails leaves a note."""
+    longest_s = 0.0
+    for row in rows:
+        batch_size, way, keys = row["batch"], row["way"], {k: v for k, v in row.items() if k not in ("batch", "way")}
+        need_s = max(longest_s, _COMPILE_NEED_S * check.scale.pace if way == COMPILED else 0.0)
+        if need_s > check.left_s:
+            row["note"] = f"skipped: it needs about {need_s:.0f} s, and {max(0.0, check.left_s):.0f} s were left"
+            continue
+        started = check.clock()
+        try:
+            row.update(_step(check, batch_size, way, planned, keys))
+        except RuntimeError as error:  # another way may still do
+            row["note"] = f"{'memory ran out' if is_out_of_memory(error) else 'failed'}: {first_line(error)}"
+        check.free()
+        longest_s = max(longest_s, check.clock() - started)
+    return rows
+
+
+def _step(check: Check, batch_size: int, way: str, planned: dict[str, float], keys: Figures) -> Figures:
     """One row.
 
     Args:
         planned: holds the plan of this batch size once it is made, which takes seconds.
+        keys: of the config.
     """
     device = check.processes.device
-    obstacle = find_obstacle(check.scale.compiler, device) if way == COMPILED else None
+    backend = {COMPILED: check.scale.compiler, GRAPHED: _GRAPHS}.get(way)
+    obstacle = None if backend is None else find_obstacle(backend, device)
     if obstacle is not None:
         return {"note": f"skipped: nothing compiles here: {obstacle}"}
-    with _computing(way, check.scale.compiler):
-        setting = check.open(batch_size)
+    with _computing(way, backend):
+        setting = check.open(batch_size, **keys)
         bare = setting.subject.bare
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -144,12 +160,12 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 @contextmanager
-def _computing(way: str, compiler: str) -> Iterator[None]:
+def _computing(way: str, backend: str | None) -> Iterator[None]:
     """Within it runs are opened, and steps computed, in one of the ways."""
     key, before = "ACCELERATE_DYNAMO_BACKEND", torch.backends.cudnn.benchmark
     wish = os.environ.get(key)
     torch.backends.cudnn.benchmark = way == AUTOTUNED
-    os.environ[key] = compiler if way == COMPILED else "no"
+    os.environ[key] = backend or "no"
     try:
         yield
     finally:
