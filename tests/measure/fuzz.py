@@ -82,7 +82,8 @@ def _run_child(
         child.start()
         theirs.close()
         try:
-            while ours.poll(_SILENCE_S * (10 if not counts else 1)):
+            ours.recv()  # it has made its material, which takes as long as it takes
+            while ours.poll(_SILENCE_S):
                 name, kind, damage, words = ours.recv()
                 counts.setdefault(name, Counter())[kind] += 1
                 if kind not in ("read", "refused"):
@@ -115,8 +116,9 @@ def _judge_all(root: Path, first: int, stop: int, only: str | None, until_s: flo
     from tests.hostile.judging import Judge
 
     torch.set_num_threads(1)
-    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, stores.TABLE]
+    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, stores.TABLE, pictures.BLOSC]
     judge = Judge(root, [one for one in subjects if only is None or one.name in only.split(",")], BUDGET_BYTES)
+    told.send(None)
     for seed in range(first, stop):
         if time.monotonic() > until_s:
             break

@@ -220,3 +220,11 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 def test_keys_may_be_text_as_yaml_and_the_command_line_give_them():
     assert LabelMap.parse({"7": 1, "8": 0}) == LabelMap({7: 1, 8: 0}, {})
     assert LabelMap.parse({"#0000FF": 3}) == LabelMap({}, {255: 3})
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+def test_indices_of_a_palette_that_are_no_such_numbers_are_refused(dtype):
+    """As a TIFF whose sample format changed holds them."""
+    rules, palette = LabelRules(num_classes=3), np.zeros((256, 3), dtype=np.uint8)
+    with pytest.raises(RefusedError, match="holds the indices of a palette as"):
+        rules.map_values(np.full((2, 2, 1), -1, dtype=dtype), palette)

@@ -213,6 +213,8 @@ class LabelRules:
         return table
 
     def _map_palette(self, indices: np.ndarray, entries: np.ndarray) -> np.ndarray:
+        if indices.dtype.kind != "u":
+            raise RefusedError(f"holds the indices of a palette as {indices.dtype}", "It is damaged: fetch it again.")
         if (largest := int(indices.max(initial=0))) >= len(entries):
             raise RefusedError(
                 f"holds the index {largest} of a palette of {len(entries)} colours", "It is damaged: fetch it again."
