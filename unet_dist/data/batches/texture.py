@@ -89,16 +89,16 @@ def blur(windows: Tensor, textures: Textures) -> Tensor:
     if not margin:
         return windows
     height, width = (side - 2 * margin for side in windows.shape[1:3])
-    kept = windows[:, margin : margin + height, margin : margin + width].clone()
-    values = windows[textures.blurred].float()
+    kept = windows[:, margin : margin + height, margin : margin + width]
+    at = _on_device(textures.blurred, windows.device)
+    values = windows.index_select(0, at).float()
     weights = textures.kernels[:, :, None, None, None]
     for axis, side in ((1, height), (2, width)):
         cuts = [values.narrow(axis, start, side) for start in range(2 * margin + 1)]
         values = (
             cuts[2] * weights[:, 0] + (cuts[1] + cuts[3]) * weights[:, 1] + (cuts[0] + cuts[4]) * weights[:, 2]
         )  # whole numbers below 2^24: exact
-    kept[textures.blurred] = (values / _UNIT**2 + 0.5).floor().to(windows.dtype)
-    return kept
+    return kept.index_copy(0, at, (values / _UNIT**2 + 0.5).floor().to(windows.dtype))
 
 
 def add_noise(windows: Tensor, textures: Textures) -> Tensor:
@@ -109,6 +109,11 @@ def add_noise(windows: Tensor, textures: Textures) -> Tensor:
     bits = hash_places(textures.keys, (channels, height, width)).permute(0, 2, 3, 1)  # (n, h, w, C) of 32 bits
     total = sum((bits >> shift) & 255 for shift in (0, 8, 16, 24)) - 510
     moved = (total * textures.factors.view(-1, 1, 1, 1) + _ONE // 2) >> 16
-    noisy = windows.clone()
-    noisy[textures.noisy] = (windows[textures.noisy] + moved).clamp(0, 255).to(windows.dtype)
-    return noisy
+    at = _on_device(textures.noisy, windows.device)
+    noisy = (windows.index_select(0, at) + moved).clamp(0, 255).to(windows.dtype)
+    return windows.index_copy(0, at, noisy)
+
+
+def _on_device(numbers: list[int], device: torch.device) -> Tensor:
+    """Which windows, as an index; a list would be copied by a transfer that waits for the device."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
