@@ -18,7 +18,7 @@ from unet_dist.imaging.reader import open_image
 GOOD = """
 import numpy as np
 from unet_dist.contracts import ImageFormat
-from unet_dist.imaging.image import ArrayReader
+from unet_dist.imaging.readers import ArrayReader
 
 class Late(ArrayReader):
     def read(self, *window):

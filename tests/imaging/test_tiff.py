@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from tests.imaging.windows import assert_windows_equal, rectangles, whole
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import BlockReader
 from unet_dist.imaging.reader import open_image
+from unet_dist.imaging.readers import BlockReader
 
 TILED = {"tile": (16, 32)}
 LAYOUTS = {
@@ -55,15 +55,16 @@ def test_planes_and_grey_equal_the_whole(tmp_path, layout, channels):
 
 @pytest.mark.parametrize("layout", ["one strip", "strips, deflate", "tiles", "tiles, zstd", "tiles, LZMA, big-endian"])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64])
-def test_wider_values_are_mapped_by_the_stated_range(tmp_path, layout, dtype):
+def test_wider_values_are_as_stored_or_mapped_by_the_stated_range(tmp_path, layout, dtype):
     values = np.random.default_rng(0).integers(0, 4096, (37, 53)).astype(dtype)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, values, **LAYOUTS[layout])
     with open_image(path, value_range=(0, 4095)) as reader:
         exact = np.rint(values.astype(np.float64) * 255 / 4095)
         assert_windows_equal(reader, exact[:, :, None])
-    with pytest.raises(DataError, match=r"a.tif holds \d\d-bit values.*value_range"):
-        open_image(path)
+    with open_image(path) as reader:
+        assert reader.dtype == (np.float32 if dtype == np.float64 else dtype)
+        assert_windows_equal(reader, values[:, :, None])
 
 
 @pytest.mark.parametrize("kind", ["ome", "imagej"])
@@ -427,7 +428,7 @@ def test_a_fourth_band_is_a_channel_and_an_opaque_alpha_none(rgb, tmp_path, kind
         if kind == 0:
             assert_windows_equal(reader, four)
         else:
-            with pytest.raises(DataError, match=r"a.tif has 1 transparent pixels"):
+            with pytest.raises(DataError, match=r"a.tif has 1 half transparent pixels"):
                 whole(reader)
 
 
@@ -467,14 +468,26 @@ def test_a_tiff_in_memory_reads_as_its_file(rgb, tmp_path):
         ("255", np.uint8, 255),
         ("-9999", np.uint8, None),
         ("nan", np.uint8, None),
-        ("0", np.uint16, None),
+        ("0", np.uint16, 0),
+        ("-9999", np.int16, -9999),
+        ("-3.4028234663852886e+38", np.float32, -3.4028234663852886e38),
+        ("nan", np.float32, np.nan),
     ],
 )
-def test_the_value_of_no_data_is_that_of_stored_bytes(tmp_path, told, dtype, expected):
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((9, 9), dtype), metadata=None, extratags=[(42113, "s", 0, told, True)]
-    )
-    limits = None if dtype == np.uint8 else (0, 100)
+@pytest.mark.parametrize("limits", [None, (0, 100)])
+def test_where_all_channels_hold_the_value_there_are_no_data(tmp_path, told, dtype, expected, limits):
+    """Of whole numbers; the value is a stored one, whatever range it is mapped by. Of floats in any channel."""
+    pixels = np.full((9, 9, 2), 7, dtype)
+    pixels[2, 3] = pixels[4, 5, 1] = 7 if expected is None else expected
+    options = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[(42113, "s", 0, told, True)], **options)
+    absent = np.zeros((9, 9), bool)
+    if expected is not None:
+        absent[2, 3], absent[4, 5] = True, np.dtype(dtype).kind == "f"
     with open_image(tmp_path / "a.tif", value_range=limits) as reader:
-        assert reader.placement.nodata == expected
-        assert reader.placement.scaled(2, 2).nodata == expected
+        assert reader.placement.scaled(2, 2).has_nodata == (expected is not None)
+        known = reader.known(1, 8, 2, 9)
+        np.testing.assert_array_equal(absent[1:8, 2:9], False if known is None else ~known)
+    with open_image(tmp_path / "a.tif", nodata=7) as reader:  # what the user says goes before the file
+        there = (pixels != 7) & np.isfinite(pixels)
+        np.testing.assert_array_equal(reader.known(0, 9, 0, 9), there.all(2) if dtype == np.float32 else there.any(2))

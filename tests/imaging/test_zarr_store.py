@@ -7,7 +7,7 @@ import pytest
 
 from tests.imaging.windows import assert_windows_equal, whole
 from unet_dist.errors import DataError
-from unet_dist.imaging import image
+from unet_dist.imaging import values
 from unet_dist.imaging.reader import open_image
 
 zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
@@ -141,11 +141,12 @@ def test_a_group_of_numbered_arrays_is_a_pyramid_and_of_one_array_is_that(tmp_pa
         np.testing.assert_array_equal(whole(reader), pixels[2:])
 
 
-def test_wider_values_need_a_range(tmp_path):
+def test_wider_values_are_as_stored_or_mapped(tmp_path):
     values = np.arange(0, 4096, 2, dtype=np.uint16).reshape(32, 64)
     store(tmp_path / "a.zarr", values)
-    with pytest.raises(DataError, match=r"a.zarr holds uint16 values.*value_range"):
-        open_image(tmp_path / "a.zarr")
+    with open_image(tmp_path / "a.zarr") as reader:
+        np.testing.assert_array_equal(whole(reader)[:, :, 0], values)
+        assert reader.dtype == np.uint16
     with open_image(tmp_path / "a.zarr", value_range=(0, 4095)) as reader:
         np.testing.assert_array_equal(whole(reader)[:, :, 0], np.rint(values * 255.0 / 4095))
 
@@ -224,6 +225,6 @@ def test_a_codec_that_could_run_code_is_refused_before_a_chunk_is_read(tmp_path,
 
 def test_a_chunk_far_larger_than_its_array_is_refused_by_its_bytes(tmp_path, monkeypatch):
     zarr.create_array(str(tmp_path / "a.zarr"), shape=(4, 4, 3), chunks=(4000, 4000, 3), dtype=np.uint8)
-    monkeypatch.setattr(image, "decode_budget_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(values, "decode_budget_bytes", lambda: 50_000_000)
     with pytest.raises(DataError, match=r"a.zarr must be decoded in one piece of 4000 x 4000 px, which takes 0.1 GiB"):
         open_image(tmp_path / "a.zarr")

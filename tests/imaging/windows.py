@@ -31,5 +31,5 @@ def assert_windows_equal(reader, pixels, num_windows=40):
         cols = np.sort(random.choice(pixels.shape[1] + 1, 2, replace=False))
         window = reader.read(int(rows[0]), int(rows[1]), int(cols[0]), int(cols[1]))
         np.testing.assert_array_equal(window, pixels[rows[0] : rows[1], cols[0] : cols[1]])
-        assert window.dtype == np.uint8
+        assert window.dtype == reader.dtype
     np.testing.assert_array_equal(whole(reader), pixels)

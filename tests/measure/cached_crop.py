@@ -21,7 +21,7 @@ from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.sampler import crop_generator, draw_batch
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
 from unet_dist.models.unet import UNet
 from unet_dist.scenes.synthetic import SyntheticScenes

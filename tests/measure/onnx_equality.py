@@ -19,7 +19,7 @@ import torch
 
 from unet_dist.assembly.opening import load_run
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import ExportError
 from unet_dist.export.check import compare

@@ -376,12 +376,13 @@ def test_covering_tile_size_takes_one_window() -> None:
 
 @pytest.mark.parametrize("tile_size", [44, 76])
 def test_where_the_file_has_no_data_there_is_no_class(tmp_path: Path, tile_size: int) -> None:
-    """All channels hold the value; elsewhere the labels are those of the same image without the tag."""
+    """All channels hold the value; elsewhere the labels are those of the image with what becomes 0 in its place."""
     model, pixels = build(), np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
     pixels[:20] = 7
     pixels[30, 30] = (7, 7, 8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
     labels = predict_image(model, tmp_path / "a.tif", tile_size)
+    pixels[:20] = (100, 120, 90)  # the network's means
     expected = predict_image(model, pixels, tile_size)
     expected[:20] = 255
     np.testing.assert_array_equal(labels, expected)

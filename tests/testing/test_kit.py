@@ -21,9 +21,9 @@ from unet_dist.config.loss_terms import LOSSES
 from unet_dist.data.batches.transforms import build_transform
 from unet_dist.data.sources.registry import SOURCES
 from unet_dist.data.sources.synthetic import SyntheticSource
-from unet_dist.imaging.image import ArrayReader
 from unet_dist.imaging.npy import NPY
 from unet_dist.imaging.picture import PICTURE
+from unet_dist.imaging.readers import ArrayReader
 from unet_dist.imaging.tiff import TIFF
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.mixture import Mixture, build_loss

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import Cache, CacheSettings, is_whole, locate_cache
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.sources.blocks import Blocks
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
@@ -97,7 +98,15 @@ def _settings(config: Config, source: Source) -> CacheSettings:
     data = config.data
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
     in_channels = 3 if config.model.in_channels == 3 else None
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits(), in_channels)
+    settings = CacheSettings(
+        config.model.num_classes,
+        data.ignore_index,
+        label_map,
+        data.value_limits(),
+        in_channels,
+        data.nodata,
+        data.band_numbers(),
+    )
     # A resolved config names the classes and channels that the first one left to the data: both mean the cache that is there.
     left_out = (("channels",), ("num_classes",), ("channels", "num_classes"))
     for counting in (replace(settings, **dict.fromkeys(keys)) for keys in left_out):

@@ -6,6 +6,7 @@ Owns how the processes agree on what there is to do, and what is said of it. Mus
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,11 +21,13 @@ from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_network
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
+from unet_dist.config.quantities import parse_bands
 from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.imaging.pixels import EIGHT_BIT
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
-from unet_dist.models.contract import Network
+from unet_dist.models.contract import Network, pixels_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
 from unet_dist.prediction.journal import Done, Journal
@@ -158,11 +161,19 @@ class _Prediction:
             must_be_asked=True,
             say=(lambda _: None) if is_silent else _warner(processes),
         )
+        self.pixels = pixels_of(self.model)
+        if options.skip_background and self.pixels.dtype != "uint8":
+            raise ConfigError(
+                f"skip_background: got true for a network of {self.pixels.dtype} images, expected false: bright is 235 of 8 bits. "
+                "Remove it; set nodata for pixels without data."
+            )
         self.open_reader: OpenReader = partial(
             open_image,
             level=options.level,
             mpp=options.mpp,
             value_range=options.value_limits(),
+            nodata=self.pixels.nodata if options.nodata is None else options.nodata,
+            bands=self.pixels.bands if options.bands is None else parse_bands(options.bands),
             max_pixels=options.max_pixels,
             channels=self.model.in_channels,
         )
@@ -191,7 +202,7 @@ class _Prediction:
             teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")
         if not options.strict:
             sources, unreadable = keep_readable(
-                sources, open_reader=self.open_reader, in_channels=self.model.in_channels
+                sources, open_reader=self.open_reader, in_channels=self.model.in_channels, pixels=self.pixels
             )
         jobs = make_jobs(
             sources,
@@ -201,6 +212,7 @@ class _Prediction:
             rasters=list(self.tiles.recipe.rasters(self.model.num_classes)),
             format=options.format,
             overlay=options.overlay,
+            pixels=self.pixels,
             say=teller.say,
         )
         before = self.journal.settings() or {}
@@ -273,9 +285,8 @@ class _Prediction:
             "device": self.processes.device.type,
             "mixed_precision": self.processes.precision,
             **{key: getattr(options, key) for key in (*keys, "level", "mpp", "value_range")},
-            **(
-                {"rotations": True} if options.rotations else {}
-            ),  # a prediction begun before there was this key resumes
+            # A prediction begun before there was one of these keys resumes.
+            **{key: value for key in ("rotations", "nodata", "bands") if (value := getattr(options, key))},
         }
 
 
@@ -390,6 +401,7 @@ def _digest(model: Network) -> str:
     """A digest of all that the model computes with."""
     sha = hashlib.sha256(repr(model).encode())
     sha.update(repr((list(model.mean), list(model.std), model.ignore_index)).encode())
+    sha.update(json.dumps(pixels_of(model).record()).encode() if pixels_of(model) != EIGHT_BIT else b"")
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

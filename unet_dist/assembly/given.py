@@ -14,6 +14,7 @@ from typing import cast
 
 from torch import nn
 
+from unet_dist.assembly.normalising import normalisation_of
 from unet_dist.assembly.sizes import CropSizes
 from unet_dist.config.loss_terms import LOSS_KEYS
 from unet_dist.config.sections import KEYS, SECTIONS, Config, ModelConfig
@@ -126,7 +127,7 @@ class Given:
             )
 
 
-def describe_network(model: TrainableNetwork, cache: Cache) -> None:
+def describe_network(model: TrainableNetwork, cache: Cache, config: Config) -> None:
     """Write into a network that was brought what travels with it: class names, the ignored class, and mean and deviation.
 
     A network whose classes are named was trained before: it keeps the mean and the deviation that its weights expect.
@@ -142,7 +143,7 @@ def describe_network(model: TrainableNetwork, cache: Cache) -> None:
         )
     described: dict[str, object] = {"class_names": list(cache.class_names), "ignore_index": cache.ignore_index}
     if model.class_names is None:
-        described |= {"mean": list(cache.mean), "std": [max(std, 1.0) for std in cache.std]}
+        described |= normalisation_of(config, cache)._asdict()
     for name, value in described.items():
         setattr(model, name, value)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from unet_dist.assembly.normalising import normalisation_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
@@ -56,17 +57,23 @@ def build_network(config: Config, cache: Cache) -> TrainableNetwork:
             f"in_channels: got {wanted}, expected {cache.channels} as the images of {cache.name} have. Remove in_channels, or "
             "convert the images."
         )
+    mean, std, pixels = normalisation_of(config, cache)
     torch.manual_seed(config.schedule.seed)
     model: TrainableNetwork = build_model(
         config.model.model,
         in_channels=cache.channels,
         num_classes=cache.num_classes,
         **architecture(config),
-        mean=cache.mean,
-        std=[max(std, 1.0) for std in cache.std],  # a flat channel stays finite: one step of uint8
+        mean=mean,
+        std=std,
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
     )
+    own: dict[str, object] = {"pixels": pixels}
+    if pixels.dtype != "uint8" or config.data.normalisation != "mean_std":  # published weights have those of 8 bits
+        own |= {"mean": mean, "std": std}
+    for name, value in own.items():
+        setattr(model, name, value)
     as_module(model).to(getattr(torch, config.run.dtype))
     if config.schedule.encoder_learning_rate_factor == 0:
         for parameter in encoder_parameters(as_module(model)):

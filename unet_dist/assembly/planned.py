@@ -18,7 +18,8 @@ from unet_dist.config.sections import Config
 from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
-from unet_dist.data.decoded.cache import Cache, CacheSettings, open_cache
+from unet_dist.data.decoded.cache import Cache, open_cache
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.errors import DataError
 from unet_dist.planner.simulation import SimulatedRun
@@ -147,7 +148,15 @@ def _find_cache(config: Config) -> Cache | None:
     if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
         return None
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(config.model.num_classes, data.ignore_index, label_map, data.value_limits())
+    settings = CacheSettings(
+        config.model.num_classes,
+        data.ignore_index,
+        label_map,
+        data.value_limits(),
+        None,
+        data.nodata,
+        data.band_numbers(),
+    )
     try:
         source = source_of(config)
         grouping = Grouping(data.group_by, data.folds, data.fold or 0)

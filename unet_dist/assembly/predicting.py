@@ -24,7 +24,7 @@ from unet_dist.config.sections import Precision
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import stem_of
 from unet_dist.imaging.reader import ImageLike, open_image
-from unet_dist.models.contract import Network
+from unet_dist.models.contract import Network, pixels_of
 from unet_dist.prediction.image import predict_rasters
 from unet_dist.prediction.jobs import find_sources
 from unet_dist.prediction.values import Recipe
@@ -117,7 +117,7 @@ def predict(
         return torch.autocast(device_type, dtype=_DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
     rank, world_size = (int(os.environ.get(key, alone)) for key, alone in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    named = _named(images, network.in_channels)
+    named = _named(images, network)
     for name, opened in islice(named, rank, None, world_size) if is_shared else named:
         with opened() as image:
             try:
@@ -128,16 +128,18 @@ def predict(
 
 
 def _named(
-    images: ImageLike | Iterable[ImageLike], channels: int
+    images: ImageLike | Iterable[ImageLike], network: Network
 ) -> Iterator[tuple[str, Callable[[], AbstractContextManager[ImageLike]]]]:
-    """Give every image a name and what opens it: words are expanded as the command does, grey files get the channels taken."""
+    """Give every image a name and what opens it as the network takes it: words are expanded as the command does."""
+    pixels = pixels_of(network)
     is_one = isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "shape")
     several = (cast(ImageLike, images),) if is_one else cast(Iterable[ImageLike], images)
     count = 0
     for image in several:
         if isinstance(image, str | os.PathLike):
             for source in find_sources([os.fspath(image)]):
-                yield stem_of(source), partial(open_image, source, channels=channels)
+                how = {"channels": network.in_channels, "nodata": pixels.nodata, "bands": pixels.bands}
+                yield stem_of(source), partial(open_image, source, **how)
         else:
             yield f"image-{count}", partial(_as_it_is, image)
             count += 1

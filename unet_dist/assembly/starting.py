@@ -102,7 +102,7 @@ def _network(layout: Layout, cache: Cache, checkpoint: Checkpoint | None, teller
     """The network of a run; of a new one with the weights to begin from."""
     config = layout.config
     if layout.given.model is not None:
-        describe_network(layout.skeleton, cache)
+        describe_network(layout.skeleton, cache, layout.config)
         as_module(layout.skeleton).to(getattr(torch, config.run.dtype))
         return layout.skeleton
     model = build_network(config, cache)

@@ -23,7 +23,7 @@ from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.crops import CropReader, SampleTransform
-from unet_dist.data.batches.recipes import RECIPES
+from unet_dist.data.batches.recipes import RECIPES, Recipe
 from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.batches.transforms import CheckedTransform, build_transform
@@ -100,6 +100,29 @@ def place_network(model: TrainableNetwork, layout: Layout, processes: Processes,
     return model
 
 
+def _recipe_of(config: Config, cache: Cache, teller: Teller) -> Recipe | None:
+    """What happens to crops on the device.
+
+    Raises:
+        ConfigError: colours alone, of images that are not of 8 bits.
+    """
+    if not is_recipe(config.data.augmentation):
+        return None
+    name = str(config.data.augmentation)
+    recipe = RECIPES[name]
+    if cache.dtype == "uint8":
+        return recipe
+    if recipe.geometry is None:
+        raise ConfigError(
+            f"augmentation: got {name} for images of {cache.dtype}, expected 8 bits: it changes light and colour. Set paper, "
+            "street or strong, whose rotation and scale take any type; or --value_range, which makes 8 bits."
+        )
+    teller.say(
+        f"augmentation {name}: of {cache.dtype} images rotation, scale and bending; light, blur and noise are of 8 bits"
+    )
+    return Recipe(recipe.geometry, recolours=False)
+
+
 def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentation: Any) -> None:
     """Refuse to augment crops that no memory need hold: a transform sees a crop as a whole.
 
@@ -164,7 +187,7 @@ def _backend(config: Config, model: torch.nn.Module, processes: Processes, telle
     return backend
 
 
-def _open_crops(layout: Layout, cache: Cache) -> CropReader:
+def _open_crops(layout: Layout, cache: Cache, teller: Teller) -> CropReader:
     """What cuts the windows of the training split, and changes them.
 
     Raises:
@@ -186,7 +209,7 @@ def _open_crops(layout: Layout, cache: Cache) -> CropReader:
         augmentation=augmentation,
         borders=border_weights_of(config.schedule, cache),
         balance=_balance_of(config, train),
-        recipe=RECIPES[str(config.data.augmentation)] if is_recipe(config.data.augmentation) else None,
+        recipe=_recipe_of(config, cache, teller),
     )
     if augmentation is not None:
         _refuse_augmented_tiles(crops, planner, config.data.augmentation or given.named()["augmentation"])
@@ -214,7 +237,7 @@ def assemble(
     tile_size = resolve_tile_size(None, model, config)
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
     validation = cache.split("validation")
-    crops = _open_crops(layout, cache)
+    crops = replace(_open_crops(layout, cache, teller), zero=tuple(model.mean))
     tiles = choose_tiles(model, window_batch=config.run.window_batch, say=teller.say)
     if reason := reason_of(tiles):
         teller.say(reason)

@@ -32,7 +32,7 @@ from unet_dist.benchmark.gpu_step import longest_kernels, norms, steps, synchron
 from unet_dist.benchmark.inference import as_in_predict, image_pixels
 from unet_dist.benchmark.step import run_loop
 from unet_dist.benchmark.timing import affordable, seconds, synchronise
-from unet_dist.data.decoded.cache import cache_folder
+from unet_dist.data.decoded.settings import cache_folder
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.arithmetic import compute_in_float32
 from unet_dist.machine.doctor import examine

@@ -99,7 +99,10 @@ class Prediction:
             0, 256, (max(sizes, default=1), *self.window_shape, self._model.in_channels), dtype=np.uint8
         )
         images = normalise(
-            torch.from_numpy(pixels).to(parameter.device), self._model.mean, self._model.std, parameter.dtype
+            torch.from_numpy(pixels).to(parameter.device),
+            self._model.mean,
+            self._model.std,
+            parameter.dtype,
         )
 
         def forward() -> None:

@@ -14,7 +14,7 @@ from unet_dist.benchmark.gpu_check import FAILED, FULL, JSON_FILE, PAGE_FILE, SM
 from unet_dist.benchmark.gpu_stages import STAGES
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import DoctorOptions
-from unet_dist.data.decoded.cache import cache_folder
+from unet_dist.data.decoded.settings import cache_folder
 from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.machine.description import describe_machine
 from unet_dist.machine.doctor import as_text, examine

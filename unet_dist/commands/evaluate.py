@@ -35,6 +35,7 @@ from unet_dist.storage.files import write_whole
 from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
+from unet_dist.tiling.windows import as_seen
 
 COMMAND = Command(
     about="score a run on a split: IoU by class, mean IoU, confusion matrix",
@@ -154,7 +155,9 @@ def _draw(subject: Subject, chosen: Sequence[Choice], folder: Path, processes: P
     samples, cache, split = subject.samples, subject.cache, subject.split
     for number in assign(len(chosen), processes.rank, processes.world_size):
         index, reason = chosen[number].index, chosen[number].reason
-        image, cut, inner = _cut_out(as_reader(samples.image(index)), subject.tiles.model.locality)
+        image, cut, inner = _cut_out(
+            as_seen(subject.tiles.model, as_reader(samples.image(index))), subject.tiles.model.locality
+        )
         prediction = predict_rasters(subject.tiles, image, subject.tile_size, processes.autocast)["labels"]
         sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
         write_sample(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)

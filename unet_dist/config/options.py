@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 from unet_dist.config.meanings import meanings_of
 from unet_dist.config.quantities import (
     EXPECTED_BYTES,
-    EXPECTED_RANGE,
     EXPECTED_SHAPE,
+    Bands,
+    Finite,
+    Range,
     parse_bytes,
     parse_range,
     parse_shape,
@@ -146,8 +148,12 @@ class PredictOptions(InferenceOptions):
     """Level of an image pyramid, 0 (the default) is the finest."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None
     """Micrometres per pixel, instead of a level: takes the level of this size, within 10 %."""
-    value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
-    """LOW,HIGH: the values that become black and white in images of more than 8 bits (12-bit data: 0,4095)."""
+    value_range: Range | None = None
+    """LOW,HIGH: the values that become black and white, for a network of 8 bits and images of more (12-bit data: 0,4095)."""
+    bands: Bands | None = None
+    """Bands of these images to take, from 1, in this order. Default: those of the training."""
+    nodata: Finite | None = None
+    """Value of pixels without data, which become 255, no class. Default: that of the training, or what each file says."""
     max_pixels: Annotated[int, AtLeast(1, 2**63 - 1)] = 500_000_000
     """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels, since it is decoded whole."""
     strict: bool = False

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated
+
+from unet_dist.config.rules import Must, Reads
 
 EXPECTED_SHAPE = "height x width in px such as 1080x1920"
 EXPECTED_BYTES = "a number and a unit, such as 6GiB or 900MiB"
 EXPECTED_TIME = "a number and a unit, such as 90min or 2h"
 EXPECTED_RANGE = "two numbers, the smaller first, such as 0,4095"
+EXPECTED_BANDS = "numbers of bands from 1 on, each once, such as 4,3,2"
+EXPECTED_NORMALISATION = (
+    "mean_std, percentile, none, or range LOW,HIGH such as range 0,4095, with a pair a channel where they differ"
+)
 
 
 def parse_shape(text: str) -> tuple[int, int]:
@@ -82,3 +89,42 @@ def parse_pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise ValueError from error
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Read numbers of bands, from 1 on and each once.
+
+    >>> parse_bands("4,3,2")
+    (4, 3, 2)
+
+    Raises:
+        ValueError: none, one below 1, or one twice.
+    """
+    bands = tuple(int(word) for word in re.split(r"[,\s]+", text.strip("[]() ")))
+    if min(bands) < 1 or len(set(bands)) < len(bands):
+        raise ValueError(text)
+    return bands
+
+
+def parse_normalisation(text: str) -> tuple[str, tuple[tuple[float, float], ...]]:
+    """Read how pixels are normalised: the word, and the limits that range names, one pair for all channels or one for each.
+
+    >>> parse_normalisation("range 0,4095")
+    ('range', ((0.0, 4095.0),))
+
+    Raises:
+        ValueError: no such word, or limits that are none.
+    """
+    word, *pairs = text.replace(":", " ").split()
+    limits = tuple(parse_range(pair) for pair in pairs)
+    if word not in ("mean_std", "percentile", "none", "range") or (word == "range") != bool(limits):
+        raise ValueError(text)
+    return word, limits
+
+
+Finite = Annotated[float, Must(math.isfinite, "a finite number")]
+Range = Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")]
+Bands = Annotated[str, Reads(parse_bands, EXPECTED_BANDS, "4,3,2")]
+Normalising = Annotated[
+    str, Reads(parse_normalisation, EXPECTED_NORMALISATION, "mean_std|percentile|none|range LOW,HIGH")
+]

@@ -16,7 +16,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.metrics import spell_metrics
-from unet_dist.config.quantities import EXPECTED_RANGE, EXPECTED_SHAPE, parse_pattern, parse_range, parse_shape
+from unet_dist.config.model_section import ModelConfig
+from unet_dist.config.quantities import (
+    EXPECTED_SHAPE,
+    Bands,
+    Finite,
+    Normalising,
+    Range,
+    parse_bands,
+    parse_pattern,
+    parse_range,
+    parse_shape,
+)
 from unet_dist.config.rules import (
     FREE,
     Also,
@@ -31,7 +42,6 @@ from unet_dist.config.rules import (
     Positive,
     Reads,
     Section,
-    between,
     hints_of,
     marks,
 )
@@ -48,42 +58,6 @@ Weights = Annotated[
         "finite numbers of 0 or more, not all 0",
     ),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(Section):
-    """The network"""
-
-    model: Main[str] = "unet"
-    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 puts its decoder on an encoder
-    with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
-    segformer:b0 to b5, starts with random weights, segformer:USER/NAME with published ones (extra: segformer).
-    smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
-    in_channels: Count | None = None
-    """Channels of an image, 1 or more. Default: those of the data set."""
-    num_classes: Annotated[int, between(2, 255)] | None = None
-    """Number of classes, 2 to 255, including the ignored one. Default: those of the data set."""
-    base_channels: Count = 64
-    """Channels of the first level, 1 or more; each level down doubles them. With an encoder: channels of the decoder at half
-    of the side; each level down adds half of that number."""
-    depth: Annotated[int, between(1, 8)] = 4
-    """Number of poolings, 1 to 8. With an encoder: halvings of the side, 1 to 5; 4 stops at stride 16."""
-    norm: Literal["none", "weight", "batch", "group"] = "none"
-    """Normalisation. none is the paper's. weight (scaled weight standardisation) keeps every contract. batch couples the
-    samples of a micro-batch in training. group couples all pixels, so there are no exact tiles."""
-    padding: Literal["valid", "same"] = "valid"
-    """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
-    upsampling: Literal["transposed", "bilinear"] = "transposed"
-    """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
-    stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
-    """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
-    after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
-    dropout: Fraction = 0.0
-    """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
-    checkpoint_activations: Free[bool] = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    init_from: PathWord | None = None
-    """Start from the weights of a run, a model folder or a hub id. A head with other classes starts new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +92,16 @@ class DataConfig(Section):
     """Class id to ignore in loss, metrics, predictions and tables."""
     label_map: dict[str, int] | None = None
     """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id."""
-    value_range: Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")] | None = None
-    """LOW,HIGH: the values that become black and white in images of more than 8 bits (12-bit data: 0,4095). Give predict the
-    same range."""
+    value_range: Range | None = None
+    """LOW,HIGH: the values that become black and white, which makes 8 bits of more (12-bit data: 0,4095). Give predict the same
+    range. Default: images keep their type."""
+    normalisation: Normalising = "mean_std"
+    """Scale each channel for the network: mean_std of the training split; percentile, clipped to its 0.5 and 99.5 % and scaled to
+    -1 to 1; range LOW,HIGH likewise; or none. The model keeps it: predict needs no key."""
+    bands: Bands | None = None
+    """Bands of the images to take, from 1, in this order. Default: all. The model keeps it."""
+    nodata: Finite | None = None
+    """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, or sequence")] | None = None
     """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
     match; sequence groups ids that differ only in their last number. Default: every sample stands alone."""
@@ -150,6 +131,10 @@ class DataConfig(Section):
             object.__setattr__(self, "label_map", {str(key): target for key, target in self.label_map.items()})
         if isinstance(self.augmentation, str):
             object.__setattr__(self, "augmentation", spell_transform(self.augmentation))
+
+    def band_numbers(self) -> tuple[int, ...] | None:
+        """The numbers of bands."""
+        return None if self.bands is None else parse_bands(self.bands)
 
     def value_limits(self) -> tuple[float, float] | None:
         """The two numbers of value_range."""

@@ -194,7 +194,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
         name
         for b in (batch.on(torch.device("cpu")) for batch in share.batches)
         for w, name in zip(b.windows, b.ids, strict=True)
-        if bool((w == w[:1, :1]).all())
+        if bool((w.numpy() == w.numpy()[:1, :1]).all())
     ]
     if flat:
         found.append(f"{', '.join(flat)} is one flat colour")

@@ -23,6 +23,7 @@ from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.writer import write_overlay
+from unet_dist.models.contract import pixels_of
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
 from unet_dist.prediction.run import compute_share, share_of
@@ -90,12 +91,15 @@ class Labeller:
 
     def _label(self, path: Path, output: Path, advance: Callable[[int, int], None]) -> Labelled:
         begun_s = time.monotonic()
-        open_reader = partial(open_image, max_pixels=_MAX_PIXELS)
+        model = self._tiles.model
+        pixels = pixels_of(model)
+        open_reader = partial(open_image, max_pixels=_MAX_PIXELS, nodata=pixels.nodata, bands=pixels.bands)
         (job,) = make_jobs(
             [path],
             output,
             open_reader=open_reader,
-            in_channels=self._tiles.model.in_channels,
+            in_channels=model.in_channels,
+            pixels=pixels,
             rasters=["labels"],
             format="auto",
             overlay=False,
@@ -152,7 +156,9 @@ def _every_nth(path: Path, step: int) -> np.ndarray:
 
 
 def shrink(reader: ImageReader, step: int) -> np.ndarray:
-    """Average blocks of step x step px, those at the right and lower border as far as they go: (H, W, C) uint8.
+    """Average blocks of step x step px, those at the right and lower border as far as they go: (H, W, C).
+
+    Of 8 bits that, of others float32.
 
     Memory: step rows of the image.
     """
@@ -162,5 +168,6 @@ def shrink(reader: ImageReader, step: int) -> np.ndarray:
     for row in range(0, height, step):
         band = reader.read(row, min(row + step, height), 0, width).astype(np.float32).mean(axis=0)  # (W, C)
         sums = np.add.reduceat(band, starts, axis=0)
-        rows.append(np.rint(sums / np.diff(np.append(starts, width))[:, None]).astype(np.uint8))
+        means = sums / np.diff(np.append(starts, width))[:, None]
+        rows.append(np.rint(means).astype(np.uint8) if reader.dtype == np.uint8 else means)
     return np.stack(rows)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError, ExtraError
 from unet_dist.models.arguments import scale_logits
-from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.contract import TrainableNetwork, pixels_of
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
 from unet_dist.wording import size
@@ -37,23 +37,30 @@ _LARGEST_BYTES = 2**31 - 2**20
 
 
 class PixelsToLogits(nn.Module):
-    """Compute logits of pixels: (N, H, W, C) uint8 -> (N, K, H - 2 * margin, W - 2 * margin) float32.
+    """Compute logits of pixels: (N, H, W, C) -> (N, K, H - 2 * margin, W - 2 * margin) float32.
 
+    Pixels are uint8, or float32 where the network was trained on another type, which it holds exactly.
     A network that scales its images gives them before they are interpolated, too: whoever scales them back interpolates once.
     """
 
     mean: Tensor
     std: Tensor
+    limits: Tensor | None
 
     def __init__(self, model: TrainableNetwork) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(model.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(model.std, dtype=torch.float32))
+        limits = pixels_of(model).limits
+        self.register_buffer("limits", None if limits is None else torch.tensor(limits, dtype=torch.float32))  # (C, 2)
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, H, W, C) uint8 pixels -> (N, K, h, w) logits, and coarse ones where the network gives them."""
-        images = ((pixels.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
+        """(N, H, W, C) pixels -> (N, K, h, w) logits, and coarse ones where the network gives them."""
+        values = pixels.to(torch.float32)
+        if self.limits is not None:
+            values = torch.minimum(torch.maximum(values, self.limits[:, 0]), self.limits[:, 1])
+        images = ((values - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
         if gives_coarse(self.model):
             coarse: Tensor = self.model.coarse_logits(images)  # type: ignore[attr-defined]
             return scale_logits(coarse, (images.shape[2], images.shape[3])), coarse
@@ -145,7 +152,7 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str], form:
     with _silence(), torch.no_grad():
         program = torch.onnx.export(
             network.eval(),
-            (torch.zeros(shape, dtype=torch.uint8),),
+            (torch.zeros(shape, dtype=getattr(torch, input_type(model))),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
@@ -181,6 +188,11 @@ def _side(name: str, sizes: WindowSizes) -> Any:
     return side + sizes.remainder if sizes.remainder else side
 
 
+def input_type(model: TrainableNetwork) -> str:
+    """The type of the file's input."""
+    return "uint8" if pixels_of(model).dtype == "uint8" else "float32"
+
+
 def _require_sides(form: Form, sizes: WindowSizes) -> None:
     if form.sides is None or form.is_padded:
         return
@@ -205,7 +217,8 @@ def metadata(model: TrainableNetwork, form: Form = Form()) -> dict[str, str]:  #
     height, width = (f"{axis} - {2 * sizes.margin}" if sizes.margin else axis for axis in AXES[1:])
     said = {
         "model_type": model.model_type,
-        "input": f"{INPUT}: (N, H, W, {model.in_channels}) uint8 as decoded from a file; normalised inside by mean and std",
+        "input": f"{INPUT}: (N, H, W, {model.in_channels}) {input_type(model)} as decoded from a file; normalised inside by mean "
+        "and std",
         "output": f"{OUTPUT}: (N, {model.num_classes}, {height}, {width}) float32; the label is the argmax over axis 1",
         "sides": "H and W: {} and {}, N: 1".format(*form.sides)
         if form.sides is not None
@@ -220,6 +233,7 @@ def metadata(model: TrainableNetwork, form: Form = Form()) -> dict[str, str]:  #
         "resize_to": model.resize_to,
         "mean": list(model.mean),
         "std": list(model.std),
+        "pixels": pixels_of(model).record(),
         "class_names": model.class_names,
         "ignore_index": model.ignore_index,
         "ignore_index_meaning": "this class is no answer: leave its logit out of the argmax (null: every class is one)",

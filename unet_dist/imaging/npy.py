@@ -5,21 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import ArrayReader, ImageFormat, Opening
+from unet_dist.imaging.image import ImageFormat, Opening
 from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.readers import ArrayReader
+from unet_dist.imaging.values import nodata_of
 
 
 def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
     """Map an array of shape (H, W) or (H, W, C).
 
     Raises:
-        RefusedError: damaged, truncated, of another shape, or not uint8 without a value_range.
+        RefusedError: damaged, truncated, of another shape, or no numbers.
     """
     _ = encoded.head  # refuses what is no file
     with parsing(encoded.name, kind="array"):
         source = encoded.path or encoded.open()
         array = np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False)
-    reader = ArrayReader(array, value_range=opening.value_range, interpret=opening.interpret, name=encoded.name)
+    reader = ArrayReader(
+        array,
+        value_range=opening.value_range,
+        interpret=opening.interpret,
+        nodata=None if opening.nodata is None else nodata_of(opening.nodata, array.dtype),
+        name=encoded.name,
+    )
     choose_level([reader.shape[:2]], None, level=opening.level, mpp=opening.mpp, name=encoded.name)
     return reader
 

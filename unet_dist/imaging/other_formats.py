@@ -16,6 +16,7 @@ import numpy as np
 from unet_dist.errors import ConfigError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import Closing, ImageFormat, ImageReader, Opening, Placement
+from unet_dist.imaging.values import PIXEL_TYPES
 from unet_dist.registry import Registry, describe_error
 
 OTHERS: Registry[ImageFormat] = Registry("format", "unet_dist.formats", {}, on_clash="Uninstall one of them.")
@@ -66,17 +67,26 @@ class _GuardedReader(Closing):
     def __init__(self, reader: ImageReader, path: str, name: str) -> None:
         self._reader, self._path, self._name = reader, path, name
         self.shape: tuple[int, int, int] = reader.shape
+        self.dtype = np.dtype(getattr(reader, "dtype", np.uint8))  # a format from before there were others
         self.placement: Placement = reader.placement
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
-        """Read a rectangle inside the image: (rows, cols, channels) uint8."""
+        """Read a rectangle inside the image: (rows, cols, channels)."""
         with _blaming(self._path, self._name):
             pixels = self._reader.read(row_start, row_stop, col_start, col_stop)
         expected = (row_stop - row_start, col_stop - col_start, self.shape[2])
-        if pixels.shape != expected or pixels.dtype != np.uint8:
+        if pixels.shape != expected or pixels.dtype != self.dtype or self.dtype.name not in PIXEL_TYPES:
             got = f"{self._path} gave a window of {self._name} as {pixels.dtype} of {pixels.shape}"
-            raise RefusedError(got, f"Expected uint8 of {expected}: mend that format.")
+            wanted = self.dtype if self.dtype.name in PIXEL_TYPES else " or ".join(PIXEL_TYPES)
+            raise RefusedError(got, f"Expected {wanted} of {expected}: mend that format.")
         return pixels
+
+    def known(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray | None:
+        """Tell where a rectangle has data: (rows, cols) bool; None everywhere."""
+        if not self.placement.has_nodata:
+            return None
+        with _blaming(self._path, self._name):
+            return self._reader.known(row_start, row_stop, col_start, col_stop)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -9,26 +9,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import (
-    BlockReader,
-    ImageFormat,
-    Opening,
-    Stored,
-    ValueRange,
+from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
+from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.readers import UINT8, ArrayReader, BlockReader
+from unet_dist.imaging.values import (
+    Conversion,
+    make_conversion,
+    nodata_of,
     require_decodable,
-    require_mappable,
-    to_uint8,
     upright,
     upright_shape,
-    without_alpha,
 )
-from unet_dist.imaging.pyramid import choose_level
 
 # Named, because Pillow's whole list holds formats that start other programs (EPS) or take gigabytes for a small file (ICNS).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -47,12 +45,32 @@ _HEADER_BYTES = 2**16
 _PILLOW_LIMIT = threading.Lock()
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What the header of a picture says: the type of a value, and the channels without alpha."""
+
+    dtype: np.dtype
+    channels: int
+    name: str
+
+    def conversion(self, opening: Opening, *, has_alpha: bool = False) -> Conversion:
+        """The way from its values, alpha behind them where they have it, to pixels."""
+        return make_conversion(
+            self.dtype,
+            self.channels + has_alpha,
+            value_range=opening.value_range,
+            nodata=None if opening.nodata is None else nodata_of(opening.nodata, self.dtype),
+            name=self.name,
+            alpha=-1 if has_alpha else None,
+        )
+
+
 def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
     """Open a picture: its header now, its pixels at the first read. It stands upright, as its EXIF orientation says.
 
     Raises:
-        RefusedError: not a picture, more than max_pixels, several frames, transparent, another colour space than grey or
-            RGB, more than 8 bits without a value_range; at the first read: truncated or damaged.
+        RefusedError: not a picture, more than max_pixels, several frames, another colour space than grey or RGB; at the first
+            read: half transparent, truncated or damaged.
     """
     name = encoded.name
     with _open(encoded) as image:
@@ -61,14 +79,12 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         require_decodable(height, width, opening.max_pixels, name, bytes_per_px=_BYTES_PER_PX)
         _require_one_frame(image, name)
         _require_unscaled(image, name)
-        dtype = np.dtype(np.uint16) if _deep_decoder(image, encoded) else _dtype(image)
+        is_deep = _deep_decoder(image, encoded) is not None
         # The plain getexif, since that of a PNG decodes the pixels to look behind them.
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
-        channels = _num_channels(image, name)
-        if opening.interpret is None:
-            require_mappable(dtype, opening.value_range, name)
-        else:
-            channels = 1
+        form = _Form(np.dtype(np.uint16) if is_deep else _dtype(image), _num_channels(image, name), name)
+        has_alpha = image.has_transparency_data or _deep_layout(image) in ("LA;16B", "RGBA;16B")
+        to_pixels = form.conversion(opening) if opening.interpret is None else Conversion(UINT8, 1, False, np.asarray)
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         with _open(encoded) as image:
@@ -77,20 +93,20 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
             if opening.interpret is not None:
                 values = _stored_values(image) if deep is None else deep
                 pixels = opening.interpret(_stored(image, values))(values)
-            elif deep is not None:
-                values = without_alpha(deep, -1, name) if deep.shape[2] in (2, 4) else deep
-                pixels = to_uint8(values, opening.value_range)
             else:
-                pixels = _colours(image, opening.value_range, name)
+                values = _colours(image, name).astype(form.dtype, copy=False) if deep is None else deep
+                pixels = form.conversion(opening, has_alpha=values.shape[2] in (2, 4))(values)
             pixels = np.ascontiguousarray(upright(pixels, image.getexif().get(_ORIENTATION_TAG, 1)))
-        if pixels.shape != (*size, channels):
+        expected = (*size, to_pixels.channels)
+        if pixels.shape[:2] != size or pixels.shape[2] not in (to_pixels.channels, to_pixels.channels + 1):
             raise RefusedError(
-                f"{name} decodes to {pixels.shape}, and its header said {(*size, channels)}",
+                f"{name} decodes to {pixels.shape}, and its header said {expected}",
                 "It changed meanwhile, or states its orientation behind the pixels: save it again.",
             )
         return pixels
 
-    return BlockReader((*size, channels), size, decode)
+    has_nodata = to_pixels.has_nodata or (has_alpha and opening.interpret is None)
+    return BlockReader((*size, to_pixels.channels), size, decode, dtype=to_pixels.dtype, has_nodata=has_nodata)
 
 
 def _is_picture(encoded: Encoded) -> bool:
@@ -102,24 +118,25 @@ def _is_picture(encoded: Encoded) -> bool:
 PICTURE = ImageFormat("PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM", _SUFFIXES, _is_picture, open_picture, False)
 
 
-def picture_pixels(image: Image.Image, *, value_range: ValueRange | None, name: str) -> np.ndarray:
-    """Decode a Pillow image to (H, W, 1) or (H, W, 3) uint8, upright.
+def picture_reader(image: Image.Image, *, value_range: ValueRange | None, name: str) -> ArrayReader:
+    """Read a Pillow image, upright.
 
     Raises:
-        RefusedError: transparent pixels, another colour space than grey or RGB, more than 8 bits without a value_range,
-            16-bit colour, or damaged.
+        RefusedError: half transparent pixels, another colour space than grey or RGB, 16-bit colour, or damaged.
     """
     with parsing(name):
-        _num_channels(image, name)
+        form = _Form(_dtype(image), _num_channels(image, name), name)
         if _deep_layout(image):
             raise RefusedError(f"{name} has 16 bits a colour, of which Pillow keeps 8", "Give its path instead.")
-        require_mappable(_dtype(image), value_range, name)
-        pixels = _colours(image, value_range, name)
-        return np.ascontiguousarray(upright(pixels, image.getexif().get(_ORIENTATION_TAG, 1)))
+        values = _colours(image, name).astype(form.dtype, copy=False)
+        to_pixels = form.conversion(Opening(value_range=value_range), has_alpha=values.shape[2] in (2, 4))
+        pixels = np.ascontiguousarray(upright(to_pixels(values), image.getexif().get(_ORIENTATION_TAG, 1)))
+    known = pixels[:, :, -1] if pixels.shape[2] > to_pixels.channels else None
+    return ArrayReader(pixels[:, :, : to_pixels.channels], known=known)
 
 
-def _colours(image: Image.Image, value_range: ValueRange | None, name: str) -> np.ndarray:
-    """Decode the pixels as they lie in the file: (H, W, 1 or 3) uint8."""
+def _colours(image: Image.Image, name: str) -> np.ndarray:
+    """Decode the pixels as they lie in the file: (H, W, 1 or 3), and alpha behind them where it has transparency."""
     num_channels = _CHANNELS[image.mode]
     if image.mode in ("P", "PA"):
         image.load()
@@ -131,14 +148,12 @@ def _colours(image: Image.Image, value_range: ValueRange | None, name: str) -> n
                 "The file is damaged: fetch it again, or leave it out.",
             )
     if image.has_transparency_data:
-        with_alpha = np.asarray(image.convert("LA" if num_channels == 1 else "RGBA"))
-        return to_uint8(without_alpha(with_alpha, -1, name), value_range)
+        return np.asarray(image.convert("LA" if num_channels == 1 else "RGBA"))
     if num_channels == 3 and image.mode != "RGB":
         image = image.convert("RGB")
     elif image.mode in ("1", "LA"):
         image = image.convert("L")
-    values = np.asarray(image)
-    return to_uint8(values[:, :, None] if num_channels == 1 else values, value_range)
+    return np.atleast_3d(np.asarray(image))
 
 
 def _stored_values(image: Image.Image) -> np.ndarray:

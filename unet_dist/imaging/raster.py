@@ -107,7 +107,7 @@ def _write_tiff(
         for code, kind in GEO_TAGS.items()
         if code in placement.geo_tags
     ]
-    if palette is not None and placement.nodata is not None:  # where the image had no data, the labels say no class
+    if palette is not None and placement.has_nodata:  # where the image had no data, the labels say no class
         tags.append((_GDAL_NODATA, "s", 0, str(_NO_CLASS), True))
     levels = _overviews(values)
     with tifffile.TiffWriter(path, bigtiff=True) as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,13 @@ from unet_dist.imaging.formats import format_of
 from unet_dist.imaging.image import (
     DEFAULT_CACHE_BYTES,
     DEFAULT_MAX_PIXELS,
-    ArrayReader,
     ImageReader,
     Interpret,
     Opening,
     ValueRange,
 )
-from unet_dist.imaging.picture import picture_pixels
+from unet_dist.imaging.picture import picture_reader
+from unet_dist.imaging.readers import ArrayReader, BandsReader
 from unet_dist.imaging.views import with_channels
 
 __all__ = ["ArrayReader", "ImageLike", "ImageReader", "as_reader", "open_image", "read_window", "read_window_into"]
@@ -39,6 +40,8 @@ def open_image(
     level: int | None = None,
     mpp: float | None = None,
     value_range: ValueRange | None = None,
+    nodata: float | None = None,
+    bands: Sequence[int] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     interpret: Interpret | None = None,
@@ -51,7 +54,8 @@ def open_image(
 
     Args:
         image: a file, the folder of a Zarr array or group, or bytes.
-        level, mpp, value_range, max_pixels, cache_bytes, interpret: as `Opening` says.
+        bands: numbers of the channels to take, from 1, in this order; None takes all.
+        level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret: as `Opening` says.
         channels: 3 gives a grey image as colour, its channel repeated; any other image stays as it is.
 
     Raises:
@@ -60,8 +64,9 @@ def open_image(
         ExtraError: the format needs a package that is not installed.
     """
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
-    opening = Opening(level, mpp, value_range, max_pixels, cache_bytes, interpret)
-    return with_channels(format_of(encoded).open(encoded, opening), channels)
+    opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret)
+    reader = format_of(encoded).open(encoded, opening)
+    return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
 
 
 def as_reader(image: ImageLike, *, value_range: ValueRange | None = None) -> ImageReader:
@@ -73,8 +78,7 @@ def as_reader(image: ImageLike, *, value_range: ValueRange | None = None) -> Ima
     if isinstance(image, (str, os.PathLike)):
         return open_image(image, value_range=value_range)
     if isinstance(image, Image.Image):
-        pixels = picture_pixels(image, value_range=value_range, name="the image")
-        return ArrayReader(pixels)
+        return picture_reader(image, value_range=value_range, name="the image")
     if isinstance(image, np.ndarray):
         return ArrayReader(image, value_range=value_range)
     if isinstance(image, ImageReader):
@@ -92,11 +96,11 @@ def read_window(reader: ImageReader, row: int, col: int, height: int, width: int
         row, col: in image coordinates; negative, and beyond the image, is allowed.
 
     Returns:
-        (height, width, channels) uint8, possibly a view of the image: not to be written to.
+        (height, width, channels) of the image's type, possibly a view of the image: not to be written to.
     """
     if _is_inside(reader, row, col, height, width):
         return reader.read(row, row + height, col, col + width)
-    window = np.empty((height, width, reader.shape[2]), dtype=np.uint8)
+    window = np.empty((height, width, reader.shape[2]), dtype=reader.dtype)
     read_window_into(window, reader, row, col)
     return window
 
@@ -105,7 +109,7 @@ def read_window_into(window: np.ndarray, reader: ImageReader, row: int, col: int
     """Read a window as `read_window` does, into memory that is there: every pixel is copied once.
 
     Args:
-        window: (height, width, channels) uint8, written to.
+        window: (height, width, channels) of the image's type, written to.
         is_flipped: exchange left and right.
     """
     height, width = window.shape[:2]

@@ -11,8 +11,10 @@ from PIL import Image
 
 from unet_dist.errors import ExtraError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import BlockReader, ImageFormat, Opening, Placement, to_uint8
+from unet_dist.imaging.image import ImageFormat, Opening, Placement
 from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.readers import UINT8, BlockReader
+from unet_dist.imaging.values import make_conversion, nodata_of
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
 _BLOCK = 512
@@ -61,6 +63,8 @@ def open_slide(encoded: Encoded, opening: Opening) -> BlockReader:
     factor = slide.level_downsamples[chosen]
     background = "#" + slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
     height, width = shapes[chosen]
+    nodata = None if opening.nodata is None else nodata_of(opening.nodata, UINT8)
+    to_pixels = make_conversion(UINT8, 3, value_range=opening.value_range, nodata=nodata, name=name)
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         top, left = block_row * _BLOCK, block_col * _BLOCK
@@ -73,12 +77,13 @@ def open_slide(encoded: Encoded, opening: Opening) -> BlockReader:
             ) from error
         opaque = Image.new("RGB", size, background)
         opaque.paste(region, mask=region.getchannel("A"))
-        return to_uint8(np.asarray(opaque), opening.value_range)
+        return to_pixels(np.asarray(opaque))
 
     return BlockReader(
         (height, width, 3),
         (_BLOCK, _BLOCK),
         decode,
+        has_nodata=to_pixels.has_nodata,
         placement=placement.scaled(shapes[0][0] / height, shapes[0][1] / width),
         cache_bytes=opening.cache_bytes,
         release=slide.close,

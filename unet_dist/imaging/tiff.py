@@ -20,25 +20,12 @@ import tifffile
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import (
-    GEO_TAGS,
-    BlockReader,
-    ImageFormat,
-    ImageReader,
-    Opening,
-    Placement,
-    Stored,
-    TurnedReader,
-    ValueRange,
-    ValueRangeError,
-    require_decodable,
-    require_mappable,
-    to_uint8,
-    without_alpha,
-)
+from unet_dist.imaging.image import GEO_TAGS, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.readers import UINT8, BlockReader, TurnedReader
 from unet_dist.imaging.tiff_pages import count_pages
 from unet_dist.imaging.tiff_stack import image_of, num_images
+from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_decodable
 
 Decode = Callable[[int, int], np.ndarray]
 
@@ -46,7 +33,7 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)  # associated and unassociated
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
-_GDAL_NODATA = 42113
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _MAPPED_BLOCK = (512, 512)
 _OME_MICRONS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 
@@ -55,7 +42,7 @@ def open_tiff(encoded: Encoded, opening: Opening) -> ImageReader:
     """Open one level of a TIFF, BigTIFF, GeoTIFF or OME-TIFF, as colours unless `interpret` says otherwise.
 
     Raises:
-        RefusedError: damaged or truncated, a stack instead of one image, a colour space that is not grey or RGB, more than
+        RefusedError: damaged or truncated, a stack instead of one image, a colour space that is not grey or RGB, fewer than
             8 bits without a value_range, no such level, or a tile or strip of more than max_pixels.
         ConfigError: both level and mpp.
     """
@@ -81,7 +68,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     shapes = [(side["Y"], side["X"]) for side in sides]
     if min(map(min, shapes)) < 1:
         raise _damaged(name, f"its levels measure {shapes}")
-    placement = replace(_placement(file), nodata=_nodata(file, opening))
+    placement = replace(_placement(file), band_names=_band_names(file))
     chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     height, width = shapes[chosen]
     page = levels[chosen].keyframe
@@ -90,9 +77,9 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
     if opening.interpret is None:
-        channels, to_pixels = _colours(page, samples, opening.value_range, name)
+        to_pixels = _colours(page, samples, opening, _nodata(file, opening), name)
     else:
-        to_pixels, channels = opening.interpret(_stored(page, samples)), 1
+        to_pixels = Conversion(UINT8, 1, False, opening.interpret(_stored(page, samples)))
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         values = values_of(block_row, block_col)
@@ -103,9 +90,11 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         return to_pixels(values[:rows, :cols])  # without what a tile at the border is filled up with
 
     reader = BlockReader(
-        (height, width, channels),
+        (height, width, to_pixels.channels),
         block_shape,
         decode,
+        dtype=to_pixels.dtype,
+        has_nodata=to_pixels.has_nodata,
         placement=placement.scaled(shapes[0][0] / height, shapes[0][1] / width),
         cache_bytes=opening.cache_bytes,
         release=file.close,
@@ -206,34 +195,34 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     return decode
 
 
-def _colours(
-    page: Any, samples: int, value_range: ValueRange | None, name: str
-) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
-    """Return the number of channels, and how stored values become uint8; without an alpha channel."""
+def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, name: str) -> Conversion:
+    """Return how stored values become pixels; without an alpha channel.
+
+    Raises:
+        RefusedError: another colour space, or fewer than 8 bits without a value_range.
+    """
     if page.photometric == _PALETTE:
         table = _palette(page)
-        return 3, lambda values: to_uint8(table[values[:, :, 0]], value_range)
+        conversion = make_conversion(UINT8, 3, value_range=opening.value_range, nodata=None, name=name)
+        return replace(conversion, convert=lambda values: conversion(table[values[:, :, 0]]))
     decoded = page.photometric == _YCBCR and page.compression in _JPEG
     if page.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) and not decoded:
         space = getattr(page.photometric, "name", page.photometric)
         raise RefusedError(f"{name} is in the colour space {space}", "Expected grey or RGB: save it as RGB.")
-    if value_range is None and page.bitspersample not in (1, 8):
-        # Also fewer than 8 bits, which arrive as uint8 and would all look black.
-        raise ValueRangeError(
-            f"{name} holds {page.bitspersample}-bit values ({page.dtype}), and uint8 was expected",
-            "Say which values are black and white with value_range (12-bit data: 0,4095); they are mapped linearly to 0 "
-            "and 255.",
+    if opening.value_range is None and 1 < page.bitspersample < 8:  # they arrive as uint8, and would all look black
+        raise RefusedError(
+            f"{name} holds {page.bitspersample}-bit values",
+            f"Say which are black and white with value_range: 0,{2**page.bitspersample - 1}.",
         )
-    require_mappable(page.dtype, value_range, name)
-    alpha = _alpha_index(page)
-
-    def to_pixels(values: np.ndarray) -> np.ndarray:
-        if alpha is not None:
-            values = without_alpha(values, alpha, name)
-        pixels = to_uint8(values, value_range)
-        return 255 - pixels if page.photometric == _MIN_IS_WHITE else pixels
-
-    return samples - (alpha is not None), to_pixels
+    return make_conversion(
+        np.dtype(bool) if page.bitspersample == 1 else np.dtype(page.dtype),
+        samples,
+        value_range=opening.value_range,
+        nodata=nodata,
+        name=name,
+        alpha=_alpha_index(page),
+        is_inverted=page.photometric == _MIN_IS_WHITE,
+    )
 
 
 def _alpha_index(page: Any) -> int | None:
@@ -276,18 +265,28 @@ def _placement(file: Any) -> Placement:
     return Placement(resolution if stated else None, unit if stated else 1, geo_tags)
 
 
-def _nodata(file: Any, opening: Opening) -> int | None:
-    """Read the value that stands for no data, where pixels are the stored bytes: a range or a palette gives it another one."""
+def _nodata(file: Any, opening: Opening) -> float | None:
+    """Give the stored value that stands for no data: what the user says, or else the file (GDAL_NODATA)."""
     page = file.series[0].keyframe
-    told = str(page.tags.valueof(_GDAL_NODATA, default="")).strip(" \0")
-    is_stored = page.dtype == np.uint8 and page.photometric in (_MIN_IS_BLACK, _RGB, _YCBCR)
-    if opening.value_range is not None or opening.interpret is not None or not is_stored:
-        return None
+    if opening.nodata is not None:
+        return nodata_of(opening.nodata, np.dtype(page.dtype))
+    return nodata_of(page.tags.valueof(_GDAL_NODATA, default=""), np.dtype(page.dtype))
+
+
+def _band_names(file: Any) -> tuple[str, ...]:
+    """Read the names of bands from GDAL's metadata; none where one is missing."""
+    page = file.series[0].keyframe
+    names: dict[int, str] = {}
     try:
-        value = float(told)
-    except ValueError:
-        return None
-    return int(value) if value in range(256) else None
+        for item in ElementTree.fromstring(str(page.tags.valueof(_GDAL_METADATA, default="")).strip(" \0")).iter(
+            "Item"
+        ):
+            if item.get("role") == "description" and item.text:
+                names[int(item.get("sample", "0"))] = item.text
+    except (ElementTree.ParseError, ValueError):
+        return ()
+    count = int(page.samplesperpixel)
+    return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else ()
 
 
 def _ome_microns(metadata: str) -> tuple[float, float] | None:

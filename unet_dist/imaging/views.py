@@ -29,6 +29,7 @@ class PartReader(Closing):
         assert 0 <= left < right <= whole.shape[1], (part, whole.shape)
         self._whole, self._top, self._left = whole, top, left
         self.shape = (bottom - top, right - left, whole.shape[2])
+        self.dtype = whole.dtype
         # The tags of a place in the world are the whole's, and would be wrong here.
         self.placement = replace(whole.placement, geo_tags={})
 
@@ -38,6 +39,11 @@ class PartReader(Closing):
         assert 0 <= row_start < row_stop <= self.shape[0], (row_start, row_stop, self.shape)
         assert 0 <= col_start < col_stop <= self.shape[1], (col_start, col_stop, self.shape)
         return self._whole.read(top + row_start, top + row_stop, left + col_start, left + col_stop)
+
+    def known(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray | None:
+        """Tell where a rectangle has data: (rows, cols) bool; None everywhere."""
+        top, left = self._top, self._left
+        return self._whole.known(top + row_start, top + row_stop, left + col_start, left + col_stop)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -56,11 +62,15 @@ class GreyAsColour(Closing):
         assert grey.shape[2] == 1, grey.shape
         self._grey = grey
         self.shape = (*grey.shape[:2], channels)
-        self.placement = grey.placement
+        self.dtype, self.placement = grey.dtype, grey.placement
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
         """Read a rectangle inside the image: (rows, cols, channels)."""
         return np.repeat(self._grey.read(row_start, row_stop, col_start, col_stop), self.shape[2], axis=2)
+
+    def known(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray | None:
+        """Tell where a rectangle has data: (rows, cols) bool; None everywhere."""
+        return self._grey.known(row_start, row_stop, col_start, col_stop)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unet_dist.imaging.palette import IGNORED_COLOUR
+from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import replacing, write_whole
 
 _COMPRESS_LEVEL = 1
@@ -53,14 +54,13 @@ def write_grey(path: str | os.PathLike, values: np.ndarray) -> None:
 
 
 def write_picture(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write (H, W, C) uint8 as a grey or RGB PNG; of other channels the first or the first three are kept.
+    """Write (H, W, C) as a grey or RGB PNG, as `as_picture` shows it.
 
     Raises:
         DataError: the file cannot be written; nothing is then left under its name.
     """
-    _write(
-        Path(path), Image.fromarray(np.ascontiguousarray(image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]))
-    )
+    shown = as_picture(image)
+    _write(Path(path), Image.fromarray(np.ascontiguousarray(shown if shown.shape[2] == 3 else shown[:, :, 0])))
 
 
 def write_overlay(
@@ -69,7 +69,7 @@ def write_overlay(
     """Write the image tinted by class, with the borders between regions of some size in full colour, as a PNG.
 
     Args:
-        image: (H, W, C) uint8: grey, RGB, or more channels, of which the first three are shown.
+        image: (H, W, C), shown as `as_picture` does.
         labels: (H, W) uint8; an id without a colour leaves the image as it is.
         palette: (num_classes, 3) uint8.
         opacity: of the tint, 0 to 1.
@@ -89,7 +89,7 @@ def write_overlay(
 
 def _mix(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
     """Mix image and colours: (H, W, 3) uint8."""
-    base = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+    base = as_picture(image)
     colours = np.zeros((256, 3), dtype=np.float32)
     colours[: len(palette)] = palette
     borders = _borders(labels, _large_regions(labels))

@@ -5,8 +5,6 @@ Owns which axes of an array are height, width and channels, and which arrays of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,10 @@ import numpy as np
 
 from unet_dist.errors import ExtraError, RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import (
-    BlockReader,
-    ImageFormat,
-    Interpret,
-    Opening,
-    Placement,
-    Stored,
-    require_decodable,
-    require_mappable,
-    to_uint8,
-)
+from unet_dist.imaging.image import ImageFormat, Interpret, Opening, Placement, Stored
 from unet_dist.imaging.pyramid import choose_level
+from unet_dist.imaging.readers import UINT8, BlockReader
+from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_decodable
 
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
@@ -56,8 +46,8 @@ def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
     (height, width) or (height, width, channels).
 
     Raises:
-        RefusedError: not Zarr, a group without an array or with arrays that are no pyramid, unknown axes, other values
-            than uint8 without a value_range, no such level, chunks of more than max_pixels, or a codec that is not known
+        RefusedError: not Zarr, a group without an array or with arrays that are no pyramid, unknown axes, values
+            that are no numbers, no such level, chunks of more than max_pixels, or a codec that is not known
             to be harmless.
         ExtraError: zarr 3 is not installed.
     """
@@ -84,11 +74,12 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
     channels = array.shape[at["c"]] if "c" in at else 1
     _require_harmless(array, name)
-    to_pixels: Callable[[np.ndarray], np.ndarray] = partial(to_uint8, value_range=opening.value_range)
+    dtype = np.dtype(array.dtype)
     if interpret is None:
-        require_mappable(np.dtype(array.dtype), opening.value_range, name)
+        nodata = None if opening.nodata is None else nodata_of(opening.nodata, dtype)
+        to_pixels = make_conversion(dtype, channels, value_range=opening.value_range, nodata=nodata, name=name)
     else:
-        to_pixels, channels = interpret(Stored(np.dtype(array.dtype), channels)), 1
+        to_pixels = Conversion(UINT8, 1, False, interpret(Stored(dtype, channels)))
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
     # A chunk is decoded whole, also the part of it that lies beyond a small array.
     chunk_height, chunk_width = (max(block_height, array.chunks[at["y"]]), max(block_width, array.chunks[at["x"]]))
@@ -119,9 +110,11 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
         return to_pixels(values if values.ndim == 3 else values[:, :, None])
 
     return BlockReader(
-        (height, width, channels),
+        (height, width, to_pixels.channels),
         (block_height, block_width),
         decode,
+        dtype=to_pixels.dtype,
+        has_nodata=to_pixels.has_nodata,
         placement=placement.scaled(shapes[0][0] / height, shapes[0][1] / width),
         cache_bytes=opening.cache_bytes,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 if TYPE_CHECKING:
@@ -42,11 +43,15 @@ class Network(Protocol):
 
     @property
     def mean(self) -> Sequence[float]:
-        """One a channel, in units of uint8: images come as (pixel - mean) / std."""
+        """One a channel, in units of the pixels: images come as (pixel - mean) / std."""
 
     @property
     def std(self) -> Sequence[float]:
         """Deviation of the pixels, for the normalisation."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """What its images are: the type of their pixels, bands, limits. `pixels_of` asks networks that do not say."""
 
     @property
     def resize_to(self) -> Sequence[int] | None:
@@ -95,6 +100,16 @@ class Network(Protocol):
 
     def to(self, device: torch.device) -> Self:
         """As of nn.Module."""
+
+
+def pixels_of(network: Network) -> Pixels:
+    """What the images of a network are; 8 bits where it does not say."""
+    return getattr(network, "pixels", EIGHT_BIT)
+
+
+def zero_of(network: Network) -> Sequence[float]:
+    """Of each channel the value that the network sees as 0, which stands where an image has no data."""
+    return getattr(network, "zero", network.mean)  # a network that normalises inside has a mean of 0
 
 
 def as_module(network: Network) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ExtraError
+from unet_dist.imaging.pixels import Pixels
 from unet_dist.models.arguments import scale_logits
 from unet_dist.storage.typed import parse_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -55,12 +56,14 @@ class OnnxModel(nn.Module):
             self.class_names: list[str] | None = _value(said, "class_names", list[str] | None)
             self.ignore_index: int | None = _value(said, "ignore_index", int | None)
             self.resize_to: list[int] | None = _value(said, "resize_to", list[int] | None)
+            self.pixels = Pixels.of(_value({"pixels": "{}", **said}, "pixels", dict[str, Any]))
             self.window_sizes = WindowSizes(
                 stride=_value(said, "side_stride", int),
                 remainder=_value(said, "side_remainder", int),
                 minimum=_value(said, "minimum_side", int),
                 margin=_value(said, "margin", int),
             )
+            self.zero: list[float] = _value(said, "mean", list[float])
             halo, stride = _value(said, "halo", int | None), _value(said, "stride", int | None)
         except (KeyError, ValueError, TypeError, CheckpointError) as error:
             raise CheckpointError(
@@ -84,11 +87,12 @@ class OnnxModel(nn.Module):
         return cls(Path(path))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits of whole-numbered pixels."""
+        """Compute logits of pixels as they are stored."""
         return self._run(images, "logits")
 
     def _run(self, images: Tensor, output: str) -> Tensor:
-        pixels = images.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()  # (N, H, W, C)
+        kind = torch.uint8 if self.pixels.dtype == "uint8" else torch.float32  # which holds the others exactly
+        pixels = images.permute(0, 2, 3, 1).to("cpu", kind).numpy()  # (N, H, W, C)
         (logits,) = self._session.run([output], {"pixels": np.ascontiguousarray(pixels)})
         return torch.from_numpy(logits).to(images.device)
 

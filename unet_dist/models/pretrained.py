@@ -17,6 +17,7 @@ from huggingface_hub.errors import HTTPError
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, UnetDistError, suggest
+from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
@@ -28,7 +29,7 @@ from unet_dist.wording import first_line
 PROCESSOR_FILE = "preprocessor_config.json"
 PICKLE_FILE = "pytorch_model.bin"
 FORMAT_VERSION = 1
-_BESIDE_THE_OPTIONS = ("model_type", "format_version")
+_BESIDE_THE_OPTIONS = ("model_type", "format_version", "pixels")
 
 MODEL_CARD_TEMPLATE = """---
 {{ card_data }}
@@ -153,6 +154,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
             describe a network have no effect on this one.
         is_convolutional: whether convolutions are most of its work, by which the memory format of training is chosen.
         has_encoder: whether pretrained_parameters are some, so that the keys encoder_... have an effect.
+        pixels: what its images are, set by whoever trains it.
         resize_to: (height, width) that a whole image is scaled to before the network and its logits back from; None: not.
     """
 
@@ -161,6 +163,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     is_convolutional: ClassVar[bool] = True
     has_encoder: ClassVar[bool] = False
     resize_to: Sequence[int] | None = None
+    pixels: Pixels = EIGHT_BIT
 
     # Kept by keep_description.
     in_channels: int
@@ -255,7 +258,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     def config(self) -> dict[str, Any]:
         """Collect what config.json says: the model type and the constructor's options as they are now."""
         options = {name: getattr(self, name) for name in self.option_names()}
-        return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options}
+        pixels = {"pixels": said} if (said := self.pixels.record()) else {}
+        return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options, **pixels}
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -320,8 +324,10 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
                 f"{suggest(unknown[0], cls.option_names())} Mend the file, or update unet_dist."
             )
         try:
-            return super().from_pretrained(folder, **model_kwargs)
-        except ConfigError as error:
+            model = super().from_pretrained(folder, **model_kwargs)
+            model.pixels = Pixels.of(config.get("pixels", {}))
+            return model
+        except (ConfigError, ValueError, TypeError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__}: {error}") from error
 
     @classmethod

@@ -25,7 +25,7 @@ from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces
 from unet_dist.processes.group import Processes
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import TilePlan, assign
-from unet_dist.tiling.windows import require_channels
+from unet_dist.tiling.windows import as_seen
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def _read(
     """
     pieces, truths = [], []
     for ref in refs:
-        plan, reader = plans[ref.image], as_reader(samples.image(ref.image))
-        require_channels(tiles.model, reader)
+        plan, reader = plans[ref.image], as_seen(tiles.model, as_reader(samples.image(ref.image)))
         tile = plan[ref.tile]
         pieces.append(tiles.read(ref.image, reader, plan, tile))
         part = samples.label(ref.image)[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]

@@ -94,7 +94,8 @@ class ExactTiles:
         windows = [self._views[number].transpose(piece.windows[number]) for piece in pieces]
         is_cuda = next(self.model.parameters()).device.type == "cuda"
         # Straight into pinned memory, from which the upload waits for nothing.
-        pixels = torch.empty((len(windows), *windows[0].shape), dtype=torch.uint8, pin_memory=is_cuda)
+        kind = getattr(torch, windows[0].dtype.name)
+        pixels = torch.empty((len(windows), *windows[0].shape), dtype=kind, pin_memory=is_cuda)
         np.stack(windows, out=pixels.numpy())
         return window_logits(self.model, pixels, halo=pieces[0].plan.halo)
 

@@ -28,8 +28,8 @@ class Handover(AbstractContextManager["Handover"]):
     def put(self, image: int, reader: ImageReader) -> None:
         """Hand over an image; it is closed where too much waits already."""
         with self._lock:
-            waiting = sum(math.prod(other.shape) for other in self._waiting.values())
-            if waiting + math.prod(reader.shape) <= _MOST_BYTES and len(self._waiting) < _MOST_READERS:
+            waiting = sum(_bytes_of(other) for other in self._waiting.values())
+            if waiting + _bytes_of(reader) <= _MOST_BYTES and len(self._waiting) < _MOST_READERS:
                 self._waiting[image] = reader
                 return
         reader.close()
@@ -42,3 +42,7 @@ class Handover(AbstractContextManager["Handover"]):
     def __exit__(self, *_: object) -> None:
         for reader in self._waiting.values():
             reader.close()
+
+
+def _bytes_of(reader: ImageReader) -> int:
+    return math.prod(reader.shape) * reader.dtype.itemsize

@@ -5,6 +5,7 @@ Owns the walk over an image's tiles for whoever writes no files. Must not know p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.imaging.reader import ImageLike, ImageReader, as_reader
-from unet_dist.models.contract import Network
+from unet_dist.imaging.reader import ImageLike, ImageReader, as_reader, open_image
+from unet_dist.models.contract import Network, pixels_of
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.reading import read_ahead
 from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces, fill, read_piece
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import Tile, TilePlan, covering_tile_size, default_tile_size
-from unet_dist.tiling.windows import Labels, require_channels, require_locality
+from unet_dist.tiling.windows import Labels, as_seen, require_locality
 
 Rasters = dict[str, np.ndarray]
 """By name (labels, probabilities, confidence): (H, W) or (K, H, W)."""
@@ -39,7 +40,7 @@ def predict_tiles(
     Raises:
         DataError: the image has other channels than the network takes.
     """
-    require_channels(tiles.model, reader)
+    reader = as_seen(tiles.model, reader)
 
     def read(refs: list[WindowRef]) -> list[Piece]:
         return [read_piece(tiles, 0, reader, plan, plan[ref.tile]) for ref in refs]
@@ -67,7 +68,7 @@ def predict_rasters(tiles: Tiles, image: ImageLike, tile_size: int, around_forwa
     Raises:
         DataError: the image cannot be read, or has other channels than the network takes.
     """
-    with _opened(image) as reader:
+    with _opened(image, tiles.model) as reader:
         plan = tiles.plan(reader.shape[:2], tile_size)
         kinds = tiles.recipe.rasters(tiles.model.num_classes)
         rasters = {kind: np.empty((*planes, *plan.image_shape), dtype) for kind, (planes, dtype) in kinds.items()}
@@ -118,8 +119,8 @@ def predict_logits(model: Network, image: ImageLike, tile_size: int | None = Non
     """
     tiles, locality = ExactTiles(model), require_locality(model)
     rows: list[Tensor] = []
-    with _opened(image) as reader:
-        require_channels(model, reader)
+    with _opened(image, model) as reader:
+        reader = as_seen(model, reader)
         side = tile_size or covering_tile_size(reader.shape[:2], model.window_sizes, locality)
         plan = tiles.plan(reader.shape[:2], side)
         for row in range(plan.grid[0]):
@@ -132,7 +133,10 @@ def predict_logits(model: Network, image: ImageLike, tile_size: int | None = Non
     return torch.cat(rows, dim=1)
 
 
-def _opened(image: ImageLike) -> AbstractContextManager[ImageReader]:
+def _opened(image: ImageLike, model: Network) -> AbstractContextManager[ImageReader]:
     """Open an image for a while; a reader that the caller opened stays open."""
+    if isinstance(image, str | os.PathLike):
+        pixels = pixels_of(model)
+        return open_image(image, nodata=pixels.nodata, bands=pixels.bands, channels=model.in_channels)
     reader = as_reader(image)
     return nullcontext(reader) if reader is image else reader

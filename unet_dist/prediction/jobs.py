@@ -17,6 +17,7 @@ from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.formats import looks_like_image
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.pixels import EIGHT_BIT, Pixels, require_channels
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
 from unet_dist.imaging.tiff_stack import images_in
@@ -100,7 +101,7 @@ def find_left_out(words: Sequence[str]) -> list[Path]:
 
 
 def keep_readable(
-    sources: Sequence[Path], *, open_reader: OpenReader, in_channels: int
+    sources: Sequence[Path], *, open_reader: OpenReader, in_channels: int, pixels: Pixels = EIGHT_BIT
 ) -> tuple[list[Path], dict[Path, str]]:
     """Tell the images that can be predicted from those that cannot, which are named with their reason.
 
@@ -114,7 +115,8 @@ def keep_readable(
         try:
             with open_reader(source) as reader:
                 height, width, channels = reader.shape
-                _require_channels(source, channels, in_channels)
+                require_channels(channels, in_channels, str(source))
+                pixels.require(reader, str(source))
                 reader.read(height - 1, height, width - 1, width)
         except DataError as error:
             return error
@@ -127,14 +129,6 @@ def keep_readable(
     return [source for source in sources if source not in errors], {s: str(error) for s, error in errors.items()}
 
 
-def _require_channels(source: Path, got: int, expected: int) -> None:
-    if got != expected:
-        raise DataError(
-            f"{source}: got {counted(got, 'channel')}, expected {expected} as the network was "
-            "trained on. Convert the image, or use a network trained on such images."
-        )
-
-
 def make_jobs(
     sources: Sequence[Path],
     output: Path,
@@ -145,13 +139,14 @@ def make_jobs(
     format: Format,
     overlay: bool,
     say: Callable[[str], None] | None = None,
+    pixels: Pixels = EIGHT_BIT,
 ) -> list[Job]:
     """Read each image's header and name its outputs.
 
     Args:
         output: folder of the outputs.
         open_reader: opens an image.
-        in_channels: that the network takes.
+        in_channels, pixels: that the network takes.
         rasters: labels, and perhaps probabilities and confidence.
         format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, which
             have a plane a class, are TIFF instead of PNG.
@@ -168,7 +163,8 @@ def make_jobs(
         with open_reader(source) as reader:
             height, width, channels = reader.shape
             num_grey += isinstance(reader, GreyAsColour)
-        _require_channels(source, channels, in_channels)
+            require_channels(channels, in_channels, str(source))
+            pixels.require(reader, str(source))
         is_small = height * width <= DEFAULT_MAX_PIXELS
         suffix = _suffix(source, format, is_small)
         if suffix == ".zarr":

@@ -14,11 +14,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from unet_dist.imaging.image import ImageReader
-from unet_dist.models.contract import Network
+from unet_dist.imaging.pixels import filled
+from unet_dist.models.contract import Network, zero_of
 from unet_dist.prediction.values import Recipe, blank
 from unet_dist.tiling.geometry import Tile, TilePlan
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.generic]
+"""Of any of the types that pixels have."""
 Values = dict[str, Tensor]
 """The values of a tile by raster: (height, width) or (K, height, width)."""
 
@@ -125,11 +127,10 @@ def compute_pieces(tiles: Tiles, pieces: Sequence[Piece]) -> list[Values | None]
 
 def read_piece(tiles: Tiles, image: int, reader: ImageReader, plan: TilePlan, tile: Tile) -> Piece:
     """Read what a tile needs, and mark its pixels where the file has no data: they are no class, whatever is computed."""
-    piece = tiles.read(image, reader, plan, tile)
-    if reader.placement.nodata is None:
+    piece = tiles.read(image, filled(reader, zero_of(tiles.model)), plan, tile)
+    known = reader.known(tile.row, tile.row + tile.height, tile.col, tile.col + tile.width)
+    if known is None:
         return piece
-    pixels = reader.read(tile.row, tile.row + tile.height, tile.col, tile.col + tile.width)
-    known = (pixels != reader.placement.nodata).any(axis=2)
     return replace(piece, seen=known if piece.seen is None else known & piece.seen)
 
 

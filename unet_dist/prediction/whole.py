@@ -91,12 +91,14 @@ class WholeImages:
 
 def _scale(pixels: Pixels, height: int, width: int) -> Pixels:
     """Scale (H, W, C) as the processors of transformers do: Pillow's bilinear filter, which averages when it shrinks."""
+    kind = pixels.dtype if pixels.dtype == np.uint8 else np.dtype(np.float32)  # of 16 bits Pillow scales floats only
     planes = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(pixels[:, :, channel])).resize(
+            Image.fromarray(np.ascontiguousarray(pixels[:, :, channel], dtype=kind)).resize(
                 (width, height), Image.Resampling.BILINEAR
             )
         )
         for channel in range(pixels.shape[2])
     ]
-    return np.stack(planes, axis=2)
+    scaled = np.stack(planes, axis=2)
+    return scaled.astype(pixels.dtype) if pixels.dtype.kind == "f" else np.rint(scaled).astype(pixels.dtype)

@@ -14,6 +14,7 @@ import numpy as np
 
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import write_whole
 
 MAX_SIDE_PX = 960
@@ -22,7 +23,7 @@ LEGEND_COLUMNS = 6
 
 
 class Sample(NamedTuple):
-    """An image with its label and prediction: (H, W, C), (H, W) and (H, W), all uint8."""
+    """An image with its label and prediction: (H, W, C), (H, W) and (H, W), the last two uint8."""
 
     image: np.ndarray
     label: np.ndarray
@@ -42,10 +43,11 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
     heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.3 for sample in samples]
     figure, rows = _panels(heights, occurring, class_names)
     for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
-        shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
+        picture = as_picture(sample.image)
+        shown = picture if picture.shape[2] == 3 else picture[:, :, 0]
         pictures = (shown, colours[sample.label], colours[sample.prediction])
-        for axes, title, picture in zip(row, ("image", "label", "prediction"), pictures, strict=True):
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axes, title, panel in zip(row, ("image", "label", "prediction"), pictures, strict=True):
+            axes.imshow(panel, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.axis("off")
             if number == 0:
                 axes.set_title(title, fontsize=9)
@@ -57,14 +59,15 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
 
     Args:
         path: of the PNG; its folder is made.
-        image: (H, W, C) uint8.
+        image: (H, W, C).
         prediction: (H, W) uint8.
         class_names: one a class.
     """
     image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
     height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.3
     figure, rows = _panels([height], np.unique(prediction), class_names, columns=2)
-    shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+    base = as_picture(image)
+    shown = base if base.shape[2] == 3 else base[:, :, 0]
     pictures = (shown, _class_colours(class_names)[prediction])
     for axes, title, picture in zip(rows[0], ("image", "prediction"), pictures, strict=True):
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -122,7 +125,7 @@ def draw_fed(
 
     Args:
         path: of the PNG; its folder is made.
-        window: (h, w, C) uint8, what the network sees.
+        window: (h, w, C), what the network sees.
         labels: (h - 2 halo, w - 2 halo) uint8 of its output.
         class_names: one a class.
         title: such as the sample's id.
@@ -132,7 +135,8 @@ def draw_fed(
     halo = (window.shape[0] - labels.shape[0]) // 2
     height, width = labels.shape
     colours = _class_colours(class_names)
-    picture = window[:, :, :3] if window.shape[2] >= 3 else np.repeat(window[:, :, :1], 3, axis=2)
+    picture = as_picture(window)
+    picture = picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2)
     seen = picture[halo : halo + height, halo : halo + width]
     counted = (labels != IGNORED)[:, :, None]
     mixed = np.where(counted, seen // 2 + colours[labels] // 2, seen // 4)

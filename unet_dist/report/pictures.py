@@ -20,6 +20,7 @@ from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.stretch import as_picture
 from unet_dist.report.figures import Sample
 from unet_dist.storage.files import write_whole
 from unet_dist.storage.typed import read_bytes
@@ -66,15 +67,16 @@ def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> N
     height, width = sample.label.shape
     shrink = min(1.0, MAX_SIDE_PX / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    shown = sample.image[:, :, :3] if sample.image.shape[2] >= 3 else sample.image[:, :, 0]
+    picture = as_picture(sample.image)
+    shown = picture if picture.shape[2] == 3 else picture[:, :, 0]
     image = Image.fromarray(np.ascontiguousarray(shown)).resize(size, Image.Resampling.LANCZOS)
     _write(folder / f"{name}{_IMAGE}", image, "WEBP", quality=80, method=4)
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[:num_classes] = class_palette(num_classes)
     for suffix, ids in ((_LABEL, sample.label), (_PREDICTION, sample.prediction)):
-        picture = Image.fromarray(np.ascontiguousarray(ids)).resize(size, Image.Resampling.NEAREST)
-        picture.putpalette(palette.tobytes())
-        _write(folder / f"{name}{suffix}", picture, "PNG", optimize=True)
+        plane = Image.fromarray(np.ascontiguousarray(ids)).resize(size, Image.Resampling.NEAREST)
+        plane.putpalette(palette.tobytes())
+        _write(folder / f"{name}{suffix}", plane, "PNG", optimize=True)
 
 
 def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:

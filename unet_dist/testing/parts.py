@@ -19,6 +19,7 @@ from unet_dist.data.sources.pairs import Content, RawPair, Source
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening
+from unet_dist.imaging.values import PIXEL_TYPES
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.registry import Metric
 from unet_dist.testing.checking import promise
@@ -138,8 +139,9 @@ def check_format(part: ImageFormat, file: Path) -> None:
         height, width, _ = reader.shape
         whole = reader.read(0, height, 0, width).copy()
         promise(
-            whole.shape == reader.shape and whole.dtype == np.uint8,
-            f"format: the whole image is {whole.dtype} of {whole.shape}, expected uint8 of {reader.shape}.",
+            whole.shape == reader.shape and whole.dtype == reader.dtype and whole.dtype.name in PIXEL_TYPES,
+            f"format: the whole image is {whole.dtype} of {whole.shape}, expected {reader.dtype} of {reader.shape}, one of "
+            f"{', '.join(PIXEL_TYPES)}.",
         )
         promise(np.array_equal(of_bytes.read(0, height, 0, width), whole), "format: from bytes it gives other pixels.")
         middle, centre = height // 2, width // 2

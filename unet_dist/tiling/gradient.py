@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.machine.memory_format import memory_format_of
-from unet_dist.models.contract import TrainableNetwork
+from unet_dist.models.contract import TrainableNetwork, pixels_of
 from unet_dist.tiling.windows import normalise
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
@@ -103,7 +103,7 @@ class WindowGradient:
         """Add the gradient of scale * loss.
 
         Args:
-            windows: (n, h, w, C) uint8, on the device, as the others.
+            windows: (n, h, w, C), on the device, as the others.
             labels: (n, h - 2 halo, w - 2 halo) uint8, IGNORED where another tile counts the pixel, or none does.
             keys: (n, 3) int64: the key of the sample, and the row and the column of the window in the sample's grid, in
                 strides.
@@ -143,7 +143,7 @@ class WindowGradient:
     def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
         model = self.model
-        images = normalise(windows, model.mean, model.std, self._dtype)  # (n, C, h, w)
+        images = normalise(windows, model.mean, model.std, self._dtype, pixels_of(model).limits)  # (n, C, h, w)
         images = images.contiguous(memory_format=self._memory_format)
         # A dropped value is a function of (seed, sample, position), however batch and sample are cut. The seed is spread
         # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from unet_dist.errors import DataError, LocalityError
+from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ImageReader
-from unet_dist.models.contract import Network
+from unet_dist.models.contract import Network, pixels_of, zero_of
 from unet_dist.tiling.geometry import (
     Locality,
 )
@@ -44,13 +45,20 @@ def require_locality(model: Network) -> Locality:
     return model.locality
 
 
-def normalise(windows: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> Tensor:
+def normalise(
+    windows: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    limits: Sequence[tuple[float, float]] | None = None,
+) -> Tensor:
     """Scale pixels to (pixel - mean) / std.
 
     Args:
-        windows: (N, H, W, C) uint8, on the device that is to compute.
-        mean, std: one a channel, in units of uint8.
+        windows: (N, H, W, C) uint8, uint16, int16 or float32, on the device that is to compute.
+        mean, std: one a channel, in units of the pixels.
         dtype: of the result. The arithmetic is float32 or float64, also for narrower types.
+        limits: low and high of each channel, to which pixels beyond them are set; None sets none.
 
     Returns:
         (N, C, H, W), in channels-last memory. That is how it arrived, and how convolutions are fastest (U-Net 16 and 32
@@ -61,8 +69,19 @@ def normalise(windows: Tensor, mean: Sequence[float], std: Sequence[float], dtyp
     scale, shift = (torch.tensor(values, dtype=compute).to(windows.device, non_blocking=True) for values in (std, mean))
     # Row by row: pixel by pixel a CPU goes through three values at a time (tests/measure/small_costs.py normalise).
     width, channels = windows.shape[2:]
-    rows = windows.flatten(2).to(compute).sub_(shift.repeat(width)).div_(scale.repeat(width))  # (N, H, W * C)
+    rows = _as_floats(windows.flatten(2), compute)  # (N, H, W * C)
+    if limits is not None:
+        ends = torch.tensor(list(limits), dtype=compute).to(windows.device, non_blocking=True)  # (C, 2)
+        rows = rows.clamp_(ends[:, 0].repeat(width), ends[:, 1].repeat(width))
+    rows = rows.sub_(shift.repeat(width)).div_(scale.repeat(width))
     return rows.to(dtype).unflatten(2, (width, channels)).permute(0, 3, 1, 2)  # (N, C, H, W)
+
+
+def _as_floats(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert pixels to floats of their own memory. Torch computes little with uint16: its bits are read as int16."""
+    if pixels.dtype == torch.uint16:
+        return pixels.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF).to(dtype)
+    return pixels.to(dtype, copy=True)
 
 
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
@@ -106,7 +125,7 @@ def window_logits(model: Network, pixels: Tensor, *, halo: int, scaled_to: tuple
     """Compute the exact logits inside windows, in evaluation mode.
 
     Args:
-        pixels: (N, H, W, C) uint8.
+        pixels: (N, H, W, C), of the type that the network was trained on.
         halo: of the windows' plan.
         scaled_to: (height, width) of the logits, where the windows are whole images that were scaled.
 
@@ -115,7 +134,8 @@ def window_logits(model: Network, pixels: Tensor, *, halo: int, scaled_to: tuple
     """
     parameter = next(model.parameters())
     with _evaluation(model):
-        images = normalise(_upload(pixels, parameter.device), model.mean, model.std, parameter.dtype)
+        there = _upload(pixels, parameter.device)
+        images = normalise(there, model.mean, model.std, parameter.dtype, pixels_of(model).limits)
         if scaled_to is not None:
             return model.scaled_logits(images, scaled_to)
         logits: Tensor = model(images)
@@ -125,14 +145,20 @@ def window_logits(model: Network, pixels: Tensor, *, halo: int, scaled_to: tuple
     return logits[:, :, trim : height - trim, trim : width - trim]
 
 
-def require_channels(model: Network, reader: ImageReader) -> None:
-    """Raises DataError: the image has other channels than the network takes."""
+def as_seen(model: Network, reader: ImageReader) -> ImageReader:
+    """Give an image as a network sees it: of its type and channels, and filled where there are no data.
+
+    Raises:
+        DataError: the image has other channels or another type than the network takes.
+    """
     got = reader.shape[2]
     if got != model.in_channels:
         raise DataError(
             f"Got an image with {_channels(got)}. Expected {_channels(model.in_channels)}, as the network was trained on. "
             "Convert the image, or use a network trained on such images."
         )
+    pixels_of(model).require(reader, "the image")
+    return filled(reader, zero_of(model))
 
 
 def _channels(count: int) -> str:

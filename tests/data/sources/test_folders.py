@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.pictures import png, random_pair, write_folder
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.names import find_id_names
 from unet_dist.data.sources.registry import open_source
 from unet_dist.data.sources.splits import canonical_split, looks_like_split

@@ -17,7 +17,7 @@ COMMIT = "c0ffee" * 6 + "0000"
 PROGRAM = """
 import sys
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.data.pictures import png, random_pair
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import Cache, CacheSettings
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.pictures import png, random_pair
 from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.cache import CacheSettings
+from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.coco import decode_runs
 from unet_dist.data.sources.polygons import Canvas
 from unet_dist.data.sources.registry import open_source

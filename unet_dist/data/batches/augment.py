@@ -15,6 +15,7 @@ import numpy as np
 
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.errors import ConfigError, suggest
+from unet_dist.wording import first_line
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on the network at import
 import albumentations
@@ -95,17 +96,26 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, border: np.ndarray | None = None, *, seed: int
     ) -> tuple[np.ndarray, ...]:
-        """Transform an image (H, W, C) uint8, its labels (H, W) uint8 and, where given, a border map (H, W) float32 alike.
+        """Transform an image (H, W, C), its labels (H, W) uint8 and, where given, a border map (H, W) float32 alike.
 
         The result is a function of the seed.
         """
         self._pipeline.set_random_seed(seed)
         planes = {"image": image, "mask": labels, **({} if border is None else {"border": border})}
-        result = self._pipeline(**{name: np.ascontiguousarray(plane) for name, plane in planes.items()})
-        moved = result["image"].reshape(*result["image"].shape[:2], -1)
-        if moved.shape != image.shape or moved.dtype != np.uint8:
+        try:
+            result = self._pipeline(**{name: np.ascontiguousarray(plane) for name, plane in planes.items()})
+        except (ValueError, TypeError, cv2.error) as error:
+            if image.dtype == np.uint8 and image.shape[2] in (1, 3):
+                raise
             raise ConfigError(
-                f"augmentation: got {moved.dtype} windows of {moved.shape}, expected uint8 of {image.shape} as they went in. "
+                f"augmentation: a transform does not take {image.dtype} images of {image.shape[2]} channels "
+                f"({first_line(error)}). Take out what changes colours; Deform (rotation, scale, bending) takes any."
+            ) from error
+        moved = result["image"].reshape(*result["image"].shape[:2], -1)
+        if moved.shape != image.shape or moved.dtype != image.dtype:
+            raise ConfigError(
+                f"augmentation: got {moved.dtype} windows of {moved.shape}, expected {image.dtype} of {image.shape} as they went "
+                "in. "
                 "Remove the transforms that resize, crop or normalise: the window is cut and normalised already."
             )
         return moved, result["mask"], *([] if border is None else [result["border"]])

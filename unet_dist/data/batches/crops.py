@@ -16,6 +16,7 @@ from unet_dist.data.batches import geometry
 from unet_dist.data.batches.recipes import Recipe
 from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator, geometry_generator
 from unet_dist.data.decoded.labels import IGNORED, Label
+from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
 from unet_dist.tiling.geometry import Tile
 
@@ -33,7 +34,7 @@ class WindowedSamples(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray | ImageReader:
-        """The image of a sample, (H, W, C) uint8."""
+        """The image of a sample, (H, W, C)."""
 
     def label(self, index: int) -> Label:
         """The label map of a sample, (H, W) uint8."""
@@ -45,7 +46,7 @@ class SampleTransform(Protocol):
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, border: np.ndarray | None = None, *, seed: int
     ) -> tuple[np.ndarray, ...]:
-        """Transform (H, W, C) uint8, its labels (H, W) uint8 (255 counts nowhere) and a border map (H, W) float32, if any.
+        """Transform (H, W, C) of the images' type, labels (H, W) uint8 (255 counts nowhere) and a border map (H, W) float32.
 
         The arrays are read-only. Calls in a process come one at a time. Draw from `np.random.default_rng(seed)`, never from a
         state that lasts between calls: then any number of processes, and a resumed run, see the same crops.
@@ -93,7 +94,7 @@ class Crop:
         return self.warp.places(row, col, height + 2 * margin, width + 2 * margin)
 
     def read_window(self, window: np.ndarray, tile: Tile) -> None:
-        """Read the window of a tile into (h, w, C) uint8 that is there."""
+        """Read the window of a tile into (h, w, C) of the image's type that is there."""
         row, col = tile.row + self.window_origin[0], tile.col
         if self.is_flipped:
             col = self.output_shape[1] + 2 * self.halo - tile.col - window.shape[1]
@@ -139,6 +140,7 @@ class CropReader:
         borders: what pixels between objects weigh beyond their class.
         balance: how many crops are centred on a pixel of a class drawn evenly.
         recipe: what happens to them on the device.
+        zero: of each channel the value that becomes 0 when it is normalised, which stands where an image has no data.
     """
 
     samples: WindowedSamples
@@ -150,6 +152,7 @@ class CropReader:
     borders: BorderWeights | None = None
     balance: ClassBalance | None = None
     recipe: Recipe | None = None
+    zero: tuple[float, ...] | None = None
 
     def output_shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the output of a sample's crops."""
@@ -168,6 +171,7 @@ class CropReader:
         """
         image, label = self.samples.image(draw.index), self.samples.label(draw.index)
         reader = ArrayReader(image) if isinstance(image, np.ndarray) else image
+        reader = reader if self.zero is None else filled(reader, self.zero)
         if self.recipe is not None and self.recipe.geometry is not None:
             return self._warped(draw, reader, label)
         random = crop_generator(self.seed, draw.position)
@@ -223,10 +227,11 @@ class CropReader:
         return Crop(reader, label, (0, 0), (0, 0), shape, self.halo, is_flipped=False, border=border, warp=warp)
 
     def read(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Read a crop undivided: its window (h, w, C) uint8 and its labels (h - 2 halo, w - 2 halo) uint8."""
+        """Read a crop undivided: its window (h, w, C) and its labels (h - 2 halo, w - 2 halo) uint8."""
         crop = self.open(draw)
         height, width = crop.output_shape
-        window = np.empty((height + 2 * self.halo, width + 2 * self.halo, crop.reader.shape[2]), dtype=np.uint8)
+        shape = (height + 2 * self.halo, width + 2 * self.halo, crop.reader.shape[2])
+        window = np.empty(shape, dtype=crop.reader.dtype)
         labels = np.empty((height, width), dtype=np.uint8)
         crop.read_window(window, Tile(0, 0, height, width))
         crop.read_labels(labels, None, Tile(0, 0, height, width))

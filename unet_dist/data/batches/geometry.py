@@ -247,10 +247,16 @@ def look_up(pixels: Tensor, sources: Sources) -> Tensor:
     place = torch.minimum(phase, frames[None, :, 4:, 0] - phase) - frames[None, :, 2:4, 0]
     row, col = place[:, None, :, 0] * frames[:, 1, 0], place[None, :, :, 1] + frames[:, 0, 0]
     index = row + col  # (2, 2, n, h, w): the upper and the lower row, of each the left and the right pixel
-    values = pixels.index_select(0, index.flatten()).view(*index.shape, pixels.shape[1]).float()
+    is_uint16 = pixels.dtype == torch.uint16  # of which torch looks nothing up: its bits are read as int16
+    found = (pixels.view(torch.int16) if is_uint16 else pixels).index_select(0, index.flatten())
+    found = found.to(torch.int32).bitwise_and_(0xFFFF) if is_uint16 else found
+    values = found.view(*index.shape, pixels.shape[1]).float()
     second = (part & (2**_WEIGHT_BITS - 1)).float()
     weight = torch.stack([2**_WEIGHT_BITS - second, second])  # (2, n, 2, h, w)
     values = values * (weight[:, None, :, 0] * weight[None, :, :, 1])[..., None]
     # One after the other: every kind of processor then rounds alike; of uint8 nothing is rounded at all.
     total = ((values[0, 0] + values[0, 1]) + (values[1, 0] + values[1, 1])) / 4**_WEIGHT_BITS
-    return total if pixels.dtype.is_floating_point else (total + 0.5).floor().to(pixels.dtype)
+    if pixels.dtype.is_floating_point:
+        return total
+    rounded = (total + 0.5).floor()
+    return rounded.to(torch.int32).to(torch.int16).view(torch.uint16) if is_uint16 else rounded.to(pixels.dtype)

@@ -58,7 +58,7 @@ class WindowBatch:
     """Windows of one shape that are computed at once: whole crops, or tiles of them.
 
     Attributes:
-        windows: (n, h, w, C) uint8; with sources (P, C), the pixels that they are looked up in on the device.
+        windows: (n, h, w, C) of the images' type; with sources (P, C), the pixels that they are looked up in on the device.
         labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
@@ -297,9 +297,9 @@ class RunShares:
         """Windows, or what the device looks them up in."""
         shape, recipe = places[0].plan.window_shape, self.crops.recipe
         if recipe is None or recipe.geometry is None:
-            windows = torch.empty(
-                len(places), *shape, crops[0].reader.shape[2], dtype=torch.uint8, pin_memory=pin_memory
-            )
+            reader = crops[0].reader
+            kind = getattr(torch, reader.dtype.name)
+            windows = torch.empty(len(places), *shape, reader.shape[2], dtype=kind, pin_memory=pin_memory)
             for window, place, crop in zip(windows, places, crops, strict=True):
                 crop.read_window(window.numpy(), place.tile)
             return windows, None, None
@@ -335,9 +335,10 @@ class RunShares:
         """A window that counts nowhere: its gradient is zero. A rank without tiles takes part in the sum with it."""
         side = self.planner.smallest_side
         output = side - 2 * self.planner.halo
-        channels = self.crops.samples.image(0).shape[2]
+        image = self.crops.samples.image(0)
+        channels, kind = image.shape[2], getattr(torch, image.dtype.name)
         return WindowBatch(
-            torch.zeros(1, side, side, channels, dtype=torch.uint8),
+            torch.zeros(1, side, side, channels, dtype=kind),
             torch.full((1, output, output), IGNORED, dtype=torch.uint8),
             torch.zeros(1, 3, dtype=torch.int64),
             ["no sample"],

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from unet_dist.data.decoded.cache import IMAGES, LABELS, Cache, CacheSettings, is_whole, locate_cache
+from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
-from unet_dist.data.decoded.decode import DecodedPair, decode_pair, read_shape
+from unet_dist.data.decoded.decode import DecodedPair, Header, decode_pair, read_header
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
+from unet_dist.data.decoded.pixel_files import PixelWriter
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
-from unet_dist.data.decoded.windowed import needs_windows, read_windowed_shape, scan_pair
+from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
+from unet_dist.data.decoded.windowed import needs_windows, read_windowed_header, scan_pair
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import RawPair, Source
 from unet_dist.data.sources.splits import NO_GROUPING
@@ -34,16 +35,16 @@ from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.files import digest
 from unet_dist.storage.once import make_once
-from unet_dist.wording import counted, listed, size
+from unet_dist.wording import counted, listed
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
 
 _MAX_LISTED = 10
 _MOST_THREADS = 16
-_RESERVE_BYTES = 64 * 2**20  # left free on the file system beside the cache
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Seen = TypeVar("_Seen", int, str)
 
 
 def prepare(
@@ -149,86 +150,102 @@ class _Builder:
         """Write all files of the cache into `folder`."""
         num_pairs = len(self.positions)
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
-            shapes = self._read_shapes(pool)
-            self._check_channels(shapes)
+            headers = self._read_headers(pool)
+            self._repeat_grey(headers)
+            remedy = "as grey, or all as RGB; or set --in_channels 3, which reads grey as colour"
+            self._check_alike(headers, lambda header: header.shape[2], _colour, remedy)
+            self._check_alike(headers, lambda header: header.dtype, lambda dtype: f"of {dtype} values", "of one type")
             writer = None
+            records: list[tuple[str, DecodedPair]] = []
             if not self.problems.total:
-                writer = _PixelWriter(folder, [shape for shape in shapes if shape is not None], self.windowed)
+                writer = PixelWriter(folder, [header for header in headers if header is not None], self.windowed)
             try:
-                records = self._decode_all(pool, shapes, writer)
+                records = self._decode_all(pool, headers, writer)
             finally:
                 if writer is not None:
-                    writer.close()
+                    writer.close(keeps_known=any(record.has_gaps for _, record in records))
         self.problems.raise_if_any(self.source.name, num_pairs)
         assert writer is not None
         self._write_index(folder, writer, records)
 
-    def _read_shapes(self, pool: ThreadPoolExecutor) -> list[tuple[int, int, int] | None]:
+    def _read_headers(self, pool: ThreadPoolExecutor) -> list[Header | None]:
         if self.source.fixed_shape is not None:
-            return [self.source.fixed_shape] * len(self.positions)
+            return [Header(self.source.fixed_shape)] * len(self.positions)
+        image_rules = self.settings.image_rules
 
-        value_range = self.settings.value_range
-
-        def read(number: int) -> tuple[int, int, int] | RefusedError:
+        def read(number: int) -> Header | RefusedError:
             try:
                 pair = self.source.read_pair(*self.positions[number])
-                if self.source.files_root is not None and needs_windows(pair, self.max_pixels, value_range=value_range):
+                if self.source.files_root is not None and needs_windows(pair, self.max_pixels, image_rules):
                     self.windowed[number] = _paths_below(self.source.files_root, pair)
                     if pair.part is not None:
                         self.parts[number] = pair.part
-                    return read_windowed_shape(pair, self.rules, value_range=value_range)
-                return read_shape(pair, self.rules, self.max_pixels, value_range=value_range)
+                    return read_windowed_header(pair, self.rules, image_rules)
+                return read_header(pair, self.rules, self.max_pixels, image_rules)
             except RefusedError as error:
                 return error
 
-        shapes: list[tuple[int, int, int] | None] = []
+        headers: list[Header | None] = []
         numbers = range(len(self.positions))
-        for shape in self._watched("sizes", _map_bounded(pool, read, numbers, self.num_threads)):
-            if isinstance(shape, RefusedError):
-                self.problems.add(shape)
-            shapes.append(None if isinstance(shape, RefusedError) else shape)
-        return shapes
+        for header in self._watched("sizes", _map_bounded(pool, read, numbers, self.num_threads)):
+            if isinstance(header, RefusedError):
+                self.problems.add(header)
+            headers.append(None if isinstance(header, RefusedError) else header)
+        return headers
 
-    def _check_channels(self, shapes: list[tuple[int, int, int] | None]) -> None:
-        for i, shape in enumerate(shapes):
-            if shape is not None and shape[2] == 1 and self.settings.channels == 3:
-                shapes[i] = (*shape[:2], 3)
+    def _repeat_grey(self, headers: list[Header | None]) -> None:
+        """Count grey images as colour where the user says so: their channel is repeated."""
+        for i, header in enumerate(headers):
+            if header is not None and header.shape[2] == 1 and self.settings.channels == 3:
+                headers[i] = header._replace(shape=(*header.shape[:2], 3))
                 self.num_repeated += 1
-        counts = Counter(shape[2] for shape in shapes if shape is not None)
+
+    def _check_alike(
+        self,
+        headers: list[Header | None],
+        look: Callable[[Header], _Seen],
+        in_words: Callable[[_Seen], str],
+        remedy: str,
+    ) -> None:
+        """Refuse the images that differ from most others in what is looked at."""
+        counts = Counter(look(header) for header in headers if header is not None)
         if len(counts) < 2:
             return
-        few = min(counts, key=lambda channels: counts[channels])
-        for i, shape in enumerate(shapes):
-            if shape is not None and shape[2] == few:
-                most = max(counts, key=lambda channels: counts[channels])
+        few, most = min(counts, key=lambda seen: counts[seen]), max(counts, key=lambda seen: counts[seen])
+        for i, header in enumerate(headers):
+            if header is not None and look(header) == few:
                 name = self.source.read_pair(*self.positions[i]).image_name
                 self.problems.add(
                     RefusedError(
-                        f"image {name} is {_colour(few)}, and {counts[most]} others are {_colour(most)}",
-                        "Write all images as grey, or all as RGB; or set --in_channels 3, which reads grey as colour.",
+                        f"image {name} is {in_words(few)}, and {counts[most]} others are {in_words(most)}",
+                        f"Write all images {remedy}.",
                     )
                 )
-                shapes[i] = None
+                headers[i] = None
 
     def _decode_all(
-        self, pool: ThreadPoolExecutor, shapes: list[tuple[int, int, int] | None], writer: _PixelWriter | None
+        self, pool: ThreadPoolExecutor, headers: list[Header | None], writer: PixelWriter | None
     ) -> list[tuple[str, DecodedPair]]:
-        value_range = self.settings.value_range
+        image_rules = self.settings.image_rules
 
         def decode(number: int) -> tuple[str, DecodedPair] | RefusedError:
             try:
                 pair = replace(self.source.read_pair(*self.positions[number]), channels=self.settings.channels)
                 if number in self.windowed:
-                    return pair.id, scan_pair(pair, self.rules, value_range=value_range)
-                decoded = decode_pair(pair, self.rules, self.max_pixels, value_range=value_range)
+                    decoded = scan_pair(pair, self.rules, image_rules)
+                else:
+                    decoded = decode_pair(pair, self.rules, self.max_pixels, image_rules)
             except RefusedError as error:
                 return error
-            assert decoded.image.shape == shapes[number], (pair.image_name, decoded.image.shape, shapes[number])
             if writer is not None:
-                writer.write(number, decoded)
+                writer.write_histogram(number, decoded)
+                if number not in self.windowed:
+                    got, expected = (decoded.image.shape, str(decoded.image.dtype)), headers[number]
+                    assert expected is not None and got == expected[:2], (pair.image_name, got, expected)  # noqa: PT018
+                    writer.write(number, decoded)
             return pair.id, decoded.without_pixels()
 
-        usable = [number for number, shape in enumerate(shapes) if shape is not None]
+        usable = [number for number, header in enumerate(headers) if header is not None]
         records: list[tuple[str, DecodedPair]] = []
         for result in self._watched("decode", _map_bounded(pool, decode, usable, self.num_threads)):
             if isinstance(result, RefusedError):
@@ -253,11 +270,14 @@ class _Builder:
                     "Check ignore_index, label_map and the masks."
                 )
 
-    def _write_index(self, folder: Path, writer: _PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
+    def _write_index(self, folder: Path, writer: PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
         counts = np.stack([record.class_counts for _, record in records])  # (n, 256)
         num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
         self._check_ids(counts)
-        shapes = np.array(writer.shapes, dtype=np.int64)
+        shapes = np.array([header.shape for header in writer.headers], dtype=np.int64)
+        moments: dict[str, Any] = {
+            name: np.stack([record.moments[name] for _, record in records]) for name in records[0][1].moments
+        }
         with (folder / TABLE).open("wb") as file:
             np.savez(
                 file,
@@ -265,8 +285,7 @@ class _Builder:
                 widths=shapes[:, 1],
                 image_offsets=writer.image_offsets,
                 label_offsets=writer.label_offsets,
-                sums=np.stack([record.sums for _, record in records]),
-                square_sums=np.stack([record.square_sums for _, record in records]),
+                **moments,
                 class_counts=counts[:, [*range(num_classes), IGNORED]],
                 image_digests=_rows([record.image_digest for _, record in records]),
                 label_digests=_rows([record.label_digest for _, record in records]),
@@ -280,6 +299,8 @@ class _Builder:
             "class_names": [self.id_names.get(i, f"class_{i}") for i in range(num_classes)],
             "ignore_index": self.settings.ignore_index,
             "channels": int(shapes[0, 2]),
+            "dtype": str(writer.dtype),
+            "has_nodata": any(record.has_gaps for _, record in records),
             "splits": self.splits,
             "ids": _make_unique([name for name, _ in records]),
             "repeated": self.num_repeated,
@@ -290,7 +311,7 @@ class _Builder:
                 "paths": self.windowed,
                 "num_classes": self.num_classes,
                 "label_map": label_map or None,
-                "value_range": self.settings.value_range,
+                "image_rules": asdict(self.settings.image_rules),
                 "channels": self.settings.channels,
                 "parts": self.parts,
             }
@@ -305,30 +326,6 @@ class _Builder:
         for done, result in enumerate(results, start=1):
             self.progress(phase, done, len(self.positions))
             yield result
-
-
-class _PixelWriter:
-    """The two files of pixels, of which every sample's place is known before the first is written."""
-
-    def __init__(self, folder: Path, shapes: list[tuple[int, int, int]], windowed: Collection[int]) -> None:
-        self.shapes = shapes
-        pixels = [0 if i in windowed else height * width for i, (height, width, _) in enumerate(shapes)]
-        sizes = np.array(pixels, dtype=np.int64)
-        channels = shapes[0][2]
-        self.label_offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.image_offsets = self.label_offsets * channels
-        _check_space(folder, int(sizes.sum()) * (channels + 1))
-        self._files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666) for name in (IMAGES, LABELS)]
-
-    def write(self, number: int, decoded: DecodedPair) -> None:
-        """Write a sample at its place; safe from several threads."""
-        _write_at(self._files[0], decoded.image, int(self.image_offsets[number]))
-        _write_at(self._files[1], decoded.label, int(self.label_offsets[number]))
-
-    def close(self) -> None:
-        for handle in self._files:
-            os.fsync(handle)
-            os.close(handle)
 
 
 def _rows(digests: list[bytes]) -> np.ndarray:
@@ -363,15 +360,6 @@ def _map_bounded(
             future.cancel()
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed + _RESERVE_BYTES > free:
-        raise DataError(
-            f"{folder.parent}: the decoded cache needs {size(needed)} and {size(free)} are free. "
-            "Free some, or set cache_path to another file system."
-        )
-
-
 def _make_unique(names: list[str]) -> list[str]:
     """Number the second and later occurrences of a name; the others stay.
 
@@ -388,13 +376,6 @@ def _make_unique(names: list[str]) -> list[str]:
         taken.add(candidate)
         unique.append(candidate)
     return unique
-
-
-def _write_at(handle: int, pixels: np.ndarray, offset: int) -> None:
-    view = np.ascontiguousarray(pixels).data.cast("B")
-    while view:
-        written = os.pwrite(handle, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _no_progress(phase: str, done: int, total: int) -> None:

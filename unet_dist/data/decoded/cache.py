@@ -1,5 +1,5 @@
-"""The decoded data set on disk: memory-mapped uint8, so that a crop reads the crop and not the image. Of pairs that are read
-by windows from their own files it holds the sums and the paths.
+"""The decoded data set on disk: mapped pixels of the type that the files store, so that a crop reads the crop and not the image. Of
+pairs that are read by windows from their own files it holds the sums and the paths.
 
 Owns the files' layout, where they lie, and reading them. `build.py` writes them. A cache holds what the source gives,
 in the source's order; which sample is in which split is decided when it is opened, so that a new seed costs nothing.
@@ -8,81 +8,35 @@ in the source's order; which sample is in which split is decided when it is open
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unet_dist.data.decoded.decode import ImageRules
 from unet_dist.data.decoded.labels import LabelRules
-from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, read_index, read_table
+from unet_dist.data.decoded.moments import mean_and_std, num_bins, percentiles
+from unet_dist.data.decoded.pixel_files import HISTOGRAMS, IMAGES, KNOWN, LABELS
+from unet_dist.data.decoded.sealed import read_index, read_table
+from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
-from unet_dist.data.sources.fingerprint import digest_pixels, digest_text
+from unet_dist.data.sources.fingerprint import digest_pixels
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.splits import NO_GROUPING, assign_splits, canonical_split
 from unet_dist.errors import DataError
-from unet_dist.imaging.image import ValueRange
+from unet_dist.imaging.image import ImageReader, Placement
+from unet_dist.imaging.readers import ArrayReader
 from unet_dist.machine.cores import num_cores
 
 _MOST_THREADS = 16
-IMAGES, LABELS = "images.bin", "labels.bin"
 ALL = "all"
 """The split that holds every sample, whatever its own split."""
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """What the user says about the masks and images: with the content it makes the cache's key."""
-
-    num_classes: int | None = None
-    """None takes the number of named classes, or else the largest id found + 1."""
-    ignore_index: int | None = None
-    """Id of the masks that counts nowhere; it is IGNORED (255) in the cache."""
-    label_map: Mapping[str | int, int] | None = None
-    """Id of each colour ("#rrggbb" or "r,g,b") or each id of the masks."""
-    value_range: ValueRange | None = None
-    """The values of the images that become 0 and 255; None takes 8 bits as they are, and refuses more."""
-    channels: int | None = None
-    """3 reads grey images as colour, their channel repeated; None leaves every image as it is."""
-
-
-def cache_folder(cache_path: str | Path | None = None) -> Path:
-    """Give the folder of all caches: as told, or `$UNET_DIST_CACHE`, or `unet_dist` below the user's cache folder."""
-    if cache_path is not None:
-        return Path(cache_path).expanduser()
-    if told := os.environ.get("UNET_DIST_CACHE"):
-        return Path(told).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "unet_dist"
-    except RuntimeError:  # no HOME, and a user whom the system does not know
-        raise DataError("cache_path: got none, and this user has no home folder. Set --cache_path DIR.") from None
-
-
-def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path | None = None) -> Path:
-    """Give the folder that the cache of this content under these settings has, whether it is there or not."""
-    folder = cache_folder(cache_path)
-    label_map = {str(key): target for key, target in (settings.label_map or {}).items()}
-    said = {**asdict(settings), "label_map": label_map}
-    for key in ("value_range", "channels"):  # a cache from before these settings is that of images as they are
-        if said[key] is None:
-            del said[key]
-    told = json.dumps(said, sort_keys=True)
-    key = digest_text(f"format {FORMAT_VERSION}", source.signature(folder), told)
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", source.name).strip("._-")
-    return folder / f"{name[:60] or 'data'}-{key[:20]}"
-
-
-def is_whole(path: Path) -> bool:
-    """Say whether a cache stands there: it appears under its name only when it is complete."""
-    return (path / INDEX).is_file()
 
 
 def open_cache(
@@ -133,6 +87,10 @@ class Cache:
         self.class_names: list[str] = index["class_names"]
         self.ignore_index: int | None = index["ignore_index"]
         self.channels: int = index["channels"]
+        self.dtype = np.dtype(index["dtype"])
+        """Of the pixels: uint8, uint16, int16 or float32."""
+        self.has_nodata: bool = index["has_nodata"]
+        """Whether a pixel of an image has no data."""
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
         self._sha256: dict[str, str] | None = index.get("sha256")
@@ -185,22 +143,36 @@ class Cache:
             )
         return CachedSplit(self, name, self.splits[name])
 
-    @cached_property
+    @property
     def mean(self) -> list[float]:
-        """Mean of each channel over the training split, in uint8 units (0..255)."""
-        return [total / count for total, _, count in self._train_sums]
+        """Mean of each channel over the training split, in the units of the pixels (0..255 of 8 bits)."""
+        return self._mean_and_std[0]
+
+    @property
+    def std(self) -> list[float]:
+        """Standard deviation of each channel over all pixels with data of the training split, in the same units."""
+        return self._mean_and_std[1]
 
     @cached_property
-    def std(self) -> list[float]:
-        """Standard deviation of each channel over all pixels of the training split, in uint8 units."""
-        # In integers, so that nothing cancels: variance = (count * sum of squares - sum^2) / count^2.
-        return [((count * squares - total**2) / count**2) ** 0.5 for total, squares, count in self._train_sums]
+    def _mean_and_std(self) -> tuple[list[float], list[float]]:
+        return mean_and_std(self.table, self.split("train").positions)
+
+    def percentiles(self, shares: Sequence[float]) -> list[list[float]]:
+        """Percentiles of each channel over the training split, one a share (0 to 100), off the histograms of moments.py."""
+        bins = num_bins(self.dtype)
+        path, shape = self.path / HISTOGRAMS, (len(self), self.channels, bins)
+        _require_size(path, 4 * math.prod(shape), self.path)
+        stored = np.memmap(path, np.float32, mode="r", shape=shape)
+        total = np.zeros(shape[1:])
+        for position in self.split("train").positions:
+            total += stored[position]
+        return percentiles(total, self.dtype, shares)
 
     @cached_property
     def table(self) -> dict[str, np.ndarray]:
         """What is known of each of the n samples, as integers.
 
-        heights, widths, image_offsets, label_offsets (n,); sums, square_sums of the channels (n, C); class_counts
+        heights, widths, image_offsets, label_offsets (n,), in numbers; what ChannelSums records; class_counts
         (n, K + 1), the last for ignored pixels; image_digests, label_digests (n, 32).
         """
         return read_table(self.path, self._sha256)
@@ -225,16 +197,21 @@ class Cache:
 
     @cached_property
     def image_bytes(self) -> np.ndarray:
-        """All images behind each other, as mapped memory: (bytes,) uint8, read-only."""
-        return self._map(IMAGES, self.channels)
+        """All images behind each other, as mapped memory: (numbers,) of their type, read-only."""
+        return self._map(IMAGES, self.channels, self.dtype)
 
     @cached_property
     def label_bytes(self) -> np.ndarray:
         """All labels behind each other, as mapped memory: (pixels,) uint8, read-only."""
-        return self._map(LABELS, 1)
+        return self._map(LABELS, 1, np.dtype(np.uint8))
+
+    @cached_property
+    def known_bytes(self) -> np.ndarray:
+        """Where all images have data, as mapped memory: (pixels,) uint8, 1 or 0, read-only."""
+        return self._map(KNOWN, 1, np.dtype(np.uint8))
 
     def stored_image(self, position: int) -> np.ndarray:
-        """Give the decoded image of a sample as it lies on the disk: (H, W, C) uint8."""
+        """Give the decoded image of a sample as it lies on the disk: (H, W, C)."""
         height, width = int(self.table["heights"][position]), int(self.table["widths"][position])
         start = int(self.table["image_offsets"][position])
         pixels = self.image_bytes[start : start + height * width * self.channels]
@@ -245,6 +222,12 @@ class Cache:
         height, width = int(self.table["heights"][position]), int(self.table["widths"][position])
         start = int(self.table["label_offsets"][position])
         return self.label_bytes[start : start + height * width].reshape(height, width)
+
+    def stored_known(self, position: int) -> np.ndarray:
+        """Give where the image of a sample has data, (H, W) uint8, 1 or 0; only where `has_nodata`."""
+        height, width = int(self.table["heights"][position]), int(self.table["widths"][position])
+        start = int(self.table["label_offsets"][position])
+        return self.known_bytes[start : start + height * width].reshape(height, width)
 
     def check(self, position: int) -> None:
         """Compare the pixels and labels of a decoded sample with the digests taken when it was made, once a process.
@@ -287,13 +270,12 @@ class Cache:
             ignore_index=self.ignore_index,
             label_map=self._in_files["label_map"],
         )
-        limits = self._in_files.get("value_range")
         parts = {int(number): tuple(part) for number, part in self._in_files.get("parts", {}).items()}
         return WindowedFiles(
             self.root,
             self.windowed,
             rules,
-            value_range=None if limits is None else tuple(limits),
+            ImageRules.of(self._in_files["image_rules"]),
             parts=parts,
             channels=self._in_files.get("channels"),
         )
@@ -305,24 +287,9 @@ class Cache:
         sizes[list(self.windowed)] = 0
         return int(sizes.sum())
 
-    @cached_property
-    def _train_sums(self) -> list[tuple[int, int, int]]:
-        positions = self.split("train").positions
-        count = int((self.table["heights"][positions] * self.table["widths"][positions]).sum())
-        sums = self.table["sums"][positions].sum(axis=0)
-        squares = self.table["square_sums"][positions].sum(axis=0)
-        return [(int(total), int(square), count) for total, square in zip(sums, squares, strict=True)]
-
-    def _map(self, name: str, channels: int) -> np.ndarray:
-        expected = self.num_pixels * channels
-        path = self.path / name
-        actual = path.stat().st_size if path.is_file() else 0
-        if actual != expected:
-            raise DataError(
-                f"{path}: {actual:,} bytes, expected {expected:,}. The cache is damaged: remove the folder "
-                f"{self.path}; `unet-dist prepare` makes it again."
-            )
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    def _map(self, name: str, channels: int, dtype: np.dtype) -> np.ndarray:
+        _require_size(self.path / name, self.num_pixels * channels * dtype.itemsize, self.path)
+        return np.asarray(np.memmap(self.path / name, dtype=dtype, mode="r"))
 
 
 @dataclass(frozen=True)
@@ -350,16 +317,21 @@ class CachedSplit:
         table, position = self.cache.table, self.positions[index]
         return int(table["heights"][position]), int(table["widths"][position]), self.cache.channels
 
-    def image(self, index: int) -> np.ndarray | WindowedImage:
-        """Give the image of a sample: (H, W, C) uint8; C is 1 for grey. At its first use it is compared with its digest.
+    def image(self, index: int) -> np.ndarray | ImageReader:
+        """Give the image of a sample: (H, W, C); C is 1 for grey. At its first use it is compared with its digest.
+
+        An array, or a reader where it stays in its file or where the data set has pixels without data.
 
         Raises:
             DataError: its pixels or labels in the cache are not those that were written.
         """
-        if self.positions[index] in self.cache.windowed:
-            return WindowedImage(self.cache.files, self.positions[index], self.shape(index))
-        self.cache.check(self.positions[index])
-        return self.cache.stored_image(self.positions[index])
+        position, cache = self.positions[index], self.cache
+        if position in cache.windowed:
+            placement = Placement(has_nodata=cache.has_nodata)
+            return WindowedImage(cache.files, position, self.shape(index), cache.dtype, placement)
+        cache.check(position)
+        pixels = cache.stored_image(position)
+        return ArrayReader(pixels, known=cache.stored_known(position)) if cache.has_nodata else pixels
 
     def label(self, index: int) -> np.ndarray | WindowedLabel:
         """Give the class ids of a sample: (H, W) uint8, IGNORED (255) where nothing counts."""
@@ -381,6 +353,15 @@ class CachedSplit:
     @cached_property
     def _counts(self) -> np.ndarray:
         return self.cache.table["class_counts"][list(self.positions)].sum(axis=0)  # (K + 1,)
+
+
+def _require_size(path: Path, expected: int, cache: Path) -> None:
+    actual = path.stat().st_size if path.is_file() else 0
+    if actual != expected:
+        raise DataError(
+            f"{path}: {actual:,} bytes, expected {expected:,}. The cache is damaged: remove the folder "
+            f"{cache}; `unet-dist prepare` makes it again."
+        )
 
 
 def _reopen(path: Path, seed: int, root: Path | None, grouping: Grouping) -> Cache:

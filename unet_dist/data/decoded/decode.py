@@ -6,32 +6,71 @@ of a mask's values, and the sums of one pair. Knows nothing of sources or the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.moments import ChannelSums
 from unet_dist.data.sources.fingerprint import digest_pixels
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange, require_decodable
+from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange
 from unet_dist.imaging.reader import open_image
-from unet_dist.imaging.views import PartReader
+from unet_dist.imaging.readers import ArrayReader, BandsReader
+from unet_dist.imaging.values import nodata_of, require_decodable
+from unet_dist.imaging.views import PartReader, with_channels
+
+
+class Header(NamedTuple):
+    """What is known of an image before its pixels are read."""
+
+    shape: tuple[int, int, int]
+    """(H, W, C)."""
+    dtype: str = "uint8"
+    has_nodata: bool = False
+    """Whether some pixels may have no data."""
+
+    @classmethod
+    def of(cls, reader: ImageReader) -> Header:
+        """What an opened image says."""
+        return cls(reader.shape, str(reader.dtype), reader.placement.has_nodata)
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """How the images of a data set are read, as `Opening` and `open_image` say it."""
+
+    value_range: ValueRange | None = None
+    nodata: float | None = None
+    bands: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> ImageRules:
+        """What `asdict` gave, out of JSON."""
+        limits, bands = record["value_range"], record["bands"]
+        return cls(
+            None if limits is None else (limits[0], limits[1]),
+            record["nodata"],
+            None if bands is None else tuple(bands),
+        )
 
 
 @dataclass(frozen=True)
 class DecodedPair:
-    """A pair as pixels, the integer sums that the statistics are made from, and the digests that identify it."""
+    """A pair as pixels, what the statistics are made from, and the digests that identify it."""
 
-    image: np.ndarray  # (H, W, C) uint8
+    image: np.ndarray  # (H, W, C)
     label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts
-    sums: np.ndarray  # (C,) int64
-    square_sums: np.ndarray  # (C,) int64
+    known: np.ndarray | None  # (H, W) bool, where the image has data; None everywhere
+    has_gaps: bool  # whether a pixel has no data
+    moments: dict[str, np.ndarray]  # as ChannelSums records them
+    histogram: np.ndarray  # (C, bins) int64
     class_counts: np.ndarray  # (256,) int64
     image_digest: bytes  # 32, as PixelDigest gives them
     label_digest: bytes
@@ -39,18 +78,24 @@ class DecodedPair:
     def without_pixels(self) -> DecodedPair:
         """Keep the sums and digests alone, so that a whole data set of these stays small."""
         nothing = np.empty(0, dtype=np.uint8)
-        return replace(self, image=nothing, label=nothing)
+        return replace(self, image=nothing, label=nothing, known=None, histogram=nothing)
 
 
 def open_image_of(
-    pair: RawPair, max_pixels: int, *, value_range: ValueRange | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+    pair: RawPair, max_pixels: int, rules: ImageRules, *, cache_bytes: int = DEFAULT_CACHE_BYTES
 ) -> ImageReader:
     """Open the image of a pair. Raises: RefusedError: it cannot be used."""
-    assert not isinstance(pair.image, np.ndarray), pair
+    if isinstance(pair.image, np.ndarray):
+        name = f"image {pair.image_name}"
+        nodata = None if rules.nodata is None else nodata_of(rules.nodata, pair.image.dtype)
+        reader: ImageReader = ArrayReader(pair.image, value_range=rules.value_range, nodata=nodata, name=name)
+        return with_channels(reader if rules.bands is None else BandsReader(reader, rules.bands, name), pair.channels)
     image = open_image(
         Encoded(pair.image, f"image {pair.image_name}"),
         max_pixels=max_pixels,
-        value_range=value_range,
+        value_range=rules.value_range,
+        nodata=rules.nodata,
+        bands=rules.bands,
         cache_bytes=cache_bytes,
         channels=pair.channels,
     )
@@ -69,78 +114,60 @@ def open_mask_of(
     return mask if pair.part is None else PartReader(mask, pair.part)
 
 
-def read_shape(
-    pair: RawPair, rules: LabelRules, max_pixels: int, *, value_range: ValueRange | None = None
-) -> tuple[int, int, int]:
-    """Read (height, width, channels) of a pair from the headers alone.
+def read_header(pair: RawPair, rules: LabelRules, max_pixels: int, image_rules: ImageRules) -> Header:
+    """Read size, channels and type of a pair from the headers alone.
 
     Raises:
         RefusedError: image and mask differ in size, or either cannot be used.
     """
-    if isinstance(pair.image, np.ndarray):
-        height, width, channels = pair.image.shape
-        return height, width, channels
-    with open_image_of(pair, max_pixels, value_range=value_range) as image:
-        shape = image.shape
+    with open_image_of(pair, max_pixels, image_rules) as image:
+        header = Header.of(image)
     if isinstance(pair.mask, bytes | Path):
         with open_mask_of(pair, rules, max_pixels) as mask:
-            check_sizes(pair, shape[:2], mask.shape[:2])
-    return shape
+            check_sizes(pair, header.shape[:2], mask.shape[:2])
+    return header
 
 
 def decode_pair(
-    pair: RawPair, rules: LabelRules, max_pixels: int, *, value_range: ValueRange | None = None
+    pair: RawPair,
+    rules: LabelRules,
+    max_pixels: int,
+    image_rules: ImageRules = ImageRules(),
 ) -> DecodedPair:
-    """Decode an image and its mask, all checks included.
-
-    Args:
-        value_range: the values of the image that become 0 and 255.
+    """Decode an image and its mask, all checks included. Labels are IGNORED where the image has no data.
 
     Raises:
         RefusedError: either cannot be used; the message names the file and the reason.
     """
-    if isinstance(pair.image, np.ndarray):
-        image = pair.image
-        assert image.dtype == np.uint8, image.dtype
-        assert image.ndim == 3, image.shape
-        if pair.channels == 3 and image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
-    else:
-        with open_image_of(pair, max_pixels, value_range=value_range) as reader:
-            image = _read_whole(reader, max_pixels, f"image {pair.image_name}")
+    with open_image_of(pair, max_pixels, image_rules) as reader:
+        height, width, channels = reader.shape
+        if not isinstance(pair.image, np.ndarray):
+            require_decodable(height, width, max_pixels, f"image {pair.image_name}")
+        image = reader.read(0, height, 0, width)
+        known = reader.known(0, height, 0, width)
     if not isinstance(pair.mask, bytes | Path):
         with naming(f"mask {pair.mask_name}"):
             label = rules.map_ids(pair.mask() if callable(pair.mask) else pair.mask)
     else:
-        with open_mask_of(pair, rules, max_pixels) as reader:
-            label = _read_whole(reader, max_pixels, f"mask {pair.mask_name}")[..., 0]
+        with open_mask_of(pair, rules, max_pixels) as mask:
+            require_decodable(*mask.shape[:2], max_pixels, f"mask {pair.mask_name}")
+            label = mask.read(0, mask.shape[0], 0, mask.shape[1])[..., 0]
     check_sizes(pair, image.shape[:2], label.shape)
-    levels = np.arange(256, dtype=np.int64)
-    histograms = _histograms(image)
+    known = None if known is None or known.all() else known
+    label = label if known is None else np.where(known, label, label.dtype.type(IGNORED))
+    sums = ChannelSums(channels, image.dtype)
+    sums.add(image, known)
     return DecodedPair(
         image=image,
         label=label,
-        sums=histograms @ levels,
-        square_sums=histograms @ levels**2,
+        known=known,
+        has_gaps=known is not None,
+        moments=sums.record(),
+        histogram=sums.histogram,
         class_counts=np.bincount(label.ravel(), minlength=256).astype(np.int64),
         image_digest=digest_pixels(image),
         label_digest=digest_pixels(label),
     )
-
-
-def _read_whole(reader: ImageReader, max_pixels: int, name: str) -> np.ndarray:
-    height, width, _ = reader.shape
-    require_decodable(height, width, max_pixels, name)
-    return reader.read(0, height, 0, width)
-
-
-def _histograms(image: np.ndarray) -> np.ndarray:
-    """Count the values of each channel: (H, W, C) uint8 -> (C, 256) int64."""
-    if image.shape[2] in (1, 3):  # Pillow counts at twice the pace of numpy
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        return np.array(picture.histogram(), dtype=np.int64).reshape(-1, 256)
-    planes = (image[..., channel].ravel() for channel in range(image.shape[2]))
-    return np.stack([np.bincount(plane, minlength=256) for plane in planes]).astype(np.int64)
 
 
 def _interpret(rules: LabelRules, name: str) -> Interpret:

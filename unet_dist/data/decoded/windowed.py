@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_dist.data.decoded.decode import DecodedPair, check_sizes, open_image_of, open_mask_of
-from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.decode import DecodedPair, Header, ImageRules, check_sizes, open_image_of, open_mask_of
+from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.moments import ChannelSums
 from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.formats import format_of
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement, ValueRange
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
 from unet_dist.imaging.views import Part
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _BLOCK_BYTES = 64 * 2**20
 """Decoded blocks kept of an open image, and of its mask: derived, 572 rows of a striped RGB image 39,000 px wide."""
 
 
-def needs_windows(pair: RawPair, max_pixels: int, *, value_range: ValueRange | None = None) -> bool:
+def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bool:
     """Say whether a pair is read from its files: it is Zarr, or its image of more than max_pixels and read by windows.
 
     Raises:
@@ -50,48 +51,48 @@ def needs_windows(pair: RawPair, max_pixels: int, *, value_range: ValueRange | N
         return True
     if not format_of(Encoded(image, f"image {pair.image_name}")).by_windows:
         return False
-    with open_image_of(pair, DEFAULT_MAX_PIXELS, value_range=value_range) as reader:
+    with open_image_of(pair, DEFAULT_MAX_PIXELS, image_rules) as reader:
         return reader.shape[0] * reader.shape[1] > max_pixels
 
 
-def read_windowed_shape(
-    pair: RawPair, rules: LabelRules, *, value_range: ValueRange | None = None
-) -> tuple[int, int, int]:
-    """Read (height, width, channels) of a pair from the headers alone.
+def read_windowed_header(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Header:
+    """Read size, channels and type of a pair from the headers alone.
 
     Raises:
         RefusedError: image and mask differ in size, or either cannot be used.
     """
-    with _opened(pair, rules, value_range) as (image, mask):
+    with _opened(pair, rules, image_rules) as (image, mask):
         check_sizes(pair, image.shape[:2], mask.shape[:2])
-        return image.shape
+        return Header.of(image)
 
 
-def scan_pair(pair: RawPair, rules: LabelRules, *, value_range: ValueRange | None = None) -> DecodedPair:
+def scan_pair(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> DecodedPair:
     """Check every pixel of a pair, sum up the statistics and digest the pixels; gives no pixels.
 
     Raises:
         RefusedError: a block is damaged, or the mask holds an id or colour without a meaning.
     """
     nothing = np.empty(0, dtype=np.uint8)
-    levels = np.arange(256, dtype=np.int64)
-    with _opened(pair, rules, value_range) as (image, mask):
+    with _opened(pair, rules, image_rules) as (image, mask):
         height, width, channels = image.shape
-        histograms = np.zeros((channels, 256), dtype=np.int64)
+        sums, has_gaps = ChannelSums(channels, image.dtype), False
         class_counts = np.zeros(256, dtype=np.int64)
-        image_digest, label_digest = PixelDigest(image.shape), PixelDigest(image.shape[:2])
+        image_digest, label_digest = PixelDigest(image.shape, image.dtype), PixelDigest(image.shape[:2])
         for part in parts_of(height, width):
-            pixels, labels = image.read(*part), mask.read(*part)
-            for channel in range(channels):
-                histograms[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+            pixels, labels, known = image.read(*part), mask.read(*part), image.known(*part)
+            labels = without_unknown(labels, known)
+            has_gaps = has_gaps or (known is not None and not known.all())
+            sums.add(pixels, known)
             class_counts += np.bincount(labels.ravel(), minlength=256)
             image_digest.add(pixels)
             label_digest.add(labels)
     return DecodedPair(
         image=nothing,
         label=nothing,
-        sums=histograms @ levels,
-        square_sums=histograms @ levels**2,
+        known=None,
+        has_gaps=has_gaps,
+        moments=sums.record(),
+        histogram=sums.histogram,
         class_counts=class_counts,
         image_digest=image_digest.digest(),
         label_digest=label_digest.digest(),
@@ -105,7 +106,7 @@ class WindowedFiles:
         root: folder that the paths are below.
         paths: of the image and the mask, by the number of the pair.
         rules: of the masks.
-        value_range: the values of the images that become 0 and 255.
+        image_rules: how the images are read.
         parts: the rectangles that the pairs are, by number, where they are not all of their files.
         channels: 3 where grey images are read as colour.
     """
@@ -115,28 +116,39 @@ class WindowedFiles:
         root: Path,
         paths: Mapping[int, tuple[str, str]],
         rules: LabelRules,
+        image_rules: ImageRules,
         *,
-        value_range: ValueRange | None = None,
         parts: Mapping[int, Part] | None = None,
         channels: int | None = None,
     ) -> None:
-        self._root, self._paths, self._rules, self._value_range = root, paths, rules, value_range
+        self._root, self._paths, self._rules, self._image_rules = root, paths, rules, image_rules
         self._parts, self._channels = parts or {}, channels
         self._open: OrderedDict[tuple[int, str], ImageReader] = OrderedDict()  # least recently used first
         self._lock, self._process = threading.Lock(), os.getpid()
         weakref.finalize(self, _close_all, self._open)
 
     def read(self, number: int, kind: str, rectangle: tuple[int, int, int, int]) -> np.ndarray:
-        """Read rows and columns of the image or the mask of a pair: (rows, cols, channels) uint8.
+        """Read rows and columns of the image or the mask of a pair: (rows, cols, channels).
 
         Raises:
             DataError: the file is gone, or has been damaged since it was checked.
         """
+        with self._alone():
+            pixels = self._reader(number, kind).read(*rectangle)
+            if kind == "mask":
+                pixels = without_unknown(pixels, self._reader(number, "image").known(*rectangle))
+            return pixels
+
+    def known(self, number: int, rectangle: tuple[int, int, int, int]) -> np.ndarray | None:
+        """Tell where rows and columns of the image of a pair have data: (rows, cols) bool; None everywhere."""
+        with self._alone():
+            return self._reader(number, "image").known(*rectangle)
+
+    def _alone(self) -> threading.Lock:
+        """One at a time, so that no file is closed while it is read."""
         if self._process != os.getpid():  # a worker: the parent's lock may be held by a thread that is not here
             self._lock, self._process = threading.Lock(), os.getpid()
-        # One at a time, so that no file is closed while it is read.
-        with self._lock:
-            return self._reader(number, kind).read(*rectangle)
+        return self._lock
 
     def _reader(self, number: int, kind: str) -> ImageReader:
         key = number, kind
@@ -151,7 +163,7 @@ class WindowedFiles:
                 self._parts.get(number),
                 self._channels,
             )
-            self._open[key] = _open_image(pair, self._value_range) if kind == "image" else _open_mask(pair, self._rules)
+            self._open[key] = _open_image(pair, self._image_rules) if kind == "image" else _open_mask(pair, self._rules)
             while len(self._open) > 2 * _OPEN_PAIRS:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)
@@ -165,11 +177,18 @@ class WindowedImage:
     files: WindowedFiles
     number: int
     shape: tuple[int, int, int]
+    dtype: np.dtype
     placement: Placement = field(default_factory=Placement)
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
-        """Read a rectangle inside the image: (rows, cols, channels) uint8."""
+        """Read a rectangle inside the image: (rows, cols, channels)."""
         return self.files.read(self.number, "image", (row_start, row_stop, col_start, col_stop))
+
+    def known(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray | None:
+        """Tell where a rectangle has data: (rows, cols) bool; None everywhere."""
+        if not self.placement.has_nodata:
+            return None
+        return self.files.known(self.number, (row_start, row_stop, col_start, col_stop))
 
     def close(self) -> None:
         """Let go of nothing: the file is the split's."""
@@ -203,8 +222,13 @@ def _close_all(readers: OrderedDict[Any, ImageReader]) -> None:
         readers.popitem()[1].close()
 
 
-def _open_image(pair: RawPair, value_range: ValueRange | None) -> ImageReader:
-    return open_image_of(pair, DEFAULT_MAX_PIXELS, value_range=value_range, cache_bytes=_BLOCK_BYTES)
+def without_unknown(labels: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Ignore labels (rows, cols, 1) where the image has no data."""
+    return labels if known is None else np.where(known[:, :, None], labels, labels.dtype.type(IGNORED))
+
+
+def _open_image(pair: RawPair, image_rules: ImageRules) -> ImageReader:
+    return open_image_of(pair, DEFAULT_MAX_PIXELS, image_rules, cache_bytes=_BLOCK_BYTES)
 
 
 def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
@@ -212,9 +236,7 @@ def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
 
 
 @contextmanager
-def _opened(
-    pair: RawPair, rules: LabelRules, value_range: ValueRange | None
-) -> Iterator[tuple[ImageReader, ImageReader]]:
+def _opened(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Iterator[tuple[ImageReader, ImageReader]]:
     for content, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
         assert isinstance(content, Path), pair
         if not format_of(Encoded(content, name)).by_windows:
@@ -222,5 +244,5 @@ def _opened(
                 f"{name} is neither TIFF, .npy nor Zarr, and its pair is too large to be decoded whole",
                 "Write both as tiled TIFF or Zarr; or raise max_pixels where both are pictures.",
             )
-    with _open_image(pair, value_range) as image, _open_mask(pair, rules) as mask:
+    with _open_image(pair, image_rules) as image, _open_mask(pair, rules) as mask:
         yield image, mask

@@ -71,10 +71,12 @@ class PixelDigest:
 
     Args:
         shape: of the picture, (H, W) or (H, W, C).
+        dtype: of a pixel; uint8 by default.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        self._sha = hashlib.sha256(repr(tuple(int(side) for side in shape)).encode())
+    def __init__(self, shape: Sequence[int], dtype: np.dtype | None = None) -> None:
+        kind = "" if dtype is None or dtype == np.uint8 else str(dtype)  # of 8 bits as it was when there were no others
+        self._sha = hashlib.sha256((repr(tuple(int(side) for side in shape)) + kind).encode())
 
     def add(self, pixels: np.ndarray) -> None:
         """Take in the next window."""
@@ -93,8 +95,8 @@ def parts_of(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def digest_pixels(pixels: np.ndarray) -> bytes:
-    """Give the digest of a decoded picture, (H, W) or (H, W, C) uint8."""
-    digest = PixelDigest(pixels.shape)
+    """Give the digest of a decoded picture, (H, W) or (H, W, C)."""
+    digest = PixelDigest(pixels.shape, pixels.dtype)
     for top, bottom, left, right in parts_of(*pixels.shape[:2]):
         digest.add(pixels[top:bottom, left:right])
     return digest.digest()

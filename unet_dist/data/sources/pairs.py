@@ -14,7 +14,7 @@ import numpy as np
 
 from unet_dist.imaging.views import Part
 
-Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) uint8 pixels
+Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) pixels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 from unet_dist.contracts import Encoded, ImageFormat, Opening
-from unet_dist.imaging.image import ArrayReader
+from unet_dist.imaging.readers import ArrayReader
 
 MARK = b"LEAFPLAN"
 HEADER = struct.Struct("<8s3H")  # the mark, height, width, channels; then the pixels, row by row

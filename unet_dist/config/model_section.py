@@ -1,0 +1,44 @@
+"""The keys of the network: a section of `sections.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from unet_dist.config.rules import Count, Fraction, Free, Main, Must, PathWord, Section, between
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    """The network"""
+
+    model: Main[str] = "unet"
+    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 puts its decoder on an encoder
+    with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
+    segformer:b0 to b5, starts with random weights, segformer:USER/NAME with published ones (extra: segformer).
+    smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
+    in_channels: Count | None = None
+    """Channels of an image, 1 or more. Default: those of the data set."""
+    num_classes: Annotated[int, between(2, 255)] | None = None
+    """Number of classes, 2 to 255, including the ignored one. Default: those of the data set."""
+    base_channels: Count = 64
+    """Channels of the first level, 1 or more; each level down doubles them. With an encoder: channels of the decoder at half
+    of the side; each level down adds half of that number."""
+    depth: Annotated[int, between(1, 8)] = 4
+    """Number of poolings, 1 to 8. With an encoder: halvings of the side, 1 to 5; 4 stops at stride 16."""
+    norm: Literal["none", "weight", "batch", "group"] = "none"
+    """Normalisation. none is the paper's. weight (scaled weight standardisation) keeps every contract. batch couples the
+    samples of a micro-batch in training. group couples all pixels, so there are no exact tiles."""
+    padding: Literal["valid", "same"] = "valid"
+    """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
+    stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
+    """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
+    after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
+    dropout: Fraction = 0.0
+    """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
+    checkpoint_activations: Free[bool] = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    init_from: PathWord | None = None
+    """Start from the weights of a run, a model folder or a hub id. A head with other classes starts new."""
