@@ -166,7 +166,7 @@ def test_libraries_stay_behind_their_door() -> None:
 
 
 # Files that have outgrown one idea, with the lines they may have: the list may only shrink.
-LONG = {"data/decoded/build.py": 420, "imaging/image.py": 445}
+LONG: dict[str, int] = {}
 
 
 def test_a_file_is_one_idea() -> None:

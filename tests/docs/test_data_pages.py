@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
+from tests.commands.test_raster import write_scenes
 from tests.data.pictures import write_folder
 from tests.data.sources.test_geo import features, write_geopackage, write_raster
 from tests.docs.commands import commands_of, run_small
@@ -42,6 +45,16 @@ def write_plots(root: Path) -> None:
     write_geopackage(root / "plots.gpkg", features())
 
 
+def write_stacks(root: Path) -> None:
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number in range(10):
+        image = np.random.default_rng(number).integers(0, 4096, (48, 64)).astype(np.uint16)
+        name = f"cell{number // 2:02}_z{number % 2:03}.tif"
+        tifffile.imwrite(root / "images" / name, image)
+        tifffile.imwrite(root / "masks" / name, (image > 2000).astype(np.uint8))
+
+
 @pytest.mark.parametrize(
     ("page", "write", "says"),
     [
@@ -52,11 +65,13 @@ def write_plots(root: Path) -> None:
         ),
         ("coco.md", write_coco, "class ids: 0 background, 1 cell"),
         ("geo_polygons.md", write_plots, "class ids: 0 background, 1 roof, 2 water"),
+        ("rasters.md", write_scenes, "7 channel(s) of uint16"),
+        ("microscopy.md", write_stacks, "1 channel(s) of uint16"),
     ],
 )
 def test_commands_of_the_page_run(tmp_path, monkeypatch, capsys, page, write, says):
     commands = commands_of((PAGES / page).read_text(encoding="utf-8"))
-    assert [words[0] for words in commands] == ["prepare", "train"]
+    assert [words[0] for words in commands[:2]] == ["prepare", "train"]
     write(tmp_path / "DIR")
     monkeypatch.chdir(tmp_path)
     for words in commands:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from unet_dist.assembly.given import Given
@@ -28,6 +27,7 @@ from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.batches.transforms import CheckedTransform, build_transform
 from unet_dist.data.decoded.cache import Cache, CachedSplit
+from unet_dist.data.decoded.windowed import WindowedImage
 from unet_dist.errors import ConfigError
 from unet_dist.machine.compiling import choose_backend, find_obstacle
 from unet_dist.machine.memory_format import choose_memory_format
@@ -134,7 +134,7 @@ def _refuse_augmented_tiles(crops: CropReader, planner: CropPlanner, augmentatio
     """
     for index, name in enumerate(crops.samples.ids):
         height, width = crops.output_shape(index)
-        if len(planner.plan((height, width))) == 1 or isinstance(crops.samples.image(index), np.ndarray):
+        if len(planner.plan((height, width))) == 1 or not isinstance(crops.samples.image(index), WindowedImage):
             continue
         named = augmentation if isinstance(augmentation, str) else ", ".join(step["name"] for step in augmentation)
         raise ConfigError(

@@ -37,12 +37,16 @@ def run(config: Config) -> None:
     cache.check_all()  # also of a cache that stood before: what changed on the disk since then is found here
     teller.say(f"{cache.name}: decoded cache in {cache.path}")
     num_bytes = sum(file.stat().st_size for file in cache.path.iterdir())
+    kind = "" if cache.dtype == "uint8" else f" of {cache.dtype}"
     heights, widths = cache.table["heights"], cache.table["widths"]
     teller.say(
         f"{len(cache)} images of {heights.min()}x{widths.min()} to {heights.max()}x{widths.max()} px, "
-        f"{cache.channels} channel(s), {size(num_bytes)}"
+        f"{cache.channels} channel(s){kind}, {size(num_bytes)}"
     )
-    teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split (of 255)")
+    scale = " (of 255)" if cache.dtype == "uint8" else ""
+    teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split{scale}")
+    if cache.has_nodata:
+        teller.say("Some pixels have no data: they count in no statistic and no loss.")
     teller.table(histogram_table(cache))
     for line in describe_leaks(cache):
         teller.say(line)
@@ -117,4 +121,4 @@ def histogram_table(cache: Cache) -> Table:
 
 
 def _numbers(values: list[float]) -> str:
-    return ", ".join(f"{value:.1f}" for value in values)
+    return ", ".join(f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}" for value in values)

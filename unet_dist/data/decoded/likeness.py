@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet_dist.data.decoded.cache import ALL, Cache
+from unet_dist.data.decoded.cache import Cache
 
 # Of 64 bits. CamVid (480x360, 468 frames): neighbouring frames of one film differ in 13 (median), frames of different films in
 # 28 (median) and never in fewer than 10.
@@ -36,7 +36,9 @@ def image_hash(image: np.ndarray) -> np.ndarray:
     Source: Krawetz 2013, "Kind of like that" (dHash).
     """
     steps = [max(1, side // _SAMPLED_PX) for side in image.shape[:2]]
-    grey = image[:: steps[0], :: steps[1]].astype(np.int64).sum(axis=2)
+    looked_at = image[:: steps[0], :: steps[1]]
+    wide = np.nan_to_num(looked_at).astype(np.float64) if image.dtype.kind == "f" else looked_at.astype(np.int64)
+    grey = wide.sum(axis=2)
     height, width = (max(side, least) for side, least in zip(grey.shape, (_ROWS, _COLS + 1), strict=True))
     grey = np.resize(grey, (height, width)) if (height, width) != grey.shape else grey
     rows, cols = np.arange(_ROWS + 1) * height // _ROWS, np.arange(_COLS + 2) * width // (_COLS + 1)
@@ -63,11 +65,11 @@ def find_twins(hashes: np.ndarray, ids: Sequence[str], splits: Mapping[str, Sequ
 
 def find_twins_in(cache: Cache) -> list[Twins]:
     """Find near-duplicates across the splits of a data set. Images that are read by windows are left out."""
-    samples = cache.split(ALL)
     decoded = [position for position in range(len(cache)) if position not in cache.windowed]
     hashes = np.zeros((len(cache), _ROWS * _COLS), dtype=bool)
     for position in decoded:
-        hashes[position] = image_hash(np.asarray(samples.image(position)))
+        cache.check(position)
+        hashes[position] = image_hash(cache.stored_image(position))
     there = set(decoded)
     splits = {
         name: [position for position in positions if position in there] for name, positions in cache.splits.items()
