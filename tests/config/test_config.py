@@ -25,6 +25,9 @@ from unet_dist.errors import ConfigError
 REFUSED: dict[str, list[Any]] = {
     "value_range": ["12", "5,5", "9,1"],
     "metrics": ["mean_dise"],
+    "normalisation": ["zscore", "range", "range 5,1", "none 0,1"],
+    "bands": ["", "0,1", "2,2", "red"],
+    "nodata": [float("nan"), float("inf")],
     "model": [""],  # which names there are the registry knows
     "in_channels": [0],
     "num_classes": [1, 256],
