@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet_dist.config import model_section
 from unet_dist.config import sections as config_module
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.quantities import parse_shape
@@ -182,9 +183,9 @@ def test_reference_task_is_the_default() -> None:
 
 
 def test_every_key_has_its_help_as_sentences() -> None:
-    tree = ast.parse(inspect.getsource(config_module))
+    trees = [ast.parse(inspect.getsource(module)) for module in (config_module, model_section)]
     said = {}
-    for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+    for section in (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)):
         for field, text in zip(section.body, section.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 assert isinstance(field.target, ast.Name)

@@ -1,4 +1,4 @@
-"""The keys of the network: a section of `sections.py`."""
+"""The keys of the network, with their rules and help; a section of the configuration as `sections.py` has it."""
 
 from __future__ import annotations
 

@@ -88,7 +88,9 @@ def fill_of(zero: Sequence[float], dtype: np.dtype) -> np.ndarray:
 
 def filled(reader: ImageReader, zero: Sequence[float]) -> ImageReader:
     """Give an image as a network sees it: with `fill_of` where it has no data. Closing it leaves the image open."""
-    return FilledReader(reader, fill_of(zero, reader.dtype)) if reader.placement.has_nodata else reader
+    if isinstance(reader, FilledReader) or not reader.placement.has_nodata:
+        return reader
+    return FilledReader(reader, fill_of(zero, reader.dtype))
 
 
 def require_channels(got: int, expected: int, name: str) -> None:
