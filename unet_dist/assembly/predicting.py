@@ -138,8 +138,10 @@ def _named(
     for image in several:
         if isinstance(image, str | os.PathLike):
             for source in find_sources([os.fspath(image)]):
-                how = {"channels": network.in_channels, "nodata": pixels.nodata, "bands": pixels.bands}
-                yield stem_of(source), partial(open_image, source, **how)
+                opened = partial(
+                    open_image, source, channels=network.in_channels, nodata=pixels.nodata, bands=pixels.bands
+                )
+                yield stem_of(source), opened
         else:
             yield f"image-{count}", partial(_as_it_is, image)
             count += 1

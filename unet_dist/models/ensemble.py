@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError
-from unet_dist.models.contract import Network, as_module
+from unet_dist.models.contract import Network, as_module, pixels_of, zero_of
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 
@@ -39,6 +40,12 @@ class Ensemble(nn.Module):
                 raise ConfigError(
                     f"Got an ensemble whose runs differ in {key}: {', '.join(map(str, found))}. Expected runs of one data set."
                 )
+        kinds = [replace(pixels_of(member), limits=None) for member in members]
+        if any(kind != kinds[0] for kind in kinds):
+            raise ConfigError(
+                f"Got an ensemble of networks of different images: {', '.join(map(str, kinds))}. Expected runs of one data set."
+            )
+        self.pixels, self.zero = kinds[0], list(zero_of(first))
         self.members = nn.ModuleList(as_module(member) for member in members)
         self.in_channels, self.num_classes = first.in_channels, first.num_classes
         self.class_names, self.ignore_index, self.resize_to = first.class_names, first.ignore_index, first.resize_to
@@ -97,7 +104,11 @@ class Ensemble(nn.Module):
             torch.tensor(values, dtype=compute).to(images.device, non_blocking=True).view(shape)
             for values in (member.mean, member.std)
         )
-        return ((images.to(compute) - mean) / std).to(images.dtype)
+        values = images.to(compute)
+        if (limits := pixels_of(member).limits) is not None:
+            ends = torch.tensor(limits, dtype=compute).to(images.device, non_blocking=True)  # (C, 2)
+            values = torch.minimum(torch.maximum(values, ends[:, 0].view(shape)), ends[:, 1].view(shape))
+        return ((values - mean) / std).to(images.dtype)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

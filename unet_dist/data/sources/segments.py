@@ -26,7 +26,8 @@ from unet_dist.data.sources.named_pictures import (
 from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Drawn, Sample
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import parsing
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, require_decodable
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
+from unet_dist.imaging.values import require_decodable
 
 _LABELS = "ground-truth"
 _Categories = dict[int, str]
