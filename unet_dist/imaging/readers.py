@@ -250,12 +250,13 @@ class BandsReader(Closing):
         name: what an error calls the image.
 
     Raises:
-        RefusedError: the image has no such band.
+        RefusedError: the image has no such band; it is closed.
     """
 
     def __init__(self, stored: ImageReader, bands: Sequence[int], name: str) -> None:
         height, width, count = stored.shape
         if max(bands) > count:
+            stored.close()
             raise RefusedError(
                 f"{name} has {count} {'band' if count == 1 else 'bands'}, and bands asks for number {max(bands)}",
                 f"Choose from 1 to {count}.",
