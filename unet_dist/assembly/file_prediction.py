@@ -5,8 +5,6 @@ Owns how the processes agree on what there is to do, and what is said of it. Mus
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,11 +21,11 @@ from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
 from unet_dist.config.quantities import parse_bands
 from unet_dist.errors import ConfigError, DataError, suggest
-from unet_dist.imaging.pixels import EIGHT_BIT
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
-from unet_dist.models.contract import Network, pixels_of
+from unet_dist.models.contract import pixels_of
+from unet_dist.models.digest import digest_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
 from unet_dist.prediction.journal import Done, Journal
@@ -278,7 +276,7 @@ class _Prediction:
         )
         return {
             "version": 1,
-            "model": _digest(self.model),
+            "model": digest_of(self.model),
             "inputs": input_records(sources),
             "tile_size": tile_size,
             "num_threads": num_threads,
@@ -395,14 +393,3 @@ def _num_finishers(device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _digest(model: Network) -> str:
-    """A digest of all that the model computes with."""
-    sha = hashlib.sha256(repr(model).encode())
-    sha.update(repr((list(model.mean), list(model.std), model.ignore_index)).encode())
-    sha.update(json.dumps(pixels_of(model).record()).encode() if pixels_of(model) != EIGHT_BIT else b"")
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
