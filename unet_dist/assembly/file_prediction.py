@@ -24,7 +24,7 @@ from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
-from unet_dist.models.contract import pixels_of
+from unet_dist.models.contract import Network, pixels_of
 from unet_dist.models.digest import digest_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
