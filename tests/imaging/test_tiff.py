@@ -88,6 +88,12 @@ def test_a_palette_is_colour_and_min_is_white_is_turned(tmp_path):
         )
         with open_image(tmp_path / "p.tif") as reader:
             assert_windows_equal(reader, colormap.T[ids])
+    bits, table = ids > 99, colormap[:, :2] * 256
+    tifffile.imwrite(tmp_path / "b.tif", bits, extratags=[(320, "H", 6, tuple(table.ravel().tolist()), True)])
+    with tifffile.TiffFile(tmp_path / "b.tif", mode="r+") as file:  # tifffile writes no palette of one bit
+        file.pages[0].tags[262].overwrite(3)
+    with open_image(tmp_path / "b.tif") as reader:
+        assert_windows_equal(reader, colormap.T[bits.astype(int)])
     tifffile.imwrite(tmp_path / "w.tif", ids, photometric="miniswhite")
     with open_image(tmp_path / "w.tif") as reader:
         assert_windows_equal(reader, 255 - ids[:, :, None])

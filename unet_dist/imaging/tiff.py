@@ -204,7 +204,8 @@ def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, na
     if page.photometric == _PALETTE:
         table = _palette(page)
         conversion = make_conversion(UINT8, 3, value_range=opening.value_range, nodata=None, name=name)
-        return replace(conversion, convert=lambda values: conversion(table[values[:, :, 0]]))
+        # As numbers: of one bit the indices are bools, by which numpy would choose and not look up.
+        return replace(conversion, convert=lambda values: conversion(table[values[:, :, 0].astype(np.intp)]))
     decoded = page.photometric == _YCBCR and page.compression in _JPEG
     if page.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) and not decoded:
         space = getattr(page.photometric, "name", page.photometric)
