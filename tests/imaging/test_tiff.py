@@ -94,6 +94,18 @@ def test_a_palette_is_colour_and_min_is_white_is_turned(tmp_path):
         file.pages[0].tags[262].overwrite(3)
     with open_image(tmp_path / "b.tif") as reader:
         assert_windows_equal(reader, colormap.T[bits.astype(int)])
+    with_alpha = np.stack([ids, np.where(ids > 40, 255, 0).astype(np.uint8)], axis=2)
+    alpha_tags = [(320, "H", 768, tuple((colormap * 256).ravel().tolist()), True)]
+    tifffile.imwrite(
+        tmp_path / "a.tif", with_alpha, photometric="minisblack", extrasamples=["unassalpha"], extratags=alpha_tags
+    )
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags[262].overwrite(3)
+    with open_image(tmp_path / "a.tif") as reader:
+        known = reader.known(0, ids.shape[0], 0, ids.shape[1])
+        pixels = reader.read(0, ids.shape[0], 0, ids.shape[1])
+    np.testing.assert_array_equal(known, ids > 40)
+    np.testing.assert_array_equal(pixels[known], colormap.T[ids][known])
     tifffile.imwrite(tmp_path / "w.tif", ids, photometric="miniswhite")
     with open_image(tmp_path / "w.tif") as reader:
         assert_windows_equal(reader, 255 - ids[:, :, None])

@@ -203,9 +203,23 @@ def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, na
     """
     if page.photometric == _PALETTE:
         table = _palette(page)
-        conversion = make_conversion(UINT8, 3, value_range=opening.value_range, nodata=None, name=name)
-        # As numbers: of one bit the indices are bools, by which numpy would choose and not look up.
-        return replace(conversion, convert=lambda values: conversion(table[values[:, :, 0].astype(np.intp)]))
+        alpha = _alpha_index(page)
+        others = slice(0) if alpha is None else slice(alpha, alpha + 1)
+        conversion = make_conversion(
+            UINT8,
+            3 if alpha is None else 4,
+            value_range=opening.value_range,
+            nodata=None,
+            name=name,
+            alpha=None if alpha is None else 3,
+        )
+
+        def look_up(values: np.ndarray) -> np.ndarray:
+            # As numbers: of one bit the indices are bools, by which numpy would choose and not look up.
+            colours = table[values[:, :, 0].astype(np.intp)]
+            return conversion(np.concatenate([colours, values[:, :, others]], axis=2))
+
+        return replace(conversion, convert=look_up)
     decoded = page.photometric == _YCBCR and page.compression in _JPEG
     if page.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) and not decoded:
         space = getattr(page.photometric, "name", page.photometric)
