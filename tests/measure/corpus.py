@@ -90,7 +90,8 @@ def _tiff(path: Path) -> np.ndarray:
         values = np.atleast_3d(values)
         if page.photometric == 3:
             table = page.colormap.T
-            values = (table >> 8 if table.max() > 255 else table).astype(np.uint8)[values[..., 0]]
+            values = (table >> 8 if table.max() > 255 else table).astype(np.uint8)[values[..., 0].astype(np.intp)]
+            return upright(values, page.tags.valueof(274, default=1))
         if page.bitspersample == 1:
             values = values.astype(bool) * np.uint8(255)
         if page.photometric == 0:
