@@ -31,8 +31,15 @@ COMMAND = Command(
 
 
 def run(config: Config) -> None:
-    """Prepare the data set of a config; on several processes one does it and the others wait for its lock."""
+    """Prepare the data set of a config, and draw some of its pairs."""
     teller = Teller(speaks=True)
+    cache = check(config, teller)
+    if is_first(os.environ):
+        _draw(cache, Path(config.run.output_path) / "figures" / "pairs.png", teller)
+
+
+def check(config: Config, teller: Teller) -> Cache:
+    """Decode and check a data set and describe it; on several processes one does it and the others wait for its lock."""
     cache = open_data(config, teller)
     cache.check_all()  # also of a cache that stood before: what changed on the disk since then is found here
     teller.say(f"{cache.name}: decoded cache in {cache.path}")
@@ -50,8 +57,7 @@ def run(config: Config) -> None:
     teller.table(histogram_table(cache))
     for line in describe_leaks(cache):
         teller.say(line)
-    if is_first(os.environ):
-        _draw(cache, Path(config.run.output_path) / "figures" / "pairs.png", teller)
+    return cache
 
 
 def _draw(cache: Cache, path: Path, teller: Teller) -> None:

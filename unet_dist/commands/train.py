@@ -35,7 +35,7 @@ def run(config: Config, options: TrainOptions | None = None) -> None:
 
 def _rehearse(config: Config) -> None:
     """Check the data, print what the run would need here, and train nothing."""
-    prepare.run(config)
+    prepare.check(config, Teller(speaks=True))
     has_gpu = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[1] if has_gpu else free_bytes(torch.device("cpu"), 1)
     plan.run(config, PlanOptions(device="cuda" if has_gpu else "cpu", memory=f"{memory}B"))

@@ -45,6 +45,10 @@ J = TypeVar("J", bound=Json)
 _BACKENDS = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """Collectives of host tensors beside the device's own: those of a process that is gone fail with a Python error."""
 
+_KEPT: list[Tensor] = []
+"""The tensor of the last barrier. A thread of gloo may drop it after the collective has returned: were that the last reference
+while Python shuts down, the process would abort ("terminate called without an active exception")."""
+
 
 class Processes:
     """The processes of a run, seen from one of them.
@@ -121,7 +125,9 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all processes: on the host, where a process that is gone is an error that can be told."""
         if self.world_size > 1:
-            dist.all_reduce(torch.zeros((), device=self.host))
+            token = torch.zeros((), device=self.host)
+            dist.all_reduce(token)
+            _KEPT[:] = [token]
 
     def broadcast(self, value: J) -> J:
         """The main process's value, on every process.
