@@ -26,7 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("command_line", "templates"),
     ("tiling.geometry", "tiling.crop_plan"),
     # one process: rank and world size are plain arguments
-    ("models", "imaging", "scenes"),
+    ("imaging", "scenes"),
+    ("models",),
     ("data.sources",),
     ("data.decoded",),
     ("data.batches",),
