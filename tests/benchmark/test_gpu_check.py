@@ -20,7 +20,7 @@ CUDA_ONLY = {"synchronisations", "memory", "tests"}
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -7,11 +7,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.data.pictures import png, random_pair, write_folder
 from unet_dist import Run
@@ -22,17 +20,7 @@ TINY = {"depth": 1, "base_channels": 2, "input_size": 40, "batch_size": 2, "tota
 KEYS = [word for key, value in TINY.items() for word in (f"--{key}", str(value))]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Leave torch and accelerate as they were: these runs share the test's process."""
-    from accelerate.state import AcceleratorState
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    torch.set_num_threads(threads)
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ def test_no_batch_of_a_prediction_waits(alone: Found) -> None:
 def test_lack_of_memory_ends_in_smaller_tiles_or_in_a_sentence(alone: Found) -> None:
     found = alone["a prediction, little memory"]
     assert found["code"] == 0, found["said"]
-    assert "Memory ran out with 4 window(s) of 740 px at once: going on with 1 of at most" in found["said"]
+    assert "Memory ran out with 4 window(s) of 740 px at once: continuing with 1 of at most" in found["said"]
     found = alone["a training, little memory"]
     assert found["code"] == 2
     assert "Memory ran out after step 0, on cuda: CUDA out of memory." in found["said"]

@@ -157,7 +157,7 @@ def test_smaller_windows_after_an_overflow_give_the_same(recipe: Recipe) -> None
     for kind, values in compute(model, image, recipe, 140, tiles=tiles).items():
         np.testing.assert_array_equal(values, expected[kind], err_msg=kind)
     sentence = (
-        r"Memory ran out with 2 window\(s\) of (\d+) px at once: going on with 1 of at most \1 px; the result is .*\."
+        r"Memory ran out with 2 window\(s\) of (\d+) px at once: continuing with 1 of at most \1 px; the result is .*\."
     )
     assert re.fullmatch(sentence, said[0])
     assert len(said) <= 3, "said once a step, not once a batch"

@@ -1,6 +1,6 @@
 """Label maps and overlays of images as files, by any number of processes, through being killed: for the command and for scripts.
 
-Owns how the processes agree on what there is to do, and what is said of it. Must not know how a tile is computed or written.
+Owns how the processes agree on the work, and the lines that are printed about it. Must not know how a tile is computed or written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an image is to everybody else: a shape, a number type, a place in the world, and windows of pixels.
 
-Owns the protocol, what is said when an image is opened, and what a format is. Knows no file format.
+Owns the protocol of a reader, the options of opening an image, and the contract of a format. Knows no file format.
 """
 
 from __future__ import annotations

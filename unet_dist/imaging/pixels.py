@@ -1,7 +1,7 @@
 """What the images of a network are: the type of their pixels, the bands, and the limits they are clipped to.
 
-Owns this description, which travels with a network in its config.json, and what stands where an image has no data. Images of 8 bits
-of which nothing else is said have the default, which leaves no trace in a file.
+Owns this description, which travels with a network in its config.json, and what stands where an image has no data.
+Plain images of 8 bits have the default, which adds nothing to that file.
 """
 
 from __future__ import annotations

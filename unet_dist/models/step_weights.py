@@ -34,7 +34,7 @@ class StepWeights:
     Args:
         model: the network.
         dtype: of mixed precision; None computes in the parameters' own.
-        is_overlapped: whether gradients are summed over processes while the backward pass goes on. The gradients of layers whose
+        is_overlapped: whether gradients are summed over processes during the backward pass. The gradients of layers whose
             weights are made together are whole together, so the last to come are made apart, and are few.
     """
 

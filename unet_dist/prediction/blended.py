@@ -143,7 +143,7 @@ class BlendedTiles:
             if not is_out_of_memory(error) or len(places) == 1:
                 raise
         if self._window_batch > 1:
-            self._say(f"Memory ran out with {self._window_batch} windows at once: going on with 1.")
+            self._say(f"Memory ran out with {self._window_batch} windows at once: continuing with 1.")
             self._window_batch = 1
         return torch.cat([self._at_once(pixels, [place], grid) for place in places])
 

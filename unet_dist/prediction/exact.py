@@ -197,7 +197,7 @@ class ExactTiles:
         if next(self.model.parameters()).device.type == "cuda":
             torch.cuda.empty_cache()
         self._say(
-            f"Memory ran out with {count if self._side is None else 1} window(s) of {before} px at once: going on with 1 "
+            f"Memory ran out with {count if self._side is None else 1} window(s) of {before} px at once: continuing with 1 "
             f"of at most {after} px; the result is the same."
         )
         self._side = after

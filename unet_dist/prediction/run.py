@@ -1,6 +1,6 @@
 """A prediction: many images of any size, by any number of processes, through being killed.
 
-Owns the order of things: agree on what there is to do, compute one's share, wait for the others, finish. Reading, computing
+Owns the order of things: agree on the work, compute one's share, wait for the others, finish. Reading, computing
 and writing overlap, each at most a few batches ahead of the next; the first failure of one of them ends all. Must not know
 how pixels become values.
 

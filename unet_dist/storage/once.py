@@ -88,7 +88,7 @@ def _builder_lock(path: Path, say: Callable[[str], None]) -> Iterator[bool]:
             say(f"Another process is making the cache {path}; waiting for it.")
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            say(f"{path.parent}: this file system has no locks ({error.strerror}); going on without.")
+            say(f"{path.parent}: this file system has no locks ({error.strerror}); continuing without.")
             is_held = False
         yield is_held
     finally:

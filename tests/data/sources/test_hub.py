@@ -99,7 +99,9 @@ def test_a_hub_data_set_is_loaded_and_found_again_without_network(tmp_path, hub)
     first = load(tmp_path, hub, "lab/tiny")
     assert first.endswith("lab/tiny ['road', 'sky', 'tree'] {'train': 7, 'validation': 1, 'test': 2}")
     again = load(tmp_path, "http://127.0.0.1:9", "lab/tiny")
-    assert again == (f"lab/tiny: the hub does not answer; going on with commit {COMMIT[:12]}, the last seen.\n{first}")
+    assert again == (
+        f"lab/tiny: the hub does not answer; continuing with commit {COMMIT[:12]}, the last seen.\n{first}"
+    )
 
 
 def test_a_name_that_the_hub_does_not_know(tmp_path, hub):

@@ -197,7 +197,9 @@ class HubDataset(_TableSource):
             self._commit = _remembered_commit(memo_file)
             if self._commit is None:
                 raise self._unreachable(error) from error
-            self._say(f"{self.name}: the hub does not answer; going on with commit {self._commit[:12]}, the last seen.")
+            self._say(
+                f"{self.name}: the hub does not answer; continuing with commit {self._commit[:12]}, the last seen."
+            )
         else:
             with suppress(OSError):  # a read-only cache folder is no reason to stop
                 write_json(memo_file, {"repo_id": self.name, "revision": self._revision, "commit": self._commit})
