@@ -78,3 +78,20 @@ def test_a_judge_sees_each_fault(tmp_path: Path, kind: str, do: Callable[[Path],
 
     subject = Subject("it", lambda folder: (folder / "a.txt").write_text("sound"), use)
     assert Judge(tmp_path, [subject], budget_bytes=2**25).judge(0).kind == kind
+
+
+def test_memory_that_was_freed_before_counts_when_it_is_taken_again(tmp_path: Path) -> None:
+    """The C library keeps what is freed below something in use; the process does not grow when a reader takes that."""
+    pieces = [b"x" * (2**16 - number % 2) for number in range(2**11)]
+    above = bytearray(b"x" * 2**16)
+    del pieces
+    calls: list[Path] = []
+
+    def use(folder: Path, known: object) -> None:
+        calls.append(folder)
+        if len(calls) > 1:
+            assert len([b"x" * (2**16 - number % 2) for number in range(2**10)]) == 2**10  # 64 MiB
+
+    subject = Subject("it", lambda folder: (folder / "a.txt").write_text("sound"), use)
+    assert Judge(tmp_path, [subject], budget_bytes=2**25).judge(0).kind == MEMORY
+    assert above
