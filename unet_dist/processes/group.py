@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -44,10 +45,6 @@ J = TypeVar("J", bound=Json)
 
 _BACKENDS = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """Collectives of host tensors beside the device's own: those of a process that is gone fail with a Python error."""
-
-_KEPT: list[Tensor] = []
-"""The tensor of the last barrier. A thread of gloo may drop it after the collective has returned: were that the last reference
-while Python shuts down, the process would abort ("terminate called without an active exception")."""
 
 
 class Processes:
@@ -125,9 +122,7 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all processes: on the host, where a process that is gone is an error that can be told."""
         if self.world_size > 1:
-            token = torch.zeros((), device=self.host)
-            dist.all_reduce(token)
-            _KEPT[:] = [token]
+            dist.all_reduce(torch.zeros((), device=self.host))
 
     def broadcast(self, value: J) -> J:
         """The main process's value, on every process.
@@ -227,6 +222,11 @@ def open_processes(
     from accelerate.state import AcceleratorState
     from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
+    if "LOCAL_RANK" in os.environ:
+        # Its functions have the group of the moment of their import as a default. Imported later, as by the averaging of
+        # gradients, they keep the group when it is destroyed, and its threads: one that drops a tensor while Python shuts down
+        # aborts the process ("terminate called without an active exception").
+        importlib.import_module("torch.distributed.nn.functional")
     if deterministic:
         compute_deterministically(os.environ, warns_only=deterministic == "warn")
     _require_trackers(trackers or [])
@@ -289,7 +289,7 @@ def open_processes(
 
 
 def _leave(processes: Processes) -> None:
-    """Shut down in step. Without the collection and the barrier gloo aborts some successful runs at exit (measured: 7 of 12)."""
+    """Shut down in step. What is freed here held the group; as it ends, its threads are waited for."""
     processes.accelerator.free_memory()
     gc.collect()
     processes.barrier()
