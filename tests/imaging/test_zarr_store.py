@@ -1,6 +1,7 @@
 """Proves that windows of Zarr arrays and groups equal the whole, whatever the axes, and that what is no image is named."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -228,3 +229,56 @@ def test_a_chunk_far_larger_than_its_array_is_refused_by_its_bytes(tmp_path, mon
     monkeypatch.setattr(values, "decode_budget_bytes", lambda: 50_000_000)
     with pytest.raises(DataError, match=r"a.zarr must be decoded in one piece of 4000 x 4000 px, which takes 0.1 GiB"):
         open_image(tmp_path / "a.zarr")
+
+
+def blosc(version):
+    from numcodecs import Blosc
+    from zarr.codecs import BloscCodec
+
+    return Blosc() if version == 2 else BloscCodec()
+
+
+@pytest.mark.parametrize(
+    ("version", "shards", "rows"), [(2, None, 16), (3, None, 16), (3, (32, 32), 16), (3, (32, 32), 32)]
+)
+def test_a_chunk_of_blosc_that_was_cut_short_is_refused(tmp_path, version, shards, rows):
+    """numcodecs decodes beyond its end, to pixels that nobody wrote. Of a shard, one chunk is read or all."""
+    path, pixels = tmp_path / "a.zarr", np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    how = {"chunks": (16, 16), "shards": shards, "zarr_format": version, "compressors": blosc(version)}
+    zarr.create_array(str(path), shape=(32, 32), dtype="uint8", fill_value=0, **how)[...] = pixels
+    with open_image(path) as reader:
+        np.testing.assert_array_equal(reader.read(0, 32, 0, 32)[..., 0], pixels)
+    for file in path.rglob("*"):
+        if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs"):
+            content = bytearray(file.read_bytes())
+            at = 0
+            while (at := content.find(b"\x02\x01", at)) >= 0:  # versions of the format and of its codec
+                content[at + 12 : at + 16] = (60_000).to_bytes(4, "little")
+                at += 16
+            file.write_bytes(content)
+    with pytest.raises(DataError, match="states 60000 bytes"), open_image(path) as reader:
+        reader.read(0, rows, 0, rows)
+
+
+def test_a_chunk_of_blosc_that_claims_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(
+        str(path), shape=(16, 16), chunks=(16, 16), dtype="uint8", zarr_format=2, compressors=blosc(2)
+    )
+    array[...] = np.arange(256).reshape(16, 16)
+    content = bytearray((path / "0.0").read_bytes())
+    content[4:8] = (2**31 - 100).to_bytes(4, "little")
+    (path / "0.0").write_bytes(content)
+    with pytest.raises(DataError, match="2147483548 bytes of pixels"), open_image(path) as reader:
+        reader.read(0, 16, 0, 16)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["c/0/0", "zarr.json"])
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path, name):
+    path = tmp_path / "a.zarr"
+    zarr.create_array(str(path), shape=(4, 4), chunks=(4, 4), dtype="uint8")[...] = 1
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(DataError, match="is no regular file"), open_image(path) as reader:
+        reader.read(0, 4, 0, 4)

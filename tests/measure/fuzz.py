@@ -116,7 +116,7 @@ def _judge_all(root: Path, first: int, stop: int, only: str | None, until_s: flo
     from tests.hostile.judging import Judge
 
     torch.set_num_threads(1)
-    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, stores.TABLE, pictures.BLOSC]
+    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, stores.TABLE]
     judge = Judge(root, [one for one in subjects if only is None or one.name in only.split(",")], BUDGET_BYTES)
     told.send(None)
     for seed in range(first, stop):

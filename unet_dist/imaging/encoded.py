@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from unet_dist.errors import RefusedError, UnetDistError
+from unet_dist.storage.mapped import watched
 
 _PAGE = re.compile(r"(.+)#([1-9]\d*)")
 
@@ -130,7 +131,7 @@ class Encoded:
         if isinstance(self.content, bytes):
             count = int(np.prod(shape, dtype=np.int64))
             return np.frombuffer(self.content, dtype, count, offset).reshape(shape)
-        return np.memmap(self.content, dtype, mode="r", offset=offset, shape=shape)
+        return watched(np.memmap(self.content, dtype, mode="r", offset=offset, shape=shape))
 
 
 @contextmanager

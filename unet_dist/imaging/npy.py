@@ -9,6 +9,7 @@ from unet_dist.imaging.image import ImageFormat, Opening
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import ArrayReader
 from unet_dist.imaging.values import nodata_of
+from unet_dist.storage.mapped import watched
 
 
 def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
@@ -20,7 +21,7 @@ def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
     _ = encoded.head  # refuses what is no file
     with parsing(encoded.name, kind="array"):
         source = encoded.path or encoded.open()
-        array = np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False)
+        array = watched(np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False))
     reader = ArrayReader(
         array,
         value_range=opening.value_range,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from unet_dist.errors import DataError
 from unet_dist.storage.files import writing_failed
+from unet_dist.storage.mapped import watched
 from unet_dist.wording import size
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Scratch:
 
     def values(self) -> np.ndarray:
         """Map the whole for reading: `shape`, in file pages rather than ordinary memory."""
-        return np.asarray(np.memmap(self.path, self.dtype, mode="r", shape=self.shape))
+        return watched(np.memmap(self.path, self.dtype, mode="r", shape=self.shape))
 
     def flush(self) -> None:
         """Wait until what this process wrote is on the disk.

@@ -74,6 +74,7 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
     channels = array.shape[at["c"]] if "c" in at else 1
     _require_harmless(array, name)
+    _check_chunks(array)
     dtype = np.dtype(array.dtype)
     if interpret is None:
         nodata = None if opening.nodata is None else nodata_of(opening.nodata, dtype)
@@ -137,8 +138,10 @@ def require_zarr() -> Any:
 
 def _open(path: Path, name: str) -> Any:
     zarr = require_zarr()
+    from unet_dist.imaging.zarr_files import RegularFiles
+
     try:
-        return zarr.open(str(path), mode="r")
+        return zarr.open(RegularFiles(path, read_only=True), mode="r")
     except Exception as error:  # zarr trusts its own metadata
         raise RefusedError(
             f"{name} is not a Zarr array or group: {error}", "Check the path, or copy the folder again."
@@ -168,6 +171,13 @@ def _require_harmless(array: Any, name: str) -> None:
             )
         inner = told.get("configuration") or {}
         codecs += [*inner.get("codecs", []), *inner.get("index_codecs", [])]  # of shards
+
+
+def _check_chunks(array: Any) -> None:
+    """Have the chunks of an array checked as they are read, from here on."""
+    from unet_dist.imaging.zarr_files import chunk_check
+
+    array.store.check = chunk_check(array)
 
 
 def _levels(node: Any, image: dict, name: str) -> list[Any]:

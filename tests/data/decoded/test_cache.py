@@ -302,6 +302,41 @@ def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_p
             check()
 
 
+@pytest.mark.parametrize("name", ["images.bin", "labels.bin", "known.bin"])
+def test_a_byte_that_changed_where_some_pixels_have_no_data(tmp_path, name):
+    image = Image.new("RGBA", (8, 6), (9, 9, 9, 255))
+    image.putpixel((3, 3), (0, 0, 0, 0))
+    for number in range(4):
+        for kind, picture in (("images", image), ("masks", Image.new("L", (8, 6)))):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "data" / kind / f"{number}.png")
+    cache = make(tmp_path / "data", tmp_path, num_classes=2)
+    assert cache.has_nodata
+    cache.check_all()
+    content = bytearray((cache.path / name).read_bytes())
+    content[0] ^= 1
+    (cache.path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: what it holds of 0 is not what was written"):
+        Cache(cache.path, seed=0).split("all").image(0)
+
+
+@pytest.mark.parametrize("name", ["images.bin", "labels.bin"])
+def test_an_older_cache_is_checked_by_its_sha256(tmp_path, name):
+    """Its table has no quick digests."""
+    cache = make(write_folder(tmp_path / "data"), tmp_path)
+    table = {key: values for key, values in cache.table.items() if not key.endswith("_checks")}
+    assert len(table) == len(cache.table) - 2
+    cache.table = table
+    cache.check_all()
+    content = bytearray((cache.path / name).read_bytes())
+    content[-1] ^= 1
+    (cache.path / name).write_bytes(content)
+    again = Cache(cache.path, seed=0)
+    again.table = table
+    with pytest.raises(DataError, match=rf"{name}: what it holds of sample009 is not what was written"):
+        again.check_all()
+
+
 @pytest.mark.parametrize("max_pixels", [10**6, 40])
 def test_images_of_16_bits_are_mapped_by_the_stated_range(tmp_path, max_pixels):
     """Decoded or read by windows alike, and as a prediction with the same value_range reads them."""

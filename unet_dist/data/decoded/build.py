@@ -22,7 +22,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, decode_pair, read_header
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
-from unet_dist.data.decoded.pixel_files import PixelWriter
+from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_header, scan_pair
@@ -275,9 +275,10 @@ class _Builder:
         num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
         self._check_ids(counts)
         shapes = np.array([header.shape for header in writer.headers], dtype=np.int64)
-        moments: dict[str, Any] = {
+        columns: dict[str, Any] = {
             name: np.stack([record.moments[name] for _, record in records]) for name in records[0][1].moments
         }
+        columns |= {check_key(name): checks for name, checks in writer.checks.items()}
         with (folder / TABLE).open("wb") as file:
             np.savez(
                 file,
@@ -285,7 +286,7 @@ class _Builder:
                 widths=shapes[:, 1],
                 image_offsets=writer.image_offsets,
                 label_offsets=writer.label_offsets,
-                **moments,
+                **columns,
                 class_counts=counts[:, [*range(num_classes), IGNORED]],
                 image_digests=_rows([record.image_digest for _, record in records]),
                 label_digests=_rows([record.label_digest for _, record in records]),
