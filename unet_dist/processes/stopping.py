@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from unet_dist.errors import LaunchError
+from unet_dist.storage.files import write_whole
 
 STOP_FILE = "stop"
 REQUEUE_MARKER = "requeue"
@@ -110,10 +111,7 @@ class StopWish:
         if not self._watches_file:
             return
         if wish == STOP_AND_REQUEUE:
-            marker = self._folder / REQUEUE_MARKER
-            beside = marker.with_suffix(".tmp")
-            beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-            os.replace(beside, marker)
+            write_whole(self._folder / REQUEUE_MARKER, (json.dumps({"step": step}) + "\n").encode())
         _clear(self._folder / STOP_FILE)
 
 

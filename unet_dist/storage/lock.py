@@ -20,18 +20,19 @@ from pathlib import Path
 from unet_dist.errors import LaunchError
 
 
-def open_lock(path: Path, *, reads_too: bool = False) -> int:
+def open_lock(path: Path, *, reads_too: bool = False, mode: int = 0o666) -> int:
     """Open the file of a lock, made where it is missing: a descriptor. Its content may be replaced, so it is a file and no link.
 
     Args:
         reads_too: whether it may be another user's, which can be locked and not written.
+        mode: of a new file, less the umask. Whoever may read it can hold the lock.
 
     Raises:
         OSError: it is a link (ELOOP), no regular file (EINVAL), or may not be written.
     """
     how = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        held = os.open(path, os.O_RDWR | how, 0o666)
+        held = os.open(path, os.O_RDWR | how, mode)
     except PermissionError:
         if not reads_too:
             raise
@@ -77,7 +78,9 @@ def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] 
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = open_lock(path)
+        held = open_lock(path, mode=0o660)  # a stranger who may read it could keep its owner out
+        if os.fstat(held).st_uid == os.geteuid():  # of an older release
+            os.fchmod(held, os.fstat(held).st_mode & 0o660)
     except OSError as error:
         raise LaunchError(_refusal(path, error, key)) from None
     _held.add(held)
