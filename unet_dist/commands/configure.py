@@ -28,6 +28,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.statistics import mean_run_px
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
+from unet_dist.models.encoders.efficientnet_lite import find_weights
 from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
 from unet_dist.wording import duration, size
@@ -65,13 +66,14 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
         data = fingerprint(open_data(config, teller))
         memory = options.memory_bytes() or int(_USED_SHARE * free_bytes(processes.device, 1))
         dtype = compute_dtype(processes.precision, torch.float32)
+        encoder = None if find_weights() is None else "efficientnet_lite0"
         device = Device(processes.device.type, memory, _EFFICIENCY * matmul_rate(processes.device, dtype, 0.5))
         for number in range(2):  # the measured rate may afford another network, which has a rate of its own
-            chosen = recommend(data, device, options.seconds())
+            chosen = recommend(data, device, options.seconds(), encoder)
             values = asked | {key: choice.value for key, choice in chosen.items()}
             rate = probe(Config(**values), processes, Path(scratch) / f"{number}", teller)
             device = replace(device, flops_per_s=rate)
-        chosen = recommend(data, device, options.seconds())
+        chosen = recommend(data, device, options.seconds(), encoder)
     given = {key: Choice(value, "as given") for key, value in asked.items()}
     height, width = data.image_shape
     head = (

