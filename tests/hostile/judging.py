@@ -27,7 +27,8 @@ from unet_dist.errors import UnetDistError
 READ, REFUSED = "read", "refused"
 TRACEBACK, HANG, MEMORY, WRONG, OUTSIDE, CRASH = "traceback", "hang", "memory", "wrong", "outside", "crash"
 FAULTS = (TRACEBACK, HANG, MEMORY, WRONG, OUTSIDE, CRASH)
-HANG_S = 20
+HANG_S, SILENCE_S = 20, 120
+"""Of the processor, and of the clock: a busy machine takes its time, and who waits for a pipe takes no processor's."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Judge:
 
 def _outcome(do: Callable[[], None]) -> tuple[str, str]:
     try:
-        with _time_limit(HANG_S):
+        with _time_limit():
             do()
         return READ, ""
     except UnetDistError as error:
@@ -134,17 +135,20 @@ def _outcome(do: Callable[[], None]) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise _Hang
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, HANG_S), (signal.ITIMER_REAL, signal.SIGALRM, SILENCE_S))
+    before = [signal.signal(number, interrupt) for _, number, _ in timers]
+    for timer, _, seconds in timers:
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from unet_dist.imaging.values import upright
 _MAX_PIXELS = 50_000_000
 
 
-class _TooLongError(Exception):
+class _TooLongError(BaseException):
     pass
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, default=200, help="files, evenly spread")
-    parser.add_argument("--seconds", type=int, default=20, help="that one file may take")
+    parser.add_argument("--seconds", type=int, default=20, help="of the processor that one file may take")
     parser.add_argument("--verbose", action="store_true", help="print every file")
     options = parser.parse_args()
     files = sorted(p for p in options.folder.rglob("*") if p.is_file() and p.suffix.lower() in image_suffixes())
@@ -140,10 +140,10 @@ def main() -> None:
     def stop(*_: object) -> None:
         raise _TooLongError
 
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     counts: Counter[str] = Counter()
     for path in chosen:
-        signal.alarm(options.seconds)
+        signal.setitimer(signal.ITIMER_PROF, options.seconds)
         try:
             word, said = judge(path)
         except _TooLongError:
@@ -151,7 +151,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001, what this looks for
             word, said = "FAULT", f"{type(error).__name__}: {error}"
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         counts[word] += 1
         if word == "FAULT" or options.verbose or "\n" in said:
             print(f"{word}: {path}: {said}")

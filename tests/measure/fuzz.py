@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 BUDGET_BYTES = 2**29
-_SILENCE_S = 60  # of a child that hangs where no signal reaches it
+_SILENCE_S = 300  # of a child that hangs where no signal reaches it
 
 
 def main() -> None:

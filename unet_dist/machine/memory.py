@@ -10,6 +10,8 @@ import resource
 
 import torch
 
+from unet_dist.machine.control_groups import group_memory
+
 # Of torch's allocator on a CPU; of the C++ library; of the driver, NCCL, cuBLAS and cuDNN, whose own allocations are not torch's:
 # cuBLAS cannot make its handle in the last of a device's memory; and of torch where none of cuDNN's algorithms found the memory
 # to work in, of which it swallows the reason.
@@ -39,11 +41,7 @@ def free_bytes(device: torch.device, local_world_size: int) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [_proc("/proc/meminfo", "MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
-            free.append(int(limit.read()) - int(current.read()))
-    except (OSError, ValueError):  # no control group, or "max"
-        pass
+    free += [limit - use for limit, use in group_memory()]
     share = min(free) // local_world_size
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit_bytes != resource.RLIM_INFINITY:

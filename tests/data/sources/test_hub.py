@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import png, random_pair, write_names, write_parquet
+from unet_dist.data.sources.hub import DatasetDirectory, _named_tables
+from unet_dist.errors import DataError
 
 COMMIT = "c0ffee" * 6 + "0000"
 PROGRAM = """
@@ -115,3 +117,51 @@ def test_no_network_and_nothing_remembered(tmp_path):
     answer = load(tmp_path, "http://127.0.0.1:9", "lab/tiny", HF_HUB_OFFLINE="1")
     assert answer.startswith(f"lab/tiny: no folder {Path('lab/tiny').absolute()} here, and the hub cannot be reached")
     assert "run `unet-dist prepare` with the same settings on a machine that has it" in answer
+
+
+def _own_directory(root):
+    write_parquet(root / "data" / "train.parquet", [(png(image), png(label)) for image, label in [random_pair(0)]])
+    return root
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "../other/train.parquet",
+        "/other/train.parquet",
+        "https://example.invalid/a.parquet",
+        "zip://a::hf://b",
+        "data/../../x",
+    ],
+)
+@pytest.mark.parametrize(
+    "head",
+    [
+        "configs:\n- config_name: default\n  data_files: {}\n",
+        "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: [data/train.parquet, '{}']\n",
+        "configs:\n- config_name: default\n  data_dir: {}\n",
+    ],
+)
+def test_tables_that_a_directory_names_elsewhere_are_not_read(tmp_path, head, words):
+    """Neither from another folder nor from the network."""
+    root = _own_directory(tmp_path / "data set")
+    (root / "README.md").write_text("---\n" + head.format(words) + "---\n# Data\n")
+    with pytest.raises(DataError, match=r"lies outside .*Copy it into the directory"):
+        _ = DatasetDirectory(root).splits
+
+
+def test_what_save_to_disk_wrote_names_no_table_elsewhere(tmp_path):
+    root = _own_directory(tmp_path / "data set")
+    (root / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../x.arrow"}]}))
+    with pytest.raises(DataError, match=r"state.json: it names the table ../../x.arrow"):
+        _ = DatasetDirectory(root).splits
+    (root / "state.json").unlink()
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "../x"]}))
+    with pytest.raises(DataError, match=r"dataset_dict.json: it names the table ../x"):
+        _ = DatasetDirectory(root).splits
+
+
+def test_aliases_in_a_card_do_not_multiply(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    (tmp_path / "README.md").write_text("---\n" + "\n".join(lines) + "\nconfigs:\n- data_files: *a59\n---\n")
+    assert set(_named_tables(tmp_path)) == {(tmp_path / "README.md", "x")}

@@ -18,8 +18,8 @@ from unet_dist.data.sources.names import find_id_names, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.storage.typed import read_json
-from unet_dist.wording import first_line
+from unet_dist.storage.typed import read_json, read_text
+from unet_dist.wording import first_line, printable
 
 _TIMEOUT_S = 10.0
 _MARKS = ("README.md", "id2label.json", "dataset_dict.json", "dataset_info.json")  # what lies at the top of a data set
@@ -134,6 +134,7 @@ class DatasetDirectory(_TableSource):
     def _load(self) -> Any:
         import datasets
 
+        _require_own_tables(self.root)
         try:
             if any((self.root / name).is_file() for name in ("dataset_dict.json", "state.json")):
                 return datasets.load_from_disk(str(self.root))
@@ -151,6 +152,64 @@ class DatasetDirectory(_TableSource):
                 "notice. Embed the pictures in the table, or copy them into the directory."
             )
         return path
+
+
+def _require_own_tables(root: Path) -> None:
+    """Refuse a directory whose own words name tables elsewhere: `datasets` would read them, and nobody would notice their change.
+
+    Its words are the head of README.md, and what save_to_disk writes.
+
+    Raises:
+        DataError: a table outside the directory, or at an address.
+    """
+    for place, word in _named_tables(root):
+        is_address = "://" in word or "::" in word  # as fsspec chains them
+        if is_address or not (place.parent / word).resolve().is_relative_to(root.resolve()):
+            raise DataError(
+                f"{place}: it names the table {printable(word)}, which lies outside {root}. Copy it into the directory and name it "
+                "there, or give its own folder as data_path."
+            )
+
+
+def _named_tables(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file that names tables, and the words by which it does."""
+    readme = root / "README.md"
+    if readme.is_file():
+        head = _head_of(read_text(readme))
+        configs = head.get("configs") if isinstance(head, dict) else None
+        for config in configs if isinstance(configs, list) else []:
+            if isinstance(config, dict):
+                yield from ((readme, word) for key in ("data_files", "data_dir") for word in _words_in(config.get(key)))
+    if (root / "dataset_dict.json").is_file():
+        saved = read_json(root / "dataset_dict.json", dict[str, Any])
+        yield from ((root / "dataset_dict.json", word) for word in _words_in(saved.get("splits")))
+    for path in root.rglob("state.json"):
+        yield from ((path, word) for word in _words_in(read_json(path, dict[str, Any]).get("_data_files")))
+
+
+def _head_of(text: str) -> object:
+    """Read the YAML between two lines of dashes with which a card begins; None where there is none that can be read."""
+    import yaml
+
+    parts = text.split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return None
+    try:
+        return yaml.safe_load(parts[1])
+    except (yaml.YAMLError, ValueError, RecursionError):  # `datasets` says what is wrong with it
+        return None
+
+
+def _words_in(value: object) -> Iterator[str]:
+    """Yield the texts in lists and dicts of any depth, of what aliases repeat once."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, list | dict) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(one.values() if isinstance(one, dict) else one)
 
 
 class HubDataset(_TableSource):
