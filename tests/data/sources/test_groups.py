@@ -17,6 +17,7 @@ def test_a_group_is_what_a_pattern_says() -> None:
     assert groups_of(ids, r"\d+([A-Z])") == ["T", "T", "E"]
     assert groups_of(ids, None) == ids
     assert groups_of(["a12", "12", "b"], "sequence") == ["a", "", "b"]
+    assert groups_of(["anna/mr/1", "anna/mr/2", "ben/1", "3"], "folder") == ["anna/mr/", "anna/mr/", "ben/", ""]
     with pytest.raises(
         DataError, match=r"group_by: got '0001', which does not match 1 of 3 ids, such as '0016E5_07959'"
     ):

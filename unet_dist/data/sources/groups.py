@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from unet_dist.errors import DataError
 
 SEQUENCE = "sequence"
-"""Stands for a pattern: names that differ in their last number only are of one group."""
 
-_SEQUENCE_PATTERN = r"(.*?)\d*"
+_PATTERNS = {SEQUENCE: r"(.*?)\d*$", "folder": r"(?=(.*/))?"}
+"""Words that stand for a pattern: names that differ in their last number only are of one group; those of one folder are."""
 _MOST_NAMED = 5
 
 
@@ -25,8 +25,8 @@ class Grouping:
     """How samples are split.
 
     Attributes:
-        group_by: a regular expression whose first group, or else whole match, at the beginning of an id names its group; None makes
-            every sample a group of its own.
+        group_by: a regular expression whose first group, or else whole match, at the beginning of an id names its group; sequence
+            or folder. None makes every sample a group of its own.
         folds: parts of equal size, of which each is the validation of one run; None leaves the splits as they are.
         fold: which of them it is, 0 to folds - 1.
     """
@@ -41,21 +41,23 @@ def groups_of(ids: Sequence[str], group_by: str | None) -> list[str]:
 
     >>> groups_of(["0001TP_006690", "0001TP_006720", "0016E5_07959"], "sequence")
     ['0001TP_', '0001TP_', '0016E5_']
+    >>> groups_of(["anna/mr/1", "anna/mr/2", "ben/1", "3"], "folder")
+    ['anna/mr/', 'anna/mr/', 'ben/', '']
 
     Raises:
         DataError: an id that the pattern does not match.
     """
     if group_by is None:
         return list(ids)
-    match = re.compile(_SEQUENCE_PATTERN).fullmatch if group_by == SEQUENCE else re.compile(group_by).match
-    found = [match(name) for name in ids]
+    pattern = re.compile(_PATTERNS.get(group_by, group_by))
+    found = [pattern.match(name) for name in ids]
     without = [name for name, one in zip(ids, found, strict=True) if one is None]
     if without:
         raise DataError(
             f"group_by: got {group_by!r}, which does not match {len(without)} of {len(ids)} ids, such as {without[0]!r}. "
             "Expected a regular expression that begins where an id begins. Change group_by."
         )
-    return [one[1] if one.re.groups else one[0] for one in found if one is not None]
+    return [(one[1] or "") if pattern.groups else one[0] for one in found if one is not None]
 
 
 def cut_groups(groups: Sequence[str], fractions: Mapping[str, int], seed: int) -> dict[str, list[int]]:
