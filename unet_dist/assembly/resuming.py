@@ -133,7 +133,7 @@ def answer_changes(
         return False
     course = {
         "continue": f"the learning rate enters the course of {new['total_steps']} steps",
-        "restart": f"the learning rate starts a new course over the {new['total_steps'] - checkpoint.step} steps left",
+        "restart": f"the learning rate starts a new course over the {config.schedule.total_steps - checkpoint.step} steps left",
     }
     teller.say(f"Resuming with more steps, {old['total_steps']} -> {new['total_steps']}: {course[extension]}.")
     return extension == "restart"

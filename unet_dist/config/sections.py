@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -308,11 +309,11 @@ class Config:
         check(self)
 
     @classmethod
-    def from_flat(cls, values: dict[str, Any]) -> Config:
+    def from_flat(cls, values: Mapping[str, object]) -> Config:
         """Build from the keys of a file, whatever YAML took them for."""
         return cls(**{str(key): value for key, value in values.items()})
 
-    def flat(self) -> dict[str, Any]:
+    def flat(self) -> dict[str, object]:
         """All keys with their values, in the order of the help."""
         return {key: getattr(getattr(self, section), key) for key, section in KEYS.items()}
 

@@ -207,7 +207,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         )
 
     @classmethod
-    def sizes_of(cls, keys: Mapping[str, Any]) -> tuple[WindowSizes, Locality | None]:
+    def sizes_of(cls, keys: Mapping[str, object]) -> tuple[WindowSizes, Locality | None]:
         """What a network takes, and how far its pixels see, by the keys of its training config: nothing is built that has weights.
 
         Raises:
@@ -217,7 +217,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         return kind.window_sizes, None  # on the class, where they hold for each of its networks
 
     @classmethod
-    def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
+    def require_trust(cls, config: Mapping[str, object], trust: Sequence[str], file: Path) -> None:
         """Refuse to import what a folder names, unless the user trusts the package: our own networks name nothing.
 
         Args:

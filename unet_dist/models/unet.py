@@ -185,10 +185,11 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         start_pixels_of_a_block_alike(self.classifier, stem_stride)
 
     @classmethod
-    def sizes_of(cls, keys: Mapping[str, Any]) -> tuple[WindowSizes, Locality | None]:
+    def sizes_of(cls, keys: Mapping[str, object]) -> tuple[WindowSizes, Locality | None]:
         """What the keys of a config say of a network that is built without memory."""
+        own: dict[str, Any] = {key: keys[key] for key in cls.config_keys if key in keys}
         with torch.device("meta"):
-            model = cls(**{key: keys[key] for key in cls.config_keys if key in keys})
+            model = cls(**own)
         return model.window_sizes, model.locality
 
     @property
