@@ -20,7 +20,7 @@ from unet_dist.config.options import ReportOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.report.charts import MAX_POINTS, column, run_charts, smooth
-from unet_dist.report.comparison import Column, compare, differing_keys
+from unet_dist.report.comparison import Column, columns_of, compare, differing_keys
 from unet_dist.report.contents import read_run
 from unet_dist.report.page import comparison_page, run_page
 from unet_dist.report.published import PUBLISHED, published_for
@@ -232,6 +232,16 @@ def test_rows_of_the_table(finished: Path, tmp_path: Path) -> None:
     assert cells[2][Column.STEPS].note == "of 300"
     assert dict(differing_keys(runs))["input_size"] == [572, 572, 300]
     assert "output_path" not in dict(differing_keys(runs))
+
+
+def test_a_metric_of_ones_own_is_a_column(finished: Path, tmp_path: Path) -> None:
+    fabricate(tmp_path / "other", is_evaluated=True)
+    file = tmp_path / "other/evaluation-test.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "metrics": {"kappa": 0.25}}))
+    runs = [read_run(finished), read_run(tmp_path / "other")]
+    splits = [run.shown_split() for run in runs]
+    assert [column.value for column in columns_of(runs, splits)[len(Column) :]] == ["kappa"]
+    assert [row[-1].text for row in compare(runs, splits)] == ["–", "0.2500"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.options import ReportOptions
 from unet_dist.errors import ConfigError
 from unet_dist.processes.launcher import is_first
-from unet_dist.report.comparison import Column, compare
+from unet_dist.report.comparison import Column, columns_of, compare
 from unet_dist.report.contents import RunContents, read_run
 from unet_dist.report.page import comparison_page, run_page
 from unet_dist.report.plots import draw_plots
@@ -105,10 +105,10 @@ _GAP = 2
 
 def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None], width: int) -> Table:
     """The table for a terminal of that many characters a line, in which no word is broken while its pieces fit."""
-    columns = list(Column)
+    columns = columns_of(runs, splits)
     table_rows = compare(runs, splits)
     is_published = any(row[columns.index(Column.PUBLISHED)].key is not None for row in table_rows)
-    shown = [column for column in _SHOWN if is_published or column is not Column.PUBLISHED]
+    shown = [column for column in _SHOWN if is_published or column is not Column.PUBLISHED] + columns[len(Column) :]
     rows = [[row[columns.index(column)].text for column in shown] for row in table_rows]
     headings = [column.value for column in shown]
     widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(shown) - 1))

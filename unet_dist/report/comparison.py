@@ -54,6 +54,15 @@ class Column(Enum):
 
 
 @dataclass(frozen=True)
+class OwnMetric:
+    """The column of a metric that a user brought, behind the others."""
+
+    value: str
+    name: str = ""
+    is_number: bool = True
+
+
+@dataclass(frozen=True)
 class Cell:
     """What is shown, what it sorts by (None last), and a remark."""
 
@@ -63,14 +72,23 @@ class Cell:
     is_best: bool = False
 
 
+def columns_of(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[Column | OwnMetric]:
+    """The columns of the table; see compare."""
+    found = dict.fromkeys(name for run, split in zip(runs, splits, strict=True) for name in _own_metrics(run, split))
+    return [*Column, *map(OwnMetric, found)]
+
+
 def compare(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[list[Cell]]:
-    """The rows of the table, in the order of the runs.
+    """The rows of the table, in the order of the runs, with a cell for each of columns_of.
 
     Args:
         splits: whose evaluation of each run is compared, None where there is none.
     """
+    columns = columns_of(runs, splits)
     rows = [_row(run, split) for run, split in zip(runs, splits, strict=True)]
-    columns = list(Column)
+    for run, split, row in zip(runs, splits, rows, strict=True):
+        scores = [_own_metrics(run, split).get(column.value) for column in columns[len(row) :]]
+        row += [Cell(number(score, 4), score) for score in scores]
     for column, largest in ((Column.MIOU, True), (Column.VALIDATION, True), (Column.CALIBRATION, False)):
         at = columns.index(column)
         ours = [row for row, run in zip(rows, runs, strict=True) if run.is_run]  # others may have seen the split
@@ -81,6 +99,10 @@ def compare(runs: Sequence[RunContents], splits: Sequence[str | None]) -> list[l
                 cell = row[at]
                 row[at] = Cell(cell.text, cell.key, cell.note, is_best=cell.key == best)
     return rows
+
+
+def _own_metrics(run: RunContents, split: str | None) -> Mapping[str, Any]:
+    return {} if split is None else run.evaluations[split].get("metrics", {})
 
 
 def _row(run: RunContents, split: str | None) -> list[Cell]:

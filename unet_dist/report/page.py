@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from unet_dist.config.sections import KEYS, Config
 from unet_dist.imaging.palette import class_palette
 from unet_dist.report.charts import comparison_charts, run_charts
-from unet_dist.report.comparison import Column, compare, differing_keys
+from unet_dist.report.comparison import columns_of, compare, differing_keys
 from unet_dist.report.contents import RunContents
 from unet_dist.report.pictures import PICTURES_FOLDER, embed_picture
 from unet_dist.report.published import DATA_SET, PUBLISHED, is_same_data
@@ -71,7 +71,7 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
     context = {
         "runs": runs,
         "trained": trained,
-        "columns": list(Column),
+        "columns": columns_of(runs, splits),
         "rows": rows,
         "published": PUBLISHED if any(is_same_data(run.config) for run in runs) else (),
         "published_data": DATA_SET,
