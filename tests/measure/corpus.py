@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps
@@ -70,15 +71,22 @@ def read_reference(path: Path) -> np.ndarray | None:
 
 def _picture(path: Path) -> np.ndarray:
     with Image.open(path) as image:
+        if "16" in str(getattr(image, "tile", "")) and image.mode not in ("I;16", "I;16B", "I"):
+            return _deep_picture(path)  # Pillow keeps 8 of 16 bits
         image.load()
-        deep = "16" in str(getattr(image, "tile", "")) and image.mode not in ("I;16", "I;16B", "I")
-        if deep:
-            raise ValueError("Pillow keeps 8 of 16 bits")
         turned = ImageOps.exif_transpose(image)
         grey, palette = turned.mode in ("1", "L", "LA"), turned.mode in ("P", "PA")
         if turned.has_transparency_data:
             return np.asarray(turned.convert("LA" if grey else "RGBA"))[..., :-1]
         return np.atleast_3d(np.asarray(turned.convert("L" if grey else "RGB") if grey or palette else turned))
+
+
+def _deep_picture(path: Path) -> np.ndarray:
+    """Read colours of 16 bits by OpenCV, which has them in its own order."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3:
+        raise ValueError("no colours")
+    return values[:, :, 2::-1]
 
 
 def _tiff(path: Path) -> np.ndarray:

@@ -88,15 +88,25 @@ def _read_size(size: Any, file: Path) -> tuple[int, int]:
     )
 
 
+_SAFE_PICKLES = (2, 10)
+"""The release of torch whose weights_only reader no longer corrupts memory for made-up files (CVE-2026-24747)."""
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read a checkpoint's tensors by the names in its file, on the CPU.
 
     Raises:
-        CheckpointError: there are none, or the file is damaged, or holds more than tensors.
+        CheckpointError: there are none, or the file is damaged, or holds more than dense tensors, or is a pickle that this torch
+            cannot read safely.
     """
     if (folder / WEIGHTS_FILE).is_file():
         return load_weights(folder / WEIGHTS_FILE)
     file = folder / PICKLE_FILE
+    if tuple(int(number) for number in torch.__version__.split(".")[:2]) < _SAFE_PICKLES:
+        raise CheckpointError(
+            f"{file} is a pickle, which torch {torch.__version__} does not read safely (CVE-2026-24747). Install torch "
+            f"{'.'.join(map(str, _SAFE_PICKLES))} or newer, or take a checkpoint with {WEIGHTS_FILE}."
+        )
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -105,6 +115,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             f"{file} is damaged, or holds more than tensors, and is not read ({reason}). Download it again, or take a checkpoint "
             f"with {WEIGHTS_FILE}."
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise CheckpointError(f"{file} is no table of tensors. Take a checkpoint with {WEIGHTS_FILE}.")
+    # The numbers of a sparse tensor are not checked against its sides: to compute with it reads beyond its memory.
+    if not isinstance(weights, dict) or not all(
+        isinstance(tensor, Tensor) and tensor.layout is torch.strided for tensor in weights.values()
+    ):
+        raise CheckpointError(f"{file} is no table of dense tensors. Take a checkpoint with {WEIGHTS_FILE}.")
     return dict(weights)
