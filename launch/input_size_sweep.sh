@@ -62,7 +62,7 @@ for size in "${list[@]}"; do
   run=$output/input-$size
   tiles=()
   if [ "$size" = full ] || [ "$size" -gt "$largest_undivided" ]; then tiles=(--tile_size "$tile_size"); fi
-  say "input $size: train${tiles:+ in tiles of at most $tile_size}, $processes process(es)"
+  say "input $size: train${tiles:+ in tiles of at most $tile_size}, $processes processes"
   launch train "${words[@]}" --input_size "$size" ${tiles[@]+"${tiles[@]}"} --output_path "$run" ||
     fail "training at $size ended; its last lines above say why. Run the same command to resume."
   if [ "$run/evaluation-test.json" -nt "$run/best/model.safetensors" ]; then

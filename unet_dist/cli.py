@@ -10,15 +10,24 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from unet_dist import __version__
 from unet_dist.command_line.command import Command, find_command
 from unet_dist.command_line.parsing import parse as parse_words
+from unet_dist.config.sections import Config
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.cores import num_cores
 from unet_dist.processes.launcher import is_first
-from unet_dist.processes.starting import device_environment, launch_command, without_key
+from unet_dist.processes.starting import (
+    device_environment,
+    is_launched,
+    launch_command,
+    num_gpus,
+    share_evenly,
+    without_key,
+)
 from unet_dist.storage.files import refusal_of_disk
 from unet_dist.wording import printable
 
@@ -35,8 +44,11 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     return parse_words(find_command(command), words).arguments
 
 
-def run(words: Sequence[str]) -> None:
+def run(words: Sequence[str], *, is_program: bool = False) -> None:
     """Run one command.
+
+    Args:
+        is_program: this process is the command's alone, so a command that uses all GPUs may become their launcher.
 
     Raises:
         UnetDistError: a mistake the user can mend.
@@ -48,10 +60,10 @@ def run(words: Sequence[str]) -> None:
     elif words[0] == "--version":
         print(f"unet_dist {__version__}")
     else:
-        _run(find_command(words[0]), list(words[1:]))
+        _run(find_command(words[0]), list(words[1:]), is_program)
 
 
-def _run(command: Command, words: list[str]) -> None:
+def _run(command: Command, words: list[str], is_program: bool) -> None:
     asked = next((word for word in words if word in ("-h", "--help")), None)
     if asked is not None:
         from unet_dist.command_line.help import command_help
@@ -66,9 +78,48 @@ def _run(command: Command, words: list[str]) -> None:
         print(yaml.safe_dump(parsed.arguments[0].flat(), sort_keys=False, allow_unicode=True), end="")
         return
     os.environ.update(device_environment(parsed.start.device, os.environ))
-    if parsed.start.processes is not None:
-        _launch(command, words, parsed.start.processes)
-    command.load_run()(*parsed.arguments)
+    arguments, count = parsed.arguments, parsed.start.processes if command.starts_processes else None
+    if command.starts_processes and not is_launched(os.environ):
+        uses_all = is_program and command.uses_all_gpus
+        most = count or (num_gpus(parsed.start.device) if uses_all else 1) or 1
+        if command.chooses:
+            arguments, words = _settle(command, arguments, words, most)
+        if count is None and (fitting := _fitting_processes(arguments, most)) > 1:
+            print(f"Starting {fitting} processes, one per GPU. --processes 1 starts one.", flush=True)
+            count = fitting
+    if count is not None:
+        _launch(command, words, count)
+    command.load_run()(*arguments)
+
+
+def _settle(
+    command: Command, arguments: tuple[Any, ...], words: list[str], most: int
+) -> tuple[tuple[Any, ...], list[str]]:
+    """What the command runs with, and the same in words for a launcher's processes, once it has chosen what nobody gave."""
+    chosen = command.load_settle()(*arguments, processes=most)
+    if chosen is None:
+        return arguments, words
+    folder = Path(chosen.run.output_path)
+    file = next(file for name in ("config.yaml", "chosen.yaml") if (file := folder / name).is_file())
+    return (chosen, *arguments[1:]), [str(file), *without_key(words, "time")]
+
+
+def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
+    """As many processes as can share the batch, where there is one."""
+    first, *options = arguments
+    if any(
+        getattr(holder, "expected_processes", None) is not None for holder in [getattr(first, "run", None), *options]
+    ):
+        return 1
+    if not isinstance(first, Config):
+        return most
+    schedule = first.schedule
+    if first.run.debug:
+        return 1
+    if schedule.split_sample:
+        return most
+    parts = (schedule.micro_batch_size or 1) * (schedule.gradient_accumulation_steps or 1)
+    return share_evenly(max(schedule.batch_size // parts, 1), most)
 
 
 def _launch(command: Command, words: list[str], count: int) -> NoReturn:
@@ -86,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        run(words)
+        run(words, is_program=argv is None)
     except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save
         print("unet-dist: interrupted", file=sys.stderr, flush=True)
         sys.exit(130)

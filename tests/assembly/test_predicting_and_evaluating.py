@@ -70,6 +70,38 @@ def test_evaluate_takes_a_network_and_leaves_it_as_it_is(place: Path) -> None:
         evaluate(model)
 
 
+def test_names_of_classes_can_come_later(place: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("sky\nroad\n", encoding="utf-8")
+    found = evaluate(place / "model", place / "data", split="all", names=names, mixed_precision="no")
+    plain = evaluate(place / "model", place / "data", split="all", mixed_precision="no")
+    assert found.class_names == ["sky", "road", "class_2"]
+    assert plain.class_names == ["class_0", "class_1", "class_2"]
+    assert torch.equal(found.scores.confusion, plain.scores.confusion)
+    names.write_text("sky\nroad\ncar\ntree\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^names: got a name for class 3, expected 0 to 2\. Correct the file"):
+        evaluate(place / "model", place / "data", split="all", names=names, mixed_precision="no")
+
+
+def test_data_without_names_are_read_by_the_ids_of_the_network(place: Path, tmp_path: Path) -> None:
+    model = load_model(place / "model", device=torch.device("cpu"))
+    for kind in ("images", "masks"):
+        shutil.copytree(place / "data" / kind, tmp_path / "data" / kind)
+    for path in (tmp_path / "data/masks").iterdir():  # of three classes, the first and the last: a gap
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 1, 0, mask).astype(np.uint8)).save(path)
+    model.class_names = ["sky", "road", "car"]
+    found = evaluate(model, tmp_path / "data", split="all", mixed_precision="no")
+    assert found.class_names == ["sky", "road", "car"]
+    assert found.scores.confusion.sum(1).tolist()[1] == 0, "no label says road"
+    assert found.scores.confusion.shape == (3, 3)
+    names = tmp_path / "names.txt"
+    names.write_text("road\nx\nSky\n", encoding="utf-8")
+    aligned = evaluate(model, tmp_path / "data", split="all", names=names, mixed_precision="no")
+    assert aligned.class_names == ["road", "x", "Sky"]
+    assert int(aligned.scores.confusion[:, 1].sum()) == 0, "the network lacks x"
+
+
 def test_predict_gives_what_the_command_writes(place: Path) -> None:
     images = place / "data" / "images"
     run(["predict", str(place / "model"), str(images), "--output", str(place / "out"), "--overlay", "false"])

@@ -117,6 +117,16 @@ def test_little_memory_cuts_the_step_and_none_is_refused() -> None:
         recommend(CELLS, replace(DEVICES["core"], memory_bytes=2**20), 3600)
 
 
+def test_processes_share_batch_and_work() -> None:
+    alone = recommend(CAMVID, DEVICES["GPU"], 3600)
+    three = recommend(CAMVID, DEVICES["GPU"], 3600, processes=3)
+    assert alone["batch_size"].value == 16
+    assert three["batch_size"].value == 18
+    assert three["base_channels"] == alone["base_channels"]
+    crops, of_three = (chosen["total_steps"].value * chosen["batch_size"].value for chosen in (alone, three))
+    assert of_three == pytest.approx(3 * crops, rel=0.01)
+
+
 def test_each_line_has_its_reason() -> None:
     choices = {
         "label_map": Choice({"0-127": 0}, "as given"),

@@ -41,7 +41,7 @@ def test_its_config_trains(
     call("configure", tmp_path / "data", "--time", "20s", "--memory", "2GiB", *where)
     out = capsys.readouterr().out
     assert all("  # " in line for line in out.splitlines()[1:])
-    assert out.startswith("# 6 images of 48x64 px to train on; 20 s of one process on ")
+    assert out.startswith("# 6 images of 48x64 px to train on; 20 s of 1 process on ")
     chosen = yaml.safe_load(out)
     assert chosen["data_path"] == str(tmp_path / "data")
     if is_pretrained:

@@ -16,7 +16,7 @@ def test_dry_run_checks_and_plans_and_trains_nothing(
     words = ["--synthetic_images", "4", "--synthetic_size", "48x80", "--depth", "1", "--base_channels", "2"]
     run(["train", *words, "--input_size", "44", "--batch_size", "2", "--cache_path", "cache", "--dry_run"])
     out = capsys.readouterr().out
-    assert "4 images of 48x80 to 48x80 px" in out
+    assert "4 images of 48x80 px" in out
     assert "The run fits" in out
     assert "Nothing was trained" in out
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -135,9 +135,13 @@ def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str,
     upload(browser, place / "scene.png")
     words = "4 classes, colour images of any size."  # the ignored one is none
     wait(browser, lambda b: words in b.find_element("css selector", "body").text)
-    view = wait(browser, lambda b: b.find_element("css selector", "#view img"))
-    wait(browser, lambda b: view.get_property("naturalWidth") > 0)
-    assert (view.get_property("naturalWidth"), view.get_property("naturalHeight")) == (480, 270)
+    for kind in ("picture", "colours"):
+        view = wait(browser, lambda b, kind=kind: b.find_element("css selector", f"#view img.{kind}"))
+        wait(browser, lambda b, view=view: view.get_property("naturalWidth") > 0)
+        assert (view.get_property("naturalWidth"), view.get_property("naturalHeight")) == (480, 270)
+    slider = browser.find_element("css selector", "#view input[type=range]")
+    browser.execute_script("arguments[0].value = 20; arguments[0].dispatchEvent(new Event('input'))", slider)
+    assert view.value_of_css_property("opacity") == "0.2"
 
     labels = np.asarray(Image.open(place / "out/scene.png"))
     legend = wait(browser, lambda b: b.find_element("css selector", "#legend .legend"))
@@ -145,6 +149,11 @@ def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str,
     counts = np.bincount(labels.ravel(), minlength=4)
     order = np.argsort(-counts, kind="stable")
     assert entries == [f"{NAMES[i]} {as_share(counts[i] / labels.size)}" for i in order if counts[i]]
+
+    webdriver.ActionChains(browser).move_to_element(browser.find_element("css selector", "#view .seen")).perform()
+    hovered = wait(browser, lambda b: b.find_element("css selector", "#view output").text)
+    middle = set(np.unique(labels[130:140, 235:245]).tolist())  # the browser rounds to its own pixels
+    assert hovered in {NAMES[index] for index in middle}
 
     button = browser.find_element("css selector", "#download")
     wait(browser, lambda b: button.is_enabled())

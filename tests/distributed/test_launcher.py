@@ -94,7 +94,7 @@ def test_killed_rank_comes_back_by_itself(lab: Laboratory) -> None:
         subprocess.run(["kill", "-KILL", str(victim)], check=True)
         assert launched.wait() == 0, launched.said
         assert f"lost rank 1 (pid {victim} on " in launched.said
-        assert "Going on from step " in launched.said
+        assert "Resuming at step " in launched.said
     assert_same_end(lab, folder, world_size=2)
 
 

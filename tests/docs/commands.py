@@ -33,6 +33,8 @@ def run_small(words: list[str], cache: Path, more: Mapping[str, str] = SMALL) ->
     """Run a command, a training with small settings."""
     name, *rest = words
     if name == "train":
+        if "--time" in rest:  # small settings leave nothing to choose
+            del rest[rest.index("--time") : rest.index("--time") + 2]
         for key, value in more.items():
             where = rest.index(f"--{key}") if f"--{key}" in rest else len(rest)
             rest[where : where + 2] = [f"--{key}", value]

@@ -65,8 +65,8 @@ def write_stacks(root: Path) -> None:
         ),
         ("coco.md", write_coco, "class ids: 0 background, 1 cell"),
         ("geo_polygons.md", write_plots, "class ids: 0 background, 1 roof, 2 water"),
-        ("rasters.md", write_scenes, "7 channel(s) of uint16"),
-        ("microscopy.md", write_stacks, "1 channel(s) of uint16"),
+        ("rasters.md", write_scenes, "7 channels of uint16"),
+        ("microscopy.md", write_stacks, "1 channel of uint16"),
     ],
 )
 def test_commands_of_the_page_run(tmp_path, monkeypatch, capsys, page, write, says):

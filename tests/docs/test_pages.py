@@ -16,7 +16,12 @@ from tests.docs.prose import PAGES, ROOT
 from unet_dist.models.unet import UNet
 
 WRITTEN_BY_THE_BUILD = {ROOT / "docs/reference/command_line.md"}
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
+
+
+def links(text: str) -> list[str]:
+    """The targets of a page's links and pictures."""
+    return ["".join(groups) for groups in LINK.findall(text)]
 
 
 def anchors(page: Path) -> set[str]:
@@ -28,7 +33,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
-    for target in LINK.findall(page.read_text(encoding="utf-8")):
+    for target in links(page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         if path.startswith(("http://", "https://", "mailto:")):
             continue
@@ -114,7 +119,7 @@ def targets(page: Path) -> set[Path]:
     """The files that a page links to, also those of its table of contents."""
     text = page.read_text(encoding="utf-8")
     listed = [f"{name}.md" for block in re.findall(r"```{toctree}(.*?)```", text, re.DOTALL) for name in block.split()]
-    paths = [target.partition("#")[0] for target in LINK.findall(text) if "://" not in target]
+    paths = [target.partition("#")[0] for target in links(text) if "://" not in target]
     return {(page.parent / path).resolve() for path in [*paths, *listed] if path and (page.parent / path).is_file()}
 
 

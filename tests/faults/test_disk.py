@@ -66,7 +66,7 @@ def test_disk_that_fills_on_the_way_keeps_the_last_checkpoint(
         assert part in sentence
     assert_last_good_state(disk / "run", step=2)
     filler.unlink()
-    assert "Going on from step 2 of 4" in train(capfd, *words)[1]
+    assert "Resuming at step 2 of 4" in train(capfd, *words)[1]
     assert model_of(disk / "run") == model_of(finished)
 
 
@@ -96,7 +96,7 @@ def test_read_only_checkpoints_are_named_and_the_last_one_stays(
     subprocess.run(["umount", str(checkpoints)], check=True)
     assert sentence.startswith(f"{checkpoints}/step-00000004 could not be written: Read-only file system.")
     assert_last_good_state(disk / "run", step=2)
-    assert "Going on from step 2 of 4" in train(capfd, *words)[1]
+    assert "Resuming at step 2 of 4" in train(capfd, *words)[1]
     assert model_of(disk / "run") == model_of(finished)
 
 
@@ -159,7 +159,7 @@ def test_rename_that_shows_late_costs_no_checkpoint(
 
     monkeypatch.setattr(checkpoint, "list_checkpoints", late)
     out = train(capfd, *words_for(run_folder, cache), "--keep_checkpoints", "1")[1]
-    assert "Going on from step 2 of 4" in out
+    assert "Resuming at step 2 of 4" in out
     assert [path.name for path in look(run_folder / "checkpoints")] == ["step-00000002", "step-00000004"]
     assert model_of(run_folder) == model_of(finished)
 

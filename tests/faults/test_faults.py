@@ -123,7 +123,7 @@ def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     code, out, _ = train(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
     assert code == 0
     assert "Taking the next older one." in out
-    assert "Going on from step 2 of 4" in out
+    assert "Resuming at step 2 of 4" in out
     assert model_of(run_folder) == model_of(finished)
 
 

@@ -1,12 +1,16 @@
-"""Draw the README's picture: street scenes that a run has not seen, their labels and its predictions.
+"""Draw the README's picture, for light and for dark pages: scenes that a run has not seen, their labels and its predictions.
 
-python -m tests.measure.readme_picture runs/quickstart docs/images/prediction.png
+    python -m tests.measure.readme_picture runs/quickstart docs/images/prediction.png
+
+The dark one lies beside it, as prediction-dark.png.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+import matplotlib
 
 from unet_dist.models.registry import load_model
 from unet_dist.prediction.image import predict_image
@@ -16,10 +20,16 @@ from unet_dist.scenes.synthetic import SyntheticScenes
 SEED = 572  # the scenes of data_path synthetic have seed 0
 INDICES = (2, 5, 8)
 SHAPE = (270, 480)  # (height, width), px, as the quick start's
+DARK = {
+    "figure.facecolor": "#0d1117",
+    "savefig.facecolor": "#0d1117",
+    "text.color": "#e6edf3",
+    "axes.titlecolor": "#e6edf3",
+}
 
 
 def main() -> None:
-    """Draw three scenes."""
+    """Draw three scenes, twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("path", type=Path, help="PNG to write")
@@ -29,6 +39,8 @@ def main() -> None:
     rendered = [scenes.render(index) for index in INDICES]
     samples = [Sample(image, label, predict_image(model, image)) for image, label in rendered]
     draw_samples(options.path, samples, scenes.class_names)
+    with matplotlib.rc_context(DARK):
+        draw_samples(options.path.with_stem(f"{options.path.stem}-dark"), samples, scenes.class_names)
 
 
 if __name__ == "__main__":

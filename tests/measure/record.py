@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import torch
 
 from tests.measure.figures import FIGURES, Figure
 from unet_dist.machine.description import describe_machine
+from unet_dist.wording import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = ROOT / "docs/evidence"
@@ -66,11 +68,11 @@ def record(command: str) -> None:
     Raises:
         SystemExit: the command failed, or printed something else than a pattern expects.
     """
-    started = time.monotonic()
+    started, processor_before = time.monotonic(), _processor_s()
     with tempfile.TemporaryDirectory() as folder:
         first, *words = shlex.split(command.replace("FOLDER", folder))
         done = subprocess.run([*_PROGRAMS[first], *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
+    seconds, processor_s = time.monotonic() - started, _processor_s() - processor_before
     if done.returncode:
         sys.exit(f"{command} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     commit = subprocess.run(
@@ -80,13 +82,14 @@ def record(command: str) -> None:
     about = {
         "command": command,
         "seconds": round(seconds),
+        "processor_s": round(processor_s),
         "date": date.today().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": {key: described[key] for key in ("device", "cores", "threads", "memory_bytes", "python", "torch")},
     }
     for name, figure in FIGURES.items():
         if figure.command == command:
-            row = read(figure, done.stdout)
+            row = read(figure, done.stdout, processor_s)
             file = EVIDENCE / f"{figure.topic}.json"
             stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             stored[name] = {**vars(row), **about}
@@ -94,8 +97,14 @@ def record(command: str) -> None:
             print(f"{name}: {row.figure} ({row.against}), {seconds:.0f} s", flush=True)
 
 
-def read(figure: Figure, printed: str) -> Measured:
-    """Take a figure out of what its command printed.
+def _processor_s() -> float:
+    """Processor time of all programs that have ended, which other work on the machine hardly changes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def read(figure: Figure, printed: str, processor_s: float) -> Measured:
+    """Take a figure out of what its command printed in so much processor time.
 
     Raises:
         SystemExit: the pattern is not there.
@@ -103,7 +112,8 @@ def read(figure: Figure, printed: str) -> Measured:
     found = re.search(figure.pattern, printed, re.MULTILINE | re.DOTALL)
     if found is None:
         sys.exit(f"{figure.command} printed nothing that matches {figure.pattern!r}:\n{printed}")
-    return Measured(figure.what, figure.figure.format(**found.groupdict()), figure.against.format(**found.groupdict()))
+    values = {**found.groupdict(), "processor": duration(processor_s)}
+    return Measured(figure.what, figure.figure.format(**values), figure.against.format(**values))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
 
     finished = predict(*words, "--tile_size", "auto", "--window_batch", "1")
     assert finished.returncode == 0, finished.stderr
-    assert f"Going on: {num_done} tiles" in finished.stdout
+    assert f"Resuming: {num_done} tiles" in finished.stdout
     assert sorted(path.name for path in output.iterdir()) == ["image0.tif"], (FOLDER, "and the marker are gone")
 
 

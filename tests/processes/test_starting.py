@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import subprocess
@@ -11,8 +12,16 @@ from pathlib import Path
 import pytest
 
 from unet_dist.errors import ConfigError, LaunchError
+from unet_dist.processes import starting
 from unet_dist.processes.precision import choose_device_type
-from unet_dist.processes.starting import DEVICE_WISH, device_environment, launch_command, without_key
+from unet_dist.processes.starting import (
+    DEVICE_WISH,
+    device_environment,
+    is_launched,
+    launch_command,
+    num_gpus,
+    without_key,
+)
 
 
 def test_launch_command_is_torchs_own_launcher() -> None:
@@ -27,6 +36,29 @@ def test_processes_below_a_launcher_are_refused() -> None:
         LaunchError, match=r"^processes: got 2 below a launcher that has started 4, .* Remove --processes"
     ):
         launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"})
+
+
+def test_processes_that_share_a_batch() -> None:
+    assert doctest.testmod(starting) == doctest.TestResults(failed=0, attempted=1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "launched"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, True),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, True),
+    ],
+)
+def test_a_launcher_is_noticed_also_with_one_process(environment: dict[str, str], launched: bool) -> None:
+    assert is_launched(environment) == launched
+
+
+def test_gpus_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert [num_gpus(device) for device in ("auto", "cuda", "cuda:1", "cpu")] == [3, 3, 1, 0]
 
 
 def test_words_without_a_key() -> None:
@@ -69,6 +101,6 @@ def test_two_processes_by_the_key(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert "= 2 process(es) x" in found.stdout
+    assert "= 2 processes x" in found.stdout
     described = json.loads((tmp_path / "output" / "environment.json").read_text(encoding="utf-8"))
     assert described["starts"][-1]["processes"] == 2

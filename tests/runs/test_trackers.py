@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.faults.runs import TINY, before_step, sentence_of, train
 from unet_dist.runs.metrics_log import read_metrics
-from unet_dist.runs.trackers import TRACKING_FILE, refused_by, tracker_settings, tracking_id
+from unet_dist.runs.trackers import TRACKING_FILE, refused_by, show_pictures, tracker_settings, tracking_id
 
 WORDS = [
     *TINY[: TINY.index("--trackers")],
@@ -88,3 +91,18 @@ def test_missing_key_names_what_to_do() -> None:
         "trackers: wandb did not start: No API key configured. Use `wandb login` to log in. Run wandb"
     )
     assert said.endswith("login, or set WANDB_API_KEY, or WANDB_MODE=offline; or take it out of trackers.")
+
+
+def test_tensorboard_gets_pictures_of_a_run_that_has_curves(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).save(picture)
+    show_pictures(tmp_path, {"test/a": picture}, 70)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"], "no curves, no pictures"
+    (tmp_path / "tensorboard").mkdir()
+    show_pictures(tmp_path, {"test/a": picture}, 70)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (found,) = events.Images("test/a")
+    assert (found.step, found.width, found.height) == (70, 5, 4)
+    shown = np.asarray(Image.open(io.BytesIO(found.encoded_image_string)))
+    assert np.array_equal(shown, np.asarray(Image.open(picture)))

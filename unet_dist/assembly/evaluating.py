@@ -15,21 +15,20 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.evaluated_data import open_evaluated, training_split, under_names_of
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
 from unet_dist.assembly.opening import load_network, members_of, require_data_trusted, require_metrics_trusted
-from unet_dist.assembly.run_data import bound, digest_of, require_same
+from unet_dist.assembly.run_data import digest_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
-from unet_dist.config.sections import Config, Precision
+from unet_dist.config.sections import Precision
 from unet_dist.data.decoded.cache import Cache, CachedSplit
-from unet_dist.errors import ConfigError, DataError
+from unet_dist.errors import ConfigError
 from unet_dist.metrics.confusion import Calibration, Scores, image_scores
 from unet_dist.metrics.instances import InstanceScores
 from unet_dist.metrics.registry import Counted, Metric, compute_metrics, load_metrics, make_metrics
 from unet_dist.metrics.table import scores_table
-from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
 from unet_dist.models.contract import Network
 from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
 from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
@@ -139,6 +138,7 @@ def evaluate(
     ignore_index: int | None = None,
     border_class: int | None = None,
     metrics: Sequence[Metric] | str | None = None,
+    names: str | Path | None = None,
     mixed_precision: Precision = "auto",
     processes: Processes | None = None,
 ) -> Evaluation:
@@ -161,6 +161,7 @@ def evaluate(
         ignore_index: class id that counts nowhere; None takes the model's.
         border_class: class between objects: also scores how well it separates them.
         metrics: other scores of the confusion matrix, as functions of it or as words; None takes those of the run's config.
+        names: file with the names of the data's classes; None takes the data's own, or else the network's.
         mixed_precision: auto is bf16 where the device is fast at it.
         processes: those of a caller who has opened them.
 
@@ -179,6 +180,7 @@ def evaluate(
         ignore_index=ignore_index,
         border_class=border_class,
         metrics=metrics if isinstance(metrics, str) else None,
+        names=None if names is None else str(names),
         mixed_precision=mixed_precision,
     )
     objects = None if isinstance(metrics, str) else metrics
@@ -223,13 +225,13 @@ def open_subject(
         words = trained.run.metrics
     load_metrics(words)
     if cache is None:
-        cache, known = _open_data(options, trained, folder, network, teller)
+        cache, known = open_evaluated(options, trained, folder, network, teller)
         if isinstance(model, str | Path) and len(members_of(name)) > 1:
             known = "of several runs"
     else:
-        known = _training_split(trained)
+        known = training_split(trained)
     answering: Any = copy.copy(
-        _under_names_of(cache, network, teller).to(processes.device)
+        under_names_of(cache, network, teller).to(processes.device)
     )  # the caller's stays as it is
     answering.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
     network = answering
@@ -319,80 +321,3 @@ def step_of(folder: Path | None) -> int | None:
     validations = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("split") == "validation"]
     best = find_best(validations)
     return None if best is None else int(best["step"])
-
-
-def _training_split(trained: Config | None) -> str:
-    """What is known of the images that the network has seen: its own split of the run, or not even that."""
-    if trained is None:
-        return "unknown"
-    published = trained.model.model.partition(":")[2]
-    start = trained.model.init_from or (published if "/" in published else None)
-    return "its own" if start is None else f"its own, and unknown of {start}, which it started from"
-
-
-def _under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
-    """Let a network answer in the order of the data's classes, where both have names and they differ."""
-    if model.class_names is None or model.class_names == cache.class_names:
-        return model
-    if has_plain_names(cache.class_names) or has_plain_names(model.class_names):
-        if model.num_classes != cache.num_classes:
-            raise DataError(
-                f"Got data of {cache.num_classes} classes and a network of {model.num_classes}, of which one side has no names to "
-                "align them by. Give the data an id2label.json with the network's names."
-            )
-        return model
-    alignment = align_names(model.class_names, cache.class_names)
-    if alignment.is_identity:
-        return model
-    teller.say(alignment.told())
-    return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
-
-
-_OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by", "folds", "fold")
-
-
-def _open_data(
-    options: EvaluateOptions, trained: Config | None, folder: Path | None, network: Network, teller: Teller
-) -> tuple[Cache, str]:
-    """Open the data of an evaluation, and say what is known of the training split.
-
-    Raises:
-        DataError: none were named, and those of the run are gone or have changed.
-    """
-    config = _data_config(options, trained, network)
-    is_named = options.data_path is not None
-    cache = open_data(
-        config if is_named else bound(config, folder), teller, cuts_blocks=options.split != "all" or not is_named
-    )
-    if trained is None:
-        return cache, _training_split(trained)
-    says_labels = options.label_map is not None or options.ignore_index is not None
-    try:
-        line = require_same(folder, cache, with_labels=not says_labels)
-    except DataError:
-        if not is_named:
-            raise
-        return cache, f"of {trained.data.data_path}"
-    if line:
-        teller.say(line)
-    return cache, _training_split(trained)
-
-
-def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
-    """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
-    if options.data_path is None and trained is None:
-        raise ConfigError(
-            "data_path: got none, expected one, as RUN is no run's folder that names its data. Set --data_path."
-        )
-    base = trained or Config()
-    changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}
-    if options.data_path is not None and (trained is None or options.data_path != base.data.data_path):
-        if model.class_names is not None and not has_plain_names(model.class_names):
-            changes["num_classes"] = None  # the data's own, to be aligned by name
-        fresh = Config()
-        changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
-        changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
-    for key in ("ignore_index", "label_map", "cache_path", "seed"):
-        if getattr(options, key) is not None:
-            changes[key] = getattr(options, key)
-    return base.replace(**changes)

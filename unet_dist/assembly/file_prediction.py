@@ -372,7 +372,7 @@ def _announcement(
         yield f"No overlay for {counted(num_without, 'image')} too large to be made in memory."
     if done.batches or done.images:
         num_done = Totals.of(work, sorted(done.batches)).tiles
-        yield f"Going on: {num_done} tiles and {len(done.images)} of the images were finished before."
+        yield f"Resuming: {num_done} tiles and {len(done.images)} of the images were finished before."
 
 
 def _make_folder(output: Path) -> None:

@@ -6,6 +6,7 @@ import math
 
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.training.parts import Parts, Progress
+from unet_dist.wording import counted
 
 
 def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
@@ -24,7 +25,7 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
         parts.teller.say(f"{shared}, {cut.micro_batch_size} at a time, on {device}")
     else:
         parts.teller.say(
-            f"batch {schedule.batch_size} = {cut.world_size} process(es) x {cut.grad_accum_steps} accumulation x "
+            f"batch {schedule.batch_size} = {counted(cut.world_size, 'process', 'es')} x {cut.grad_accum_steps} accumulation x "
             f"{cut.micro_batch_size} crops on {device}"
         )
     _introduce_tiles(parts)
@@ -38,7 +39,7 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
         )
     if progress.step:
         parts.teller.say(
-            f"Going on from step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_present:.4f})"
+            f"Resuming at step {progress.step} of {schedule.total_steps} (best mean IoU so far {progress.best_present:.4f})"
         )
 
 

@@ -96,11 +96,15 @@ class Choice(NamedTuple):
     reason: str
 
 
-def recommend(data: Fingerprint, device: Device, time_s: float, encoder: str | None = None) -> dict[str, Choice]:
+def recommend(
+    data: Fingerprint, device: Device, time_s: float, encoder: str | None = None, *, processes: int = 1
+) -> dict[str, Choice]:
     """Choose the keys of a run that fills a time.
 
     Args:
+        device: what each of the processes has.
         encoder: name of one whose published weights are at hand; for colour images.
+        processes: that share each batch, one per device; they divide its size.
 
     Raises:
         ConfigError: the memory holds no network of ours.
@@ -113,7 +117,7 @@ def recommend(data: Fingerprint, device: Device, time_s: float, encoder: str | N
         eval_s = _evaluation_flops(planned, data) / device.flops_per_s
         evals = max(1, min(_MOST_EVALS, int(_VALIDATING * time_s / max(eval_s, 1e-9))))
         left_s = max((1 - _SPARE) * time_s - _START_S - evals * eval_s, crop_s)
-        crops = int(left_s / crop_s)
+        crops = int(processes * left_s / crop_s)
         if fitting is None or ("model" in network and fitting[1] is not None):
             continue  # context_px and tiles exclude each other
         if crops >= wanted or network is networks[-1][0]:
@@ -127,10 +131,11 @@ def recommend(data: Fingerprint, device: Device, time_s: float, encoder: str | N
     reason = f"{wanted:,} crops or more fit the time" if crops >= wanted else "the smallest: time is short"
     if wanted:
         network = network | {"base_channels": Choice(network["base_channels"].value, reason)}
-    chosen = network | _course(data, crops, crop_s, evals, eval_s, network)
+    chosen = network | _course(data, crops, crop_s, evals, eval_s, network, processes)
     chosen |= classes(data) | _augmentation(data, chosen)
     chosen["mixed_precision"] = Choice("auto", "bf16 where the device is fast at it")
-    return chosen | _cut(_plan(data, device, chosen), device)
+    share = Choice(chosen["batch_size"].value // processes, "")
+    return chosen | _cut(_plan(data, device, chosen | {"batch_size": share}), device)
 
 
 def as_yaml(choices: Mapping[str, Choice]) -> str:
@@ -230,22 +235,32 @@ def _evaluation_flops(planned: PlannedRun, data: Fingerprint) -> float:
 
 
 def _course(
-    data: Fingerprint, crops: int, crop_s: float, evals: int, eval_s: float, network: Mapping[str, Choice]
+    data: Fingerprint,
+    crops: int,
+    crop_s: float,
+    evals: int,
+    eval_s: float,
+    network: Mapping[str, Choice],
+    processes: int,
 ) -> dict[str, Choice]:
     """Batch, steps, learning rate and its course."""
     least = _ENCODER_BATCH if "model" in network else 1
     batch = _LARGEST_BATCH
     while batch > least and crops // batch < _ENOUGH_STEPS:
         batch //= 2
+    batch = math.ceil(batch / processes) * processes
+    told = f"steps count for most: more crops a step only beyond {_ENOUGH_STEPS:,} steps"
+    if processes > 1:
+        told += f"; a multiple of {processes} processes"
     steps = max(1, crops // batch)
     evals = min(evals, steps)
     rate = min(_RATE * math.sqrt(batch / least), _HIGHEST_RATE) / (3 if network["base_channels"].value >= 64 else 1)
     seen = steps * batch / max(data.num_images, 1)
     average = _AVERAGE if steps < _LONG_STEPS else _LONG_AVERAGE
     return {
-        "batch_size": Choice(batch, f"steps count for most: more crops a step only beyond {_ENOUGH_STEPS:,} steps"),
+        "batch_size": Choice(batch, told),
         "total_steps": Choice(
-            steps, f"fills the time at {crop_s * batch:.3g} s a step; an image is seen {seen:.1f} times"
+            steps, f"fills the time at {crop_s * batch / processes:.3g} s per step; an image is seen {seen:.1f} times"
         ),
         "eval_steps": Choice(
             math.ceil(steps / evals), f"{counted(evals, 'validation')} of about {duration(eval_s)} each"

@@ -17,7 +17,7 @@ from typing import Any
 
 from unet_dist.config.options import ConfigOptions, StartOptions
 from unet_dist.config.rules import MAIN, hints_of, marks
-from unet_dist.config.sections import SECTIONS
+from unet_dist.config.sections import SECTIONS, Config
 from unet_dist.errors import ConfigError, suggest
 
 _FOLDER = "unet_dist.commands"
@@ -36,6 +36,8 @@ class Command:
         default_config: the template (a file of configs/) that it takes where no CONFIG.yaml is named.
         options: "module:Class" of its own keys below unet_dist, a dataclass that imports nothing heavy; run gets one last.
         starts_processes: it runs on several processes and on a device of choice, and takes the keys for that.
+        uses_all_gpus: without a launcher and --processes, it runs on all GPUs of the machine.
+        chooses: its module's `settle(config, options, gpus)` may answer with another config before processes start, or None.
         word_choices: the words that it takes without a key, where they can be listed.
         name: the name of its file.
     """
@@ -48,6 +50,8 @@ class Command:
     default_config: str | None = None
     options: str | None = None
     starts_processes: bool = False
+    uses_all_gpus: bool = False
+    chooses: bool = False
     word_choices: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
 
@@ -82,8 +86,17 @@ class Command:
 
     def load_run(self) -> Callable[..., None]:
         """Import the command."""
-        run: Callable[..., None] = importlib.import_module(f"{_FOLDER}.{self.name}").run
+        run: Callable[..., None] = self._module.run
         return run
+
+    def load_settle(self) -> Callable[..., Config | None]:
+        """Import what chooses its config."""
+        settle: Callable[..., Config | None] = self._module.settle
+        return settle
+
+    @property
+    def _module(self) -> Any:
+        return importlib.import_module(f"{_FOLDER}.{self.name}")
 
 
 def _object(path: str) -> Any:

@@ -20,7 +20,8 @@ def program_help() -> str:
     lines = ["usage: unet-dist COMMAND [...]", "", "Distributed training of U-Nets for semantic segmentation.", ""]
     for name, command in find_commands().items():
         lines += textwrap.wrap(command.about, _width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
-    lines += ["", "unet-dist COMMAND --help shows its keys. On several GPUs or processes, either of:", ""]
+    lines += ["", "unet-dist COMMAND --help shows its keys.", ""]
+    lines += ["train, evaluate and predict use all GPUs of this machine. For another number of processes:", ""]
     lines += ["  unet-dist COMMAND [...] --processes 2"]
     lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
     return "\n".join(lines)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.opening import open_for, teller_of
@@ -22,7 +25,7 @@ from unet_dist.benchmark.setting import open_setting
 from unet_dist.benchmark.step import endless, run_loop
 from unet_dist.benchmark.timing import affordable
 from unet_dist.command_line.command import Command
-from unet_dist.config.choosing import ConfigureOptions
+from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.statistics import mean_run_px
@@ -31,11 +34,11 @@ from unet_dist.machine.memory import free_bytes
 from unet_dist.models.encoders.efficientnet_lite import find_weights
 from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
-from unet_dist.wording import duration, size
+from unet_dist.wording import counted, duration, size
 
 COMMAND = Command(
     about="print a config for a data set, this device and a time limit, with a reason for each value",
-    usage="DATA [--memory 24GiB] [--time 2h] > CONFIG.yaml",
+    usage="DATA [--memory 24GiB] [--time 2h] [--processes 2] > CONFIG.yaml",
     place=55,
     needs="a data set, such as a folder of images/ and masks/",
     options="config.choosing:ConfigureOptions",
@@ -51,9 +54,7 @@ def run(words: Sequence[str], options: ConfigureOptions) -> None:
     """Print a config."""
     if len(words) != 1:
         raise ConfigError(f"configure: got {len(words)} data sets, expected one. Usage: {COMMAND.usage_line}")
-    asked = {"data_path": words[0]}
-    named = [field.name for field in fields(options) if field.name not in ("memory", "time")]
-    asked |= {key: value for key in named if (value := getattr(options, key)) is not None}
+    asked = options.asked() | {"data_path": words[0]}
     with redirect_stdout(sys.stderr):  # stdout is the config
         text = _configure(asked, options)
     print(text, end="")
@@ -68,19 +69,58 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
         dtype = compute_dtype(processes.precision, torch.float32)
         encoder = None if find_weights() is None else "efficientnet_lite0"
         device = Device(processes.device.type, memory, _EFFICIENCY * matmul_rate(processes.device, dtype, 0.5))
-        for number in range(2):  # the measured rate may afford another network, which has a rate of its own
-            chosen = recommend(data, device, options.seconds(), encoder)
-            values = asked | {key: choice.value for key, choice in chosen.items()}
-            rate = probe(Config(**values), processes, Path(scratch) / f"{number}", teller)
+        for attempt in range(2):  # the measured rate may afford another network, which has a rate of its own
+            chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
+            values = {key: choice.value for key, choice in chosen.items()} | asked
+            rate = probe(Config(**values), processes, Path(scratch) / f"{attempt}", teller)
             device = replace(device, flops_per_s=rate)
-        chosen = recommend(data, device, options.seconds(), encoder)
+        chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
     given = {key: Choice(value, "as given") for key, value in asked.items()}
     height, width = data.image_shape
+    number = counted(options.processes, "process", "es")
     head = (
-        f"# {data.num_images} images of {height}x{width} px to train on; {duration(options.seconds())} of one process on "
-        f"{device.kind} with {size(memory)} for it, measured at {device.flops_per_s / 1e9:,.0f} GFLOP/s.\n"
+        f"# {data.num_images} images of {height}x{width} px to train on; {duration(options.seconds())} of "
+        f"{number} on {device.kind} with {size(memory)} each, measured at {device.flops_per_s / 1e9:,.0f} GFLOP/s.\n"
     )
-    return head + as_yaml(given | chosen)
+    return head + as_yaml({**given, **chosen, **given})
+
+
+def choose(config: Config, *, time: str, processes: int = 1) -> Config:
+    """The config of a run that is there already, else one chosen for the data and this device; given keys stand in both.
+
+    A process of its own measures, so that nothing of it stays in this one's memory. What it chose is printed, and kept with
+    its reasons in the run's folder.
+
+    Args:
+        time: wall time of the run, such as 10min.
+        processes: that will train.
+
+    Raises:
+        SystemExit: nothing could be chosen; the process has printed why.
+    """
+    given = {key: value for key, value in config.flat().items() if key in config.given}
+    folder = Path(config.run.output_path)
+    settled = folder / "config.yaml"
+    if settled.is_file():
+        print(f"The run in {folder} resumes with the settings in its config.yaml.", flush=True)
+        return Config.from_flat(_read(settled.read_text(encoding="utf-8")) | given)
+    words = [config.data.data_path, "--time", time, "--processes", str(processes)]
+    for key in sorted((DATA_KEYS - {"data_path"}) & given.keys()):
+        value = given[key]
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    program = [sys.executable, "-m", "unet_dist", "configure", *words]
+    done = subprocess.run(program, check=False, stdout=subprocess.PIPE, encoding="utf-8")
+    if done.returncode:
+        sys.exit(done.returncode)
+    print(done.stdout, end="", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "chosen.yaml").write_text(done.stdout, encoding="utf-8")
+    return Config.from_flat(_read(done.stdout) | given)
+
+
+def _read(text: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
 
 
 def fingerprint(cache: Cache) -> Fingerprint:

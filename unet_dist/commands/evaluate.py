@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from unet_dist.assembly.evaluating import Evaluation, Subject, open_subject, score
+from unet_dist.assembly.evaluating import Evaluation, Subject, open_subject, score, step_of
 from unet_dist.assembly.inference import reason_of
 from unet_dist.assembly.opening import teller_of
 from unet_dist.command_line.command import Command
@@ -31,6 +31,7 @@ from unet_dist.report.pictures import (
     write_sample,
 )
 from unet_dist.runs.environment import record_evaluation
+from unet_dist.runs.trackers import show_pictures
 from unet_dist.storage.files import write_whole
 from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
@@ -44,6 +45,7 @@ COMMAND = Command(
     needs="a run's folder, a model folder or a hub id, or several joined by +",
     options="config.options:EvaluateOptions",
     starts_processes=True,
+    uses_all_gpus=True,
 )
 
 MAX_DRAWN_PX = 2048
@@ -86,6 +88,12 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
         path = _record(evaluation, chosen, output, processes)
         _print(evaluation, path, teller)
     _draw(subject, chosen, output, processes)
+    if subject.folder is not None and output == subject.folder:
+        processes.barrier()  # each drew some of them
+        if processes.is_main:
+            drawn = {f"{subject.split}/{subject.samples.ids[c.index]}": c for c in chosen if c.reason == "spread"}
+            paths = {name: figure_path(output, subject, choice.index) for name, choice in drawn.items()}
+            show_pictures(output, paths, step_of(output) or 0)
     if chosen:
         teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
     if subject.folder is not None and output == subject.folder:
@@ -162,8 +170,12 @@ def _draw(subject: Subject, chosen: Sequence[Choice], folder: Path, processes: P
         sample = Sample(image[inner], np.asarray(samples.label(index)[cut]), prediction[inner])
         write_sample(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)
         if reason == "spread":
-            path = folder / "figures" / f"{split}-{samples.ids[index]}.png"
-            draw_samples(path, [sample], cache.class_names)
+            draw_samples(figure_path(folder, subject, index), [sample], cache.class_names)
+
+
+def figure_path(folder: Path, subject: Subject, index: int) -> Path:
+    """Where the picture of an image is drawn."""
+    return folder / "figures" / f"{subject.split}-{subject.samples.ids[index]}.png"
 
 
 def _cut_out(

@@ -17,6 +17,7 @@ COMMAND = Command(
     needs="a run's folder, a model folder or a hub id, or several joined by +",
     options="config.options:PredictOptions",
     starts_processes=True,
+    uses_all_gpus=True,
 )
 
 

@@ -46,10 +46,10 @@ def check(config: Config, teller: Teller) -> Cache:
     num_bytes = sum(file.stat().st_size for file in cache.path.iterdir())
     kind = "" if cache.dtype == "uint8" else f" of {cache.dtype}"
     heights, widths = cache.table["heights"], cache.table["widths"]
-    teller.say(
-        f"{len(cache)} images of {heights.min()}x{widths.min()} to {heights.max()}x{widths.max()} px, "
-        f"{cache.channels} channel(s){kind}, {size(num_bytes)}"
-    )
+    sides = f"{heights.min()}x{widths.min()}"
+    if heights.min() < heights.max() or widths.min() < widths.max():
+        sides += f" to {heights.max()}x{widths.max()}"
+    teller.say(f"{len(cache)} images of {sides} px, {counted(cache.channels, 'channel')}{kind}, {size(num_bytes)}")
     scale = " (of 255)" if cache.dtype == "uint8" else ""
     teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split{scale}")
     if cache.has_nodata:

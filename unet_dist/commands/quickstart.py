@@ -18,11 +18,13 @@ import yaml
 from PIL import Image
 
 from unet_dist.command_line.command import Command
-from unet_dist.config.choosing import ConfigureOptions, QuickstartOptions
+from unet_dist.commands.configure import choose
+from unet_dist.config.choosing import QuickstartOptions
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config, DataConfig, ModelConfig
 from unet_dist.errors import LaunchError, UnetDistError
 from unet_dist.machine.cores import num_cores
+from unet_dist.processes.starting import share_evenly
 from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.terminal import Teller
 from unet_dist.wording import counted, duration
@@ -56,8 +58,9 @@ def run(config: Config, options: QuickstartOptions) -> None:
     gpus, folder = torch.cuda.device_count(), Path(config.run.output_path)
     is_synthetic = config.data.data_path == DataConfig.data_path
     if not is_synthetic and not _NETWORK_KEYS & config.given:
-        config = _configured(config, folder, options.time)
-    several = choose_processes(config.schedule.batch_size, gpus=gpus, cores=num_cores())
+        _title(f"configure: a network and a course for {config.data.data_path}")
+        config = choose(config, time=options.time, processes=max(gpus, 1))
+    several = share_evenly(config.schedule.batch_size, gpus or min(num_cores(), 2))
     words = ["--processes", str(several)] if several > 1 else []
     place = counted(gpus, "GPU") if gpus else counted(num_cores(), "CPU core")
     with tempfile.TemporaryDirectory(prefix="unet-dist-") as scratch:
@@ -76,52 +79,22 @@ def run(config: Config, options: QuickstartOptions) -> None:
     _conclude(config, time.monotonic() - started, several)
 
 
-def _configured(config: Config, folder: Path, time_s: str) -> Config:
-    """The config of a run that is there already, else one chosen for the data and this device; given keys stand in both."""
-    given = {key: value for key, value in config.flat().items() if key in config.given}
-    settled = folder / "config.yaml"
-    if settled.is_file():
-        text = settled.read_text(encoding="utf-8")
-    else:
-        named = [field.name for field in fields(ConfigureOptions) if field.name in given]
-        words = [word for key in named for word in (f"--{key}", _word(given[key]))]
-        text = _step(
-            f"configure: a network and a course for {config.data.data_path}",
-            ["configure", config.data.data_path, "--time", time_s, *words],
-            is_text=True,
-        )
-        print(text, end="")
-    return Config.from_flat(yaml.safe_load(text) | given)
+def _title(title: str) -> None:
+    print(f"\n== {title}", flush=True)
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def choose_processes(batch_size: int, *, gpus: int, cores: int) -> int:
-    """All GPUs, or two processes on a CPU of two cores: as many of them as share a batch evenly.
-
-    >>> choose_processes(4, gpus=3, cores=64), choose_processes(4, gpus=0, cores=2), choose_processes(3, gpus=0, cores=8)
-    (2, 2, 1)
-    """
-    most = gpus or min(cores, 2)
-    return next(count for count in range(most, 0, -1) if batch_size % count == 0)
-
-
-def _step(title: str, words: Sequence[str], *, is_text: bool = False) -> str:
-    """Run a command of ours in processes of its own; return what it printed where `is_text`, else nothing.
+def _step(title: str, words: Sequence[str]) -> None:
+    """Run a command of ours in processes of its own.
 
     Raises:
         StepError: it failed.
     """
-    print(f"\n== {title}", flush=True)
-    output = subprocess.PIPE if is_text else None
-    done = subprocess.run([sys.executable, "-m", "unet_dist", *words], check=False, stdout=output, encoding="utf-8")
+    _title(title)
+    done = subprocess.run([sys.executable, "-m", "unet_dist", *words], check=False)
     if done.returncode:
         raise StepError(
             f"{words[0]} ended with exit code {done.returncode}; its lines above say why. The same command again resumes."
         )
-    return done.stdout or ""
 
 
 def _draw(folder: Path, shape: tuple[int, int]) -> None:

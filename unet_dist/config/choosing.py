@@ -5,12 +5,13 @@ Knows nothing of torch or data, nor how a config is chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
-from unet_dist.config.options import Bytes, NotNegativeInt
+from unet_dist.config.options import Bytes
 from unet_dist.config.quantities import EXPECTED_TIME, parse_bytes, parse_time
-from unet_dist.config.rules import Count, OptionsSection, PathWord, Reads
+from unet_dist.config.rules import Count, Main, OptionsSection, PathWord, Reads
+from unet_dist.config.sections import Config, DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,34 +23,18 @@ class QuickstartOptions(OptionsSection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigureOptions(OptionsSection):
+class ConfigureOptions(DataConfig):
     """The choice of a config"""
 
-    memory: Bytes | None = None
+    memory: Main[Bytes | None] = None
     """Memory that a process may use, such as 24GiB. Default: 80 % of the free memory."""
-    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] = "1h"
-    """Wall time of the run on one process, such as 30min or 2h."""
-    num_classes: Count | None = None
+    time: Main[Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")]] = "1h"
+    """Wall time of the run, such as 30min or 2h."""
+    processes: Main[Count] = 1
+    """Number of processes that will train, one per GPU."""
+    num_classes: Main[Count | None] = None
     """Number of classes. Default: as many as the masks hold."""
-    ignore_index: NotNegativeInt | None = None
-    """Class id to ignore. Default: none."""
-    label_map: dict[str, int] | None = None
-    """Colour or id of a mask -> class id."""
-    images_folder: str | None = None
-    """Folder of the images below the data set, as train takes it."""
-    masks_folder: str | None = None
-    """Folder of the masks, likewise."""
-    image_names: str | None = None
-    """Names of images, where * is the part that they share with their masks, as train takes it."""
-    mask_names: str | None = None
-    """Names of masks, likewise."""
-    value_range: str | None = None
-    """LOW,HIGH: the values that become black and white, as train takes it."""
-    group_by: str | None = None
-    """Keep samples together on one side of a split, as in train: a regular expression, or sequence."""
-    cache_path: PathWord | None = None
-    """Folder of the decoded caches. Default: unet_dist in the user's cache folder."""
-    output_path: PathWord | None = None
+    output_path: Main[PathWord | None] = None
     """Folder of the run, written into the config. Default: output."""
 
     def memory_bytes(self) -> int | None:
@@ -59,3 +44,32 @@ class ConfigureOptions(OptionsSection):
     def seconds(self) -> float:
         """The time in seconds."""
         return parse_time(self.time)
+
+    def asked(self) -> dict[str, object]:
+        """The keys of a config that have another value than their default."""
+        own = {"memory", "time", "processes"}
+        named = [field for field in fields(self) if field.name not in own]
+        return {field.name: getattr(self, field.name) for field in named if getattr(self, field.name) != field.default}
+
+
+DATA_KEYS = frozenset(field.name for field in fields(ConfigureOptions)) - {"memory", "time", "processes"}
+"""The keys of a config that say what is trained on and where the run goes: `configure` takes them."""
+_FREE_OF_CHOICE = frozenset(
+    {
+        "expected_processes",
+        "collective_timeout_s",
+        "num_workers",
+        "seed",
+        "resume",
+        "time_limit_min",
+        "checkpoint_steps",
+    }
+    | {"keep_checkpoints", "log_steps", "trackers"}
+)
+
+
+def leaves_the_choice(config: Config) -> bool:
+    """Whether a config names data of the user's and nothing that the data and the device should decide."""
+    is_own = config.data.data_path != DataConfig.data_path
+    is_plain = config.run.resume in ("auto", "never") and not config.given - DATA_KEYS - _FREE_OF_CHOICE
+    return is_own and is_plain and not config.given & {"class_balance", "augmentation"}

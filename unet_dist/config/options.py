@@ -13,12 +13,14 @@ from unet_dist.config.meanings import meanings_of
 from unet_dist.config.quantities import (
     EXPECTED_BYTES,
     EXPECTED_SHAPE,
+    EXPECTED_TIME,
     Bands,
     Finite,
     Range,
     parse_bytes,
     parse_range,
     parse_shape,
+    parse_time,
 )
 from unet_dist.config.rules import (
     Also,
@@ -86,6 +88,8 @@ class EvaluateOptions(InferenceOptions):
     """Class id to ignore. Default: the model's."""
     label_map: dict[str, int] | None = None
     """Colour or id of a mask -> class id. Default: the run's."""
+    names: PathWord | None = None
+    """File with the names of the data's classes: id2label.json, or one name a line. Default: the data's own, else the network's."""
     cache_path: PathWord | None = None
     """Folder of the decoded caches. Default: the run's."""
     output_path: PathWord | None = None
@@ -333,6 +337,9 @@ class TrainOptions(OptionsSection):
 
     dry_run: bool = False
     """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
+    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None = None
+    """Wall time, such as 10min or 2h, that network and steps are chosen for where only data_path is given (see
+    unet-dist configure). Default: 1h."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +358,8 @@ class StartOptions(OptionsSection):
     """The processes"""
 
     processes: Count | None = None
-    """Number of processes to start on this machine, one per GPU. Default: one, or those of a launcher."""
+    """Number of processes to start on this machine. Default: those of a launcher; else all GPUs (bench: one), or one process on
+    a CPU."""
     device: DeviceWord = "auto"
     """auto is a GPU where there is one, else the CPU. cuda refuses to run without a GPU. cuda:1 is the second visible GPU."""
 

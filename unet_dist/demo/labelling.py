@@ -6,6 +6,7 @@ not know the page.
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 import time
@@ -20,9 +21,9 @@ from PIL import Image
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import ImageReader
-from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
 from unet_dist.imaging.reader import open_image
-from unet_dist.imaging.writer import write_overlay
+from unet_dist.imaging.stretch import as_picture
 from unet_dist.models.contract import pixels_of
 from unet_dist.prediction.jobs import Job, make_jobs
 from unet_dist.prediction.journal import Done, Journal
@@ -46,13 +47,15 @@ class Labelled:
 
     Attributes:
         labels: file of the label map, PNG with a palette, or TIFF beyond 67 megapixels or for a TIFF.
-        view: file of the image under its labels, at most VIEW_SIDE_PX a side.
-        step: one pixel of the view stands for step x step.
-        shares: class id -> share of the view's pixels, largest first.
+        picture: the image for a screen, at most VIEW_SIDE_PX a side, as WebP.
+        colours: the labels of its pixels in the colours of the classes, as PNG.
+        step: one pixel of the picture stands for step x step.
+        shares: class id -> share of the picture's pixels, largest first.
     """
 
     labels: Path
-    view: Path
+    picture: bytes
+    colours: bytes
     step: int
     shares: dict[int, float]
 
@@ -128,18 +131,28 @@ class Labeller:
         compute_share(work, share_of(work, Done(), 0, 1), Done(), 0, is_stopped=before_batch)
         work.journal.remove()
         with open_reader(path) as reader:
-            return self._show(job, reader, output / "view.png")
+            return self._show(job, reader)
 
-    def _show(self, job: Job, reader: ImageReader, view: Path) -> Labelled:
+    def _show(self, job: Job, reader: ImageReader) -> Labelled:
         step = 1
         while max(job.shape) > VIEW_SIDE_PX * step:
             step *= 2
         labels = _every_nth(job.outputs["labels"], step)
-        write_overlay(view, shrink(reader, step), labels, class_palette(self._tiles.model.num_classes))
+        shown = as_picture(shrink(reader, step))
+        picture = Image.fromarray(shown if shown.shape[2] == 3 else shown[:, :, 0])
+        colours = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint8)
+        colours[: self._tiles.model.num_classes] = class_palette(self._tiles.model.num_classes)
         ids, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         shares = {int(ids[i]): float(counts[i] / labels.size) for i in order}
-        return Labelled(job.outputs["labels"], view, step, shares)
+        drawn = Image.fromarray(colours[labels])
+        return Labelled(job.outputs["labels"], _encoded(picture, "WEBP"), _encoded(drawn, "PNG"), step, shares)
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    encoded = io.BytesIO()
+    picture.save(encoded, kind)
+    return encoded.getvalue()
 
 
 def _every_nth(path: Path, step: int) -> np.ndarray:

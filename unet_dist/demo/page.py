@@ -5,7 +5,9 @@ Owns what stands on the page, and that nothing on it comes from elsewhere. The o
 
 from __future__ import annotations
 
+import base64
 import html
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,12 +25,39 @@ Label = Callable[[Path, Callable[[int, int], None]], Labelled]
 _AT_ONCE, _WAITING = 2, 32
 """Images labelled at once, so that a slow one leaves room for others; and those that wait before others are sent away."""
 
-_LEGEND = """
+_STYLE = """
+.seen { position: relative; display: inline-block; max-width: 100%; line-height: 0; cursor: crosshair; }
+.seen img { max-width: 100%; image-rendering: auto; }
+.seen img.colours { position: absolute; inset: 0; width: 100%; height: 100%; image-rendering: pixelated; opacity: 0.55; }
+.seen output { position: absolute; padding: 0.1rem 0.5rem; border-radius: 3px; background: #000c; color: #fff; line-height: 1.5;
+  pointer-events: none; white-space: nowrap; transform: translate(-50%, -130%); }
+.seen output:empty { display: none; }
+.opacity { display: flex; align-items: center; gap: 0.6rem; margin: 0.5rem 0; }
+.opacity input { flex: 0 1 20rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; }
 .legend span.class { display: inline-flex; align-items: center; gap: 0.4rem; }
 .legend i { width: 1rem; height: 1rem; border: 1px solid #888; border-radius: 2px; }
 .legend small { opacity: 0.75; }
 """
+
+_SCRIPT = """<script>
+function unetName(event, seen) {
+  const colours = seen.querySelector("img.colours"), output = seen.querySelector("output");
+  if (!seen.pixels && colours.complete) {
+    const canvas = document.createElement("canvas");
+    canvas.width = colours.naturalWidth; canvas.height = colours.naturalHeight;
+    seen.pixels = canvas.getContext("2d", {willReadFrequently: true});
+    seen.pixels.drawImage(colours, 0, 0);
+    seen.names = JSON.parse(seen.dataset.names);
+  }
+  if (!seen.pixels) return;
+  const box = seen.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+  const column = Math.floor(x / box.width * colours.naturalWidth), row = Math.floor(y / box.height * colours.naturalHeight);
+  output.textContent = seen.names[seen.pixels.getImageData(column, row, 1, 1).data.slice(0, 3).join()] || "";
+  output.style.left = x + "px"; output.style.top = y + "px";
+}
+</script>"""
+"""The class under the pointer, read from the picture of the labels. Gradio runs no script in a component, only in the head."""
 
 
 def require_gradio(folder: Path) -> Any:
@@ -67,6 +96,24 @@ def legend(shares: dict[int, float], class_names: Sequence[str]) -> str:
     return f'<div class="legend">{"".join(entries)}</div>'
 
 
+def seen(found: Labelled, class_names: Sequence[str]) -> str:
+    """The image under its labels, as HTML: how much they cover is set by a slider, and the pointer shows the name of a class."""
+    names = {
+        ",".join(map(str, colour)): name
+        for colour, name in zip(class_palette(len(class_names)), class_names, strict=True)
+    }
+    picture, colours = (base64.b64encode(data).decode() for data in (found.picture, found.colours))
+    return (
+        f'<div class="seen" data-names="{html.escape(json.dumps(names))}" onmousemove="unetName(event, this)" '
+        "onmouseleave=\"this.querySelector('output').textContent = ''\">"
+        f'<img class="picture" alt="the image" src="data:image/webp;base64,{picture}">'
+        f'<img class="colours" alt="its labels" src="data:image/png;base64,{colours}"><output></output></div>'
+        '<label class="opacity">image <input type="range" min="0" max="100" value="55" aria-label="opacity of the labels" '
+        "oninput=\"this.closest('.opacity').parentElement.querySelector('img.colours').style.opacity = this.value / 100\"> "
+        "labels</label>"
+    )
+
+
 def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: str, about: str) -> Any:
     """Lay out the page.
 
@@ -77,7 +124,7 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
 
     def answer(path: str | None, progress: Any = gradio.Progress()) -> tuple[Any, ...]:  # noqa: B008 (gradio finds it so)
         if path is None:
-            return None, "", gradio.DownloadButton(interactive=False, value=None)
+            return "", "", gradio.DownloadButton(interactive=False, value=None)
         try:
             found = label(Path(path), lambda done, total: progress((done, total), desc="windows", unit="batches"))
         except UnetDistError as error:
@@ -87,7 +134,7 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
             ) from error
         note = "" if found.step == 1 else f"<p>Shown at 1/{found.step}; the label map has every pixel.</p>"
         button = gradio.DownloadButton(interactive=True, value=str(found.labels))
-        return str(found.view), legend(found.shares, class_names) + note, button
+        return seen(found, class_names), legend(found.shares, class_names) + note, button
 
     # A browser cannot hand in a folder, nor a slide that is one.
     suffixes = [suffix for suffix in image_suffixes() if suffix not in (".zarr", ".mrxs")]
@@ -98,14 +145,7 @@ def make_page(gradio: Any, label: Label, class_names: Sequence[str], *, title: s
                 image = gradio.File(label="Image", file_types=suffixes, type="filepath", elem_id="image", height=180)
                 button = gradio.DownloadButton("Download the label map", interactive=False, elem_id="download")
             with gradio.Column(scale=3, min_width=320):
-                view = gradio.Image(
-                    label="Labels over the image",
-                    type="filepath",
-                    format="png",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="view",
-                )
+                view = gradio.HTML(elem_id="view", min_height=200)
                 classes = gradio.HTML(elem_id="legend")
         image.change(answer, image, [view, classes, button], api_visibility="private", show_progress_on=[view])
     return page
@@ -138,7 +178,8 @@ def serve(gradio: Any, page: Any, *, host: str, port: int, max_upload_bytes: int
             enable_monitoring=False,
             footer_links=[],
             theme=gradio.themes.Default(**system),
-            css=_LEGEND,
+            css=_STYLE,
+            head=_SCRIPT,
         )
     except OSError as error:
         raise LaunchError(f"port: got {port}, which cannot be listened on ({error}). Choose another --port.") from error

@@ -1,7 +1,7 @@
 """Starting processes and choosing a device in the words of the command line, before torch is loaded.
 
-Owns what `--processes N` and `--device cuda:1` mean to a launcher and to the libraries, which read the environment. Starts
-nothing itself.
+Owns what `--processes N` and `--device cuda:1` mean to a launcher and to the libraries, which read the environment, and how
+many processes there are where nobody says so. Starts nothing itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,31 @@ def launch_command(words: Sequence[str], count: int, environment: Mapping[str, s
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     expected = [] if _has_key(words, "expected_processes") else ["--expected_processes", str(count)]
     return [sys.executable, *launcher, "-m", "unet_dist", *words, *expected]
+
+
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher started this process: how many there are is then its affair, also where that is one."""
+    several = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+    alone = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "ACCELERATE_MIXED_PRECISION")
+    return any(key in environment for key in alone) or any(environment.get(key, "1") != "1" for key in several)
+
+
+def num_gpus(device: str) -> int:
+    """The GPUs that a device in words stands for; asks the driver, and touches none."""
+    if device == "cpu" or ":" in device:
+        return int(":" in device)
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def share_evenly(batch_size: int, most: int) -> int:
+    """As many processes, up to `most`, as share a batch evenly.
+
+    >>> share_evenly(4, 3), share_evenly(16, 8), share_evenly(3, 2)
+    (2, 8, 1)
+    """
+    return next(count for count in range(max(most, 1), 0, -1) if batch_size % count == 0)
 
 
 def without_key(words: Sequence[str], key: str) -> list[str]:

@@ -50,7 +50,7 @@ PUBLISHED = (
     Published(
         "segformer-b3, fine-tuned", 0.4345, checkpoint="segments-tobias/segformer-b3-finetuned-segments-sidewalk"
     ),
-    # assumption: the model's own card is said to give 0.4317 as mean IoU, and 0.5168 as mean accuracy.
+    # assumption: the model's own card may give 0.4317 as mean IoU and 0.5168 as mean accuracy.
     Published(
         "segformer-b4, fine-tuned",
         0.5168,

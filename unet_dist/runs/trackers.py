@@ -1,14 +1,18 @@
 """Trackers over the life of a run: a run that is started again continues its curves.
 
-Owns the name under which a tracker knows a run, and the arguments of each at a start. Must not know what is tracked.
+Owns the name under which a tracker knows a run, the arguments of each at a start, and pictures for TensorBoard. Must not know
+what is tracked.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.storage.files import write_whole
@@ -51,6 +55,28 @@ def tracker_settings(names: Sequence[str], folder: Path, step: int) -> dict[str,
     if "trackio" in names:
         settings["trackio"] = {"name": f"{folder.resolve().name}-{tracking_id(folder)}", "resume": "allow"}
     return settings
+
+
+def show_pictures(folder: Path, pictures: Mapping[str, Path], step: int) -> None:
+    """Put pictures beside a run's curves in TensorBoard; does nothing for a run without them.
+
+    Args:
+        folder: the run's.
+        pictures: PNGs by the name that TensorBoard shows.
+        step: of the network that made them.
+    """
+    curves = folder / "tensorboard"
+    if not pictures or not curves.is_dir():
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # it was there when the run was trained
+        return
+    writer = SummaryWriter(str(curves))
+    for name, path in pictures.items():
+        with Image.open(path) as picture:
+            writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+    writer.close()
 
 
 def refused_by(names: Sequence[str], error: Exception) -> ConfigError:

@@ -199,7 +199,7 @@ def test_all_problems_are_counted_and_ten_are_named(tmp_path):
     assert message.startswith("data: 20 of 20 pairs cannot be used.")
     assert message.count("can be read") + message.count("holds id 2 (") + message.count(" is 6 x 8 ") == 9
     assert "\n  and 10 more\n" in message
-    assert message.count("Say num_classes: 3") == 1
+    assert message.count("Set --num_classes 3") == 1
 
 
 def test_grey_among_colour_is_refused(tmp_path):
@@ -237,7 +237,7 @@ def test_ids_with_gaps_are_no_classes_until_somebody_says_so(tmp_path):
     root = write_folder(tmp_path / "data")
     for path in (root / "masks").iterdir():
         path.write_bytes(png(np.asarray(Image.open(path)) * 10 + 200))
-    assert "label_map: {200: 0, 210: 1, 220: 2}; if the ids between" in refusal(root, tmp_path)
+    assert "--label_map '{200: 0, 210: 1, 220: 2}'; if the ids between" in refusal(root, tmp_path)
     assert make(root, tmp_path, label_map={200: 0, 210: 1, 220: 2}).num_classes == 3
     assert make(root, tmp_path, num_classes=221).num_classes == 221
 

@@ -58,14 +58,14 @@ def test_an_id_out_of_range_is_named_with_its_count():
         read(png(IDS), num_classes=2)
     assert str(caught.value) == (
         "holds id 2 (2 px), outside 0 to 1 (num_classes: 2). "
-        "Say num_classes: 3, ignore_index for an id that means nothing, or a label_map."
+        "Set --num_classes 3, --ignore_index for an id that means nothing, or --label_map."
     )
 
 
 def test_255_is_not_silently_ignored():
-    with pytest.raises(RefusedError, match=r"holds id 255 \(1 px\), outside 0 to 254\. .*say ignore_index: 255\.$"):
+    with pytest.raises(RefusedError, match=r"holds id 255 \(1 px\), outside 0 to 254\. .*set --ignore_index 255\.$"):
         read(png(np.array([[0, 1, 255]], dtype=np.uint8)))
-    with pytest.raises(RefusedError, match=r"if it is class 1, label_map: \{0: 0, 255: 1\}\.$"):
+    with pytest.raises(RefusedError, match=r"if it is class 1, --label_map '\{0: 0, 255: 1\}'\.$"):
         read(png(np.array([[0, 255]], dtype=np.uint8)), num_classes=2)
     assert read(png(np.array([[0, 255]], dtype=np.uint8)), label_map={0: 0, 255: 1}).tolist() == [[0, 1]]
 
@@ -78,7 +78,7 @@ def test_a_palette_mask_needs_a_label_map():
         read(palette_png(IDS, COLOURS), num_classes=3)
     assert str(caught.value) == (
         "is a palette mask and there is no label_map. Say what the palette's indices or colours mean. "
-        "If the indices are the class ids: label_map: {0: 0, 1: 1, 2: 2}."
+        "If the indices are the class ids: --label_map '{0: 0, 1: 1, 2: 2}'."
     )
 
 
@@ -105,7 +105,7 @@ def test_a_palette_mask_is_read_by_index_or_by_colour():
 def test_a_colour_mask_needs_and_follows_a_label_map():
     content = png(np.array(COLOURS, dtype=np.uint8)[IDS])
     with pytest.raises(
-        RefusedError, match=r'in colours and there is no label_map.*label_map: \{.*"#ff0000": [012].*\}\.$'
+        RefusedError, match=r"in colours and there is no label_map.*--label_map '\{.*\"#ff0000\": [012].*\}'\.$"
     ):
         read(content)
     assert read(content, label_map={"#ff0000": 0, "#008000": 1, "#090909": 2}).tolist() == IDS.tolist()
@@ -154,28 +154,28 @@ def test_floats_that_are_no_whole_numbers_are_refused():
 def test_an_opaque_alpha_beside_ids_is_dropped_and_grey_in_colours_is_ids_through_a_map():
     assert read(png(np.dstack([IDS, np.full_like(IDS, 255)])), num_classes=3).tolist() == IDS.tolist()
     rgba = np.dstack([IDS, IDS, IDS, np.full_like(IDS, 255)])
-    with pytest.raises(RefusedError, match=r"grey. If each is a class: label_map: \{0: 0, 1: 1, 2: 2\}\.$"):
+    with pytest.raises(RefusedError, match=r"grey. If each is a class: --label_map '\{0: 0, 1: 1, 2: 2\}'\.$"):
         read(png(rgba))
     assert read(png(rgba), label_map={0: 0, 1: 1, 2: 2}).tolist() == IDS.tolist()
 
 
 def test_soft_edges_and_jpeg_are_read_by_ranges():
     shades = np.array([[0] * 60, [255] * 60, [*range(0, 240, 4)]], dtype=np.uint8)
-    proposed = r'looks like black and white with soft edges.*label_map: \{"0-127": 0, "128-255": 1\}\.$'
+    proposed = r"looks like black and white with soft edges.*--label_map '\{\"0-127\": 0, \"128-255\": 1\}'\.$"
     with pytest.raises(RefusedError, match=proposed):
         read(png(shades))
     ranges = {"0-127": 0, "128-255": 1}
     assert read(png(shades), label_map=ranges).tolist() == (shades >= 128).tolist()
     buffer = io.BytesIO()
     Image.fromarray(np.repeat([[0, 255]], 16, axis=0).repeat(16, axis=1).astype(np.uint8)).save(buffer, "JPEG")
-    with pytest.raises(RefusedError, match=r"is a JPEG, which changes ids .*label_map: \{\"0-127\": 0"):
+    with pytest.raises(RefusedError, match=r"is a JPEG, which changes ids .*label_map '\{\"0-127\": 0"):
         read(buffer.getvalue())
     assert read(buffer.getvalue(), label_map=ranges).tolist() == [[0] * 16 + [1] * 16] * 16
 
 
 def test_a_mask_whose_zero_is_white_is_read_as_shown_once_a_map_says_so():
     inverted = tiff(IDS, photometric="miniswhite")
-    with pytest.raises(RefusedError, match=r"stores white as 0.*label_map: \{253: 2, 254: 1, 255: 0\}\.$"):
+    with pytest.raises(RefusedError, match=r"stores white as 0.*label_map '\{253: 2, 254: 1, 255: 0\}'\.$"):
         read(inverted, num_classes=3)
     assert read(inverted, label_map={253: 2, 254: 1, 255: 0}).tolist() == IDS.tolist()
     buffer = io.BytesIO()
@@ -188,8 +188,8 @@ def test_ids_with_gaps_are_explained_in_full():
     counts = np.zeros(255, dtype=np.int64)
     counts[[200, 210, 220]] = 5
     assert explain_gaps(counts) == (
-        "its masks hold 3 ids with gaps between 0 and 220. If these are the classes, say label_map: {200: 0, 210: 1, "
-        "220: 2}; if the ids between are classes too, num_classes: 221."
+        "its masks hold 3 ids with gaps between 0 and 220. If these are the classes, set --label_map '{200: 0, 210: 1, "
+        "220: 2}'; if the ids between are classes too, --num_classes 221."
     )
     counts[:] = 0
     counts[:7] = 3

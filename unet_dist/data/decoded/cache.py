@@ -7,6 +7,7 @@ in the source's order; which sample is in which split is decided when it is open
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Sequence
@@ -104,6 +105,12 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def under(self, class_names: Sequence[str]) -> Cache:
+        """The same data under other names of classes, for an evaluation; there may be more than the labels hold."""
+        named = copy.copy(self)
+        named.class_names, named.num_classes = list(class_names), len(class_names)
+        return named
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.seed, self.root, self.grouping)

@@ -121,7 +121,7 @@ class LabelRules:
             raise RefusedError(
                 f"is a {stored.lossy}, which changes ids when it compresses",
                 "Write masks as PNG from the original ids; or, where the values lie far apart, say the range of each class. "
-                f"For black and white: label_map: {_BLACK_AND_WHITE}.",
+                f"For black and white: --label_map '{_BLACK_AND_WHITE}'.",
             )
         if not stored.white_is_zero:
             return lambda values: self.map_values(values, stored.palette)
@@ -136,7 +136,7 @@ class LabelRules:
             meaning = {int(largest - value): int(value) for value in np.unique(values)[::-1]}
             raise RefusedError(
                 "stores white as 0, so that its ids may be upside down",
-                f"Say what the shades mean as they are shown. If the ids are those stored: label_map: {_listing(meaning)}.",
+                f"Say what the shades mean as they are shown. If the ids are those stored: --label_map '{_listing(meaning)}'.",
             )
         return self.map_values(largest - values)
 
@@ -227,7 +227,7 @@ class LabelRules:
             raise RefusedError(
                 "is a palette mask and there is no label_map",
                 "Say what the palette's indices or colours mean. If the indices are the class ids: "
-                f"label_map: {_listing(same)}.",
+                f"--label_map '{_listing(same)}'.",
             )
         if self.label_map.by_id:
             return self.map_ids(indices)
@@ -246,12 +246,12 @@ class LabelRules:
         colours, counts = np.unique(packed, return_counts=True)
         if self.label_map is None and is_grey and len(colours) <= MAX_CLASSES:
             meaning = {int(colour) & 0xFF: place for place, colour in enumerate(colours)}
-            what = f"Its colours are grey. If each is a class: label_map: {_listing(meaning)}."
+            what = f"Its colours are grey. If each is a class: --label_map '{_listing(meaning)}'."
         else:
             ordered = colours[np.argsort(-counts, kind="stable")][:_MAX_LISTED]
             first = ", ".join(f'"#{colour:06x}": {place}' for place, colour in enumerate(ordered))
             more = f", and {len(colours) - len(ordered)} more" if len(colours) > len(ordered) else ""
-            what = f"Say what each colour means. Here, by their frequency: label_map: {{{first}}}{more}."
+            what = f"Say what each colour means. Here, by their frequency: --label_map '{{{first}}}'{more}."
         lack = "there is no label_map" if self.label_map is None else "label_map has ids as keys"
         raise RefusedError(f"is a mask in colours and {lack}", what)
 
@@ -286,14 +286,16 @@ class LabelRules:
             return RefusedError(got, remedy)
         if worst == 255 and int(ids[refused].min()) == 255:
             black_and_white = set(np.unique(ids)) == {0, 255}
-            remedy = "If 255 marks pixels without a label, say ignore_index: 255"
-            return RefusedError(got, f"{remedy}{'; if it is class 1, label_map: {0: 0, 255: 1}' * black_and_white}.")
-        count = f"num_classes: {worst + 1}, " if worst < MAX_CLASSES else ""
+            remedy = "If 255 marks pixels without a label, set --ignore_index 255"
+            return RefusedError(
+                got, remedy + "; if it is class 1, --label_map '{0: 0, 255: 1}'" * black_and_white + "."
+            )
+        count = f"--num_classes {worst + 1}, " if worst < MAX_CLASSES else ""
         found = [int(value) for value in np.unique(ids) if value != self.ignore_index]
         dense = {value: place for place, value in enumerate(found)}
         says_all = self.num_classes is None and len(found) <= MAX_CLASSES
-        meaning = f": {_listing(dense)}" if says_all else ""
-        return RefusedError(got, f"Say {count}ignore_index for an id that means nothing, or a label_map{meaning}.")
+        meaning = f" '{_listing(dense)}'" if says_all else ""
+        return RefusedError(got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.")
 
 
 def explain_gaps(counts: np.ndarray) -> str | None:
@@ -314,8 +316,8 @@ def explain_gaps(counts: np.ndarray) -> str | None:
     if soft is not None:
         return f"its masks hold {len(found)} ids from {found[0]} to {found[-1]}. {soft}"
     return (
-        f"its masks hold {len(found)} ids with gaps between 0 and {found[-1]}. If these are the classes, say "
-        f"label_map: {_listing(dense)}; if the ids between are classes too, num_classes: {count}."
+        f"its masks hold {len(found)} ids with gaps between 0 and {found[-1]}. If these are the classes, set "
+        f"--label_map '{_listing(dense)}'; if the ids between are classes too, --num_classes {count}."
     )
 
 
@@ -327,7 +329,7 @@ def _remedy_for_soft_edges(counts: np.ndarray) -> str | None:
     ends = counts[:8].sum() + counts[found[-1] - 7 : found[-1] + 1].sum()
     if ends < 0.5 * counts.sum():
         return None
-    return f"That looks like black and white with soft edges. If white is class 1: label_map: {_BLACK_AND_WHITE}."
+    return f"That looks like black and white with soft edges. If white is class 1: --label_map '{_BLACK_AND_WHITE}'."
 
 
 def _whole_numbers(ids: np.ndarray) -> np.ndarray:

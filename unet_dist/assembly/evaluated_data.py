@@ -1,0 +1,131 @@
+"""The data of an evaluation: which are opened, under whose names of classes, and what is known of the network's training split.
+
+Owns the choice among the run's own data and others, and how their classes meet the network's. Must not score anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unet_dist.assembly.data_set import open_data, source_of
+from unet_dist.assembly.run_data import bound, require_same
+from unet_dist.config.options import EvaluateOptions
+from unet_dist.config.sections import Config
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.sources.names import read_id_names
+from unet_dist.errors import ConfigError, DataError
+from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
+from unet_dist.models.contract import Network
+from unet_dist.terminal import Teller
+
+
+def training_split(trained: Config | None) -> str:
+    """What is known of the images that the network has seen: its own split of the run, or not even that."""
+    if trained is None:
+        return "unknown"
+    published = trained.model.model.partition(":")[2]
+    start = trained.model.init_from or (published if "/" in published else None)
+    return "its own" if start is None else f"its own, and unknown of {start}, which it started from"
+
+
+def under_names_of(cache: Cache, model: Network, teller: Teller) -> Any:
+    """Let a network answer in the order of the data's classes, where both have names and they differ."""
+    if model.class_names is None or model.class_names == cache.class_names:
+        return model
+    if has_plain_names(cache.class_names) or has_plain_names(model.class_names):
+        if model.num_classes != cache.num_classes:
+            raise DataError(
+                f"Got data of {cache.num_classes} classes and a network of {model.num_classes}, of which one side has no names to "
+                "align them by. Give the data an id2label.json with the network's names, or --names FILE."
+            )
+        return model
+    alignment = align_names(model.class_names, cache.class_names)
+    if alignment.is_identity:
+        return model
+    teller.say(alignment.told())
+    return AlignedClasses(model, alignment, cache.class_names, cache.ignore_index).eval()
+
+
+def _named(cache: Cache, names: dict[int, str] | None, model: Network, teller: Teller) -> Cache:
+    """The data under the names that were given, or under the network's where they have none: their ids are then its ids.
+
+    Raises:
+        ConfigError: names of ids that neither the data nor the network have.
+    """
+    if names is not None:
+        count = max(cache.num_classes, model.num_classes if _is_plain(model) else 0)
+        beyond = [index for index in names if not 0 <= index < count]
+        if beyond:
+            raise ConfigError(f"names: got a name for class {beyond[0]}, expected 0 to {count - 1}. Correct the file.")
+        return cache.under([names.get(index, f"class_{index}") for index in range(count)])
+    if _is_plain(model) or not has_plain_names(cache.class_names) or cache.num_classes != model.num_classes:
+        return cache
+    assert model.class_names is not None
+    teller.say(
+        f"{cache.name} names no classes: its ids are read as the network's, 0 {model.class_names[0]}, 1 {model.class_names[1]} "
+        "and so on. --names FILE gives others."
+    )
+    return cache.under(model.class_names)
+
+
+def _is_plain(model: Network) -> bool:
+    return model.class_names is None or has_plain_names(model.class_names)
+
+
+def _is_of_others(options: EvaluateOptions, trained: Config | None) -> bool:
+    """Whether the data are not those of the run."""
+    return options.data_path is not None and (trained is None or options.data_path != trained.data.data_path)
+
+
+_OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by", "folds", "fold")
+
+
+def open_evaluated(
+    options: EvaluateOptions, trained: Config | None, folder: Path | None, network: Network, teller: Teller
+) -> tuple[Cache, str]:
+    """Open the data of an evaluation, and say what is known of the training split.
+
+    Raises:
+        DataError: none were named, and those of the run are gone or have changed.
+    """
+    config = _data_config(options, trained, network)
+    is_named = options.data_path is not None
+    config = config if is_named else bound(config, folder)
+    names = None if options.names is None else read_id_names(Path(options.names))
+    source = source_of(config, teller.say)
+    theirs = (names or source.read_id_names() or {}) if _is_of_others(options, trained) else {}
+    if theirs and not has_plain_names([*theirs.values()]) and not _is_plain(network):
+        config = config.replace(num_classes=None if names is None else max(names) + 1)  # to be aligned by name
+    cache = open_data(config, teller, source, cuts_blocks=options.split != "all" or not is_named)
+    cache = _named(cache, names, network, teller)
+    if trained is None:
+        return cache, training_split(trained)
+    says_labels = options.label_map is not None or options.ignore_index is not None
+    try:
+        line = require_same(folder, cache, with_labels=not says_labels)
+    except DataError:
+        if not is_named:
+            raise
+        return cache, f"of {trained.data.data_path}"
+    if line:
+        teller.say(line)
+    return cache, training_split(trained)
+
+
+def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
+    """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
+    if options.data_path is None and trained is None:
+        raise ConfigError(
+            "data_path: got none, expected one, as RUN is no run's folder that names its data. Set --data_path."
+        )
+    base = trained or Config()
+    changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}
+    if _is_of_others(options, trained):
+        fresh = Config()
+        changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
+        changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
+    for key in ("ignore_index", "label_map", "cache_path", "seed"):
+        if getattr(options, key) is not None:
+            changes[key] = getattr(options, key)
+    return base.replace(**changes)
