@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.distributed.processes import ROOT, quiet_environment
 from unet_dist import UNet, evaluate, predict, predict_files
+from unet_dist.assembly.opening import load_network
 from unet_dist.cli import run
 from unet_dist.commands import evaluate as evaluate_command
 from unet_dist.errors import ConfigError, DataError, LocalityError
@@ -244,3 +245,10 @@ def test_several_runs_are_evaluated_one_after_the_other(place: Path, capsys: pyt
     assert doctest.testmod(evaluate_command).failed == 0
     with pytest.raises(ConfigError, match=r"output_path: got here for 2 runs, expected none: .* Join them by \+"):
         run(["evaluate", str(place / "model"), str(place / "model"), "--output_path", "here"])
+
+
+def test_an_average_needs_the_checkpoints_of_a_run(place: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"average: got last:2 for .*, which has no checkpoints\. Expected the folder of a run"
+    ):
+        load_network(str(place / "model"), torch.device("cpu"), average="last:2")

@@ -23,6 +23,7 @@ from unet_dist.errors import CheckpointError
 from unet_dist.runs.checkpoint import (
     Checkpoint,
     CheckpointWriter,
+    average_weights,
     list_checkpoints,
     newest_whole,
     optimizer_tensors,
@@ -299,3 +300,21 @@ def test_folder_that_is_none_is_named(tmp_path: Path, checkpoint: Checkpoint) ->
     with pytest.raises(CheckpointError, match=r"checkpoints/step-00000003 could not be written: "):
         write_checkpoint(tmp_path / "checkpoints", checkpoint)
     assert (tmp_path / "checkpoints").read_text() == "a file"
+
+
+def test_average_of_the_newest_checkpoints(tmp_path: Path) -> None:
+    model, optimizer = build()
+    states = []
+    for step in (1, 2, 3):
+        train(model, optimizer, step, step)
+        write_checkpoint(tmp_path, saved(model, optimizer, step).on_host())
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    average = average_weights(tmp_path, 2)
+    expected = ((states[1]["0.weight"].double() + states[2]["0.weight"].double()) / 2).float()
+    assert torch.equal(average["0.weight"], expected)
+    assert not torch.equal(expected, states[2]["0.weight"])
+    assert average["1.num_batches_tracked"].item() == 3
+    with pytest.raises(
+        CheckpointError, match=r"holds 3 checkpoints, expected 4 to average\. Train with --keep_checkpoints 4"
+    ):
+        average_weights(tmp_path, 4)

@@ -214,7 +214,7 @@ def open_subject(
     network: Network
     if isinstance(model, str | Path):
         name = str(model)
-        network, trained, folder = load_network(name, processes.device, options.trust)
+        network, trained, folder = load_network(name, processes.device, options.trust, options.average)
         if trained is not None and options.data_path is None and cache is None:
             require_data_trusted(trained, options.trust)
     else:

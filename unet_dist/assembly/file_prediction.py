@@ -140,7 +140,7 @@ class _Prediction:
         self.journal = Journal(Path(options.output))
         self.model: Network
         if isinstance(model, str | Path):
-            self.model, self.trained, _ = load_network(str(model), processes.device, options.trust)
+            self.model, self.trained, _ = load_network(str(model), processes.device, options.trust, options.average)
         else:
             self.model, self.trained = model.to(processes.device).eval(), None
         recipe = Recipe(

@@ -12,13 +12,14 @@ from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
 from unet_dist.config.metrics import METRICS
 from unet_dist.config.sections import Config
 from unet_dist.data.sources.registry import SOURCES, is_part
-from unet_dist.errors import CheckpointError
-from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.models.contract import Network, TrainableNetwork, as_module
 from unet_dist.models.ensemble import Ensemble
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.registry import Registry, parse_word, require_trusted, split_words
+from unet_dist.runs.checkpoint import average_weights
 from unet_dist.terminal import Teller
 
 
@@ -37,28 +38,39 @@ def open_for(config: Config) -> Any:
 
 
 def load_run(
-    path: str, device: torch.device, trust: str | None = None
+    path: str, device: torch.device, trust: str | None = None, average: str | None = None
 ) -> tuple[TrainableNetwork | OnnxModel, Config | None, Path | None]:
     """Load the model of RUN: a run's folder (its best, else its last), a model folder or a hub id.
 
     Args:
         trust: packages, separated by commas, whose code the folder may name.
+        average: last:5 averages the weights of a run's five newest checkpoints, in place of its best model.
 
     Returns:
         The model in evaluation mode, the run's config and its folder (None where RUN is no run's folder).
 
     Raises:
-        CheckpointError: there is no model.
+        CheckpointError: there is no model, or there are fewer checkpoints.
+        ConfigError: an average of what is no run's folder.
     """
     folder, trusted = Path(path), split_trust(trust)
     if not (folder / CONFIG_FILE).is_file():
+        if average is not None:
+            raise ConfigError(
+                f"average: got {average} for {path}, which has no checkpoints. Expected the folder of a run."
+            )
         return load_model(path, device=device, trust=trusted), None, None
     config = read_run_config(folder)
     for name in ("best", "last"):
         if (folder / name / "config.json").is_file():
-            return load_model(folder / name, device=device, trust=trusted), config, folder
+            model = load_model(folder / name, device=device, trust=trusted)
+            if average is not None:
+                as_module(model).load_state_dict(
+                    average_weights(folder / "checkpoints", int(average.removeprefix("last:")))
+                )
+            return model, config, folder
     raise CheckpointError(
-        f"{folder}: this run has neither best/ nor last/ yet: it was stopped before its first validation. Go on training it."
+        f"{folder}: this run has neither best/ nor last/ yet: it stopped before its first validation. Run its train command again."
     )
 
 
@@ -68,7 +80,7 @@ def members_of(word: str) -> list[str]:
 
 
 def load_network(
-    word: str, device: torch.device, trust: str | None = None
+    word: str, device: torch.device, trust: str | None = None, average: str | None = None
 ) -> tuple[Network, Config | None, Path | None]:
     """Load what predicts: RUN, as `load_run` does, or RUN+RUN+RUN, which are averaged.
 
@@ -79,7 +91,7 @@ def load_network(
         CheckpointError: there is no model.
         ConfigError: the runs do not go together.
     """
-    loaded = [load_run(member, device, trust) for member in members_of(word)]
+    loaded = [load_run(member, device, trust, average) for member in members_of(word)]
     network, config, folder = loaded[0]
     if len(loaded) == 1:
         return network, config, folder

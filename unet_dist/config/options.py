@@ -43,6 +43,7 @@ SplitWord = Annotated[
 ]
 Trusted = Annotated[str, matching(r"[\w.]+(,[\w.]+)*", "packages separated by commas")]
 Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES, "SIZE")]
+Average = Annotated[str, matching(r"last:[1-9]\d{0,5}", "last: and a number of checkpoints, as last:5")]
 NotNegativeInt = Annotated[int, AtLeast(0)]
 
 
@@ -53,6 +54,8 @@ class InferenceOptions(OptionsSection):
     trust: Trusted | None = None
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
+    average: Average | None = None
+    """Average the weights of a run's newest checkpoints, such as last:5 (kept by --keep_checkpoints 5), not its best model."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"

@@ -30,6 +30,7 @@ from unet_dist.errors import CheckpointError, DataError
 from unet_dist.runs.landing import Landing
 from unet_dist.storage.files import digest, recover_all, write_whole, write_whole_folder
 from unet_dist.storage.typed import read_json
+from unet_dist.wording import counted
 
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -176,6 +177,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from None
+
+
+def average_weights(folder: Path, count: int) -> dict[str, Tensor]:
+    """The mean of the weights of the newest checkpoints below a run's checkpoints/, summed in float64; what counts is the newest's.
+
+    Raises:
+        CheckpointError: there are fewer, or one is damaged.
+    """
+    paths = list_checkpoints(folder)[-count:]
+    if len(paths) < count:
+        raise CheckpointError(
+            f"{folder} holds {counted(len(paths), 'checkpoint')}, expected {count} to average. Train with --keep_checkpoints "
+            f"{count} or more, or average fewer."
+        )
+    sums: dict[str, Tensor] = {}
+    for path in paths:
+        weights = read_checkpoint(path).model
+        for name, tensor in weights.items():
+            if tensor.is_floating_point():
+                sums[name] = sums.get(name, 0) + tensor.double() / count
+    return {name: sums[name].to(tensor.dtype) if name in sums else tensor for name, tensor in weights.items()}
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
