@@ -219,7 +219,7 @@ def test_main_prints_a_sentence_and_leaves_with_2(capsys: pytest.CaptureFixture[
 def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C before a command listens for it, while libraries load or data are read."""
 
-    def interrupted(_words: Any) -> None:
+    def interrupted(_words: Any, **_given: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "run", interrupted)

@@ -55,7 +55,7 @@ class InferenceOptions(OptionsSection):
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
     average: Average | None = None
-    """Average the weights of a run's newest checkpoints, such as last:5 (kept by --keep_checkpoints 5), not its best model."""
+    """Average the weights of a run's newest checkpoints, as last:5, which it keeps by keep_checkpoints. Default: its best model."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"
