@@ -318,3 +318,16 @@ def test_average_of_the_newest_checkpoints(tmp_path: Path) -> None:
         CheckpointError, match=r"holds 3 checkpoints, expected 4 to average\. Train with --keep_checkpoints 4"
     ):
         average_weights(tmp_path, 4)
+
+
+def test_weights_for_a_model_folder_come_by_the_buffer_of_the_checkpoints(tmp_path: Path) -> None:
+    """In memory of their own, which the next checkpoint does not change; one tensor of two names stays one."""
+    writer = CheckpointWriter(tmp_path, keep=1)
+    tensors = {"a": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), "count": torch.tensor(7)}
+    tensors["tied"] = tensors["a"]
+    got = writer.on_host(tensors)
+    assert all(torch.equal(got[name], tensor) and got[name].is_contiguous() for name, tensor in tensors.items())
+    assert got["tied"] is got["a"]
+    assert got["a"].untyped_storage().nbytes() == 4 * tensors["a"].numel()
+    assert got["a"].data_ptr() != tensors["a"].data_ptr()
+    writer.close()

@@ -261,6 +261,23 @@ class CheckpointWriter:
         self.wait()
         self._pending = self._thread.submit(self._write, *checkpoint.landed(self._landing))
 
+    def on_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bring tensors of a GPU to the host by the buffer of the checkpoints, once the last of them stands.
+
+        Returns:
+            Tensors of their own memory, contiguous; one for those that are one tensor under several names.
+
+        Raises:
+            CheckpointError: the previous write failed.
+        """
+        self.wait()
+        first: dict[tuple[int, torch.Size], str] = {}
+        names = {name: first.setdefault((t.data_ptr(), t.shape), name) for name, t in tensors.items()}
+        copies, arrive = self._landing.take({name: tensors[name] for name in first.values()})
+        arrive()
+        own = {name: copy.clone() for name, copy in copies.items()}
+        return {name: own[at] for name, at in names.items()}
+
     def wait(self) -> None:
         """Return once the last write stands.
 

@@ -6,10 +6,13 @@ Owns when each is due and in which order; here the host may wait for the device.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.registry import compute_metrics
@@ -159,8 +162,25 @@ class Boundary:
     def write_model(self, name: str) -> None:
         """Write the model folder best/ or last/."""
         path = self._parts.folder / name
-        with write_errors_named(path), self._average.lent():
+        with write_errors_named(path), self._average.lent(), self._landed():
             write_whole_folder(path, self._parts.model.save_pretrained)
+
+    @contextmanager
+    def _landed(self) -> Iterator[None]:
+        """Within it a network on a GPU gives its weights as they are on the host, brought there by one copy and not one by one."""
+        if self._parts.processes.device.type != "cuda":
+            yield
+            return
+
+        def land(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: object) -> None:
+            if not prefix:
+                state.update(self.writer.on_host(state))
+
+        hook = as_module(self._parts.model).register_state_dict_post_hook(land)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     # ---------------------------------------------------------------------------------------------- a checkpoint
 
