@@ -16,6 +16,7 @@ from unet_dist.models.normalisation import (
     batch_coupling,
     pixel_coupling,
     standardise,
+    standardised_once,
 )
 from unet_dist.models.unet import UNet
 
@@ -109,3 +110,23 @@ def test_batch_norm_couples_samples_not_pixels_of_an_evaluation() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
     assert pixel_coupling(model) is None
     assert str(batch_coupling(model)).startswith("1 (BatchNorm2d): ")
+
+
+def test_filters_standardised_once_give_the_same_bits_and_leave_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = UNet(num_classes=3, base_channels=4, depth=1, norm="weight").eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("gain"):
+            nn.init.uniform_(parameter, 0.5, 2)
+    images = torch.randn(1, 3, *[model.window_sizes.minimum] * 2)
+    before = {name: id(parameter) for name, parameter in model.named_parameters()}
+    with torch.inference_mode():
+        expected = model(images)
+        with standardised_once(model):
+            assert len(dict(model.named_parameters())) < len(before), "no gain is left to be multiplied twice"
+            assert torch.equal(model(images), expected)
+            assert torch.equal(model(images), expected)
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+    with pytest.raises(ZeroDivisionError), standardised_once(model):
+        _ = 1 / 0
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == before

@@ -10,6 +10,8 @@ arXiv 2101.08692, section 4.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +69,13 @@ class ScaledStdConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve (N, C, H, W) with standardised weights."""
-        if self.gain is None:  # lent by models.step_weights, standardised
-            return self._conv_forward(features, self.weight, self.bias)
-        gain = (self.gain * self.output_gain).view(-1, 1, 1, 1)
-        return self._conv_forward(features, standardise(self.weight, gain, dims=(1, 2, 3)), self.bias)
+        return self._conv_forward(features, self.filters(), self.bias)
+
+    def filters(self) -> Tensor:
+        """The standardised weight; without a gain it is one that was lent."""
+        if self.gain is None:
+            return self.weight
+        return standardise(self.weight, (self.gain * self.output_gain).view(-1, 1, 1, 1), dims=(1, 2, 3))
 
 
 class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
@@ -89,10 +94,34 @@ class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve (N, C, H, W) with standardised weights."""
         assert output_size is None, f"without overlap the size follows from the input, got output_size={output_size}"
-        weight: Tensor = self.weight  # (in, out, k, k); standardised where models.step_weights has lent it
-        if self.gain is not None:
-            weight = standardise(weight, (self.gain * self.output_gain).view(1, -1, 1, 1), dims=(0,))
-        return F.conv_transpose2d(features, weight, self.bias, self.stride)
+        return F.conv_transpose2d(features, self.filters(), self.bias, self.stride)
+
+    def filters(self) -> Tensor:
+        """The standardised weight, (in, out, k, k); without a gain it is one that was lent."""
+        if self.gain is None:
+            return self.weight
+        return standardise(self.weight, (self.gain * self.output_gain).view(1, -1, 1, 1), dims=(0,))
+
+
+@contextmanager
+def standardised_once(model: nn.Module) -> Iterator[None]:
+    """Within it layers convolve with filters that were standardised when it began: for many passes while the weights stay.
+
+    The values are those of each layer's own forward pass, to the bit.
+    """
+    lent: list[tuple[nn.Module, Tensor, nn.Parameter]] = []
+    try:
+        with torch.no_grad():
+            for layer in model.modules():
+                if isinstance(layer, ScaledStdConv2d | ScaledStdConvTranspose2d) and layer.gain is not None:
+                    lent.append((layer, layer.weight, layer.gain))
+                    layer._parameters["weight"] = layer.filters()  # type: ignore[assignment]
+                    layer.gain = None
+        yield
+    finally:
+        for layer, weight, gain in lent:
+            layer._parameters["weight"] = weight  # type: ignore[assignment]
+            layer._parameters["gain"] = gain
 
 
 def activation_norm(norm: str, channels: int) -> nn.Module:
@@ -100,8 +129,22 @@ def activation_norm(norm: str, channels: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
-        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        return GroupNorm(math.gcd(GROUPS, channels), channels)
     return nn.Identity()
+
+
+class GroupNorm(nn.GroupNorm):
+    """As torch's, in the memory format and the type that come in.
+
+    On a GPU torch's own gives contiguous values, of float32 in mixed precision: each layer that follows would copy them back.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        normalised = super().forward(features)
+        if features.is_cuda and features.is_contiguous(memory_format=torch.channels_last):
+            return normalised.to(features.dtype, memory_format=torch.channels_last)
+        return normalised
 
 
 def pixel_coupling(model: nn.Module, attention: tuple[type[nn.Module], ...] = ()) -> str | None:

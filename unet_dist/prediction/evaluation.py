@@ -18,7 +18,8 @@ from unet_dist.data.batches.crops import WindowedSamples
 from unet_dist.imaging.reader import as_reader
 from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion
 from unet_dist.metrics.instances import InstanceScores, score_image
-from unet_dist.models.contract import Network
+from unet_dist.models.contract import Network, as_module
+from unet_dist.models.normalisation import standardised_once
 from unet_dist.prediction.image import predict_logits
 from unet_dist.prediction.reading import read_ahead
 from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces
@@ -87,7 +88,7 @@ def evaluate_split(
     def read(number: int) -> tuple[list[Piece], list[Tensor]]:
         return _read(tiles, samples, plans, batches[number], is_pinned=device.type == "cuda")
 
-    with read_ahead(mine, read) as reads:
+    with standardised_once(as_module(model)), read_ahead(mine, read) as reads:
         for _ in range(rounds):
             if is_stopped is not None and is_stopped():
                 return None

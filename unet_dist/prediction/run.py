@@ -23,6 +23,8 @@ from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.encoded import split_page
 from unet_dist.imaging.image import ImageReader
 from unet_dist.machine.cores import num_cores
+from unet_dist.models.contract import as_module
+from unet_dist.models.normalisation import standardised_once
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
 from unet_dist.prediction.journal import Done, DoneList, Journal
@@ -56,6 +58,7 @@ def compute_share(
     """
     with ExitStack() as stack:
         stack.enter_context(_short_of_memory())
+        stack.enter_context(standardised_once(as_module(work.tiles.model)))
         handover = stack.enter_context(Handover())
         reader = stack.enter_context(_Reading(work, share, handover))
         writer = stack.enter_context(Writing(work, share, done, rank, finishers, handover))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -65,16 +66,27 @@ def normalise(
         wide, 572 px, 2 CPU cores, float32: 1.4 times in evaluation, equal in training).
     """
     compute = torch.promote_types(dtype, torch.float32)
-    # Not blocking: a copy that waits for the device would be a synchronisation in every training step.
-    scale, shift = (torch.tensor(values, dtype=compute).to(windows.device, non_blocking=True) for values in (std, mean))
     # Row by row: pixel by pixel a CPU goes through three values at a time (tests/measure/small_costs.py normalise).
     width, channels = windows.shape[2:]
+    row = _kept_row if windows.device.type == "cuda" else _row
+    of_row = partial(row, width=width, dtype=compute, device=windows.device)
     rows = _as_floats(windows.flatten(2), compute)  # (N, H, W * C)
     if limits is not None:
-        ends = torch.tensor(list(limits), dtype=compute).to(windows.device, non_blocking=True)  # (C, 2)
-        rows = rows.clamp_(ends[:, 0].repeat(width), ends[:, 1].repeat(width))
-    rows = rows.sub_(shift.repeat(width)).div_(scale.repeat(width))
+        rows = rows.clamp_(*(of_row(tuple(float(pair[end]) for pair in limits)) for end in (0, 1)))
+    rows = rows.sub_(of_row(tuple(map(float, mean)))).div_(of_row(tuple(map(float, std))))
     return rows.to(dtype).unflatten(2, (width, channels)).permute(0, 3, 1, 2)  # (N, C, H, W)
+
+
+def _row(values: tuple[float, ...], *, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Values of channels, once for each pixel of a row: (W * C,)."""
+    with torch.inference_mode(mode=False):  # training uses what a validation made
+        # Not blocking: a copy that waits for the device would be a synchronisation in every training step.
+        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True).repeat(width)
+
+
+_kept_row = lru_cache(maxsize=64)(_row)
+"""They go to a GPU once, not with every window: two copies and two launches each. On a CPU nothing is gained, and the planner's
+tensors, which have no values, must not be kept."""
 
 
 def _as_floats(pixels: Tensor, dtype: torch.dtype) -> Tensor:
