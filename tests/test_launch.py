@@ -22,6 +22,7 @@ case "$1 $2" in
   "-m venv") for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
   "-m pip") exit "${PIP_STATUS:-0}" ;;
   "--version ") echo "Python 3.12.1" ;;
+  "-c import torch, unet_dist"*) exit "${MISSES:-1}" ;;
 esac
 """
 
@@ -46,10 +47,16 @@ class Checkout:
 
     def make(self, extra: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Source environment.sh and make the environment."""
+        return self.bash(
+            "-euo", "pipefail", "-c", f'source launch/environment.sh; prepare_environment "{extra}"', **environment
+        )
+
+    def bash(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run bash in the checkout."""
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "UNET_DIST_TORCH")}
         path = f"{self.programs}:{os.environ['PATH']}"
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", f'source launch/environment.sh; prepare_environment "{extra}"'],
+            ["bash", *words],
             cwd=self.root,
             env={**kept, "PATH": path, "CALLS": str(self.calls_file), **environment},
             capture_output=True,
@@ -110,6 +117,21 @@ def test_the_build_for_an_older_driver_can_be_said(checkout: Checkout, word: str
     checkout.make(UNET_DIST_TORCH=word)
     (call,) = checkout.pip_calls()
     assert f" {wanted} --editable " in call
+
+
+@pytest.mark.parametrize(("misses", "has_venv", "makes_one"), [("0", False, False), ("1", False, True), ("0", True, True)])
+def test_the_gpu_is_checked_by_the_python_that_has_all_it_takes(
+    checkout: Checkout, misses: str, has_venv: bool, makes_one: bool
+) -> None:
+    """As on a node without a network; an environment that is there is kept to."""
+    if has_venv:
+        (checkout.root / ".venv").mkdir()
+    ended = checkout.bash("launch/gpu_check.sh", "--minutes", "3", MISSES=misses)
+    assert ended.returncode == 0, ended.stderr
+    calls = checkout.calls_file.read_text(encoding="utf-8").splitlines()
+    assert calls[-1] == "-m unet_dist doctor --gpu --minutes 3"
+    assert (checkout.root / ".venv/bin/python").exists() == makes_one
+    assert bool(checkout.pip_calls()) == makes_one
 
 
 def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:

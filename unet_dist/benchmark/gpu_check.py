@@ -129,6 +129,8 @@ class Check:
 
     def free(self) -> None:
         """Give back what a run held that is gone, so that the next finds the device empty."""
+        self.processes.accelerator.free_memory()  # it keeps every network that it has prepared
+        torch.compiler.reset()  # of each network a graph is kept, and only so many of one kind
         gc.collect()
         if self.processes.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -210,11 +212,19 @@ def _measure(stage: Stage, outcome: Outcome, check: Check) -> None:
     except NotHereError as error:
         outcome.state, outcome.reason = SKIPPED, str(error)
     except Exception as error:  # noqa: BLE001 a device, driver or library that fails is a finding, and other stages find more
-        sentence = str(error) if isinstance(error, UnetDistError) else f"{type(error).__name__}: {first_line(error)}"
-        outcome.state = FAILED
-        outcome.reason = f"Memory ran out: {first_line(error)}" if is_out_of_memory(error) else sentence
-    check.free()
+        outcome.state, outcome.reason = FAILED, reason_of(error)
+    try:
+        check.free()
+    except RuntimeError as error:  # the device is lost, to this process; those that later stages start find it anew
+        outcome.state, outcome.reason = FAILED, outcome.reason or reason_of(error)
     outcome.seconds = round(check.clock() - started, 2)
+
+
+def reason_of(error: Exception) -> str:
+    """What failed, in a line."""
+    if is_out_of_memory(error):
+        return f"Memory ran out: {first_line(error)}"
+    return str(error) if isinstance(error, UnetDistError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _behind(outcome: Outcome) -> str:

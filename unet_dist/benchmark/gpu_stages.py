@@ -36,6 +36,7 @@ from unet_dist.data.decoded.settings import cache_folder
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.arithmetic import compute_in_float32
 from unet_dist.machine.doctor import examine
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.contract import as_module
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_rasters
@@ -99,14 +100,22 @@ def large_batch(check: Check) -> Figures:
     moments = []
     for micro in (count, count // 2):
         setting = check.open(count, micro_batch_size=micro)
-        setting.subject.bare.make(1)
+        try:
+            setting.subject.bare.make(1)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise NotHereError(f"{micro} crops at once do not fit into this device.") from None
+            raise
         state = setting.parts.optimizer.state
         moments.append([state[p]["exp_avg"].double() for p in as_module(setting.parts.model).parameters()])
         del setting, state
         check.free()
     whole, halves = moments
     squares = sum(float((a - b).square().sum()) for a, b in zip(whole, halves, strict=True))
-    difference = (squares / sum(float(a.square().sum()) for a in whole)) ** 0.5
+    size = sum(float(a.square().sum()) for a in whole)
+    if not size > 0:
+        raise UnetDistError(f"The gradient of {count} crops is {size}: expected a number above 0.")
+    difference = (squares / size) ** 0.5
     if not difference < _LARGE_BATCH_TOLERANCE:
         raise UnetDistError(
             f"The gradient of {count} crops at once differs by {difference:.2g} from that of two halves."

@@ -16,12 +16,11 @@ from statistics import median
 import torch
 
 from unet_dist.benchmark.ceilings import compute_dtype
-from unet_dist.benchmark.gpu_check import Check, Figures, require_cuda
+from unet_dist.benchmark.gpu_check import Check, Figures, reason_of, require_cuda
 from unet_dist.benchmark.step import BareStep
 from unet_dist.benchmark.timing import affordable, synchronise
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.compiling import find_obstacle
-from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.models.normalisation import NORMS
 from unet_dist.wording import first_line, shorten
 
@@ -78,8 +77,8 @@ def _rows(check: Check, rows: list[Figures], planned: dict[str, float]) -> list[
         started = check.clock()
         try:
             row.update(_step(check, batch_size, way, planned, keys))
-        except RuntimeError as error:  # another way may still do
-            row["note"] = f"{'memory ran out' if is_out_of_memory(error) else 'failed'}: {first_line(error)}"
+        except Exception as error:  # noqa: BLE001 a compiler fails in many ways, and another way may still do
+            row["note"] = f"failed: {reason_of(error)}"
         check.free()
         longest_s = max(longest_s, check.clock() - started)
     return rows
