@@ -23,6 +23,7 @@ from unet_dist.assembly import training
 from unet_dist.cli import main
 from unet_dist.prediction import run as prediction
 from unet_dist.processes.group import Processes
+from unet_dist.training.boundary import Boundary
 from unet_dist.training.trainer import Trainer
 
 COUNTS = ("launches", "waits", "event_waits", "large_pageable", "collectives", "order", "foreign")
@@ -34,7 +35,7 @@ class Probe:
     """Counts what parts of a command ask of the device.
 
     Attributes:
-        steps, validations, batches: one a training step, a validation, a batch of a prediction.
+        steps, validations, models, batches: one a training step, a validation, a model folder, a batch of a prediction.
     """
 
     def __init__(self, library: Path, folder: Path) -> None:
@@ -43,7 +44,9 @@ class Probe:
         self.folder = folder
         self.steps: list[Counts] = []
         self.validations: list[Counts] = []
+        self.models: list[Counts] = []
         self.batches: list[Counts] = []
+        Boundary.write_model = self._counted(Boundary.write_model, self.models)  # type: ignore[method-assign]
         Trainer.step = self._counted(Trainer.step, self.steps)  # type: ignore[method-assign]
         training.evaluate_split = self._counted(training.evaluate_split, self.validations)  # type: ignore[attr-defined]
         copies = ctypes.c_long.in_dll(loaded, "null_copies")
@@ -66,7 +69,7 @@ class Probe:
         """Run a command; its exit code, its last words and the counts of the whole."""
         from accelerate.state import AcceleratorState
 
-        for counts in (self.steps, self.validations, self.batches):
+        for counts in (self.steps, self.validations, self.models, self.batches):
             counts.clear()
         for counter in self._counters.values():
             counter.value = 0
@@ -101,6 +104,7 @@ class Probe:
             "steps": len(self.steps),
             "step": {count: max((one[count] for one in late), default=-1) for count in COUNTS},
             "validation": self.validations[-1] if self.validations else None,
+            "model": self.models[-1] if self.models else None,
         }
 
 
