@@ -119,7 +119,9 @@ def test_the_build_for_an_older_driver_can_be_said(checkout: Checkout, word: str
     assert f" {wanted} --editable " in call
 
 
-@pytest.mark.parametrize(("misses", "has_venv", "makes_one"), [("0", False, False), ("1", False, True), ("0", True, True)])
+@pytest.mark.parametrize(
+    ("misses", "has_venv", "makes_one"), [("0", False, False), ("1", False, True), ("0", True, True)]
+)
 def test_the_gpu_is_checked_by_the_python_that_has_all_it_takes(
     checkout: Checkout, misses: str, has_venv: bool, makes_one: bool
 ) -> None:

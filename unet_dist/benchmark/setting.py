@@ -176,12 +176,12 @@ class Setting:
             precision=processes.precision,
         )
 
-    def predicted_bytes(self) -> int:
-        """What `plan` predicts for the tensors of a step."""
+    def predicted_bytes(self, *, has_workspace: bool = True) -> int:
+        """What `plan` predicts for the tensors of a step; without the workspace of convolutions where there is none."""
         share = self.subject.bare.share
         number, height, width = max((batch.shape for batch in share.batches), key=math.prod)
         keeps = self.parts.processes.world_size > 1 or len(share.batches) > 1
-        simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps)
+        simulation = replace(self._simulated, trim=self.parts.trim, keeps_gradients=keeps, has_workspace=has_workspace)
         return training_peak(simulation, number, (height, width)).total_bytes
 
     def result(self, rounds: Sequence[Round]) -> Result:

@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from unet_dist.planner.segments import Place, Segments
+
 WEIGHTS, GRADIENTS, OPTIMIZER = "weights", "gradients", "optimizer"
-ACTIVATIONS, INPUT, WORKSPACE = "activations", "input", "workspace"
-PARTS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, INPUT, WORKSPACE)
+ACTIVATIONS, INPUT, WORKSPACE, GAPS = "activations", "input", "workspace", "gaps"
+PARTS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, INPUT, WORKSPACE, GAPS)
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -52,6 +54,7 @@ class _Block:
 
     num_bytes: int
     part: str
+    place: Place | None = None
 
 
 class LiveMemory(TorchDispatchMode):
@@ -59,11 +62,14 @@ class LiveMemory(TorchDispatchMode):
 
     Args:
         device_type: cpu or cuda: whose convolutions are computed, and in which memory layout their results are.
+        has_workspace: whether convolutions on a GPU take memory beside their results.
     """
 
-    def __init__(self, device_type: str) -> None:
+    def __init__(self, device_type: str, *, has_workspace: bool = True) -> None:
         super().__init__()
         self._device_type = device_type
+        self._has_workspace = has_workspace or device_type == "cpu"
+        self._segments = Segments() if device_type == "cuda" else None
         self._blocks: dict[int, _Block] = {}
         self._live = dict.fromkeys(PARTS, 0)
         self._now = 0
@@ -74,8 +80,9 @@ class LiveMemory(TorchDispatchMode):
 
     @property
     def peak(self) -> Peak:
-        """The worst moment since the start, or since forget_peak."""
-        return Peak(dict(self._peak), self._largest_bytes)
+        """The worst moment since the start, or since forget_peak; on a GPU with what its allocator has taken by now beside it."""
+        gaps = 0 if self._segments is None else self._segments.reserved - sum(self._peak.values())
+        return Peak({**self._peak, GAPS: max(gaps, 0)}, self._largest_bytes)
 
     def forget_peak(self) -> None:
         """Look for the worst moment from now on."""
@@ -107,15 +114,19 @@ class LiveMemory(TorchDispatchMode):
         if func is _CONVOLUTION and self._device_type == "cuda" and _is_channels_last(args[0]):
             # cuDNN keeps the layout of its input; the fake kernel of a host without fast bf16 does not.
             result = torch.empty_like(result, memory_format=torch.channels_last)
-        if func in (_CONVOLUTION, _CONVOLUTION_BACKWARD):
+        workspace = 0
+        if func in (_CONVOLUTION, _CONVOLUTION_BACKWARD) and self._has_workspace:
             needed = _while_running(self._device_type, func, args, result)
             made = sum(t.untyped_storage().nbytes() for t in tree_iter(result) if isinstance(t, Tensor))
+            workspace = max(needed - made, 0)
             self._live[self._part] += made
-            self._note(max(needed - made, 0), made)
+            self._note(workspace, made)
             self._live[self._part] -= made
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())
+        if workspace and self._segments is not None:
+            self._segments.give_back(self._segments.take(workspace))
         self._note(0)
         return result
 
@@ -123,7 +134,8 @@ class LiveMemory(TorchDispatchMode):
         key = id(storage)
         if key in self._blocks:
             return
-        block = self._blocks[key] = _Block(storage.nbytes(), self._part)
+        place = self._segments.take(storage.nbytes()) if self._segments and storage.nbytes() else None
+        block = self._blocks[key] = _Block(storage.nbytes(), self._part, place)
         self._now += block.num_bytes
         self._live[block.part] += block.num_bytes
         self._largest_bytes = max(self._largest_bytes, block.num_bytes)
@@ -134,6 +146,8 @@ class LiveMemory(TorchDispatchMode):
         block = self._blocks.pop(key)
         self._now -= block.num_bytes
         self._live[block.part] -= block.num_bytes
+        if self._segments is not None and block.place is not None:
+            self._segments.give_back(block.place)
 
     def _note(self, workspace_bytes: int, made_bytes: int = 0) -> None:
         total = self._now + workspace_bytes + made_bytes

@@ -7,7 +7,7 @@ pass and optimizer. Must not know what to choose from the numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from unet_dist.config.sections import ScheduleConfig
 from unet_dist.losses.mixture import build_loss
 from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.models.contract import Network, TrainableNetwork, as_module
+from unet_dist.models.normalisation import GroupNorm, standardised_once
 from unet_dist.models.step_weights import StepWeights
 from unet_dist.planner.memory import GRADIENTS, INPUT, OPTIMIZER, WEIGHTS, LiveMemory, Peak
 from unet_dist.planner.operations import OWN_COUNTS
@@ -48,6 +49,7 @@ class SimulatedRun:
         loss: its terms in words.
         averages: whether the weights are averaged over the steps.
         memory_format: of training, as the config has it.
+        has_workspace: whether a GPU's convolutions take memory beside their results; only where there is none to be measured, not.
     """
 
     build: Callable[..., Any]
@@ -61,6 +63,7 @@ class SimulatedRun:
     loss: str | dict[str, float] = "cross_entropy"
     averages: bool = False
     memory_format: str = "auto"
+    has_workspace: bool = True
 
     def with_option(self, name: str, value: Any) -> SimulatedRun:
         """The same with another option of the network."""
@@ -79,7 +82,7 @@ def training_peak(setting: SimulatedRun, micro_batch_size: int, window: tuple[in
     Args:
         window: height and width of the input window.
     """
-    with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
+    with FakeTensorMode(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
         model = _build(setting, memory)
         with memory.making(WEIGHTS):
             choice = choose_memory_format(
@@ -87,23 +90,26 @@ def training_peak(setting: SimulatedRun, micro_batch_size: int, window: tuple[in
             )
             _set_format(model, choice)
         optimizer = build_optimizer(model, ScheduleConfig())
+        average = WeightAverage(model, optimizer, 0.5 if setting.averages else None)
         parameters = list(model.parameters())
-        with memory.making(OPTIMIZER):
-            for parameter in parameters:
-                parameter.grad = torch.zeros_like(parameter)
-            optimizer.step()
-            WeightAverage(model, optimizer, 0.5 if setting.averages else None).update(
-                1, torch.zeros((), dtype=torch.bool)
-            )
-        if setting.keeps_gradients:
-            memory.count_as(GRADIENTS, [p.grad for p in parameters if p.grad is not None])
-        else:
-            optimizer.zero_grad()
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(lambda p: memory.count_as(GRADIENTS, [p.grad]))
-        memory.forget_peak()
         with memory.making(INPUT):
             held = torch.empty(setting.held_bytes, dtype=torch.uint8)
+        if (
+            setting.device_type == "cuda"
+        ):  # where the first step leaves the optimizer's state decides which gaps later ones find
+            _pass(setting, memory, model, micro_batch_size, window)
+        else:
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        with memory.making(OPTIMIZER):
+            optimizer.step()
+            average.update(1, torch.zeros((), dtype=torch.bool))
+        memory.count_as(GRADIENTS, [p.grad for p in parameters if p.grad is not None])
+        if not setting.keeps_gradients:
+            optimizer.zero_grad()
+        memory.forget_peak()
         _pass(setting, memory, model, micro_batch_size, window)
         del held
     return memory.peak
@@ -128,13 +134,16 @@ def prediction_peak(
         halo: of the plan; None takes the network's margin.
         compute: what is made of windows, (network, (N, H, W, C) uint8, halo).
     """
-    with FakeTensorMode(), LiveMemory(setting.device_type) as memory:
+    with FakeTensorMode(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
         model = _build(setting, memory).eval()
         memory.forget_peak()
         with memory.making(INPUT):
             pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
         margin = model.window_sizes.margin
-        with _autocast(setting):
+        with ExitStack() as stack:
+            with memory.making(WEIGHTS):
+                stack.enter_context(standardised_once(as_module(model)))
+            stack.enter_context(_autocast(setting))
             for part in pixels.split(windows_at_once(window, setting.device_type)):
                 compute(model, part, margin if halo is None else halo)
         del pixels
@@ -169,9 +178,36 @@ def _build(setting: SimulatedRun, memory: LiveMemory) -> Any:
     torch.set_default_dtype(setting.dtype)
     try:
         with memory.making(WEIGHTS):
-            return setting.build(**dict(setting.options))
+            model = setting.build(**dict(setting.options))
     finally:
         torch.set_default_dtype(default)
+    for layer in model.modules() if setting.device_type == "cuda" else ():
+        if isinstance(layer, GroupNorm):
+            layer.forward = _normalise_as_a_gpu  # type: ignore[method-assign]
+    return model
+
+
+class _GroupNormOfAGpu(torch.autograd.Function):
+    """What torch's group norm takes on a GPU: contiguous copies of what comes in, both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return torch.empty_like(features.contiguous())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (features,) = ctx.saved_tensors
+        copies = gradient.contiguous(), features.contiguous()
+        return torch.empty_like(copies[1])
+
+
+def _normalise_as_a_gpu(features: Tensor) -> Tensor:
+    """In float32, as autocast wants it there, and back (models.normalisation.GroupNorm)."""
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    normalised: Tensor = _GroupNormOfAGpu.apply(wide)
+    is_last = features.is_contiguous(memory_format=torch.channels_last)
+    return normalised.to(features.dtype, memory_format=torch.channels_last) if is_last else normalised
 
 
 def _set_format(model: nn.Module, memory_format: torch.memory_format) -> None:
