@@ -16,7 +16,7 @@ from tests.measure.variants import last_miou, train
 
 _SPLIT = ("group_by=sequence", "folds=3", "fold=1")
 RECIPES = {
-    "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ()),
+    "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ("total_steps=4500", "eval_steps=1500")),
     "U-Net from scratch": ("configs/camvid_unet_best_cpu.yaml", ()),
 }
 """The config of each, and what is changed of it."""
