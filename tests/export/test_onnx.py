@@ -61,6 +61,19 @@ def test_any_valid_size_and_number(exported: tuple[Any, Path], count: int, heigh
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
+def test_opencv_reads_a_file_of_free_sides(exported: tuple[Any, Path]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    _, path = exported
+    assert {node.op_type for node in onnx.load(path).graph.node}.isdisjoint({"Shape", "ReduceMean"})  # constants
+    classic = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}  # OpenCV 4 has no other
+    network = cv2.dnn.readNetFromONNX(str(path), **classic)
+    for height, width in ((60, 100), (76, 64)):
+        pixels = SCENE[None, :height, :width]
+        network.setInput(pixels.astype(np.float32))
+        (logits,) = session(path).run(["logits"], {"pixels": pixels})
+        np.testing.assert_allclose(network.forward(), logits, atol=1e-3)
+
+
 def test_a_size_between_is_refused_by_the_runtime(exported: tuple[Any, Path]) -> None:
     with pytest.raises(Exception, match=r"(?s)Concat|shape|dimension"):
         session(exported[1]).run(None, {"pixels": np.zeros((1, 46, 47, 3), np.uint8)})

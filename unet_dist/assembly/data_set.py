@@ -67,7 +67,7 @@ def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
 
     return prepare(
         source,
-        _settings(config, source),
+        settings_of(config, source),
         seed=config.schedule.seed,
         cache_path=data.cache_path,
         max_pixels=data.max_pixels,
@@ -94,7 +94,8 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
     )
 
 
-def _settings(config: Config, source: Source) -> CacheSettings:
+def settings_of(config: Config, source: Source) -> CacheSettings:
+    """What a config says about masks and images: the settings of the cache that is there, if one fits, or of a new one."""
     data = config.data
     label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
     in_channels = 3 if config.model.in_channels == 3 else None

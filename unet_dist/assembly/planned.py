@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unet_dist.assembly.data_set import source_of
+import numpy as np
+
+from unet_dist.assembly.data_set import settings_of, source_of
 from unet_dist.assembly.network import simulated
 from unet_dist.assembly.sizes import resolve_tile_size, settle_crops
 from unet_dist.config.batch_cut import BatchCut
@@ -19,7 +21,6 @@ from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, open_cache
-from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.groups import Grouping
 from unet_dist.errors import DataError
 from unet_dist.planner.simulation import SimulatedRun
@@ -39,6 +40,8 @@ class KnownData:
     channels: int
     num_classes: int
     known_from: str
+    pixel_bytes: int = 1
+    """Of one channel: more than 1 where the decoded cache holds another type than uint8."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,13 @@ class PlannedRun:
         return self.tiles.window_shape if self.tiles else (self.tile_size, self.tile_size)
 
 
-def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share: int, channels: int) -> int:
+def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share: int, bytes_per_px: int) -> int:
     """Windows and labels in a host's memory beside the micro-batch being computed.
 
     The rest of this step's and all of the next step's where a share is held at once, else a few micro-batches.
     """
     height, width = crop.window_shape
-    window_bytes = height * width * channels + (height - 2 * halo) * (width - 2 * halo)
+    window_bytes = height * width * bytes_per_px + (height - 2 * halo) * (width - 2 * halo)
     num_batches = -(-share // cut.micro_batch_size)
     is_augmented = config.data.augmentation is not None and not is_recipe(config.data.augmentation)
     if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
@@ -90,7 +93,7 @@ def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share
 
 def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun:
     """Plan a run: sizes, windows, memory and arithmetic, without data or a device."""
-    data = _know_data(config, options)
+    data = know_data(config, options)
     setting = _setting(config, options, data)
     model = setting.network
     world_size = config.run.expected_processes or 1
@@ -106,7 +109,7 @@ def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun
         # A GPU holds one micro-batch; a host also what is read ahead.
         held_bytes=0
         if options.device == "cuda"
-        else _ahead_bytes(config, cut, crop, planner.halo, share, data.channels),
+        else _ahead_bytes(config, cut, crop, planner.halo, share, data.channels * data.pixel_bytes),
         keeps_gradients=world_size > 1 or share > cut.micro_batch_size,
     )
     tiles = None
@@ -125,10 +128,11 @@ def _setting(config: Config, options: PlanOptions, data: KnownData) -> Simulated
     )
 
 
-def _know_data(config: Config, options: PlanOptions) -> KnownData:
+def know_data(config: Config, options: PlanOptions) -> KnownData:
     """Find out about the data without reading it: from the config, else from an existing decoded cache."""
     shape, known_from = options.image_shape(), "as image_size says"
     channels, classes = config.model.in_channels, config.model.num_classes
+    pixel_bytes = 1
     cache = _find_cache(config)
     if cache is not None:
         heights, widths = cache.table["heights"], cache.table["widths"]
@@ -136,29 +140,21 @@ def _know_data(config: Config, options: PlanOptions) -> KnownData:
         if shape is None:
             shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
         channels, classes = channels or cache.channels, classes or cache.num_classes
+        pixel_bytes = np.dtype(cache.dtype).itemsize
     if shape is None and config.data.data_path == "synthetic":
         shape, known_from = parse_shape(config.data.synthetic_size), "as synthetic_size says"
     if shape is None:
         shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
-    return KnownData(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from)
+    return KnownData(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from, pixel_bytes)
 
 
 def _find_cache(config: Config) -> Cache | None:
     data = config.data
     if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
         return None
-    label_map: dict[str | int, int] | None = None if data.label_map is None else dict(data.label_map.items())
-    settings = CacheSettings(
-        config.model.num_classes,
-        data.ignore_index,
-        label_map,
-        data.value_limits(),
-        None,
-        data.nodata,
-        data.band_numbers(),
-    )
     try:
         source = source_of(config)
+        settings = settings_of(config, source)
         grouping = Grouping(data.group_by, data.folds, data.fold or 0)
         return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path, grouping=grouping)
     except DataError:

@@ -12,14 +12,16 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError, ExtraError
+from unet_dist.export.portable import constant_filters, sides_that_add_up
 from unet_dist.models.arguments import scale_logits
 from unet_dist.models.contract import TrainableNetwork, pixels_of
 from unet_dist.models.onnx_model import NO_EXACT_TILES
@@ -60,7 +62,11 @@ class PixelsToLogits(nn.Module):
         values = pixels.to(torch.float32)
         if self.limits is not None:
             values = torch.minimum(torch.maximum(values, self.limits[:, 0]), self.limits[:, 1])
-        images = ((values - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, C, H, W)
+        # (values - mean) / std, as convolutions: they keep an unknown side of a graph, where OpenCV 4 makes a 0 a 1 in arithmetic.
+        images = values.permute(0, 3, 1, 2)  # (N, C, H, W)
+        ones, channels = torch.ones_like(self.mean)[:, None, None, None], len(self.mean)
+        images = F.conv2d(images, ones, bias=-self.mean, groups=channels)
+        images = F.conv2d(images, (1 / self.std)[:, None, None, None], groups=channels)
         if gives_coarse(self.model):
             coarse: Tensor = self.model.coarse_logits(images)  # type: ignore[attr-defined]
             return scale_logits(coarse, (images.shape[2], images.shape[3])), coarse
@@ -149,7 +155,8 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str], form:
         sides = {axis + 1: named[name] if named else _side(name, sizes) for axis, name in enumerate(AXES[1:])}
         dynamic = ({0: torch.export.Dim(AXES[0], min=1), **sides},)
     network = SameSize(model) if form.is_padded else PixelsToLogits(model)
-    with _silence(), torch.no_grad():
+    is_free = form.sides is None and not form.is_padded
+    with _silence(), constant_filters(model), sides_that_add_up(model) if is_free else nullcontext(), torch.no_grad():  # type: ignore[arg-type]
         program = torch.onnx.export(
             network.eval(),
             (torch.zeros(shape, dtype=getattr(torch, input_type(model))),),

@@ -78,6 +78,7 @@ class Stored:
         palette: (entries, 3) uint8, the colours that the values stand for; None where they stand for themselves.
         lossy: the compression that changes values, such as JPEG; None where they are those once written.
         white_is_zero: whether the largest value is shown black.
+        nodata: the value that the file says stands for no data; None where it says nothing.
     """
 
     dtype: np.dtype
@@ -85,6 +86,7 @@ class Stored:
     palette: np.ndarray | None = None
     lossy: str | None = None
     white_is_zero: bool = False
+    nodata: float | None = None
 
 
 Interpret = Callable[[Stored], Callable[[np.ndarray], np.ndarray]]

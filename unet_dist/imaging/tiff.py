@@ -79,7 +79,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     if opening.interpret is None:
         to_pixels = _colours(page, samples, opening, _nodata(file, opening), name)
     else:
-        to_pixels = Conversion(UINT8, 1, False, opening.interpret(_stored(page, samples)))
+        to_pixels = Conversion(UINT8, 1, False, opening.interpret(_stored(page, samples, _nodata(file, opening))))
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         values = values_of(block_row, block_col)
@@ -253,13 +253,14 @@ def _palette(page: Any) -> np.ndarray:
     return (table >> 8 if table.max() > 255 else table).astype(np.uint8)  # some writers leave the colours at 8 bits
 
 
-def _stored(page: Any, samples: int) -> Stored:
+def _stored(page: Any, samples: int, nodata: float | None) -> Stored:
     return Stored(
         page.dtype,
         samples,
         _palette(page) if page.photometric == _PALETTE else None,
         "JPEG" if page.compression in _JPEG else None,
         white_is_zero=page.photometric == _MIN_IS_WHITE,
+        nodata=nodata,
     )
 
 

@@ -17,6 +17,16 @@ def crop(features: Tensor, top: int, left: int, height: int, width: int) -> Tens
     return view
 
 
+def crop_border(features: Tensor, border: int) -> Tensor:
+    """Crop (N, C, H, W) by `border` on each side: a view. A compiled graph computes no sizes for it."""
+    if border == 0:
+        return features
+    if torch.compiler.is_compiling():
+        return features[:, :, border:-border, border:-border]
+    height, width = features.shape[2:]
+    return crop(features, border, border, height - 2 * border, width - 2 * border)
+
+
 def _slice(features: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     return features[:, :, top : top + height, left : left + width]
 

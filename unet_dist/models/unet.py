@@ -34,7 +34,7 @@ from unet_dist.models.arguments import (
     require_choice,
     require_count,
 )
-from unet_dist.models.cropping import crop
+from unet_dist.models.cropping import crop_border
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
     NORMS,
@@ -45,7 +45,7 @@ from unet_dist.models.normalisation import (
 )
 from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
-from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_window_sizes
+from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_margin, unet_window_sizes
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         features = self._run(self.bottleneck, partial(_down, self.bottleneck), features)
         features = self.bottleneck_dropout(features, dropout_keys)
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
-            features = self._run(block, partial(_up, upsample, block), features, skips.pop())
+            border = 2 * unet_margin(self.depth, padding=self.padding, level=len(skips))
+            features = self._run(block, partial(_up, upsample, block, border), features, skips.pop())
         logits = self.classifier(features)  # (N, K s^2, h / s, w / s)
         return F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
 
@@ -244,15 +245,10 @@ def _down(block: nn.Module, features: Tensor) -> Tensor:
     return block(halve(features))
 
 
-def _up(upsample: nn.Module, block: nn.Module, features: Tensor, skip: Tensor) -> Tensor:
+def _up(upsample: nn.Module, block: nn.Module, border: int, features: Tensor, skip: Tensor) -> Tensor:
     features = upsample(features)
-    height, width = features.shape[2:]
-    top, left = (
-        (skip.shape[2] - height) // 2,
-        (skip.shape[3] - width) // 2,
-    )  # all sides are even, so the crop is centred
     # The crop is a view: the concatenation makes the only copy.
-    return block(torch.cat([crop(skip, top, left, height, width), features], dim=1))
+    return block(torch.cat([crop_border(skip, border), features], dim=1))
 
 
 def _recomputation_contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from tests.data.pictures import png, random_pair, write_folder
 from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.planned import know_data
+from unet_dist.config.options import PlanOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import DataError
@@ -53,6 +55,21 @@ def test_colour_is_one_cache_with_and_without_the_key(tmp_path):
     root, said = write_folder(tmp_path / "d"), list[str]()
     assert open_with(root, said).path == open_with(root, said, in_channels=3).path
     assert not any("grey" in line for line in said)
+
+
+def test_the_plan_finds_the_cache_of_grey_images_read_as_colour(tmp_path):
+    root = tmp_path / "d"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number in range(3):
+        pixels, mask = random_pair(number, 30, 50)
+        tifffile.imwrite(root / "images" / f"{number}.tif", pixels[..., 0].astype(np.uint16) * 9)
+        (root / "masks" / f"{number}.png").write_bytes(png(mask))
+    config = Config(data_path=str(root), cache_path=str(tmp_path / "cache"), in_channels=3)
+    assert know_data(config, PlanOptions()).known_from.startswith("assumed")
+    open_data(config, Teller(speaks=False))
+    known = know_data(config, PlanOptions())
+    assert (known.image_shape, known.channels, known.pixel_bytes) == ((30, 50), 3, 2)
 
 
 def test_grey_alone_is_grey_unless_colour_is_asked_for(tmp_path):

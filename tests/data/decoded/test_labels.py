@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.data.pictures import palette_png, png, png_of_bits
 from unet_dist.data.decoded.decode import open_mask_of
-from unet_dist.data.decoded.labels import IGNORED, LabelMap, LabelRules, explain_gaps
+from unet_dist.data.decoded.label_map import LabelMap
+from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import ConfigError, RefusedError
 
@@ -149,6 +150,39 @@ def test_floats_that_are_no_whole_numbers_are_refused():
     values[0, 1] = np.nan
     with pytest.raises(RefusedError, match="such as nan"):
         read(tiff(values), num_classes=3)
+
+
+def marked(values: np.ndarray, nodata: str) -> bytes:
+    """A mask whose file says which value stands for no data, as GDAL writes it."""
+    tags = [(42113, "s", 0, nodata, True)]
+    return tiff(values, photometric="minisblack", metadata=None, extratags=tags)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(255, np.uint8), (-9999, np.int16), (-1, np.float32), (np.nan, np.float32)]
+)
+def test_what_the_mask_itself_calls_no_data_is_no_label_where_it_can_be_no_class(value, dtype):
+    values = np.where(IDS == 2, value, IDS.astype(np.float64)).astype(dtype)
+    assert read(marked(values, f"{value}")).tolist() == np.where(IDS == 2, IGNORED, IDS).tolist()
+    assert read(marked(IDS.astype(dtype), f"{value}")).tolist() == IDS.tolist()
+    assert (read(marked(np.full_like(values, value), f"{value}")) == IGNORED).all()
+
+
+def test_no_data_that_may_be_a_class_is_refused_until_somebody_says():
+    mask = marked(IDS, "0")
+    with pytest.raises(RefusedError, match=r"the id 0 \(2 px\), which the file itself calls no data") as refused:
+        read(mask, num_classes=3)
+    assert "say ignore_index: 0" in refused.value.remedy
+    assert "label_map: {0: 0, 1: 1, 2: 2}" in refused.value.remedy
+    assert read(mask, label_map={0: 0, 1: 1, 2: 2}).tolist() == IDS.tolist()
+    assert read(mask, num_classes=3, ignore_index=0).tolist() == np.where(IDS == 0, IGNORED, IDS).tolist()
+    assert read(marked(IDS + np.uint8(1), "0"), num_classes=4).tolist() == (IDS + 1).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_ids_below_zero_are_named_as_they_are(dtype):
+    with pytest.raises(RefusedError, match=r"holds id -1 \(2 px\), outside 0 to 65535"):
+        read(tiff(IDS.astype(dtype) - dtype(1)))
 
 
 def test_an_opaque_alpha_beside_ids_is_dropped_and_grey_in_colours_is_ids_through_a_map():

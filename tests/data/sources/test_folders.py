@@ -85,6 +85,57 @@ def test_lists_that_contradict_are_refused(tmp_path, lists, sentence):
         _ = open_source(tmp_path).splits
 
 
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"ImageSets/Main/train.txt": "sample000\nsample002\n", "ImageSets/Main/val.txt": "sample001\n"},
+        {
+            "train_list.txt": "# mine\nsample000\nsample002.png\n",
+            "val_list.txt": "images/sample001.png masks/sample001.png",
+        },
+        {"Split/trainlist.txt": "sample000\nsample002\n", "Split/vallist.txt": "sample001\n"},
+        {"images/train.lst": "sample000\nsample002\n", "images/val.lst": "sample001\n"},
+        {
+            "train.csv": "image,mask\nimages/sample000.png,masks/sample000.png\nsample002,\n",
+            "valid.csv": "id\nsample001\n",
+        },
+        {"splits.json": json.dumps({"train": ["sample000", "sample002"], "val": ["sample001"]})},
+    ],
+)
+def test_lists_of_other_names_and_places_are_read(tmp_path, lists):
+    write_folder(tmp_path, num_pairs=4)
+    for name, text in lists.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert ids(tmp_path) == {"train": ["sample000", "sample002"], "validation": ["sample001"]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "sentence"),
+    [
+        ({"train.txt": "images/sample000.png masks/sample001.png"}, "line 1: it pairs .* with the mask of sample001"),
+        ({"train.txt": "sample000", "train_list.txt": "sample001"}, "two lists are of the split train"),
+        ({"splits.json": '[{"train": ["sample000"]}]'}, 'splits.json: .*Expected {"train": '),
+        ({"split.json": '{"train": ["sample000"], "extra": []}'}, "the splits of this file are train, extra"),
+    ],
+)
+def test_lists_that_would_be_read_wrongly_are_refused(tmp_path, lists, sentence):
+    write_folder(tmp_path, num_pairs=3)
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        _ = open_source(tmp_path).splits
+
+
+def test_abbreviated_splits_are_refused(tmp_path):
+    for number, names in enumerate((("trn", "x"), ("tr", "ts"))):
+        write_folder(tmp_path / str(number), dict.fromkeys(names, 2))
+        with pytest.raises(DataError, match=f"images: {names[0]}.* is no split that is known"):
+            _ = open_source(tmp_path / str(number)).splits
+    write_folder(tmp_path / "countries", {"tr": 2, "de": 2})
+    assert open_source(tmp_path / "countries").splits == {"train": 4}
+
+
 def test_a_list_that_moves_a_sample_out_of_its_folder_is_refused(tmp_path):
     write_folder(tmp_path, {"train": 2, "val": 1})
     (tmp_path / "train.txt").write_text("val/sample000")

@@ -6,13 +6,13 @@ Owns the rule that ids are read and never converted: the palette's indices, 16 b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from unet_dist.data.decoded.label_map import MAX_ID, LabelMap
 from unet_dist.errors import ConfigError, RefusedError
 from unet_dist.imaging.image import Stored
 from unet_dist.wording import listed
@@ -21,7 +21,6 @@ IGNORED = 255
 """The label of a pixel that counts nowhere, in the cache and everywhere after it, whatever the data's own id for it."""
 
 MAX_CLASSES = IGNORED  # ids are 0..254 in a uint8 label beside IGNORED
-MAX_ID = 65535  # the largest id that a 16-bit mask holds
 
 _UNMAPPED, _OUT_OF_RANGE = -1, -2
 _MAX_LISTED = 8
@@ -38,49 +37,6 @@ class Label(Protocol):
         """Height and width."""
 
     def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """What the ids or the colours of the masks mean: a translation to class ids."""
-
-    by_id: dict[int, int]
-    by_colour: dict[int, int]
-    """Keys are 0xRRGGBB."""
-    has_ranges: bool = False
-    """Whether ranges of ids were named: then values need not be those that were written."""
-
-    @classmethod
-    def parse(cls, mapping: Mapping[str | int, int]) -> LabelMap:
-        """Read `{"#804080": 0, "220,20,60": 1}`, `{7: 0, 8: 1}` or, by ranges of ids, `{"0-127": 0, "128-255": 1}`.
-
-        Raises:
-            ConfigError: a key is neither an id nor a colour, both kinds are mixed, or a value is not a class id.
-        """
-        by_id: dict[int, int] = {}
-        by_colour: dict[int, int] = {}
-        has_ranges = False
-        for key, target in mapping.items():
-            if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target <= MAX_ID:
-                raise ConfigError(
-                    f"label_map: {key!r} leads to {target!r}; expected a class id from 0 on, or the ignore_index."
-                )
-            colour = _parse_colour(str(key))
-            if colour is not None:
-                by_colour[colour] = target
-            elif (span := _parse_ids(str(key))) is not None:
-                has_ranges = has_ranges or len(span) > 1
-                by_id.update(dict.fromkeys(span, target))
-            else:
-                raise ConfigError(
-                    f"label_map: the key {key!r} is neither an id (0 to {MAX_ID}) nor a colour; "
-                    'write colours as "#rrggbb" or "r,g,b" (0 to 255).'
-                )
-        if by_id and by_colour:
-            raise ConfigError("label_map: it has both ids and colours as keys; give all of one kind.")
-        if not by_id and not by_colour:
-            raise ConfigError("label_map: it is empty; leave it out, or give the meaning of each id or colour.")
-        return cls(by_id, by_colour, has_ranges)
 
 
 class LabelRules:
@@ -124,10 +80,37 @@ class LabelRules:
                 f"For black and white: --label_map '{_BLACK_AND_WHITE}'.",
             )
         if not stored.white_is_zero:
-            return lambda values: self.map_values(values, stored.palette)
-        if stored.dtype == np.bool_:  # fax: white is white, whichever bit stands for it
-            return lambda values: self.map_values(~values.astype(bool))
-        return self._map_inverted
+            read = partial(self.map_values, palette=stored.palette)
+        elif stored.dtype == np.bool_:  # fax: white is white, whichever bit stands for it
+            read = lambda values: self.map_values(~values.astype(bool))  # noqa: E731
+        else:
+            read = self._map_inverted
+        if stored.nodata is None or stored.palette is not None or stored.channels != 1:
+            return read
+        return partial(self._map_known, read, stored.nodata)
+
+    def _map_known(self, read: Callable[[np.ndarray], np.ndarray], nodata: float, values: np.ndarray) -> np.ndarray:
+        """Read a mask whose file says which value stands for no data: it is no label, unless it may be a class as well.
+
+        Raises:
+            RefusedError: it may be both.
+        """
+        missing: np.ndarray = np.isnan(values[..., 0]) if np.isnan(nodata) else values[..., 0] == nodata
+        named = self.label_map is not None and nodata in self.label_map.by_id
+        if named or nodata == self.ignore_index or not missing.any():
+            return read(values)
+        if self.label_map is None and nodata in range(self.num_classes or MAX_CLASSES):
+            same = {int(value): int(value) for value in np.unique(values) if 0 <= value < MAX_CLASSES}
+            raise RefusedError(
+                f"holds the id {nodata:g} ({int(missing.sum()):,} px), which the file itself calls no data (GDAL_NODATA)",
+                f"If these pixels have no label, say ignore_index: {nodata:g}; if it is a class, name it: "
+                f"label_map: {_listing(same)}.",
+            )
+        labels = np.full(missing.shape, IGNORED, dtype=np.uint8)
+        if not missing.all():
+            some = values[tuple(np.argwhere(~missing)[0])]
+            labels = np.where(missing, labels, read(np.where(missing[..., None], some, values)))
+        return labels
 
     def _map_inverted(self, values: np.ndarray) -> np.ndarray:
         """Read a TIFF whose zero is white: its ids are those written or those shown, which only a label_map can say."""
@@ -171,9 +154,13 @@ class LabelRules:
                 "holds ids, and label_map gives the meaning of colours",
                 "Give a label_map with ids as keys, or none if the ids are the classes.",
             )
-        if ids.dtype.itemsize > 2 and ids.size and (int(ids.min()) < 0 or int(ids.max()) > MAX_ID):
+        may_be_beyond = ids.dtype.kind == "i" or ids.dtype.itemsize > 2
+        if may_be_beyond and ids.size and (int(ids.min()) < 0 or int(ids.max()) > MAX_ID):
             beyond = ids[(ids < 0) | (ids > MAX_ID)]
-            raise RefusedError(f"holds {_list_ids(beyond)}, beyond 16 bits", f"Write ids from 0 to {MAX_ID}.")
+            raise RefusedError(
+                f"holds {_list_ids(beyond)}, outside 0 to {MAX_ID}",
+                f"Write ids from 0 to {MAX_ID}; pixels without a label as 255, say, with ignore_index: 255.",
+            )
         ids = ids.astype(np.uint16, copy=False)
         labels = self._table[ids]  # (H, W) int16
         refused = labels < 0
@@ -357,26 +344,6 @@ def _pascal_ids(indices: np.ndarray, entries: np.ndarray) -> np.ndarray | None:
     for bit in range(8):
         colours[:, bit % 3] |= ((used >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
     return indices if (entries[used] == colours).all() else None
-
-
-def _parse_colour(text: str) -> int | None:
-    text = text.strip()
-    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        return int(text[1:], 16)
-    match = re.fullmatch(r"[(\[]?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[)\]]?", text)
-    if match is None or any(int(part) > 255 for part in match.groups()):
-        return None
-    red, green, blue = (int(part) for part in match.groups())
-    return red << 16 | green << 8 | blue
-
-
-def _parse_ids(text: str) -> range | None:
-    """Read an id or a range of ids, such as 7 or 0-127, both ends included."""
-    match = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", text)
-    if match is None:
-        return None
-    first, last = int(match[1]), int(match[2] or match[1])
-    return range(first, last + 1) if first <= last <= MAX_ID else None
 
 
 def _pack(pixels: np.ndarray) -> np.ndarray:

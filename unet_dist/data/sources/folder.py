@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.layout import Layout
-from unet_dist.data.sources.lists import find_lists, forms_of, read_list
+from unet_dist.data.sources.lists import SplitList, find_lists, forms_of, read_list
 from unet_dist.data.sources.names import find_id_names
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import FRACTIONS
@@ -40,7 +40,7 @@ class FolderSource:
         self.name = root.resolve().name
         self.layout = layout or Layout()
         self._say = say or (lambda text: None)
-        self._lists: dict[str, Path] = {}
+        self._lists: dict[str, SplitList] = {}
 
     @property
     def splits(self) -> dict[str, int]:
@@ -100,19 +100,23 @@ class FolderSource:
     def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, Path]]]) -> dict[str, list[Pair]]:
         """Take the pairs that lists name. Raises: DataError: a folder or another list says otherwise."""
         samples = {f"{split}/{name}": (split, name) for split, (images, _) in found.items() for name in images}
-        forms = forms_of(
-            written
-            for sample, (split, name) in samples.items()
-            for written in (
-                (name, sample),
-                (found[split][0][name].relative_to(self.root).with_suffix("").as_posix(), sample),
+        forms, mask_forms = (
+            forms_of(
+                written
+                for sample, (split, name) in samples.items()
+                if name in found[split][kind]
+                for written in (
+                    (name, sample),
+                    (found[split][kind][name].relative_to(self.root).with_suffix("").as_posix(), sample),
+                )
             )
+            for kind in (0, 1)
         )
         pairs: dict[str, list[Pair]] = {}
         taken: dict[str, Path] = {}
         for target in sorted(self._lists, key=list(FRACTIONS).index):
-            path = self._lists[target]
-            wanted = read_list(path, forms)
+            path = self._lists[target].path
+            wanted = read_list(self._lists[target], forms, mask_forms)
             for sample in wanted:
                 split = samples[sample][0]
                 if sample in taken or split not in ("", target):
@@ -128,7 +132,7 @@ class FolderSource:
         for split in found.keys() - {""} - pairs.keys():
             pairs[split] = _match(self._found[0][split], *found[split])
         num_left = sum(len(found[split][0]) for split in found.keys() & {"", *self._lists}) - len(taken)
-        lists = ", ".join(str(path.relative_to(self.root)) for path in self._lists.values())
+        lists = ", ".join(dict.fromkeys(str(found.path.relative_to(self.root)) for found in self._lists.values()))
         self._say(f"{self.name}: splits from {lists}; {num_left} images are in none of these lists and left out")
         return {split: pairs[split] for split in FRACTIONS if split in pairs}
 

@@ -27,6 +27,9 @@ _SYNONYMS = {
 
 _COCO = re.compile(r"(train|val|test)(19|20)\d\d")
 _WORDS = {"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "testval", "holdout"}
+_WORDS |= {"trn", "tst", "vld", "dev", "eval"}
+_ABBREVIATED = {"tr", "ts", "te", "va", "vl"}
+"""Of splits where two of them lie side by side; alone each may be anything."""
 _GLUED = re.compile(
     r"(train|training|val|valid|validation|test|testing)(a|b|set|val|dev|data|images?|img|masks?|labels?|extra|mini|\d+)"
 )
@@ -61,7 +64,8 @@ def check_split_folders(parent: object, names: Iterable[str]) -> bool:
     """
     names = sorted(names)
     known = [name for name in names if is_split_name(name)]
-    odd = [name for name in names if name not in known and (known or looks_like_split(name))]
+    short = [name for name in names if name.lower() in _ABBREVIATED]
+    odd = [name for name in names if name not in known and (known or looks_like_split(name) or len(short) > 1)]
     if odd:
         beside = f" beside {', '.join(known)}" if known else ""
         raise DataError(

@@ -1,0 +1,63 @@
+"""A network in a form that more runtimes read: filters that are constants, and sums of sides that hold for unknown ones.
+
+Owns what an export changes in the graph and in no value. Must not know the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unet_dist.models.step_weights import StepWeights
+from unet_dist.models.unet import UNet
+
+_LOST_PX = 4
+"""Rows that two 3x3 convolutions without padding lose."""
+
+
+@contextmanager
+def constant_filters(model: nn.Module) -> Iterator[None]:
+    """Standardise the filters once, so that the graph has them as constants and does not compute them for every picture."""
+    with torch.no_grad(), StepWeights(model, None).lent():
+        lent = [
+            (module, name, tensor)
+            for module in model.modules()
+            for name, tensor in module._parameters.items()
+            if tensor is not None and not isinstance(tensor, nn.Parameter)
+        ]
+        for module, name, tensor in lent:  # the exporter knows parameters only
+            module._parameters[name] = nn.Parameter(tensor.clone(), requires_grad=False)
+        yield
+
+
+@contextmanager
+def sides_that_add_up(model: nn.Module) -> Iterator[None]:
+    """Let the sides of maps add up where a runtime takes an unknown side as 0.
+
+    OpenCV 4 checks a graph before it knows the sides: it takes 0 for them, subtracts what convolutions lose, doubles for transposed
+    ones, and leaves a side below 1 as it is where the graph crops or pools. A map that is joined to a cropped one gets as many rows
+    as are missing in that sum, and loses them at once: no value changes.
+    """
+    with ExitStack() as stack:
+        if isinstance(model, UNet) and _loads_with_free_sides(model):
+            for level, upsample in zip(reversed(range(model.depth)), model.upsample, strict=True):
+                side = -_LOST_PX * (level + 1)  # of the skipped map
+                below = -_LOST_PX * (level + (2 if level == model.depth - 1 else 3))
+                hook = upsample.register_forward_hook(partial(_pad_and_crop, (side - 2 * below) // 2))
+                stack.callback(hook.remove)
+        yield
+
+
+def _loads_with_free_sides(model: UNet) -> bool:
+    """Other norms and cells of pixels become operations that OpenCV 4 does not read with free sides anyway."""
+    has_crops = model.padding == "valid" and model.upsampling == "transposed"
+    return has_crops and model.norm != "group" and model.stem_stride == 1
+
+
+def _pad_and_crop(border: int, _layer: nn.Module, _inputs: tuple[Tensor, ...], features: Tensor) -> Tensor:
+    return F.pad(features, (border,) * 4)[:, :, border:-border, border:-border]
