@@ -27,7 +27,7 @@ REFUSED: dict[str, list[Any]] = {
     "value_range": ["12", "5,5", "9,1"],
     "metrics": ["mean_dise"],
     "normalisation": ["zscore", "range", "range 5,1", "none 0,1"],
-    "bands": ["", "0,1", "2,2", "red"],
+    "bands": ["", "0,1", "2,2", "red,red", "1,,2", "-1", "1.5,2"],
     "nodata": [float("nan"), float("inf")],
     "model": [""],  # which names there are the registry knows
     "in_channels": [0],

@@ -103,6 +103,16 @@ def test_a_network_without_a_halo_is_blended(tmp_path: Path) -> None:
 
 
 def test_a_wrong_image_is_a_sentence(model: UNet, tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "grey.png")
-    with pytest.raises(DataError, match=r"got 1 channel, expected 3"):
-        make_labeller(model, tmp_path).label(tmp_path / "grey.png", lambda *_: None)
+    np.save(tmp_path / "bands.npy", np.zeros((9, 9, 4), np.uint8))
+    with pytest.raises(DataError, match=r"got 4 channels, expected 3"):
+        make_labeller(model, tmp_path).label(tmp_path / "bands.npy", lambda *_: None)
+
+
+def test_a_grey_image_is_read_as_colour(model: UNet, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    found = []
+    for name, pixels in (("grey", grey), ("colour", np.dstack([grey] * 3))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        labelled = make_labeller(model, tmp_path).label(tmp_path / f"{name}.png", lambda *_: None)
+        found.append(np.asarray(Image.open(labelled.labels)))
+    assert np.array_equal(*found)

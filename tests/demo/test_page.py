@@ -42,13 +42,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder, a scene and what predict makes of it, a grey picture."""
+    """A model folder, a scene and what predict makes of it, an image of four bands."""
     folder = tmp_path_factory.mktemp("demo")
     torch.manual_seed(3)
     model = UNet(num_classes=5, base_channels=4, depth=2, class_names=[*NAMES, "void"], ignore_index=4)
     model.save_pretrained(folder / "streets")
     Image.fromarray(SyntheticScenes(1, 270, 480, seed=5).render(0)[0]).save(folder / "scene.png")
-    Image.fromarray(np.zeros((50, 50), np.uint8)).save(folder / "grey.png")
+    np.save(folder / "bands.npy", np.zeros((50, 50, 4), np.uint8))
     run(
         [
             "predict",
@@ -172,9 +172,9 @@ def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str,
 
 def test_a_wrong_image_is_a_sentence_on_the_page(place: Path, address: str, browser: Any) -> None:
     browser.get(address)
-    upload(browser, place / "grey.png")
+    upload(browser, place / "bands.npy")
     toast = wait(browser, lambda b: b.find_element("css selector", "[data-testid=toast-body]"))
-    wait(browser, lambda b: "got 1 channel, expected 3" in toast.text)
-    assert "grey.png: got 1 channel" in toast.text
+    wait(browser, lambda b: "got 4 channels, expected 3" in toast.text)
+    assert "bands.npy: got 4 channels" in toast.text
     assert str(place) not in toast.text
     assert requested_hosts(browser) == {"127.0.0.1"}

@@ -276,11 +276,18 @@ def test_grey_images_have_one_channel() -> None:
     np.testing.assert_array_equal(labels, whole_image_logits(model, image).argmax(0).numpy())
 
 
+def test_grey_is_colour_to_a_network_of_colour() -> None:
+    model, grey = build(), draw_image(30, 40, channels=1)
+    expected = predict_image(model, np.repeat(grey, 3, axis=2))
+    for form in (grey, grey[:, :, 0], Image.fromarray(grey[:, :, 0]), ArrayReader(grey)):
+        np.testing.assert_array_equal(predict_image(model, form), expected)
+
+
 def test_wrong_channels_are_named() -> None:
     with pytest.raises(DataError) as error:
-        predict_image(build(), draw_image(30, 40)[:, :, 0])
+        predict_image(build(), draw_image(30, 40, channels=2))
     assert str(error.value) == (
-        "Got an image with 1 channel (grey). Expected 3 channels (colour), as the network was trained on. "
+        "Got an image with 2 channels. Expected 3 channels (colour), as the network was trained on. "
         "Convert the image, or use a network trained on such images."
     )
     with pytest.raises(DataError, match=r"^Got an image with 3 channels \(colour\)\. Expected 1 channel \(grey\)"):

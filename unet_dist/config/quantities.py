@@ -15,7 +15,7 @@ EXPECTED_SHAPE = "height x width in px such as 1080x1920"
 EXPECTED_BYTES = "a number and a unit, such as 6GiB or 900MiB"
 EXPECTED_TIME = "a number and a unit, such as 90min or 2h"
 EXPECTED_RANGE = "two numbers, the smaller first, such as 0,4095"
-EXPECTED_BANDS = "numbers of bands from 1 on, each once, such as 4,3,2"
+EXPECTED_BANDS = "numbers of bands from 1 on, or their names, each once, such as 4,3,2 or nir,red,green"
 EXPECTED_NORMALISATION = (
     "mean_std, percentile, none, or range LOW,HIGH such as range 0,4095, with a pair a channel where they differ"
 )
@@ -91,17 +91,21 @@ def parse_pattern(text: str) -> re.Pattern[str]:
         raise ValueError from error
 
 
-def parse_bands(text: str) -> tuple[int, ...]:
-    """Read numbers of bands, from 1 on and each once.
+def parse_bands(text: str) -> tuple[int | str, ...]:
+    """Read numbers of bands, from 1 on, or names, each once. Commas part names that have spaces in them.
 
     >>> parse_bands("4,3,2")
     (4, 3, 2)
+    >>> parse_bands("near infrared, red")
+    ('near infrared', 'red')
 
     Raises:
-        ValueError: none, one below 1, or one twice.
+        ValueError: none, one below 1, one twice, or a number below 0 or with a point.
     """
-    bands = tuple(int(word) for word in re.split(r"[,\s]+", text.strip("[]() ")))
-    if min(bands) < 1 or len(set(bands)) < len(bands):
+    words = [word.strip(" '\"") for word in re.split(r"," if "," in text else r"\s+", text.strip("[]() "))]
+    bands = tuple(int(word) if word.isdecimal() else word for word in words)
+    are_words = all(isinstance(band, int) or any(map(str.isalpha, band)) for band in bands)
+    if 0 in bands or not are_words or len(set(bands)) < len(bands):
         raise ValueError(text)
     return bands
 

@@ -100,7 +100,8 @@ class DataConfig(Section):
     """Scale each channel for the network: mean_std of the training split; percentile, clipped to its 0.5 and 99.5 % and scaled to
     -1 to 1; range LOW,HIGH likewise; or none. The model keeps it: predict needs no key."""
     bands: Bands | None = None
-    """Bands of the images to take, from 1, in this order. Default: all. The model keeps it."""
+    """Bands of the images to take, in this order, by number from 1 or by the name that each file gives. Default: all. The model
+    keeps it."""
     nodata: Finite | None = None
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
@@ -133,8 +134,8 @@ class DataConfig(Section):
         if isinstance(self.augmentation, str):
             object.__setattr__(self, "augmentation", spell_transform(self.augmentation))
 
-    def band_numbers(self) -> tuple[int, ...] | None:
-        """The numbers of bands."""
+    def band_numbers(self) -> tuple[int | str, ...] | None:
+        """The numbers or names of bands."""
         return None if self.bands is None else parse_bands(self.bands)
 
     def value_limits(self) -> tuple[float, float] | None:

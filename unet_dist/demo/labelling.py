@@ -96,7 +96,9 @@ class Labeller:
         begun_s = time.monotonic()
         model = self._tiles.model
         pixels = pixels_of(model)
-        open_reader = partial(open_image, max_pixels=_MAX_PIXELS, nodata=pixels.nodata, bands=pixels.bands)
+        open_reader = partial(
+            open_image, max_pixels=_MAX_PIXELS, nodata=pixels.nodata, bands=pixels.bands, channels=model.in_channels
+        )
         (job,) = make_jobs(
             [path],
             output,

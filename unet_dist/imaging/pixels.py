@@ -26,13 +26,13 @@ class Pixels:
         dtype: of the pixels, one of PIXEL_TYPES.
         limits: (low, high) of each channel: values beyond count as these; None clips nothing.
         nodata: the value that stands for no data, in place of what each file says.
-        bands: numbers of the bands of a file, from 1, in the order of the channels; None takes all.
+        bands: numbers of the bands of a file, from 1, or their names, in the order of the channels; None takes all.
     """
 
     dtype: str = "uint8"
     limits: tuple[tuple[float, float], ...] | None = None
     nodata: float | None = None
-    bands: tuple[int, ...] | None = None
+    bands: tuple[int | str, ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """The same as JSON, without what is by default."""
@@ -52,7 +52,7 @@ class Pixels:
             record.get("dtype", "uint8"),
             None if limits is None else tuple((float(low), float(high)) for low, high in limits),
             record.get("nodata"),
-            None if bands is None else tuple(int(band) for band in bands),
+            None if bands is None else tuple(band if isinstance(band, str) else int(band) for band in bands),
         )
 
     def require(self, reader: ImageReader, name: str) -> None:

@@ -41,7 +41,7 @@ def open_image(
     mpp: float | None = None,
     value_range: ValueRange | None = None,
     nodata: float | None = None,
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     interpret: Interpret | None = None,
@@ -54,7 +54,7 @@ def open_image(
 
     Args:
         image: a file, the folder of a Zarr array or group, or bytes.
-        bands: numbers of the channels to take, from 1, in this order; None takes all.
+        bands: numbers of the channels to take, from 1, or the file's names of them, in this order; None takes all.
         level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret: as `Opening` says.
         channels: 3 gives a grey image as colour, its channel repeated; any other image stays as it is.
 

@@ -24,6 +24,7 @@ from unet_dist.imaging.image import (
     ValueRange,
 )
 from unet_dist.imaging.values import Conversion, make_conversion, upright, upright_shape
+from unet_dist.wording import listed
 
 UINT8 = np.dtype(np.uint8)
 
@@ -246,26 +247,30 @@ class BandsReader(Closing):
 
     Args:
         stored: the image with all its bands.
-        bands: numbers of bands, from 1 as GDAL counts.
+        bands: numbers of bands, from 1 as GDAL counts, or names that the file gives them.
         name: what an error calls the image.
 
     Raises:
         RefusedError: the image has no such band; it is closed.
     """
 
-    def __init__(self, stored: ImageReader, bands: Sequence[int], name: str) -> None:
+    def __init__(self, stored: ImageReader, bands: Sequence[int | str], name: str) -> None:
         height, width, count = stored.shape
-        if max(bands) > count:
+        names = stored.placement.band_names
+        missing = [band for band in bands if (band > count if isinstance(band, int) else names.count(band) != 1)]
+        if missing:
             stored.close()
+            has = f"{name} has {count} {'band' if count == 1 else 'bands'}"
+            if isinstance(missing[0], int):
+                raise RefusedError(f"{has}, and bands asks for number {missing[0]}", f"Choose from 1 to {count}.")
+            called = f"called {listed(names, 20)}" if names else "without names"
             raise RefusedError(
-                f"{name} has {count} {'band' if count == 1 else 'bands'}, and bands asks for number {max(bands)}",
-                f"Choose from 1 to {count}.",
+                f"{has}, {called}, and bands asks for {missing[0]}", "Name others, or give numbers from 1."
             )
         self._stored = stored
-        self._indices = [band - 1 for band in bands]
+        self._indices = [band - 1 if isinstance(band, int) else names.index(band) for band in bands]
         self.shape = (height, width, len(bands))
         self.dtype = stored.dtype
-        names = stored.placement.band_names
         self.placement = replace(stored.placement, band_names=tuple(names[i] for i in self._indices) if names else ())
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.imaging.reader import ImageLike, ImageReader, as_reader, open_image
+from unet_dist.imaging.views import with_channels
 from unet_dist.models.contract import Network, pixels_of
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.fetching import Fetching
@@ -134,9 +135,9 @@ def predict_logits(model: Network, image: ImageLike, tile_size: int | None = Non
 
 
 def _opened(image: ImageLike, model: Network) -> AbstractContextManager[ImageReader]:
-    """Open an image for a while; a reader that the caller opened stays open."""
+    """Open an image for a while, grey as colour for a network of colour; a reader that the caller opened stays open."""
     if isinstance(image, str | os.PathLike):
         pixels = pixels_of(model)
         return open_image(image, nodata=pixels.nodata, bands=pixels.bands, channels=model.in_channels)
-    reader = as_reader(image)
-    return nullcontext(reader) if reader is image else reader
+    reader = with_channels(as_reader(image), model.in_channels)
+    return nullcontext(reader) if isinstance(image, ImageReader) else reader

@@ -14,8 +14,9 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.moments import ChannelSums, percentiles
 from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
-from unet_dist.errors import DataError
-from unet_dist.imaging.reader import as_reader
+from unet_dist.errors import DataError, RefusedError
+from unet_dist.imaging.pixels import Pixels
+from unet_dist.imaging.reader import as_reader, open_image
 
 BANDS, SIDE = 5, 40
 
@@ -124,6 +125,28 @@ def test_bands_are_chosen_in_their_order_and_a_missing_one_is_named(tmp_path: Pa
         np.testing.assert_array_equal(read, images[1][..., [3, 0]])
     with pytest.raises(DataError, match="has 5 bands, and bands asks for number 6"):
         make(tmp_path / "data", tmp_path, bands=(6,))
+
+
+def test_bands_are_chosen_by_the_names_that_each_file_gives(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 999, (20, 30, 3), np.uint16)
+    for name, order in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
+        items = "".join(
+            f'<Item name="DESCRIPTION" sample="{place}" role="description">{("red", "nir", "swir 1")[band]}</Item>'
+            for place, band in enumerate(order)
+        )
+        tags = [(42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)]
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", pixels[..., order], photometric="minisblack", metadata=None, extratags=tags
+        )
+        with open_image(tmp_path / f"{name}.tif", bands=("swir 1", "red")) as reader:
+            assert reader.placement.band_names == ("swir 1", "red")
+            np.testing.assert_array_equal(reader.read(0, 20, 0, 30), pixels[..., [2, 0]])
+    with pytest.raises(RefusedError, match=r"has 3 bands, called swir 1, red, nir, and bands asks for blue"):
+        open_image(tmp_path / "b.tif", bands=("blue",))
+    tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack")
+    with pytest.raises(RefusedError, match=r"has 3 bands, without names, and bands asks for red"):
+        open_image(tmp_path / "c.tif", bands=("red",))
+    assert Pixels.of(Pixels(bands=("red", 2)).record()).bands == ("red", 2)
 
 
 def test_images_of_two_types_are_refused_by_name(tmp_path: Path) -> None:

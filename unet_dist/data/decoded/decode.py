@@ -48,7 +48,7 @@ class ImageRules:
 
     value_range: ValueRange | None = None
     nodata: float | None = None
-    bands: tuple[int, ...] | None = None
+    bands: tuple[int | str, ...] | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> ImageRules:

@@ -36,8 +36,8 @@ class CacheSettings:
     """3 reads grey images as colour, their channel repeated; None leaves every image as it is."""
     nodata: float | None = None
     """The value of the images that stands for no data; None is what each file says."""
-    bands: tuple[int, ...] | None = None
-    """Numbers of the bands to take, from 1, in this order; None takes all."""
+    bands: tuple[int | str, ...] | None = None
+    """Numbers of the bands to take, from 1, or their names, in this order; None takes all."""
 
     @property
     def image_rules(self) -> ImageRules:
