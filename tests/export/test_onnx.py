@@ -18,6 +18,7 @@ from tests.export.conftest import NAMES, TINY, make_model
 from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.cli import run
 from unet_dist.errors import CheckpointError, ConfigError, ExportError, LocalityError
+from unet_dist.imaging.pixels import Pixels
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.models.arguments import scale_logits
 from unet_dist.models.registry import load_model
@@ -151,6 +152,18 @@ def test_fixed_sides_load_where_shapes_must_be(tmp_path: Path, form: Form, size:
     cv2.dnn.readNetFromONNX(str(path))
     with pytest.raises(CheckpointError, match=r"takes pictures of \d+x\d+ only and is for other runtimes"):
         load_model(path)
+
+
+def test_pixels_of_16_bits_are_given_as_floats_and_clipped(tmp_path: Path) -> None:
+    model = make_model(mean=[3000.0, 3100.0, 3200.0], std=[900.0, 800.0, 700.0])
+    model.pixels = Pixels("uint16", limits=((500.0, 40_000.0),) * 3)
+    path, form, deep = tmp_path / "model.onnx", Form((44, 48)), SCENE.astype(np.uint16) * 257
+    write_onnx(path, model, {}, form)
+    compare(model, session(path), iter([ArrayReader(deep)]), lambda: None, form).require()
+    window = deep[None, :44, :48].astype(np.float32)
+    clipped = session(path).run(None, {"pixels": window.clip(500, 40_000)})[0]
+    assert window.max() > 40_000
+    np.testing.assert_array_equal(session(path).run(None, {"pixels": window})[0], clipped)
 
 
 def test_sides_that_the_network_does_not_take_are_refused(tmp_path: Path) -> None:

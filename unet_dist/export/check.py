@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unet_dist.errors import ExportError
-from unet_dist.export.graph import INPUT, Form
+from unet_dist.export.graph import INPUT, Form, input_type
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.models.contract import Network
 from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
@@ -107,7 +107,8 @@ def compare(
     for number, reader in enumerate(readers):
         for pixels in _windows(reader, model.window_sizes, number, form):
             ours = _same_size(model, pixels) if form.is_padded else _logits(model, pixels)
-            theirs = torch.from_numpy(session.run(None, {INPUT: pixels})[0])
+            taken = pixels.astype(input_type(model), copy=False)
+            theirs = torch.from_numpy(session.run(None, {INPUT: taken})[0])
             _count(found, ours, theirs, model.ignore_index)
         found.images += 1
         tell()

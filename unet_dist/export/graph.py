@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from unet_dist.errors import ConfigError, ExtraError
 from unet_dist.export.portable import constant_filters, sides_that_add_up
 from unet_dist.models.arguments import scale_logits
-from unet_dist.models.contract import TrainableNetwork, pixels_of
+from unet_dist.models.contract import Network, TrainableNetwork, pixels_of
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
 from unet_dist.wording import size
@@ -195,7 +195,7 @@ def _side(name: str, sizes: WindowSizes) -> Any:
     return side + sizes.remainder if sizes.remainder else side
 
 
-def input_type(model: TrainableNetwork) -> str:
+def input_type(model: Network) -> str:
     """The type of the file's input."""
     return "uint8" if pixels_of(model).dtype == "uint8" else "float32"
 

@@ -144,7 +144,7 @@ def draw_fed(
     titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
     for axes, text, shown in zip(rows[0], titles, (picture, colours[labels], mixed), strict=True):
         axes.imshow(shown, interpolation="nearest")
-        axes.set_title(text, fontsize=9)
+        axes.set_title(text, fontsize=9, parse_math=False)
         axes.axis("off")
     rows[0][0].add_patch(Rectangle((halo - 0.5, halo - 0.5), width, height, fill=False, edgecolor="red", linewidth=1))
     write_figure(path, figure)
@@ -171,11 +171,10 @@ def _panels(
     legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    patches = [
-        Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label=name)
-        for i, name in zip(occurring, names, strict=True)
-    ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
+    patches = [Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label="name") for i in occurring]
+    legend = figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):  # a legend leaves out labels that begin with _
+        text.set(text=name, parse_math=False)
     return figure, figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
 
 

@@ -83,7 +83,7 @@ def _iou(scores: Sequence[ClassScore]) -> Any:
         text = "absent" if score.iou is None else f"{score.iou:.3f}"
         iou.text((score.iou or 0.0) + 0.01, row, text, va="center", fontsize=7)
     iou.set(yticks=rows, xlim=(0, 1.08), ylim=(-0.6, len(rows) - 0.4), xlabel="IoU")
-    iou.set_yticklabels([score.name for score in ordered], fontsize=8)
+    iou.set_yticklabels([score.name for score in ordered], fontsize=8, parse_math=False)
     for attribute, colour, marker, title in (
         ("train_share", _VERMILION, "o", "training"),
         ("split_share", _GREEN, "d", "split"),
@@ -112,8 +112,8 @@ def _confusion(run: RunContents, split: str) -> Any:
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="predicted", ylabel="label")
-    axes.set_xticklabels(names, rotation=90, fontsize=7)
-    axes.set_yticklabels(names, fontsize=7)
+    axes.set_xticklabels(names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticklabels(names, fontsize=7, parse_math=False)
     figure.colorbar(drawn, label="share of the label's pixels", shrink=0.6)
     return figure
 

@@ -64,6 +64,18 @@ def test_windows_are_the_mirrored_image_interpolated(image: np.ndarray, dtype: A
         np.testing.assert_array_equal(window_of(warp, image, -5, 3, 31, 17, dtype=dtype), whole[15:46, 23:40])
 
 
+def test_windows_of_16_bits_use_all_of_them(image: np.ndarray) -> None:
+    """torch looks nothing up in uint16: beyond 32,767 its bits are those of negative numbers."""
+    deep = image.astype(np.uint16) * 257
+    for number in range(5):
+        warp = draw(number)
+        expected = window_of(warp, image, -20, -20, 80, 70, dtype=torch.float32).astype(np.float64) * 257
+        window = window_of(warp, deep, -20, -20, 80, 70, dtype=torch.uint16)
+        assert window.dtype == np.uint16
+        assert expected.max() > 2**15
+        assert np.abs(window - expected).max() <= 1
+
+
 def test_without_a_change_a_window_is_what_a_prediction_reads(image: np.ndarray) -> None:
     for number in range(10):
         warp = draw(number, Geometry(), mirrors=number % 2 == 1, output_shape=(20, 30))
