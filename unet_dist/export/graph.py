@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError, ExtraError
-from unet_dist.export.portable import constant_filters, sides_that_add_up
+from unet_dist.export.portable import constant_filters, crops_by_constants, free_sides, sides_that_add_up
 from unet_dist.models.arguments import scale_logits
-from unet_dist.models.contract import Network, TrainableNetwork, pixels_of
+from unet_dist.models.contract import Network, TrainableNetwork, as_module, pixels_of
 from unet_dist.models.onnx_model import NO_EXACT_TILES
 from unet_dist.tiling.geometry import WindowSizes, aligned_halo
 from unet_dist.wording import size
@@ -155,23 +155,35 @@ def write_onnx(path: Path, model: TrainableNetwork, about: dict[str, str], form:
         sides = {axis + 1: named[name] if named else _side(name, sizes) for axis, name in enumerate(AXES[1:])}
         dynamic = ({0: torch.export.Dim(AXES[0], min=1), **sides},)
     network = SameSize(model) if form.is_padded else PixelsToLogits(model)
-    is_free = form.sides is None and not form.is_padded
-    with _silence(), constant_filters(model), sides_that_add_up(model) if is_free else nullcontext(), torch.no_grad():  # type: ignore[arg-type]
+    names = [OUTPUT, COARSE] if gives_coarse(model) and not form.is_padded else [OUTPUT]
+    example = torch.zeros(shape, dtype=getattr(torch, input_type(model)))
+    proto = None
+    if form == Form() and crops_by_constants(as_module(model)):
+        with sides_that_add_up(as_module(model)):
+            proto = _export(network, example, names, None)
+        proto = proto if free_sides(proto.graph, sizes) else None
+    if proto is None:
+        proto = _export(network, example, names, dynamic)
+    onnx.helper.set_model_props(proto, {**metadata(model, form), **about})
+    onnx.checker.check_model(proto)
+    onnx.save_model(proto, str(path))
+
+
+def _export(network: nn.Module, example: Tensor, outputs: list[str], dynamic: Any) -> Any:
+    """Have torch write the graph; dynamic None fixes the sides of the example."""
+    with _silence(), constant_filters(network), torch.no_grad():
         program = torch.onnx.export(
             network.eval(),
-            (torch.zeros(shape, dtype=getattr(torch, input_type(model))),),
+            (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT, COARSE] if gives_coarse(model) and not form.is_padded else [OUTPUT],
+            output_names=outputs,
             dynamic_shapes=dynamic,
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    onnx.helper.set_model_props(proto, {**metadata(model, form), **about})
-    onnx.checker.check_model(proto)
-    onnx.save_model(proto, str(path))
+    return program.model_proto
 
 
 @contextmanager

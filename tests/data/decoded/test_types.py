@@ -135,15 +135,14 @@ def test_bands_are_chosen_by_the_names_that_each_file_gives(tmp_path: Path) -> N
             for place, band in enumerate(order)
         )
         tags = [(42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)]
-        tifffile.imwrite(
-            tmp_path / f"{name}.tif", pixels[..., order], photometric="minisblack", metadata=None, extratags=tags
-        )
+        form = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels[..., order], **form, extratags=tags)
         with open_image(tmp_path / f"{name}.tif", bands=("swir 1", "red")) as reader:
             assert reader.placement.band_names == ("swir 1", "red")
             np.testing.assert_array_equal(reader.read(0, 20, 0, 30), pixels[..., [2, 0]])
     with pytest.raises(RefusedError, match=r"has 3 bands, called swir 1, red, nir, and bands asks for blue"):
         open_image(tmp_path / "b.tif", bands=("blue",))
-    tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack", planarconfig="contig")
     with pytest.raises(RefusedError, match=r"has 3 bands, without names, and bands asks for red"):
         open_image(tmp_path / "c.tif", bands=("red",))
     assert Pixels.of(Pixels(bands=("red", 2)).record()).bands == ("red", 2)
