@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,13 @@ def constant_filters(model: nn.Module) -> Iterator[None]:
     """Standardise the filters once, so that the graph has them as constants and does not compute them for every picture."""
     with torch.no_grad(), StepWeights(model, None).lent():
         lent = [
-            (module, name, tensor)
+            (module, name, tensor.clone())
             for module in model.modules()
-            for name, tensor in module._parameters.items()
+            for name, tensor in cast(dict[str, Tensor | None], module._parameters).items()
             if tensor is not None and not isinstance(tensor, nn.Parameter)
         ]
-        for module, name, tensor in lent:  # the exporter knows parameters only
-            module._parameters[name] = nn.Parameter(tensor.clone(), requires_grad=False)
+        for module, name, filters in lent:  # the exporter knows parameters only
+            module._parameters[name] = nn.Parameter(filters, requires_grad=False)
         yield
 
 

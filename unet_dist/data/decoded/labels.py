@@ -79,12 +79,11 @@ class LabelRules:
                 "Write masks as PNG from the original ids; or, where the values lie far apart, say the range of each class. "
                 f"For black and white: --label_map '{_BLACK_AND_WHITE}'.",
             )
+        read: Callable[[np.ndarray], np.ndarray] = self._map_inverted
         if not stored.white_is_zero:
             read = partial(self.map_values, palette=stored.palette)
         elif stored.dtype == np.bool_:  # fax: white is white, whichever bit stands for it
             read = lambda values: self.map_values(~values.astype(bool))  # noqa: E731
-        else:
-            read = self._map_inverted
         if stored.nodata is None or stored.palette is not None or stored.channels != 1:
             return read
         return partial(self._map_known, read, stored.nodata)

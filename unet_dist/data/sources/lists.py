@@ -16,8 +16,8 @@ from unet_dist.data.sources.walk import folders_of, is_picture
 from unet_dist.errors import DataError
 from unet_dist.storage.typed import read_json
 
-_PLACES = ("imagesets/segmentation", "imagesets", "imagesets/main")
-_PLACES += ("splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images")
+_PLACES = ["imagesets/segmentation", "imagesets", "imagesets/main"]
+_PLACES += ["splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images"]
 _SUFFIXES = (".txt", ".lst", ".csv")
 _BESIDE = r"(?:list|lists|filelist|files?|ids?|names?|split|images?|samples?)"
 _NAME = re.compile(rf"(?:{_BESIDE}[-_. ]?)??([a-z]+?(?:19\d\d|20\d\d)?)(?:[-_. ]?{_BESIDE})?", re.IGNORECASE)
