@@ -11,7 +11,8 @@ import torch
 from unet_dist import UNet, predict_image
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.metrics.confusion import Scores, count_confusion, image_scores
-from unet_dist.prediction.evaluation import Details, evaluate_split
+from unet_dist.metrics.instances import InstanceScores, score_image
+from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_logits
 from unet_dist.prediction.values import Recipe
@@ -68,3 +69,25 @@ def test_details_are_those_of_each_image_and_pixel() -> None:
         sure += int((confidence[valid] > 4 / 15).sum())
     assert details.confidence[:2].sum(1).tolist() == [int(scores.confusion.sum()), right]
     assert details.confidence[0, 4:].sum() == sure > 0
+
+
+def test_objects_are_scored_by_the_average_that_is_evaluated() -> None:
+    """With flip, by the mean of the border's probability over both views, as the labels are."""
+    torch.manual_seed(0)
+    model = UNet(3, 4, base_channels=2, depth=2).double().eval()
+    model.classifier.weight.data *= 100  # probabilities on both sides of the thresholds
+    scenes = Scenes()
+    with open_processes(mixed_precision="no") as processes:
+        model.to(processes.device)
+        scored = [
+            evaluate_instances(ExactTiles(model, Recipe(flip=flip)), scenes, processes, border_class=1, tile_size=60)
+            for flip in (False, True)
+        ]
+    plain, averaged = [], []
+    for image, label in zip(scenes.images, scenes.labels, strict=True):
+        one = predict_logits(model, image).softmax(0)[1]
+        other = predict_logits(model, image[:, ::-1].copy()).softmax(0)[1].flip(1)
+        plain.append(score_image(one.float().double().numpy(), label, 1))
+        averaged.append(score_image(((one + other) / 2).float().double().numpy(), label, 1))
+    assert scored == [InstanceScores.of(np.array(plain)), InstanceScores.of(np.array(averaged))]
+    assert scored[0] != scored[1]

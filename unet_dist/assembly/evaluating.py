@@ -282,7 +282,7 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
     if options.border_class is not None:
         with processes.autocast():
             instances = evaluate_instances(
-                network, samples, processes, border_class=options.border_class, tile_size=subject.tile_size
+                tiles, samples, processes, border_class=options.border_class, tile_size=subject.tile_size
             )
     is_whole = tiles.name == WHOLE
     border = {} if instances is None else {"border_class": options.border_class}

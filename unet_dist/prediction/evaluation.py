@@ -7,7 +7,7 @@ given to the ranks, so the confusion matrix is the same bits on any number of pr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -18,9 +18,10 @@ from unet_dist.data.batches.crops import WindowedSamples
 from unet_dist.imaging.reader import as_reader
 from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion
 from unet_dist.metrics.instances import InstanceScores, score_image
-from unet_dist.models.contract import Network, as_module
+from unet_dist.models.contract import as_module
 from unet_dist.models.normalisation import standardised_once
-from unet_dist.prediction.image import predict_logits
+from unet_dist.prediction.exact import ExactTiles
+from unet_dist.prediction.image import predict_rasters
 from unet_dist.prediction.reading import read_ahead
 from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces
 from unet_dist.processes.group import Processes
@@ -132,22 +133,22 @@ def _read(
 
 
 def evaluate_instances(
-    model: Network, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
+    tiles: Tiles, samples: WindowedSamples, processes: Processes, *, border_class: int, tile_size: int
 ) -> InstanceScores:
     """Score how well the border separates the objects of a split; whole images are shared over the processes.
 
     Args:
+        tiles: whose network predicts, averaged over the same views, by exact tiles.
         border_class: the class between objects.
 
     Raises:
         LocalityError: the model has no finite halo.
     """
-    mine = {}
+    exact, mine = ExactTiles(tiles.model, replace(tiles.recipe, probabilities="float32")), {}
     for index in assign(len(samples), processes.rank, processes.world_size):
-        logits = predict_logits(model, samples.image(index), tile_size).double()
-        if model.ignore_index is not None and model.ignore_index < len(logits):
-            logits[model.ignore_index] = -torch.inf
-        border = logits.softmax(0)[border_class].numpy()
+        border = predict_rasters(exact, samples.image(index), tile_size)["probabilities"][border_class].astype(
+            np.float64
+        )
         mine[str(index)] = score_image(border, np.array(samples.label(index)[:, :]), border_class).tolist()
     rows = {int(index): row for part in processes.gather(mine) for index, row in part.items()}
     return InstanceScores.of(np.array([rows[index] for index in range(len(samples))]))
