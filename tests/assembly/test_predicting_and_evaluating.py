@@ -190,8 +190,8 @@ def test_predict_takes_pictures_from_anywhere_one_by_one(place: Path) -> None:
 
 def test_what_cannot_be_is_named(place: Path) -> None:
     model = UNet(3, 3, base_channels=2, depth=2).eval()
-    with pytest.raises(DataError, match=r"image-0: Got an image with 1 channel"):
-        next(predict(model, np.zeros((40, 40), np.uint8)))
+    with pytest.raises(DataError, match=r"image-0: Got an image with 2 channels"):
+        next(predict(model, np.zeros((40, 40, 2), np.uint8)))
     with pytest.raises(LocalityError, match="--blend true"):
         next(predict(UNet(3, 3, base_channels=4, depth=2, norm="group").eval(), place / "data" / "images"))
 

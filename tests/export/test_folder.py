@@ -129,9 +129,9 @@ def test_a_network_without_a_halo_is_used_by_the_command(tmp_path: Path) -> None
     assert "`unet-dist predict FOLDER some.jpg --output out --blend`" in card
     assert "predict_image" not in card.split("## Use")[1].split("## ")[0]
     assert "](example.png)" in card
-    Image.fromarray(np.zeros((50, 70), np.uint8)).save(tmp_path / "grey.png")
-    with pytest.raises(DataError, match=r"1 channel \(grey\)"):
-        run([*words, "--example", str(tmp_path / "grey.png")])
+    np.save(tmp_path / "bands.npy", np.zeros((50, 70, 2), np.uint8))
+    with pytest.raises(DataError, match=r"2 channels"):
+        run([*words, "--example", str(tmp_path / "bands.npy")])
 
 
 def test_a_segformer_is_loaded_by_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,10 +154,10 @@ def test_the_example_is_what_the_user_names(
     run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "mine.png")])
     assert "see that you may pass it on" in capsys.readouterr().out
     assert np.array_equal(np.asarray(Image.open(run_folder / "huggingface/example_input.png")), mine)
-    Image.fromarray(mine[:, :, 0]).save(tmp_path / "grey.png")
+    np.save(tmp_path / "bands.npy", mine[:, :, :2])
     before = sorted(run_folder.rglob("*"))
-    with pytest.raises(DataError, match=r"1 channel \(grey\)"):
-        run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "grey.png")])
+    with pytest.raises(DataError, match=r"2 channels"):
+        run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "bands.npy")])
     assert sorted(run_folder.rglob("*")) == before
 
 
