@@ -20,7 +20,7 @@ _OF_CUDA = re.compile(
 _LAUNCHES = re.compile(
     r"__cudaLaunchKernel|cudaLaunch(Cooperative)?Kernel|cudaLaunchKernelExC|cuLaunchKernel|cudnnBackendExecute|.*[gG]emm|cublasLtMatmul"
 )
-_HANDLES = re.compile(r".*(Create|Init|Alloc|Begin)")
+_HANDLES = re.compile(r"(?!nvmlInit).*(Create|Init|Alloc|Begin)")  # nvmlInit takes nothing
 _WORDS = re.compile(r".*(ErrorString|ErrorName|StatusName|StatusString)$")
 
 

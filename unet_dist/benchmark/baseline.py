@@ -18,9 +18,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on the network at import
-import albumentations
-
 # ImageNet's, as everybody has them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -74,6 +71,9 @@ class DecodedPairs(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, folder: Path, side: int) -> None:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on the network at import
+        import albumentations  # here: all else of bench, and the check of a GPU, does without it
+
         self.paths = sorted(folder.glob("*.jpg"))
         self.transform = albumentations.Compose(
             [

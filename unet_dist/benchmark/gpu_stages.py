@@ -144,7 +144,8 @@ def prediction(check: Check) -> Figures:
 
 def debug_mode(check: Check) -> Figures:
     """Run the debug mode for two steps, as a user does: too few to overfit, so that its last sentence says so."""
-    keys = {**check.keys, "debug": True, "batch_size": 2, "total_steps": 2, "output_path": check.folder / "debug"}
+    keys = {**check.keys, "debug": True, "batch_size": 2, "total_steps": 2, "processes": 1}
+    keys["output_path"] = check.folder / "debug"
     try:
         _program(check, "train", *(f"--{key}={value}" for key, value in keys.items()))
     except UnetDistError as error:
@@ -253,7 +254,7 @@ def repeatability(check: Check) -> Figures:
     """Train some steps twice, and once more from half-way: the digests of the weights."""
     base = check.folder / "repeat"
     whole, again, resumed = (base / name for name in ("whole", "again", "resumed"))
-    keys = {**check.keys, "batch_size": 2, "deterministic": True, "seed": 3, "keep_checkpoints": 2}
+    keys = {**check.keys, "batch_size": 2, "deterministic": True, "seed": 3, "keep_checkpoints": 2, "processes": 1}
     keys |= {"total_steps": _REPEATED_STEPS, "eval_steps": _REPEATED_STEPS, "checkpoint_steps": _REPEATED_STEPS // 2}
     last = f"checkpoints/step-{_REPEATED_STEPS:08d}"
     for output in (whole, again, resumed):
