@@ -27,9 +27,9 @@ def model() -> UNet:
     return UNet(num_classes=4, base_channels=3, depth=2).eval()
 
 
-def make_labeller(model: UNet, folder: Path, tile_size: int = 60) -> Labeller:
+def make_labeller(model: UNet, folder: Path, tile_size: int = 60, limit_s: float = float("inf")) -> Labeller:
     tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=lambda _: None)
-    return Labeller(tiles, tile_size=tile_size, folder=folder)
+    return Labeller(tiles, tile_size=tile_size, folder=folder, limit_s=limit_s)
 
 
 @pytest.mark.parametrize("name", ["scene.png", "scene.tif"])
@@ -116,3 +116,12 @@ def test_a_grey_image_is_read_as_colour(model: UNet, tmp_path: Path) -> None:
         labelled = make_labeller(model, tmp_path).label(tmp_path / f"{name}.png", lambda *_: None)
         found.append(np.asarray(Image.open(labelled.labels)))
     assert np.array_equal(*found)
+
+
+def test_an_image_that_takes_too_long_is_left_and_nothing_of_it_stays(model: UNet, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "large.png")
+    with pytest.raises(
+        DataError, match=r"takes longer than .*, of which 0 of \d+ batches are done.*--seconds_per_image"
+    ):
+        make_labeller(model, tmp_path, limit_s=-1e-9).label(tmp_path / "large.png", lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["large.png"]

@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +72,7 @@ def address(place: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [sys.executable, "-u", "-m", "unet_dist", "demo", str(place / "streets"), "--port", str(port)]
+    words += ["--max_upload", "1MiB"]
     there = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(words, env=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         assert server.stdout is not None
@@ -178,3 +181,18 @@ def test_a_wrong_image_is_a_sentence_on_the_page(place: Path, address: str, brow
     assert "bands.npy: got 4 channels" in toast.text
     assert str(place) not in toast.text
     assert requested_hosts(browser) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(("size", "status"), [(2**19, 200), (2**21, 413)])
+def test_a_file_beyond_the_limit_is_refused_while_it_comes_in(address: str, size: int, status: int) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    body = head + b"0" * size + b"\r\n--x--\r\n"
+    request = urllib.request.Request(
+        f"{address}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            got = answer.status
+    except urllib.error.HTTPError as error:
+        got = error.code
+    assert got == status
