@@ -29,7 +29,7 @@ from unet_dist.data.decoded.cache import Cache, open_cache
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.data.decoded.settings import CacheSettings, cache_folder, locate_cache
 from unet_dist.data.decoded.statistics import summarise
-from unet_dist.data.sources.fingerprint import digest_pixels
+from unet_dist.data.sources.fingerprint import digest_files, digest_pixels
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.reader import as_reader
@@ -588,3 +588,12 @@ def test_a_cache_from_before_the_digests_of_its_table_opens(tmp_path):
     del index["sha256"]
     (cache.path / "index.json").write_text(json.dumps(index))
     assert Cache(cache.path, seed=0).ids == cache.ids
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_among_the_files_of_a_data_set_is_named(tmp_path):
+    """Whoever opens it waits for ever, and in a thread no signal reaches the wait."""
+    (tmp_path / "data").mkdir()
+    os.mkfifo(tmp_path / "data" / "a.json")
+    with pytest.raises(DataError, match=r"a\.json is no regular file"):
+        digest_files(tmp_path / "data", [tmp_path / "data" / "a.json"], tmp_path / "memo")

@@ -12,17 +12,22 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unet_dist.data.batches.label_counts import LabelCounts, no_labels
 from unet_dist.data.batches.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowBatch, WindowPlace
+from unet_dist.errors import DataError
 from unet_dist.machine.threads import stay_on_device
+from unet_dist.wording import first_line
 
 AHEAD = 2
 """Micro-batches that the thread reads beyond the one that is computed. A worker process has as many by torch's default."""
+
+_LACK_OF_SHARED_MEMORY = ("shared memory", "Bus error", "No space left on device")
 
 Part = SharePlan | list[WindowPlace]
 """What is read in one go: a share that is held at once, or a micro-batch of another."""
@@ -134,11 +139,40 @@ def _by_thread(read: _Parts, parts: Iterable[Part]) -> Generator[Any, None, None
             yield ready.popleft().result()
 
 
+@dataclass(frozen=True)
+class _Shared(Dataset[Any]):
+    """The same, moved to shared memory by whoever reads it.
+
+    torch moves it in a thread behind the worker's back, which only prints that there is no room: the run would wait for ever.
+    """
+
+    read: Dataset[Any]
+
+    def __getitem__(self, part: Any) -> Any:
+        item = self.read[part]
+        for tensor in _tensors_in(item):
+            tensor.share_memory_()
+        return item
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors_in(one)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _tensors_in(getattr(value, each.name))
+
+
 @contextmanager
-def _by_workers(read: _Parts, parts: Iterable[Part], num_workers: int, pin_memory: bool) -> Iterator[Iterator[Any]]:
+def _by_workers(
+    read: Dataset[Any], parts: Iterable[Any], num_workers: int, pin_memory: bool
+) -> Iterator[Iterator[Any]]:
     items = iter(
         DataLoader(
-            read,
+            _Shared(read),
             batch_size=None,
             sampler=parts,
             num_workers=num_workers,
@@ -148,6 +182,13 @@ def _by_workers(read: _Parts, parts: Iterable[Part], num_workers: int, pin_memor
     )
     try:
         yield items
+    except RuntimeError as error:  # torch has no type for it, and tells it by signals and words
+        if not any(word in str(error) for word in _LACK_OF_SHARED_MEMORY):
+            raise
+        raise DataError(
+            "num_workers: worker processes hand crops over in shared memory (/dev/shm), which is full or too small. Make it larger "
+            f"(docker run --shm-size 8g), or set --num_workers 0. torch says: {first_line(error)}"
+        ) from error
     finally:
         # An error holds the iterator in its traceback, and at exit Python ends its children by the signal that these
         # ignore, and waits: the process would hang. torch has no public name for this.

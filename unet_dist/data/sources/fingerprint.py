@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 from unet_dist.errors import DataError
 from unet_dist.storage.files import usual_mode
 from unet_dist.storage.typed import read_json
+from unet_dist.wording import printable
 
 _CHUNK_BYTES = 2**20
 _PART_PX = (512, 4096)
@@ -118,8 +120,8 @@ def write_json(path: Path, value: object) -> None:
         raise
 
 
-def _stamp(stat: os.stat_result) -> _Stamp:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _load(memo_file: Path) -> dict[str, tuple[_Stamp, str]]:
@@ -130,8 +132,16 @@ def _load(memo_file: Path) -> dict[str, tuple[_Stamp, str]]:
 
 
 def _digest_file(path: Path) -> str:
+    """Raises: DataError: it cannot be read, or is no regular file, as a pipe would never answer."""
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"{printable(str(path))} is no regular file. Remove it from the data set.")
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(
+            f"{printable(str(path))} cannot be read: {error.strerror}. Check your permissions, or remove it from the data set."
+        ) from error
     return digest.hexdigest()
