@@ -48,6 +48,8 @@ _MONAI = "python -m tests.measure.against_monai --rounds 1"
 _CROPS = "python -m tests.measure.cached_crop --rounds 3"
 _START = "python -m tests.measure.startup --rounds 2"
 _STOP = "python -m tests.measure.stop_time --rounds 4 --folder FOLDER"
+_CAMVID = "python -m tests.measure.accuracy camvid --folder runs/accuracy"
+_ISBI = "python -m tests.measure.accuracy isbi2012 --folder runs/accuracy"
 _QUICK = "unet-dist quickstart --output_path FOLDER/run --cache_path FOLDER/cache"
 
 FIGURES: dict[str, Figure] = {
@@ -179,6 +181,24 @@ FIGURES: dict[str, Figure] = {
         "{processor} of processor time on a CPU",
         r"mean IoU (?P<miou>\S+) on the test split",
         _QUICK,
+        True,
+    ),
+    "camvid_unseen": Figure(
+        "accuracy",
+        "CamVid, a film not trained on, pretrained encoder",
+        "mean IoU {pretrained}, {long}",
+        "U-Net from scratch: {scratch}, {short}",
+        r"pretrained encoder \| (?P<pretrained>\S+) \| (?P<long>[^|]+) \|.*scratch \| (?P<scratch>\S+) \| (?P<short>[^|]+) \|",
+        _CAMVID,
+        True,
+    ),
+    "isbi2012": Figure(
+        "accuracy",
+        "ISBI 2012 membranes, slices not trained on",
+        "V_rand {rand}, V_info {info}",
+        "trained in {time} of processor time",
+        r"Trained in (?P<time>\S+ min).*V_rand (?P<rand>\S+) .*V_info (?P<info>\S+) ",
+        _ISBI,
         True,
     ),
 }
