@@ -69,7 +69,10 @@ def damage_folder(folder: Path, outside: Path, rng: random.Random) -> str:
 def replace_file(path: Path, outside: Path, rng: random.Random) -> str:
     """Put something else under a file's name."""
     kind = rng.choice(("missing", "folder", "link to a file", "link to a folder", "pipe", "loop", "empty"))
-    path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)  # of a pipe, too, which rmtree would open
     if kind == "folder":
         path.mkdir()
     elif kind == "link to a file":
