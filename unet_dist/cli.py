@@ -5,6 +5,7 @@ Imports nothing heavy before a command runs, so that --help answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -25,6 +26,7 @@ from unet_dist.processes.starting import (
     is_launched,
     launch_command,
     num_gpus,
+    past_a_clone,
     share_evenly,
     without_key,
 )
@@ -136,6 +138,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name that their encoding lacks ends no run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(OSError):  # a folder that is gone, or may not be read
+        os.environ.update(past_a_clone(Path.cwd()))
     try:
         run(words, is_program=argv is None)
     except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save

@@ -24,13 +24,8 @@ RECIPES = {
     "U-Net from scratch": (
         "configs/camvid_unet_best_cpu.yaml",
         (
-            "padding=same",
-            "context_px=0",
-            "input_size=352",
-            "batch_size=2",
-            "augmentation=street",
-            "total_steps=4000",
-            "eval_steps=4000",
+            *("padding=same", "context_px=0", "input_size=352", "batch_size=2", "augmentation=street"),
+            *("total_steps=4000", "eval_steps=4000"),
         ),
     ),
 }

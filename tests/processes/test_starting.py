@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import unet_dist
 from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.processes import starting
 from unet_dist.processes.precision import choose_device_type
@@ -20,6 +21,7 @@ from unet_dist.processes.starting import (
     is_launched,
     launch_command,
     num_gpus,
+    past_a_clone,
     without_key,
 )
 
@@ -104,3 +106,11 @@ def test_two_processes_by_the_key(tmp_path: Path) -> None:
     assert "= 2 processes x" in found.stdout
     described = json.loads((tmp_path / "output" / "environment.json").read_text(encoding="utf-8"))
     assert described["starts"][-1]["processes"] == 2
+
+
+def test_a_child_that_starts_beside_a_clone_finds_the_package(tmp_path: Path) -> None:
+    """Not the clone's folder, which Python takes for a package without files."""
+    assert past_a_clone(tmp_path) == {}
+    (tmp_path / "unet_dist/unet_dist").mkdir(parents=True)
+    assert past_a_clone(tmp_path) == {"PYTHONSAFEPATH": "1"}
+    assert past_a_clone(Path(unet_dist.__file__).parents[1]) == {}, "the root of a checkout"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from unet_dist.errors import ConfigError, LaunchError
 
@@ -33,6 +34,16 @@ def launch_command(words: Sequence[str], count: int, environment: Mapping[str, s
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     expected = [] if _has_key(words, "expected_processes") else ["--expected_processes", str(count)]
     return [sys.executable, *launcher, "-m", "unet_dist", *words, *expected]
+
+
+def past_a_clone(folder: Path) -> dict[str, str]:
+    """What the environment of a child needs that starts in a folder which holds a clone of the repository.
+
+    There `python -m unet_dist` would take the clone's folder for the package, without a file in it. (Python 3.11 and later.)
+    """
+    beside = folder / "unet_dist"
+    is_other = beside.is_dir() and not beside.samefile(Path(__file__).parents[1])
+    return {"PYTHONSAFEPATH": "1"} if is_other else {}
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
