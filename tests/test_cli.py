@@ -18,7 +18,7 @@ from unet_dist import cli
 from unet_dist.cli import main, parse, run
 from unet_dist.command_line.command import find_command, find_commands
 from unet_dist.config.sections import KEYS
-from unet_dist.errors import ConfigError
+from unet_dist.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -241,6 +241,16 @@ def test_error_neither_orders_the_terminal_nor_fails_in_its_encoding() -> None:
     assert found.returncode == 2
     assert b"a\\x1b[31m\\u4eba.yaml" in found.stderr.replace(b"\\\\", b"\\")
     assert b"\x1b" not in found.stderr
+
+
+def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever kills it kills the run, and no child of a launcher waits for ever."""
+    started: list[int] = []
+    monkeypatch.setattr(cli, "_launch", lambda _command, _words, count: started.append(count))
+    for count in ("1", "2"):
+        with pytest.raises(DataError, match="nowhere"):
+            run(["train", "--processes", count, "--total_steps", "1", "--data_path", str(tmp_path / "nowhere")])
+    assert started == [2]
 
 
 # -------------------------------------------------------------------------------------------------------------- help

@@ -89,7 +89,7 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
         if count is None and (fitting := _fitting_processes(arguments, most)) > 1:
             print(f"Starting {fitting} processes, one per GPU. --processes 1 starts one.", flush=True)
             count = fitting
-    if count is not None:
+    if count is not None and (count > 1 or is_launched(os.environ)):  # one process needs no launcher above it
         _launch(command, words, count)
     command.load_run()(*arguments)
 
