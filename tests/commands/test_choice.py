@@ -134,7 +134,6 @@ def test_all_gpus_train_what_was_chosen(tmp_path: Path, calls: list[list[str]]) 
         (["train", "--batch_size", "6"], "3"),
         (["train", "--batch_size", "16", "--micro_batch_size", "8"], "2"),
         (["train", "--batch_size", "1", "--split_sample", "true", "--input_size", "700", "--tile_size", "572"], "4"),
-        (["train", "--processes", "1"], "1"),
         (["predict", "RUN", "IMAGE"], "4"),
         (["evaluate", "RUN"], "4"),
     ],
@@ -145,7 +144,14 @@ def test_all_gpus_are_used(words: list[str], count: str) -> None:
 
 @pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize(
-    "words", [["train", "--debug"], ["train", "--device", "cpu"], ["train", "--expected_processes", "1"], ["bench"]]
+    "words",
+    [
+        ["train", "--debug"],
+        ["train", "--device", "cpu"],
+        ["train", "--expected_processes", "1"],
+        ["train", "--processes", "1"],
+        ["bench"],
+    ],
 )
 def test_one_process_stays_one(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # set back afterwards, as --device sets it
