@@ -63,7 +63,7 @@ def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device, e
 
 
 def test_what_is_known_here_is_found_again() -> None:
-    """camvid_unet_best_cpu.yaml has 40 minutes of two cores, isbi2012_unet_cpu.yaml 500 s of one; both train with a halo."""
+    """camvid_unet_best_cpu.yaml has 40 minutes of two cores, isbi2012_unet_cpu.yaml 11 minutes of one; both train with a halo."""
     camvid = values(CAMVID, Device("cpu", 8 * 2**30, 5e10), 2400)
     keys = ("stem_stride", "base_channels", "depth", "padding", "context_px", "input_size", "class_weights")
     assert [camvid[key] for key in keys] == [4, 32, 3, "same", 0, 256, "sqrt"]

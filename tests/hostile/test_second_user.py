@@ -51,7 +51,7 @@ def as_user(uid: int, do: Callable[[], object]) -> str:
             said = str(do())
         except (OSError, UnetDistError) as error:
             said = f"{type(error).__name__}: {error}"
-        except BaseException as error:  # noqa: BLE001, a child must not go on as the test
+        except BaseException as error:  # noqa: BLE001, a child must not continue as the test
             said = f"unexpected {type(error).__name__}: {error}"
         os.write(writes, said.encode()[:4000])
         os._exit(0)
