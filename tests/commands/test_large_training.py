@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.data.batches.test_shares import Alive, alive  # noqa: F401 a fixture
 from tests.data.decoded.test_windowed import draw_pair, write_tiff
@@ -24,6 +23,7 @@ from unet_dist.data.decoded.windowed import WindowedFiles
 from unet_dist.data.sources.splits import FRACTIONS, cut
 from unet_dist.errors import ConfigError
 from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.training.optimizer import FusedAdamW
 
 SMALL = ["--depth", "1", "--base_channels", "1", "--ignore_index", "200", "--mixed_precision", "no", "--trackers", "[]"]
 
@@ -94,7 +94,7 @@ def test_a_step_on_a_whole_image_holds_a_few_windows(
     write_pairs(tmp_path / "data", pairs, tile=(256, 256), compression=None)
     del pairs
     read, sizes, peaks = WindowedFiles.read, [], []
-    add = torch.optim.AdamW.step
+    add = FusedAdamW.step
 
     def noted(self: WindowedFiles, number: int, kind: str, rectangle: tuple[int, int, int, int]) -> np.ndarray:
         if not tracemalloc.is_tracing():
@@ -103,13 +103,13 @@ def test_a_step_on_a_whole_image_holds_a_few_windows(
         sizes.append((bottom - top) * (right - left))
         return read(self, number, kind, rectangle)
 
-    def stepped(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+    def stepped(self: FusedAdamW, *arguments: Any, **options: Any) -> Any:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         return add(self, *arguments, **options)
 
     monkeypatch.setattr(WindowedFiles, "read", noted)
-    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    monkeypatch.setattr(FusedAdamW, "step", stepped)
     common = ["--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache", "--max_pixels", 100_000]
     common += ["--input_size", "full", "--tile_size", 252, "--batch_size", 1, "--total_steps", 1, "--seed", 0]
     call("train", *common, *SMALL, "--output_path", tmp_path / "run")

@@ -218,3 +218,29 @@ def test_an_encoder_has_a_learning_rate_of_its_own_and_stays_frozen_at_first() -
 def test_networks_without_an_encoder_have_the_groups_they_had() -> None:
     groups = build_optimizer(nn.Conv2d(1, 2, 3), ScheduleConfig()).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(1, 0.01), (1, 0.0)]
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_the_update_is_torchs_to_the_bit(is_scaled: bool) -> None:
+    """Also of a step that does not count, of a parameter without a gradient and of one that a scaler has multiplied."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, ScheduleConfig(weight_decay=0.1))
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    parameters = ([theirs.weight], [theirs.bias])
+    reference = torch.optim.AdamW([{**g, "params": p} for g, p in zip(groups, parameters, strict=True)], fused=True)
+    for step in range(6):
+        for model, update in ((ours, optimizer), (theirs, reference)):
+            torch.manual_seed(step)
+            model.weight.grad = torch.randn(3, 5)
+            model.bias.grad = None if step == 3 else torch.randn(3)
+            update.found_inf = torch.tensor(float(step == 2))  # type: ignore[attr-defined]
+            update.grad_scale = torch.tensor(8.0) if is_scaled else None  # type: ignore[attr-defined]
+            update.step()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        for name, value in reference.state[other].items():
+            assert torch.equal(optimizer.state[mine][name], value), name
+    assert [float(optimizer.state[p]["step"]) for p in (ours.weight, ours.bias)] == [5, 4]

@@ -55,6 +55,7 @@ class FlatFilters:
             index.to(weight.device) for index in _indices(np.repeat(positions, channels))
         )
         self._channels = channels
+        self._places = self._place()
 
     def _each(self) -> list[tuple[Tensor, bool]]:
         return list(zip(self._weights, self._is_transposed, strict=True))
@@ -65,21 +66,23 @@ class FlatFilters:
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The layers' parts of a flat tensor, each in the shape of its weight and, but for transposed ones, its strides."""
-        parts, start = [], 0
+        return [flat.as_strided(shape, strides, start) for shape, strides, start in self._places]
+
+    def _place(self) -> list[tuple[torch.Size, tuple[int, ...], int]]:
+        """Where the layers' parts lie in a flat tensor: shape, strides, start."""
+        places, start = [], 0
         for (weight, is_transposed), rows, chunks in zip(self._each(), self._rows, self._chunks, strict=True):
-            part = flat[start : start + rows * chunks].view(rows, chunks * self._width)
-            start += rows * chunks
-            if is_transposed:
-                inputs, *others = weight.shape
-                parts.append(part[:, :inputs].unflatten(0, others).movedim(-1, 0))  # (in, out, k, k)
-                continue
-            _, inputs, height, width = weight.shape
-            part = part[:, : inputs * height * width]
-            if weight.is_contiguous():
-                parts.append(part.unflatten(1, (inputs, height, width)))
+            row = chunks * self._width  # from one row to the next
+            if is_transposed:  # (in, out, k, k), a row for each of out, k, k
+                _, _, height, width = weight.shape
+                strides = (1, height * width * row, width * row, row)
             else:
-                parts.append(part.unflatten(1, (height, width, inputs)).movedim(-1, 1))
-        return parts
+                _, inputs, height, width = weight.shape
+                is_dense = weight.is_contiguous()
+                strides = (row, height * width, width, 1) if is_dense else (row, 1, width * inputs, inputs)
+            places.append((weight.shape, strides, start))
+            start += rows * row
+        return places
 
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """Lay tensors, shaped as the weights, into a new flat one of the weights' type."""

@@ -179,6 +179,6 @@ def _cut(layers: Sequence[nn.Module]) -> list[list[nn.Module]]:
 
 def _one_block(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
     """New tensors, laid out as others, in one block of memory."""
-    sizes = [tensor.numel() for tensor in tensors]
-    block = torch.empty(sum(sizes), dtype=dtype or tensors[0].dtype, device=tensors[0].device)
-    return [part.as_strided(t.shape, t.stride()) for part, t in zip(block.split(sizes), tensors, strict=True)]
+    starts = list(accumulate((tensor.numel() for tensor in tensors), initial=0))
+    block = torch.empty(starts.pop(), dtype=dtype or tensors[0].dtype, device=tensors[0].device)
+    return [block.as_strided(t.shape, t.stride(), start) for start, t in zip(starts, tensors, strict=True)]

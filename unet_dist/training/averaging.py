@@ -46,12 +46,18 @@ class WeightAverage:
         """
         if self._decay is None:
             return
-        moved: list[Tensor] = [p for p in self._parameters if self._optimizer.state.get(p)]
-        for parameter in moved:
-            if MOMENT not in self._optimizer.state[parameter]:
-                self._optimizer.state[parameter][MOMENT] = parameter.detach().clone()
-        averages = [self._optimizer.state[p][MOMENT] for p in moved]
+        moved, averages = list[Tensor](), list[Tensor]()
+        for parameter in self._parameters:
+            if not (state := self._optimizer.state.get(parameter)):
+                continue
+            if MOMENT not in state:
+                state[MOMENT] = parameter.detach().clone()
+            moved.append(parameter)
+            averages.append(state[MOMENT])
+        if not moved:
+            return
         weight = (1 - min(self._decay, (1 + step) / (10 + step))) * (~is_masked).double()
+        weight = weight.to(averages[0].dtype)  # of another type torch multiplies tensor by tensor, to the same values
         changes = torch._foreach_sub(moved, averages)
         torch._foreach_mul_(changes, weight)
         torch._foreach_add_(averages, changes)

@@ -35,7 +35,7 @@ class FiniteWatch:
         self._recent: deque[tuple[int, list[str], Tensor]] = deque(maxlen=3)
 
     def note(self, step: int, ids: list[str], losses: Tensor) -> None:
-        """Remember the summed loss of each window of a step, (n,) on the device."""
+        """Remember the loss of each window of a step, (n,) or (n, T) on the device."""
         self._recent.append((step, ids, losses))
 
     def judge(self, step: int, norm: Tensor, *, is_scaled: bool) -> Tensor:
@@ -47,11 +47,15 @@ class FiniteWatch:
         Returns:
             () bool on the device: the step does not count.
         """
-        is_bad = is_masked = ~torch.isfinite(norm)
-        if is_scaled:
-            self._overflows += is_bad
-            self._overflows_in_a_row = (self._overflows_in_a_row + 1) * is_bad
-            is_bad = self._overflows_in_a_row >= MAX_OVERFLOWS_IN_A_ROW
+        is_fine = norm < torch.inf  # a norm that is not a number is not below it
+        if not is_scaled:
+            # Once there is a bad step, all that follow are fine enough: it is the first that is kept.
+            self.bad_step.masked_fill_(torch.logical_or(is_fine, self.bad_step).logical_not_(), float(step))
+            return self.bad_step > 0
+        is_masked = is_fine.logical_not()
+        self._overflows += is_masked
+        self._overflows_in_a_row = (self._overflows_in_a_row + 1) * is_masked
+        is_bad = self._overflows_in_a_row >= MAX_OVERFLOWS_IN_A_ROW
         self.bad_step = torch.where((self.bad_step == 0) & is_bad, float(step), self.bad_step)
         return is_masked | (self.bad_step > 0)
 
@@ -71,7 +75,7 @@ class FiniteWatch:
             f"{name} ({value})"
             for step, ids, losses in self._recent
             if step == bad_step
-            for name, value in zip(ids, losses.tolist(), strict=True)
+            for name, value in zip(ids, losses.reshape(len(ids), -1).sum(1).tolist(), strict=True)
             if not abs(value) < float("inf")
         ]
         # A sample once, however many of its tiles are not finite.

@@ -64,6 +64,7 @@ class Trainer:
         self._scaler = parts.processes.accelerator.scaler
         if self._scaler is not None and progress.scaler is not None:
             self._scaler.load_state_dict(progress.scaler)
+        self._parameters = [p for p in as_module(parts.model).parameters() if p.requires_grad]
         self._grad_norm = torch.zeros((), device=self._device)
         self._flags: deque[Callable[[], list[float]]] = deque()
         self._clock = Clock()
@@ -119,7 +120,7 @@ class Trainer:
                     self._gradient.add(*tensors, scale=push, borders=there.borders, totals=totals, backward=backward)
                 )
         losses = torch.cat(sums)  # (n,) or (n, T), a row a window
-        self._finite.note(step, ids, losses.view(len(losses), -1).sum(1))
+        self._finite.note(step, ids, losses)
         loss = (losses.sum(0) * scale).sum() / processes.world_size
         self._record.add(loss)
         self._update(step)
@@ -131,7 +132,7 @@ class Trainer:
         optimizer, limit = self.parts.optimizer, self.parts.config.schedule.max_grad_norm
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
-        parameters = [p for p in self.parts.model.parameters() if p.grad is not None]
+        parameters = [p for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
@@ -142,10 +143,14 @@ class Trainer:
         if self._scaler is None:
             # The fused AdamW's own switch, which the loss scaler uses too: found_inf = 1 makes the update a no-op.
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = (self._finite.bad_step > 0).float()  # type: ignore[attr-defined]
+            optimizer.found_inf = is_masked.float()  # type: ignore[attr-defined]
             optimizer.step()
         self._average.update(step, is_masked)
-        optimizer.zero_grad(set_to_none=self.parts.processes.world_size == 1)
+        if self.parts.processes.world_size > 1:
+            optimizer.zero_grad(set_to_none=False)
+        else:
+            for parameter in parameters:
+                parameter.grad = None
         self._grad_norm = norm
 
     def settle_buckets(self) -> None:
