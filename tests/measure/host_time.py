@@ -2,9 +2,9 @@
 
     python -m tests.measure.host_time --output FILE [--small] [--profile] [NAME ...]
 
-Below tests/nullgpu, or on a GPU. Each setting is 64 wide, depth 4, 732 px, batch 2, bf16; with --small 4 wide and 252 px, which makes
-the same calls. Beside the time, which other work on the machine lengthens, stands what does not vary: the calls of Python functions and
-of torch's operations.
+On a GPU, or below the one of tests/nullgpu. Each setting is 64 wide, depth 4, 732 px, batch 2, bf16. With --small it is 4 wide, at
+252 px, which makes the same calls. Other work on the machine lengthens the time. What does not vary stands beside it: the calls of
+Python functions and of torch's operations.
 """
 
 from __future__ import annotations

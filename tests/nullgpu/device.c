@@ -16,9 +16,12 @@
 #define ARENA ((size_t)1 << 44) /* a growing segment reserves as many addresses as the device has memory, for each stream */
 #define PAGEABLE_LIMIT 65536 /* up to here the driver copies pageable memory before it returns, and nobody waits */
 
+#define SMALL_COPY 1024            /* a number, or a few */
+
 /* Read and set to zero by the tests. */
 long null_launches, null_waits, null_event_waits, null_large_pageable, null_to_device, null_to_host, null_bytes;
 long null_collectives, null_order; /* how many, and a hash of what each was, in order */
+long null_in_turn;                 /* copies to the device that wait in the computing's stream for all before them */
 long null_copies;                  /* set by the tests */
 long null_foreign;                 /* times that a device other than that of the process's local rank was chosen */
 
@@ -121,6 +124,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
   if (is_up && is_down) return cudaSuccess;
   if (is_up) {
     null_to_device++;
+    if (!stream && bytes > SMALL_COPY) null_in_turn++;
     if (!holds(&locked_memory, from) && bytes > PAGEABLE_LIMIT) null_large_pageable++;
     return cudaSuccess;
   }

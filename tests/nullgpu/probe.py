@@ -26,7 +26,7 @@ from unet_dist.processes.group import Processes
 from unet_dist.training.boundary import Boundary
 from unet_dist.training.trainer import Trainer
 
-COUNTS = ("launches", "waits", "event_waits", "large_pageable", "collectives", "order", "foreign")
+COUNTS = ("launches", "waits", "event_waits", "large_pageable", "in_turn", "collectives", "order", "foreign")
 
 Counts = dict[str, int]
 

@@ -22,6 +22,9 @@ MOST_LAUNCHES = json.loads((Path(__file__).parent / "launches.json").read_text(e
 """Launches of a step, and of a validation, by setting, as last measured with torch 2.13.0. A change may lower them: then write the
 lower ones, which UNET_DIST_NULLGPU_WRITE=1 does."""
 
+MOST_CALLS = json.loads((Path(__file__).parent / "host.json").read_text(encoding="utf-8"))
+"""Calls of Python functions and operations of torch in a step, which make the host's time; as the launches."""
+
 LIMIT_S = 500
 """Of some 50 s on a quiet core."""
 
@@ -116,6 +119,7 @@ def test_setting_trains_and_no_step_waits(alone: Found, setting: str) -> None:
     found = alone[setting]
     assert (found["code"], found["steps"]) == (0, STEPS), found["said"]
     assert found["step"]["waits"] == found["step"]["event_waits"] == found["step"]["large_pageable"] == 0
+    assert found["step"]["in_turn"] == 0, "crops come to the device beside its computing"
     assert 0 < found["step"]["launches"] <= MOST_LAUNCHES[setting]["step"]
 
 
@@ -125,7 +129,7 @@ def test_no_validation_waits(alone: Found, setting: str) -> None:
     found = alone[setting]["validation"]
     assert 0 < found["launches"] <= MOST_LAUNCHES[setting]["validation"]
     assert found["waits"] <= 4
-    assert found["large_pageable"] == 0
+    assert found["large_pageable"] == found["in_turn"] == 0
 
 
 @pytest.mark.parametrize("setting", ALONE)
@@ -140,7 +144,7 @@ def test_no_batch_of_a_prediction_waits(alone: Found) -> None:
     assert len(found["batches"]) > 10
     for batch in found["batches"]:
         assert batch["launches"] > 0
-        assert batch["waits"] == batch["large_pageable"] == 0
+        assert batch["waits"] == batch["large_pageable"] == batch["in_turn"] == 0
 
 
 def test_lack_of_memory_ends_in_smaller_tiles_or_in_a_sentence(alone: Found) -> None:
@@ -187,6 +191,21 @@ def test_a_driver_that_is_old_or_missing_is_refused(gpu: NullGpu, is_there: bool
     assert "unet-dist: error: " in said
     assert "driver" in said
     assert "Traceback" not in said
+
+
+def test_the_host_makes_no_more_calls_in_a_step(gpu: NullGpu) -> None:
+    """A time would vary with the machine; 5 ms on one core were measured with these (docs/evidence/experiments.md)."""
+    report = gpu.folder / "host.json"
+    code, said = finish(gpu.start(["-m", "tests.measure.host_time", "--small", "--output", str(report)]))
+    assert code == 0, said[-3000:]
+    found = json.loads(report.read_text(encoding="utf-8"))["settings"]
+    if "UNET_DIST_NULLGPU_WRITE" in os.environ:
+        (Path(__file__).parent / "host.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
+    for name, most in MOST_CALLS.items():
+        for kind, count in most.items():
+            # Now and then Python collects garbage, or calls back from another thread.
+            assert 0 < found[name][kind] <= 1.01 * count, (name, kind)
 
 
 def test_smp_keeps_its_promises_beside_this_torch(gpu: NullGpu) -> None:

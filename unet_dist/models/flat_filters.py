@@ -56,6 +56,8 @@ class FlatFilters:
         )
         self._channels = channels
         self._places = self._place()
+        self._is_alike = [at[1] == weight.stride() for at, weight in zip(self._places, self._weights, strict=True)]
+        self._strides = [at[1] if ok else None for at, ok in zip(self._places, self._is_alike, strict=True)]
 
     def _each(self) -> list[tuple[Tensor, bool]]:
         return list(zip(self._weights, self._is_transposed, strict=True))
@@ -87,15 +89,15 @@ class FlatFilters:
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """Lay tensors, shaped as the weights, into a new flat one of the weights' type."""
         flat = self.new(self._fan_in.dtype)
-        copy_all(self.views(flat), tensors)
+        copy_all(self.views(flat), tensors, self._strides)
         return flat
 
     def part(self, flat: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """The layers' parts of a flat tensor of a type, laid out as their weights: copies of those that are not already."""
         parts = self.views(flat)
         return [
-            part if part.stride() == weight.stride() else torch.empty_like(weight, dtype=dtype).copy_(part)
-            for part, weight in zip(parts, self._weights, strict=True)
+            part if is_alike else torch.empty_like(weight, dtype=dtype).copy_(part)
+            for part, weight, is_alike in zip(parts, self._weights, self._is_alike, strict=True)
         ]
 
     def _row_sums(self, sums: Tensor) -> Tensor:
@@ -162,9 +164,13 @@ class Standardised:
         self.factor = factor
 
 
-def copy_all(to: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
-    """Copy tensors into others of their shapes; in one operation where strides are equal, also to another type."""
-    alike = [a.stride() == b.stride() and _is_dense(a) for a, b in zip(to, tensors, strict=True)]
+def copy_all(to: Sequence[Tensor], tensors: Sequence[Tensor], strides: Sequence[tuple[int, ...] | None]) -> None:
+    """Copy tensors into others of their shapes; in one operation where strides are equal, also to another type.
+
+    Args:
+        strides: of `to`, as dense_strides gives them.
+    """
+    alike = [tensor.stride() == wanted for tensor, wanted in zip(tensors, strides, strict=True)]
     pairs = list(zip(to, tensors, alike, strict=True))
     if any(alike):
         torch._foreach_copy_([a for a, _, is_alike in pairs if is_alike], [b for _, b, is_alike in pairs if is_alike])
@@ -173,8 +179,10 @@ def copy_all(to: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
             a.copy_(b)
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    return tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+def dense_strides(tensor: Tensor) -> tuple[int, ...] | None:
+    """The strides of a tensor without gaps; None of another, whose copy torch cannot make beside others."""
+    is_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.stride() if is_last or tensor.is_contiguous() else None
 
 
 def _indices(counts: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

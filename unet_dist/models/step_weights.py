@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unet_dist.models.flat_filters import FlatFilters, Layer, Standardised, copy_all
+from unet_dist.models.flat_filters import FlatFilters, Layer, Standardised, copy_all, dense_strides
 from unet_dist.models.normalisation import ScaledStdConv2d, ScaledStdConvTranspose2d
 
 _STANDARDISED = (ScaledStdConv2d, ScaledStdConvTranspose2d)
@@ -89,6 +89,7 @@ class Part:
                     if parameter is not None and is_cast and id(parameter) not in standardised:
                         places.setdefault(parameter, []).append((layer, name))
         self._places = places
+        self._strides = [dense_strides(parameter) for parameter in places]
         self.parameters: list[Tensor] = [
             *[layer.weight for layer in self._layers],
             *[layer.gain for layer in self._layers if layer.gain is not None],
@@ -123,7 +124,7 @@ class Part:
                 self._made += self._standardised.filters
             if self._places:
                 casts = _one_block(parameters[2 * count :], self._dtype)
-                copy_all(casts, parameters[2 * count :])
+                copy_all(casts, parameters[2 * count :], self._strides)
                 self._made += casts
         return self._made
 
@@ -135,7 +136,7 @@ class Part:
         taken = [] if self._filters is None else [self._filters.gather(whole[:count])]
         if self._places:
             casts = _one_block(list(self._places), None)
-            copy_all(casts, whole[count:])
+            copy_all(casts, whole[count:], self._strides)
             taken += casts
         if self._gradient:
             torch._foreach_add_(self._gradient, taken)

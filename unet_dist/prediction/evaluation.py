@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unet_dist.data.batches.crops import WindowedSamples
 from unet_dist.imaging.reader import as_reader
+from unet_dist.machine.uploading import uploading
 from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion
 from unet_dist.metrics.instances import InstanceScores, score_image
 from unet_dist.models.contract import as_module
@@ -96,7 +97,8 @@ def evaluate_split(
             for _, (pieces, truths) in islice(reads, 1):
                 for piece, truth, values in zip(pieces, truths, compute_pieces(tiles, pieces), strict=True):
                     assert values is not None, "evaluation leaves out no background"
-                    truth = truth.to(device, non_blocking=True)
+                    with uploading(device) as upload:
+                        truth = upload(truth)
                     labels = values["labels"].to(device, non_blocking=True)
                     counts = count_confusion(truth, labels, model.num_classes)
                     confusion += counts

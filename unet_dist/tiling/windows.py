@@ -19,6 +19,7 @@ from torch import Tensor
 from unet_dist.errors import DataError, LocalityError
 from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ImageReader
+from unet_dist.machine.uploading import uploading
 from unet_dist.models.contract import Network, pixels_of, zero_of
 from unet_dist.tiling.geometry import (
     Locality,
@@ -146,7 +147,8 @@ def window_logits(model: Network, pixels: Tensor, *, halo: int, scaled_to: tuple
     """
     parameter = next(model.parameters())
     with _evaluation(model):
-        there = _upload(pixels, parameter.device)
+        with uploading(parameter.device) as upload:
+            there = upload(pixels.pin_memory() if parameter.is_cuda else pixels)
         images = normalise(there, model.mean, model.std, parameter.dtype, pixels_of(model).limits)
         if scaled_to is not None:
             return model.scaled_logits(images, scaled_to)
@@ -176,12 +178,6 @@ def as_seen(model: Network, reader: ImageReader) -> ImageReader:
 def _channels(count: int) -> str:
     kinds = {1: "1 channel (grey)", 3: "3 channels (colour)"}
     return kinds.get(count, f"{count} channels")
-
-
-def _upload(pixels: Tensor, device: torch.device) -> Tensor:
-    if device.type != "cuda":
-        return pixels.to(device)
-    return pixels.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

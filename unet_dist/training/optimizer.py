@@ -41,24 +41,28 @@ class FusedAdamW(torch.optim.AdamW):
     def step(self, closure: Any = None) -> Any:
         """Make an update; `grad_scale` and `found_inf` are what a loss scaler sets."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        learnt = [p for _, parameters in groups for p in parameters]
-        alike = {(p.device, p.dtype) for p in learnt}
-        if closure is not None or len(alike) != 1 or not all(self.state.get(p) for p in learnt):
+        states = [[self.state.get(p) or {} for p in parameters] for _, parameters in groups]
+        learnt = [state for some in states for state in some]
+        alike = {(p.device, p.dtype) for _, parameters in groups for p in parameters}
+        if closure is not None or len(alike) != 1 or not all(learnt):
             return super().step(closure)  # the first one makes the moments
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         # A step that does not count returns before it looks at its number, so that the number need not be taken back.
-        torch._foreach_add_([self.state[p]["step"] for p in learnt], 1 if found is None else 1 - found)
-        for group, parameters in groups:
+        steps = [state["step"] for state in learnt]
+        if found is None:
+            torch._foreach_add_(steps, 1)
+        else:
+            torch._foreach_add_(steps, [1 - found] * len(steps))  # of one tensor for all torch would ask the device
+        for (group, parameters), some in zip(groups, states, strict=True):
             if not parameters:
                 continue
-            states = [self.state[p] for p in parameters]
             torch._fused_adamw_(
                 parameters,
                 [p.grad for p in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                [state["exp_avg"] for state in some],
+                [state["exp_avg_sq"] for state in some],
                 [],
-                [state["step"] for state in states],
+                [state["step"] for state in some],
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],

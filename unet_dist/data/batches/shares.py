@@ -22,6 +22,7 @@ from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_la
 from unet_dist.data.batches.sampler import Draw, draw_batch, share_of_rank
 from unet_dist.data.batches.texture import Textures, add_noise, blur, draw_textures
 from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.machine.uploading import uploading
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
 from unet_dist.tiling.geometry import Tile, TilePlan
 
@@ -88,30 +89,34 @@ class WindowBatch:
 
     def on(self, device: torch.device) -> WindowBatch:
         """The same on a device, ready for the network; a copy from page-locked memory does not wait."""
-        windows, labels, keys = (t.to(device, non_blocking=True) for t in (self.windows, self.labels, self.keys))
-        borders = None if self.borders is None else self.borders.to(device, non_blocking=True)
-        textures = None if self.textures is None else self.textures.on(device)
-        if self.sources is not None:
-            windows = look_up(windows, Sources(*(t.to(device, non_blocking=True) for t in self.sources)))
-        if textures is not None:
-            windows = blur(windows, textures)
-        if self.colours is not None:
-            windows = recolour(windows, self.colours.to(device, non_blocking=True))
-        if textures is not None:
-            windows = add_noise(windows, textures)
-        return WindowBatch(windows, labels, keys, self.ids, borders)
+        with uploading(device) as upload:
+            there = self._moved(upload)
+        windows = there.windows
+        if there.sources is not None:
+            windows = look_up(windows, there.sources)
+        if there.textures is not None:
+            windows = blur(windows, there.textures)
+        if there.colours is not None:
+            windows = recolour(windows, there.colours)
+        if there.textures is not None:
+            windows = add_noise(windows, there.textures)
+        return WindowBatch(windows, there.labels, there.keys, self.ids, there.borders)
 
     def pin_memory(self) -> WindowBatch:
         """The same in page-locked memory, from which a copy to a GPU does not wait; what lies there stays."""
+        return self._moved(_pinned)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> WindowBatch:
+        """The same of other tensors."""
         return WindowBatch(
-            _pinned(self.windows),
-            _pinned(self.labels),
-            _pinned(self.keys),
+            move(self.windows),
+            move(self.labels),
+            move(self.keys),
             self.ids,
-            None if self.borders is None else _pinned(self.borders),
-            None if self.colours is None else _pinned(self.colours),
-            None if self.sources is None else Sources(*map(_pinned, self.sources)),
-            None if self.textures is None else self.textures.pin_memory(),
+            None if self.borders is None else move(self.borders),
+            None if self.colours is None else move(self.colours),
+            None if self.sources is None else Sources(*map(move, self.sources)),
+            None if self.textures is None else self.textures.moved(move),
         )
 
 

@@ -6,6 +6,7 @@ MARGIN_PX more on each side. So tiles of one crop see one transform, and all kin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,14 +46,9 @@ class Textures:
         """Pixels that are read beyond the windows on each side."""
         return MARGIN_PX if self.blurred else 0
 
-    def on(self, device: torch.device) -> Textures:
-        """A copy on a device."""
-        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("kernels", "factors", "keys")}
-        return replace(self, **tensors)
-
-    def pin_memory(self) -> Textures:
-        """A copy in page-locked memory."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("kernels", "factors", "keys")})
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Textures:
+        """The same of other tensors."""
+        return replace(self, kernels=move(self.kernels), factors=move(self.factors), keys=move(self.keys))
 
 
 def draw_textures(seed: int, keys: list[tuple[int, int, int]], *, blur_p: float, noise_p: float) -> Textures:
