@@ -72,7 +72,7 @@ class FlatFilters:
 
     def _place(self) -> list[tuple[torch.Size, tuple[int, ...], int]]:
         """Where the layers' parts lie in a flat tensor: shape, strides, start."""
-        places, start = [], 0
+        places, start = list[tuple[torch.Size, tuple[int, ...], int]](), 0
         for (weight, is_transposed), rows, chunks in zip(self._each(), self._rows, self._chunks, strict=True):
             row = chunks * self._width  # from one row to the next
             if is_transposed:  # (in, out, k, k), a row for each of out, k, k
