@@ -29,7 +29,8 @@ from unet_dist.data.batches.transforms import CheckedTransform, build_transform
 from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.data.decoded.windowed import WindowedImage
 from unet_dist.errors import ConfigError
-from unet_dist.machine.compiling import choose_backend, find_obstacle
+from unet_dist.machine.compiling import choose_backend, compiled_within, in_words
+from unet_dist.machine.memory import is_out_of_memory
 from unet_dist.machine.memory_format import choose_memory_format
 from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.registry import load_metrics, make_metrics
@@ -39,6 +40,7 @@ from unet_dist.processes.group import Processes
 from unet_dist.processes.launcher import launcher_accumulation
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.gradient import WindowGradient
 from unet_dist.training.parts import Parts
 
 
@@ -179,12 +181,24 @@ def _backend(config: Config, model: torch.nn.Module, processes: Processes, telle
             "uncompiled."
         )
         return None
-    obstacles = [text for text in processes.gather(find_obstacle(backend, processes.device)) if text is not None]
-    if obstacles:
-        teller.say(f"compile: {backend} does not work here, so the network runs uncompiled: {obstacles[0]}.")
-        return None
-    teller.say(f"The network is compiled in the first step, by {backend}.")
+    teller.say(f"The network is compiled, by {backend}: before the first step, for each shape of its windows.")
     return backend
+
+
+def _compile_once(parts: Parts) -> None:
+    """Compile both passes of the network, by a micro-batch that counts nowhere; where one process fails, none is compiled."""
+    compiled = compiled_within(parts.wrapped)
+    if compiled is None:
+        return
+    parts.model.train()
+    try:
+        WindowGradient(parts.model, compiled, parts.loss).rehearse(parts.shares[1].batches[0], parts.processes.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):  # the first step meets it again, and says what to do
+            compiled.leave(in_words(error))
+    obstacles = [text for text in parts.processes.gather(compiled.obstacle) if text is not None]
+    if obstacles:
+        compiled.leave(obstacles[0])
 
 
 def _open_crops(layout: Layout, cache: Cache, teller: Teller) -> CropReader:
@@ -235,7 +249,7 @@ def assemble(
     config, given, planner, cut = layout.config, layout.given, layout.crops.planner, layout.crops.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
-    wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller))
+    wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller), teller.say)
     validation = cache.split("validation")
     crops = replace(_open_crops(layout, cache, teller), zero=tuple(model.mean))
     tiles = choose_tiles(model, window_batch=config.run.window_batch, say=teller.say)
@@ -245,7 +259,7 @@ def assemble(
     def evaluate(is_stopped: Callable[[], bool]) -> Scores | None:
         return evaluate_split(tiles, validation, processes, tile_size=tile_size, is_stopped=is_stopped)
 
-    return Parts(
+    parts = Parts(
         config=config,
         cut=cut,
         processes=processes,
@@ -273,3 +287,5 @@ def assemble(
         metrics=make_metrics(given.metrics or config.run.metrics, cache.num_classes, cache.ignore_index),
         callbacks=given.callbacks,
     )
+    _compile_once(parts)
+    return parts

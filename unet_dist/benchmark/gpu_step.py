@@ -20,7 +20,7 @@ from unet_dist.benchmark.gpu_check import Check, Figures, reason_of, require_cud
 from unet_dist.benchmark.step import BareStep
 from unet_dist.benchmark.timing import affordable, synchronise
 from unet_dist.errors import UnetDistError
-from unet_dist.machine.compiling import find_obstacle
+from unet_dist.machine.compiling import compiled_within
 from unet_dist.models.normalisation import NORMS
 from unet_dist.wording import first_line, shorten
 
@@ -93,11 +93,11 @@ def _step(check: Check, batch_size: int, way: str, planned: dict[str, float], ke
     """
     device = check.processes.device
     backend = {COMPILED: check.scale.compiler, GRAPHED: _GRAPHS}.get(way)
-    obstacle = None if backend is None else find_obstacle(backend, device)
-    if obstacle is not None:
-        return {"note": f"skipped: nothing compiles here: {obstacle}"}
     with _computing(way, backend):
         setting = check.open(batch_size, **keys)
+        compiled = compiled_within(setting.parts.wrapped)
+        if compiled is not None and compiled.obstacle is not None:
+            return {"note": f"skipped: it does not compile here: {compiled.obstacle}"}
         bare = setting.subject.bare
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -1,18 +1,20 @@
-"""Compiling a network for training: whether this machine can, and the compiled network.
+"""Compiling a network for training, as far as this machine can.
 
-Owns what is asked of torch.compile: one graph and static shapes, as crops are of one size. Must not know processes or
-checkpoints: the compiled network shares its parameters with the network, which stays as it is, and what is saved is of that.
+Owns what is asked of torch.compile (one graph and static shapes, as crops are of one size), and what happens where it fails. Must
+not know processes or checkpoints: the compiled network shares its parameters with the network, which stays as it is, and what is
+saved is of that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from unet_dist.machine.memory import is_out_of_memory
 
 DEFAULT_BACKEND = "inductor"
 
@@ -29,22 +31,6 @@ def choose_backend(wish: bool, environment: Mapping[str, str]) -> str | None:
     return DEFAULT_BACKEND if wish else None
 
 
-def find_obstacle(backend: str, device: torch.device) -> str | None:
-    """Why a backend does not compile here, in its own words: it is tried on one product. None where it does."""
-    # A new product each time: one of another day is in the cache, and a compiler that is gone since would not be missed.
-    factor = time.time_ns() % 1_000_003
-
-    def product(x: Tensor) -> Tensor:
-        return x * factor
-
-    try:
-        compile_static(product, backend)(torch.ones(16, device=device))
-    except RuntimeError as error:  # what torch raises for a compiler that is missing, broken or unknown
-        cause = getattr(error, "inner_exception", None) or error
-        return (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
-    return None
-
-
 def compile_static(network: Any, backend: str) -> Any:
     """Compile a network or a function into one graph for each shape that it is called with.
 
@@ -54,9 +40,69 @@ def compile_static(network: Any, backend: str) -> Any:
     return torch.compile(network, backend=backend, dynamic=False, fullgraph=True)
 
 
+class CompiledNetwork(nn.Module):
+    """A network that is compiled when it is first called, and computes uncompiled once that fails.
+
+    Args:
+        network: stays as it is; both share their parameters.
+        say: what to do with the one sentence of a failure.
+
+    Attributes:
+        obstacle: why it is not compiled, in the compiler's words; None where it is.
+    """
+
+    def __init__(self, network: nn.Module, backend: str, say: Callable[[str], object]) -> None:
+        super().__init__()
+        self.network = network
+        self.obstacle: str | None = None
+        self._backend, self._say = backend, say
+        self._compiled: Callable[..., Tensor] = network
+        try:
+            self._compiled = compile_static(network, backend)
+        except RuntimeError as error:  # torch does not know the backend
+            self.leave(in_words(error))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Compute as the network does."""
+        if self.obstacle is None:
+            from torch._dynamo.exc import FailOnRecompileLimitHit
+
+            try:
+                return self._compiled(*inputs)
+            except FailOnRecompileLimitHit:
+                self.leave(
+                    f"its windows have more shapes than the {torch._dynamo.config.recompile_limit} that are compiled"
+                )
+            except RuntimeError as error:  # what torch raises for a compiler that is missing, broken or unknown
+                if is_out_of_memory(error):
+                    raise
+                self.leave(in_words(error))
+        logits: Tensor = self.network(*inputs)
+        return logits
+
+    def leave(self, obstacle: str) -> None:
+        """Compute uncompiled from now on, and say so."""
+        if self.obstacle is None:
+            self._say(f"compile: {self._backend} does not work here, so the network runs uncompiled: {obstacle}.")
+        self.obstacle = obstacle
+
+
+def in_words(error: Exception) -> str:
+    """A failure of a compiler, in one line of its own words."""
+    cause = getattr(error, "inner_exception", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
+
+
+def compiled_within(network: Any) -> CompiledNetwork | None:
+    """The compiled network that a network is, or that its wrapper for several processes holds; None where it is none."""
+    within = getattr(network, "module", network)
+    return within if isinstance(within, CompiledNetwork) else None
+
+
 def is_compiled(network: Any) -> bool:
-    """Whether a network, or what its wrapper for several processes holds, is compiled."""
-    return isinstance(getattr(network, "module", network), torch._dynamo.OptimizedModule)
+    """Whether a network, or what its wrapper for several processes holds, computes compiled."""
+    compiled = compiled_within(network)
+    return compiled is not None and compiled.obstacle is None
 
 
 def uncompiled() -> contextlib.AbstractContextManager[Any]:

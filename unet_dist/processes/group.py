@@ -24,7 +24,7 @@ from unet_dist.config.sections import Precision
 from unet_dist.errors import ConfigError, ExtraError, LaunchError, suggest
 from unet_dist.machine.allocator import keep_freed_memory, use_growing_segments
 from unet_dist.machine.arithmetic import compute_deterministically, compute_in_float32
-from unet_dist.machine.compiling import compile_static
+from unet_dist.machine.compiling import CompiledNetwork
 from unet_dist.processes.failing import announce, end_together
 from unet_dist.processes.launcher import (
     accept_own_device,
@@ -158,16 +158,19 @@ class Processes:
                 if on_device is not tensor:
                     tensor.copy_(on_device)
 
-    def prepare(self, model: nn.Module, backend: str | None = None) -> nn.Module:
+    def prepare(
+        self, model: nn.Module, backend: str | None = None, say: Callable[[str], object] = lambda _: None
+    ) -> nn.Module:
         """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging.
 
         Args:
             backend: compiles what is returned, and leaves the model itself as it is; None compiles nothing.
+            say: what to do with the sentence of a compiler that fails.
         """
         prepared: Any = self.accelerator.prepare_model(model)
         if backend is None:
             return prepared
-        compiled: nn.Module = compile_static(model, backend)
+        compiled = CompiledNetwork(model, backend, say)
         if prepared is model:
             return compiled
         # Within the averaging, not around it: torch then cuts the graph where a bucket is full, so that its all-reduce runs

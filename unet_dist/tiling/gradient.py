@@ -8,7 +8,8 @@ not know processes, optimizers or where windows come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -130,15 +131,29 @@ class WindowGradient:
 
         It leaves no trace: running statistics and random numbers are put back, so that the second pass sees the same function.
         """
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         counts = []
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with self._leaving_no_trace(device):
             for batch in batches:
                 there = batch.on(device)
                 counts.append(self.loss.statistics(self.logits(there.windows, there.keys), there.labels))
+        return torch.stack(counts).sum(0)
+
+    def rehearse(self, batch: WindowsAndLabels, device: torch.device) -> None:
+        """Make both passes over a batch and keep nothing of them, so that what is made by a first call is made."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        with self._leaving_no_trace(device):
+            there = batch.on(device)
+            logits = self.logits(there.windows, there.keys)
+            torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+
+    @contextmanager
+    def _leaving_no_trace(self, device: torch.device) -> Iterator[None]:
+        """Within it running statistics and random numbers change, and are put back."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
         for buffer, before in buffers:
             buffer.copy_(before)
-        return torch.stack(counts).sum(0)
 
     def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
         """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
