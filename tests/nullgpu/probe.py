@@ -49,7 +49,7 @@ class Probe:
         Boundary.write_model = self._counted(Boundary.write_model, self.models)  # type: ignore[method-assign]
         Trainer.step = self._counted(Trainer.step, self.steps)  # type: ignore[method-assign]
         training.evaluate_split = self._counted(training.evaluate_split, self.validations)  # type: ignore[attr-defined]
-        copies = ctypes.c_long.in_dll(loaded, "null_copies")
+        self.copies = copies = ctypes.c_long.in_dll(loaded, "null_copies")
         # DDP tells the other processes of shapes and of buckets by the device, and reads there what they tell.
         Processes.prepare = _copying(Processes.prepare, copies)  # type: ignore[method-assign]
         Trainer.settle_buckets = _copying(Trainer.settle_buckets, copies)  # type: ignore[method-assign]
@@ -125,6 +125,9 @@ def alone(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
     """One process: the matrix, a prediction, and lack of memory in both."""
     for name, keys in ALONE.items():
         yield name, probe.train(name, keys)
+    probe.copies.value = 1  # its crops' labels come back from the device
+    yield "debug", probe.train("debug", {"debug": True, "norm": "weight", "total_steps": 30})
+    probe.copies.value = 0
     run, images = probe.folder / "plain", probe.folder / "images"
     images.mkdir()
     from PIL import Image

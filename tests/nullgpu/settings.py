@@ -54,7 +54,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "lovasz": {"loss": "lovasz"},
     "compile": {"compile": True},
 }
-"""One process each. Not the debug mode, which reads from the device whether there is anything to learn."""
+"""One process each; the debug mode, which reads from the device, apart."""
 
 TOGETHER: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -70,5 +70,9 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "checkpointing": {"checkpoint_activations": True},
     "ema": {"ema_decay": 0.9},
     "deterministic": {"deterministic": True},
+    "norm batch": {"norm": "batch"},
+    "norm batch, accumulation": {"norm": "batch", "micro_batch_size": 1},
+    "norm group": {"norm": "group"},
+    "bf16, workers": {"mixed_precision": "bf16", "num_workers": 1},
 }
-"""Two processes. Not batch norm, whose layer for several processes reads from the device how many pixels each had."""
+"""Two processes."""

@@ -138,6 +138,14 @@ def test_a_model_folder_is_one_copy_and_one_wait(alone: Found, setting: str) -> 
     assert (found["waits"], found["event_waits"], found["large_pageable"]) == (0, 1, 0)
 
 
+def test_the_debug_mode_ends_in_its_finding(alone: Found) -> None:
+    """Nothing is learnt where nothing is computed."""
+    found = alone["debug"]
+    assert found["code"] == 2
+    assert "there is nothing to learn" in found["said"]
+    assert "Traceback" not in found["said"]
+
+
 def test_no_batch_of_a_prediction_waits(alone: Found) -> None:
     found = alone["a prediction"]
     assert found["code"] == 0, found["said"]

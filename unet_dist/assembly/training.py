@@ -36,6 +36,7 @@ from unet_dist.metrics.confusion import Scores
 from unet_dist.metrics.registry import load_metrics, make_metrics
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.prediction.evaluation import evaluate_split
+from unet_dist.processes.batch_norm import share_statistics
 from unet_dist.processes.group import Processes
 from unet_dist.processes.launcher import launcher_accumulation
 from unet_dist.terminal import Teller
@@ -94,8 +95,7 @@ def place_network(model: TrainableNetwork, layout: Layout, processes: Processes,
     module: Any = as_module(model)  # torch does not type `memory_format`
     module.to(memory_format=choose_memory_format(wish, device_type, is_convolutional=model.is_convolutional))
     if model.couples_batch and processes.device.type == "cuda" and processes.world_size > 1:
-        converted: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)  # the same network
-        return cast(TrainableNetwork, converted)
+        return cast(TrainableNetwork, share_statistics(module))
     if model.couples_batch:
         micro = layout.crops.cut.micro_batch_size
         teller.say(f"{model.couples_batch}: the result depends on how the batch is cut (micro-batches of {micro}).")
