@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tests.models.promises import ModelPromises
 from unet_dist.errors import ConfigError
@@ -118,6 +119,20 @@ def test_the_crops_gradient_is_that_of_a_slice_in_the_format_of_what_it_meets(
         gradients += torch.autograd.grad((part * weights).sum(), features)
     assert torch.equal(*gradients)
     assert gradients[0].is_contiguous(memory_format=memory_format)
+
+
+def test_interpolated_maps_stay_in_the_type_of_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU autocast interpolates in float32; the concatenation would then be of float32, and the plan 6 % too low."""
+    interpolate, seen = F.interpolate, []
+
+    def in_float32(features: torch.Tensor, **keys: Any) -> torch.Tensor:
+        return interpolate(features.float(), **keys)
+
+    monkeypatch.setattr(F, "interpolate", in_float32)
+    model = UNet(3, 4, base_channels=2, depth=1, upsampling="bilinear").bfloat16()
+    model.decoder[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    model(torch.randn(1, 3, 20, 20).bfloat16())
+    assert seen == [torch.bfloat16]
 
 
 def test_starts_with_the_papers_initialisation() -> None:

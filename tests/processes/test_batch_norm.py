@@ -59,7 +59,7 @@ def test_the_statistics_are_those_of_all_processes(monkeypatch: pytest.MonkeyPat
     plain = nn.BatchNorm2d(3, eps=EPS, momentum=MOMENTUM).double()
     nn.init.normal_(plain.weight)
     nn.init.normal_(plain.bias)
-    (shared,) = share_statistics(nn.Sequential(nn.BatchNorm2d(3).double()))
+    shared = next(share_statistics(nn.Sequential(nn.BatchNorm2d(3).double())).children())
     assert isinstance(shared, SharedBatchNorm)
     shared.load_state_dict(plain.state_dict())
     assert torch.allclose(shared(own), plain(torch.cat([own, other]))[:2], rtol=1e-10)

@@ -158,7 +158,10 @@ class SegFormer(
         for features, layer in zip(maps, head.linear_projections, strict=True):
             tokens = layer(features)  # (N, h * w, D)
             plane = tokens.transpose(1, 2).unflatten(2, features.shape[2:])
-            projected.append(F.interpolate(plane, size=maps[0].shape[2:], mode="bilinear", align_corners=False))
+            wide = F.interpolate(plane, size=maps[0].shape[2:], mode="bilinear", align_corners=False)
+            projected.append(
+                wide.to(plane.dtype)
+            )  # mixed precision on a GPU makes float32, also of all that is beside it
         fused = head.linear_fuse(
             torch.cat(projected[::-1], dim=1)
         )  # the last stage first, as the published weights have it
