@@ -42,6 +42,8 @@ REFUSED: dict[str, list[Any]] = {
     "image_names": ["mask", "*_*"],
     "mask_names": ["mask", "*_*"],
     "max_pixels": [0],
+    "decode_memory": ["", "lots", "-1GiB"],
+    "decode_seconds": [0.0, float("inf")],
     "ignore_index": [-1, 65536],
     "group_by": ["(", ""],
     "folds": [1],

@@ -21,6 +21,7 @@ from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
 from unet_dist.config.quantities import parse_bands
 from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
@@ -165,6 +166,7 @@ class _Prediction:
                 f"skip_background: got true for a network of {self.pixels.dtype} images, expected false: bright is 235 of 8 bits. "
                 "Remove it; set nodata for pixels without data."
             )
+        limit_decoding(options.decode_memory, options.decode_seconds)
         self.open_reader: OpenReader = partial(
             open_image,
             level=options.level,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
+from unet_dist.config.decoding import Bytes
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.metrics import spell_metrics
 from unet_dist.config.model_section import ModelConfig
@@ -87,6 +88,10 @@ class DataConfig(Section):
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864
     """Largest image to decode for the cache, pixels. A larger TIFF, and any Zarr, is read by windows from its file; other
     images are refused."""
+    decode_memory: Free[Bytes | None] = None
+    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
+    decode_seconds: Free[Positive] = 300.0
+    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
     ignore_index: (
         Annotated[int, AtLeast(0), Must(lambda index: index <= 65535, "0 to 65535, what a 16-bit mask holds")] | None
     ) = None
