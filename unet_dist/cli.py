@@ -31,7 +31,7 @@ from unet_dist.processes.starting import (
     without_key,
 )
 from unet_dist.storage.files import refusal_of_disk
-from unet_dist.wording import printable
+from unet_dist.wording import hanging
 
 # As in processes/failing.py, which is too heavy to import here.
 GRACE_S = 3.0
@@ -155,6 +155,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # launcher ends all processes when the first of them leaves.
         if not is_first(os.environ):
             time.sleep(GRACE_S)
-        print(f"unet-dist: error: {printable(sentence)}", file=sys.stderr, flush=True)
+        print(f"unet-dist: error: {hanging(sentence)}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(0)

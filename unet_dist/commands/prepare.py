@@ -18,7 +18,7 @@ from unet_dist.imaging.reader import as_reader
 from unet_dist.processes.launcher import is_first
 from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, printable, size
+from unet_dist.wording import counted, one_line, size
 
 _MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
@@ -120,9 +120,9 @@ def histogram_table(cache: Cache) -> Table:
         if index == cache.ignore_index or index in absent:
             continue
         shares = [counts[index] / max(1, counts.sum()) for counts in splits.values()]
-        table.add_row(printable(name), *(f"{share:.2%}" if share else "-" for share in shares))
+        table.add_row(one_line(name), *(f"{share:.2%}" if share else "-" for share in shares))
     if absent:
-        table.caption = f"Without a pixel: {', '.join(printable(cache.class_names[index]) for index in absent)}."
+        table.caption = f"Without a pixel: {', '.join(one_line(cache.class_names[index]) for index in absent)}."
     return table
 
 
