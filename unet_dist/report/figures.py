@@ -16,7 +16,7 @@ from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import write_whole
-from unet_dist.wording import one_line
+from unet_dist.wording import one_line, shorten
 
 MAX_SIDE_PX = 960
 PANEL_INCHES = 4.0
@@ -167,7 +167,7 @@ def _panels(
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
-    names = [one_line(class_names[i]) if i != IGNORED else "ignored" for i in occurring]
+    names = [shorten(one_line(class_names[i]), 60) if i != IGNORED else "ignored" for i in occurring]
     legend_columns = LEGEND_COLUMNS * columns // 3
     legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
