@@ -51,6 +51,8 @@ REFUSED: dict[str, list[Any]] = {
     "synthetic_images": [2],
     "synthetic_size": ["1080", "0x5", "8x-8", "8x8x8", "8 by 8"],
     "class_balance": [-0.1, 1.0],
+    "cutmix": [-0.1, 1.0],
+    "classmix": [-0.1, 1.0],
     "num_workers": [-1],
     "input_size": [0, "whole"],
     "batch_size": [0],

@@ -48,6 +48,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "class weights": {"class_weights": "median"},
     "borders": {"border_class": 1},
     "class balance": {"class_balance": 0.5},
+    "mixed crops": {"cutmix": 0.5, "classmix": 0.4, "augmentation": "strong"},
     "bilinear": {"upsampling": "bilinear", "norm": "weight"},
     "same": {"padding": "same", "input_size": 64},
     "stem": {"stem_stride": 2, "input_size": 120, "synthetic_size": "128x128"},

@@ -129,6 +129,11 @@ class DataConfig(Section):
     class_balance: Fraction = 0.0
     """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
     frequent ones."""
+    cutmix: Fraction = 0.0
+    """Share of the crops in which a random rectangle shows another training image with its labels, 0 to below 1."""
+    classmix: Fraction = 0.0
+    """Share of the crops in which another training image shows the pixels of half of its classes, with their labels, 0 to
+    below 1."""
     num_workers: Free[Annotated[int, AtLeast(0)]] = 0
     """Processes per rank that read crops. 0 reads ahead in a thread."""
 
