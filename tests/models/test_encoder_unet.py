@@ -235,7 +235,7 @@ def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (
             {"encoder": "efficientnet_lite"},
-            r"model: got .efficientnet_lite., expected one that exists.*Did you mean .efficientnet_lite0.",
+            r"model: got .efficientnet_lite., expected one that exists.*Did you mean .efficientnet_lite\d.",
         ),
         ({"depth": 6}, r"Got depth = 6\. Expected 1 to 5 for efficientnet_lite0"),
         ({"norm": "layer"}, r'Got norm = "layer"'),

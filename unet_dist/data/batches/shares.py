@@ -220,7 +220,9 @@ class RunShares:
         batch = self._read_alone(places, [open_crop(place.draw) for place in places], pin_memory=pin_memory)
         at, others, crops, masks = self._covers(places, open_crop)
         if at:
-            pasted = Pasted(self._read_alone(others, crops, pin_memory=pin_memory), torch.tensor(at), torch.from_numpy(masks))
+            pasted = Pasted(
+                self._read_alone(others, crops, pin_memory=pin_memory), torch.tensor(at), torch.from_numpy(masks)
+            )
             self._paste_labels(batch.labels, batch.borders, at, masks, pasted.batch.labels, pasted.batch.borders)
             batch = replace(batch, pasted=pasted)
         return batch.pin_memory() if pin_memory else batch
