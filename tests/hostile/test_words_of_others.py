@@ -72,7 +72,7 @@ def test_every_command_shows_names_as_they_are(
 ) -> None:
     """One run from its data to its card, and what each command printed on the way."""
     monkeypatch.setattr(configure, "_PROBE_S", 0.1)
-    monkeypatch.setattr(configure, "find_weights", lambda: None)
+    monkeypatch.setattr(configure, "find_weights", lambda name: None)
     data, cache, run = material / "data", ["--cache_path", tmp_path / "cache"], material / "run"
     printed: dict[str, str] = {}
 

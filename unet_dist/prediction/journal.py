@@ -17,8 +17,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -264,3 +264,19 @@ def _change(key: str, old: Any, new: Any) -> str:
 
 def _said(value: Any) -> str:
     return json.dumps(value).strip('"')
+
+
+@contextmanager
+def output_folder(output: Path) -> Iterator[None]:
+    """Make the folder of the files. One that was made here and stays empty is removed."""
+    was_there = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):
+                output.rmdir()
