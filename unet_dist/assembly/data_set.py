@@ -75,7 +75,7 @@ def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
         max_pixels=data.max_pixels,
         progress=progress,
         say=teller.say,
-        grouping=Grouping(data.group_by or getattr(source, "group_by", None), data.folds, data.fold or 0),
+        grouping=Grouping(getattr(source, "group_by", data.group_by), data.folds, data.fold or 0),
     )
 
 
@@ -88,6 +88,7 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
         image_column=data.image_column,
         label_column=data.label_column,
         layout=layout,
+        group_by=data.group_by,
         revision=data.revision,
         synthetic_images=data.synthetic_images,
         synthetic_size=parse_shape(data.synthetic_size),

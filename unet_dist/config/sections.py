@@ -111,7 +111,8 @@ class DataConfig(Section):
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
     """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
-    match; sequence those that differ only in their last number; folder those of one folder. Default: every sample stands alone."""
+    match; sequence those that differ only in their last number; folder those of one folder; a column of a table of paths those
+    with one value. Default: every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
     """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
     fold: Annotated[int, AtLeast(0)] | None = None
