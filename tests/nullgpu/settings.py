@@ -73,6 +73,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "deterministic": {"deterministic": True},
     "norm batch": {"norm": "batch"},
     "norm batch, accumulation": {"norm": "batch", "micro_batch_size": 1},
+    "norm batch, compile": {"norm": "batch", "compile": True},
     "norm group": {"norm": "group"},
     "bf16, workers": {"mixed_precision": "bf16", "num_workers": 1},
 }
