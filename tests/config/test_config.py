@@ -104,6 +104,7 @@ ANYTHING_GOES = {
         "loss",
     ),
     *("output_path", "debug", "resume", "allow_config_change", "trackers", "tf32", "deterministic", "compile"),
+    "cudnn_benchmark",
     *("revision", "image_column", "label_column", "images_folder", "masks_folder"),
 }
 

@@ -54,6 +54,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "stem": {"stem_stride": 2, "input_size": 120, "synthetic_size": "128x128"},
     "lovasz": {"loss": "lovasz"},
     "compile": {"compile": True},
+    "cudnn_benchmark": {"cudnn_benchmark": True},
 }
 """One process each; the debug mode, which reads from the device, apart."""
 

@@ -268,6 +268,9 @@ class RunConfig(Section):
     """With mixed_precision no: let a GPU round the factors of float32 products to 11 bits. Faster, with other results."""
     deterministic: bool = False
     """Use deterministic algorithms only: the same bits on the same kind of device, slower on a GPU."""
+    cudnn_benchmark: Free[bool] = False
+    """On an NVIDIA GPU let cuDNN time its algorithms once per shape of windows and take the fastest. Not with deterministic or
+    input_size full."""
     compile: Free[bool] = False
     """Compile the network (torch.compile). Validations run uncompiled. The first step takes minutes on a CPU. If compilation
     fails, training continues uncompiled with a warning."""
@@ -383,10 +386,15 @@ def _check_effects(config: Config) -> None:
             f"tf32: got true, which has no effect as mixed_precision is {config.run.mixed_precision}. Remove tf32, or set "
             "--mixed_precision no."
         )
-    if config.run.compile and config.schedule.input_size == "full":
+    for key, done in (("compile", "compiled"), ("cudnn_benchmark", "timed")):
+        if getattr(config.run, key) and config.schedule.input_size == "full":
+            raise ConfigError(
+                f"{key}: got true together with input_size full, expected crops of one size: each shape is {done} anew. Remove "
+                f"--{key}, or set --input_size."
+            )
+    if config.run.cudnn_benchmark and config.run.deterministic:
         raise ConfigError(
-            "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
-            "--compile, or set --input_size."
+            "cudnn_benchmark: got true together with deterministic, which takes one algorithm. Remove one of them."
         )
     if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
         raise ConfigError(
