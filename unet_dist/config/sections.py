@@ -269,8 +269,7 @@ class RunConfig(Section):
     deterministic: bool = False
     """Use deterministic algorithms only: the same bits on the same kind of device, slower on a GPU."""
     cudnn_benchmark: Free[bool] = False
-    """On an NVIDIA GPU let cuDNN time its algorithms once per shape of windows and take the fastest. Not with deterministic or
-    input_size full."""
+    """Let cuDNN time its algorithms, once per shape, and take the fastest. Not with deterministic or input_size full."""
     compile: Free[bool] = False
     """Compile the network (torch.compile). Validations run uncompiled. The first step takes minutes on a CPU. If compilation
     fails, training continues uncompiled with a warning."""
@@ -394,7 +393,7 @@ def _check_effects(config: Config) -> None:
             )
     if config.run.cudnn_benchmark and config.run.deterministic:
         raise ConfigError(
-            "cudnn_benchmark: got true together with deterministic, which takes one algorithm. Remove one of them."
+            "cudnn_benchmark: got true together with deterministic, which takes one algorithm. Remove one."
         )
     if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
         raise ConfigError(
