@@ -387,10 +387,10 @@ def _check_effects(config: Config) -> None:
         )
     for key, done in (("compile", "compiled"), ("cudnn_benchmark", "timed")):
         if getattr(config.run, key) and config.schedule.input_size == "full":
-            raise ConfigError(
-                f"{key}: got true together with input_size full, expected crops of one size: each shape is {done} anew. Remove "
-                f"--{key}, or set --input_size."
+            said = (
+                f"{key}: got true together with input_size full, expected crops of one size: each shape is {done} anew"
             )
+            raise ConfigError(f"{said}. Remove --{key}, or set --input_size.")
     if config.run.cudnn_benchmark and config.run.deterministic:
         raise ConfigError(
             "cudnn_benchmark: got true together with deterministic, which takes one algorithm. Remove one."
