@@ -392,9 +392,7 @@ def _check_effects(config: Config) -> None:
             )
             raise ConfigError(f"{said}. Remove --{key}, or set --input_size.")
     if config.run.cudnn_benchmark and config.run.deterministic:
-        raise ConfigError(
-            "cudnn_benchmark: got true together with deterministic, which takes one algorithm. Remove one."
-        )
+        raise ConfigError("cudnn_benchmark: got true together with deterministic, expected one. Remove the other.")
     if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
         raise ConfigError(
             "norm: got batch at batch_size 1, expected at least 2 crops to normalise over. Set --norm weight."
