@@ -37,6 +37,7 @@ REFUSED: dict[str, list[Any]] = {
     "norm": ["layer"],
     "padding": ["reflect"],
     "upsampling": ["nearest"],
+    "blocks": ["dense"],
     "stem_stride": [0, 3, 32],
     "dropout": [-0.1, 1.0, float("nan")],
     "image_names": ["mask", "*_*"],

@@ -33,6 +33,8 @@ class ModelConfig(Section):
     """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
+    blocks: Literal["plain", "residual"] = "plain"
+    """Two convolutions (the paper's), or two with the features that come in added before the last ReLU. The halo is the same."""
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
     """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
     after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
