@@ -26,7 +26,7 @@ def call(*words: object, code: int = 0) -> None:
     assert leaving.value.code == code
 
 
-@pytest.mark.parametrize("is_pretrained", [False, True])
+@pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_its_config_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_pretrained: bool
 ) -> None:
