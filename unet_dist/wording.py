@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -86,24 +87,6 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in text)
 
 
-def one_line(text: str) -> str:
-    """The same on one line, as a cell of a table holds it.
-
-    >>> one_line("a\\n  b\\x07")
-    'a b\\\\x07'
-    """
-    return printable(re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text))
-
-
-def hanging(text: str) -> str:
-    """The same with its further lines moved in, so that none that somebody else's name begins looks like one of ours.
-
-    >>> hanging("a\\nunet-dist: b\\n  c")
-    'a\\n  unet-dist: b\\n  c'
-    """
-    return re.sub(r"\n(?=\S)", "\n  ", printable(text))
-
-
 def markdown(text: str) -> str:
     """Somebody else's text as Markdown shows it, in a cell of a table too: no HTML, no link, no line of its own.
 
@@ -115,3 +98,21 @@ def markdown(text: str) -> str:
     return re.sub(
         r"(?i)\b(https?|ftp)://|\bwww\.", lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), shown
     )
+
+
+def make_unique(names: list[str]) -> list[str]:
+    """Number the second and later occurrences of a name; the others stay.
+
+    >>> make_unique(["a", "b", "a", "a"])
+    ['a', 'b', 'a~2', 'a~3']
+    """
+    given, taken, occurrences = set(names), set[str](), Counter[str]()
+    unique: list[str] = []
+    for name in names:
+        candidate = name
+        while candidate in taken or (candidate != name and candidate in given):
+            occurrences[name] += 1
+            candidate = f"{name}~{occurrences[name] + 1}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

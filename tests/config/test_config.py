@@ -27,6 +27,7 @@ REFUSED: dict[str, list[Any]] = {
     "value_range": ["12", "5,5", "9,1"],
     "metrics": ["mean_dise"],
     "normalisation": ["zscore", "range", "range 5,1", "none 0,1"],
+    "thresholds": [0.0, 1.0, [0.5, 2.0], []],
     "bands": ["", "0,1", "2,2", "red,red", "1,,2", "-1", "1.5,2"],
     "nodata": [float("nan"), float("inf")],
     "model": [""],  # which names there are the registry knows
@@ -37,14 +38,11 @@ REFUSED: dict[str, list[Any]] = {
     "norm": ["layer"],
     "padding": ["reflect"],
     "upsampling": ["nearest"],
-    "blocks": ["dense"],
     "stem_stride": [0, 3, 32],
     "dropout": [-0.1, 1.0, float("nan")],
     "image_names": ["mask", "*_*"],
     "mask_names": ["mask", "*_*"],
     "max_pixels": [0],
-    "decode_memory": ["", "lots", "-1GiB"],
-    "decode_seconds": [0.0, float("inf")],
     "ignore_index": [-1, 65536],
     "group_by": ["(", ""],
     "folds": [1],
@@ -52,8 +50,6 @@ REFUSED: dict[str, list[Any]] = {
     "synthetic_images": [2],
     "synthetic_size": ["1080", "0x5", "8x-8", "8x8x8", "8 by 8"],
     "class_balance": [-0.1, 1.0],
-    "cutmix": [-0.1, 1.0],
-    "classmix": [-0.1, 1.0],
     "num_workers": [-1],
     "input_size": [0, "whole"],
     "batch_size": [0],
@@ -105,8 +101,7 @@ ANYTHING_GOES = {
         "loss",
     ),
     *("output_path", "debug", "resume", "allow_config_change", "trackers", "tf32", "deterministic", "compile"),
-    "cudnn_benchmark",
-    *("revision", "image_column", "label_column", "images_folder", "masks_folder"),
+    *("multi_label", "revision", "image_column", "label_column", "images_folder", "masks_folder"),
 }
 
 

@@ -19,10 +19,11 @@ from tests.prediction.parts import build, draw, make_tiles
 from unet_dist.errors import ConfigError, LocalityError
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.answers import Answers
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_image, predict_logits
 from unet_dist.prediction.tiles import Tiles, compute_pieces, fill
-from unet_dist.prediction.values import NO_CLASS, Recipe, probabilities_of, sees_something
+from unet_dist.prediction.values import NO_CLASS, Recipe, sees_something
 
 EVERYTHING = Recipe(probabilities="float16", confidence="uint8", flip=True)
 
@@ -176,7 +177,7 @@ def test_probabilities_leave_the_ignored_class_out_without_waiting(dtype: torch.
     logits = torch.randn(2, 5, 3, 4, dtype=dtype)
     before = logits.clone()
     with _NoNewTensors():
-        probabilities = probabilities_of(logits, 1)
+        probabilities = Answers(1).probabilities(logits)
     assert torch.equal(logits, before), "they choose the labels yet"
     others = logits.float()[:, [0, 2, 3, 4]].softmax(1)
     assert torch.equal(probabilities[:, 1], torch.zeros(2, 3, 4))

@@ -16,6 +16,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.names import read_id_names
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network
 from unet_dist.terminal import Teller
 
@@ -125,6 +126,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Networ
         fresh = Config()
         changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
         changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}
+        changes |= {"multi_label": answers_of(model).overlap, "thresholds": None}
     for key in ("ignore_index", "label_map", "cache_path", "seed"):
         if getattr(options, key) is not None:
             changes[key] = getattr(options, key)

@@ -29,6 +29,7 @@ from unet_dist.metrics.confusion import Calibration, Scores, image_scores
 from unet_dist.metrics.instances import InstanceScores
 from unet_dist.metrics.registry import Counted, Metric, compute_metrics, load_metrics, make_metrics
 from unet_dist.metrics.table import scores_table
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network
 from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
 from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
@@ -235,9 +236,15 @@ def open_subject(
     )  # the caller's stays as it is
     answering.ignore_index = cache.ignore_index  # it may have been named here: then it is no answer either
     network = answering
+    _require_same_task(cache, network, options)
     tiles = choose_tiles(
         network,
-        Recipe(confidence="float32", flip=options.flip, rotations=options.rotations),
+        Recipe(
+            "float32" if cache.multi_label else "none",
+            "none" if cache.multi_label else "float32",
+            flip=options.flip,
+            rotations=options.rotations,
+        ),
         blend=options.blend,
         whole=options.whole,
         window_batch=options.window_batch,
@@ -260,8 +267,35 @@ def open_subject(
         options.split,
         cache.split(options.split),
         known,
-        make_metrics(words if metrics is None else metrics, cache.num_classes, cache.ignore_index),
+        make_metrics(
+            words if metrics is None else metrics, cache.num_classes, cache.ignore_index, multi_label=cache.multi_label
+        ),
     )
+
+
+def _require_same_task(cache: Cache, network: Network, options: EvaluateOptions) -> None:
+    """Refuse data whose classes overlap for a network whose classes do not, and the other way round.
+
+    Raises:
+        ConfigError: names multi_label.
+    """
+    overlap = answers_of(network).overlap
+    if cache.multi_label != overlap:
+        kinds = {True: "overlapping classes", False: "one class a pixel"}
+        raise ConfigError(
+            f"multi_label: got data of {kinds[cache.multi_label]} and a network of {kinds[overlap]}. Evaluate it on data of its "
+            "kind."
+        )
+    if overlap and network.num_classes != cache.num_classes:
+        raise ConfigError(
+            f"multi_label: got data of {cache.num_classes} classes and a network of {network.num_classes}. Name the classes of "
+            "both."
+        )
+    if overlap and options.border_class is not None:
+        raise ConfigError(
+            f"border_class: got {options.border_class} for a network of multi_label, expected none: it parts objects of classes "
+            "that exclude each other. Remove border_class."
+        )
 
 
 def score(subject: Subject, options: EvaluateOptions, processes: Processes, teller: Teller) -> Evaluation:

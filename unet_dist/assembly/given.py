@@ -14,6 +14,7 @@ from typing import cast
 
 from torch import nn
 
+from unet_dist.assembly.network import thresholds_of
 from unet_dist.assembly.normalising import normalisation_of
 from unet_dist.assembly.sizes import CropSizes
 from unet_dist.config.loss_terms import LOSS_KEYS
@@ -141,7 +142,11 @@ def describe_network(model: TrainableNetwork, cache: Cache, config: Config) -> N
             f"model: got a {type(model).__name__} for {got[0]} channels and {got[1]} classes, expected {wanted[0]} channels and "
             f"{wanted[1]} classes as {cache.name} has. Build it with in_channels={wanted[0]}, num_classes={wanted[1]}."
         )
-    described: dict[str, object] = {"class_names": list(cache.class_names), "ignore_index": cache.ignore_index}
+    described: dict[str, object] = {
+        "class_names": list(cache.class_names),
+        "ignore_index": cache.ignore_index,
+        "thresholds": thresholds_of(config, cache),
+    }
     if model.class_names is None:
         described |= normalisation_of(config, cache)._asdict()
     for name, value in described.items():

@@ -12,6 +12,7 @@ from unet_dist.assembly.normalising import normalisation_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
+from unet_dist.models.answers import THRESHOLD, require_thresholds
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.pretrained import encoder_parameters
 from unet_dist.models.registry import build_model, find_model, own_models
@@ -69,7 +70,7 @@ def build_network(config: Config, cache: Cache) -> TrainableNetwork:
         class_names=cache.class_names,
         ignore_index=cache.ignore_index,
     )
-    own: dict[str, object] = {"pixels": pixels}
+    own: dict[str, object] = {"pixels": pixels, "thresholds": thresholds_of(config, cache)}
     if pixels.dtype != "uint8" or config.data.normalisation != "mean_std":  # published weights have those of 8 bits
         own |= {"mean": mean, "std": std}
     for name, value in own.items():
@@ -79,6 +80,19 @@ def build_network(config: Config, cache: Cache) -> TrainableNetwork:
         for parameter in encoder_parameters(as_module(model)):
             parameter.requires_grad_(False)
     return model
+
+
+def thresholds_of(config: Config, cache: Cache) -> list[float] | None:
+    """The probabilities from which overlapping classes are there; None where a pixel has one class.
+
+    Raises:
+        ConfigError: another number of them than of classes.
+    """
+    if not cache.multi_label:
+        return None
+    said = config.data.thresholds
+    each = said if isinstance(said, list) else [THRESHOLD if said is None else said] * cache.num_classes
+    return require_thresholds([float(one) for one in each], cache.num_classes)
 
 
 def load_published(config: Config, model: TrainableNetwork, teller: Teller) -> None:
@@ -115,4 +129,5 @@ def simulated(config: Config, *, channels: int, num_classes: int, device_type: s
         loss=config.schedule.loss,
         averages=config.schedule.ema_decay is not None,
         memory_format=config.run.memory_format,
+        multi_label=config.data.multi_label,
     )

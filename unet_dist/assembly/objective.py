@@ -92,6 +92,7 @@ def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Los
         ignore_index=cache.ignore_index,
         label_smoothing=schedule.label_smoothing,
         focal_gamma=schedule.focal_gamma,
+        multi_label=cache.multi_label,
     )
 
 

@@ -18,7 +18,7 @@ from unet_dist.imaging.reader import as_reader
 from unet_dist.processes.launcher import is_first
 from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, one_line, size
+from unet_dist.wording import counted, printable, size
 
 _MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
@@ -104,7 +104,7 @@ def describe_leaks(cache: Cache) -> list[str]:
 
 def histogram_table(cache: Cache) -> Table:
     """Pixels of each class by split: class, then one column of shares a split."""
-    splits = {name: cache.split(name).class_counts for name in cache.splits}
+    splits = {name: cache.split(name).class_shares for name in cache.splits}
     table = Table(
         title="share of the valid pixels", title_justify="left", caption_justify="left", show_edge=False, pad_edge=False
     )
@@ -114,15 +114,16 @@ def histogram_table(cache: Cache) -> Table:
     absent = [
         index
         for index in range(len(cache.class_names))
-        if index != cache.ignore_index and not any(counts[index] for counts in splits.values())
+        if index != cache.ignore_index and not any(shares[index] for shares in splits.values())
     ]
     for index, name in enumerate(cache.class_names):
         if index == cache.ignore_index or index in absent:
             continue
-        shares = [counts[index] / max(1, counts.sum()) for counts in splits.values()]
-        table.add_row(one_line(name), *(f"{share:.2%}" if share else "-" for share in shares))
+        table.add_row(
+            printable(name), *(f"{shares[index]:.2%}" if shares[index] else "-" for shares in splits.values())
+        )
     if absent:
-        table.caption = f"Without a pixel: {', '.join(one_line(cache.class_names[index]) for index in absent)}."
+        table.caption = f"Without a pixel: {', '.join(printable(cache.class_names[index]) for index in absent)}."
     return table
 
 

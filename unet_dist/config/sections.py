@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
-from unet_dist.config.decoding import Bytes
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.metrics import spell_metrics
 from unet_dist.config.model_section import ModelConfig
+from unet_dist.config.multi_label import Threshold, Thresholds, check_multi_label
 from unet_dist.config.quantities import (
     EXPECTED_SHAPE,
     Bands,
@@ -88,14 +88,15 @@ class DataConfig(Section):
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864
     """Largest image to decode for the cache, pixels. A larger TIFF, and any Zarr, is read by windows from its file; other
     images are refused."""
-    decode_memory: Free[Bytes | None] = None
-    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
-    decode_seconds: Free[Positive] = 300.0
-    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
     ignore_index: (
         Annotated[int, AtLeast(0), Must(lambda index: index <= 65535, "0 to 65535, what a 16-bit mask holds")] | None
     ) = None
     """Class id to ignore in loss, metrics, predictions and tables."""
+    multi_label: bool = False
+    """Classes may overlap: masks have a band or a file for each class (1 there, 0 not, 255 counts nowhere), and each class has a
+    sigmoid of its own."""
+    thresholds: Threshold | Thresholds | None = None
+    """Probability from which a class is there, for all or one per class. Needs multi_label; the model keeps it. Default: 0.5."""
     label_map: dict[str, int] | None = None
     """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id."""
     value_range: Range | None = None
@@ -111,8 +112,7 @@ class DataConfig(Section):
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
     """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
-    match; sequence those that differ only in their last number; folder those of one folder; a column of a table of paths those
-    with one value. Default: every sample stands alone."""
+    match; sequence those that differ only in their last number; folder those of one folder. Default: every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
     """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
     fold: Annotated[int, AtLeast(0)] | None = None
@@ -130,11 +130,6 @@ class DataConfig(Section):
     class_balance: Fraction = 0.0
     """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
     frequent ones."""
-    cutmix: Fraction = 0.0
-    """Share of the crops in which a random rectangle shows another training image with its labels, 0 to below 1."""
-    classmix: Fraction = 0.0
-    """Share of the crops in which another training image shows the pixels of half of its classes, with their labels, 0 to
-    below 1."""
     num_workers: Free[Annotated[int, AtLeast(0)]] = 0
     """Processes per rank that read crops. 0 reads ahead in a thread."""
 
@@ -268,8 +263,6 @@ class RunConfig(Section):
     """With mixed_precision no: let a GPU round the factors of float32 products to 11 bits. Faster, with other results."""
     deterministic: bool = False
     """Use deterministic algorithms only: the same bits on the same kind of device, slower on a GPU."""
-    cudnn_benchmark: Free[bool] = False
-    """Let cuDNN time its algorithms, once per shape, and take the fastest. Not with deterministic or input_size full."""
     compile: Free[bool] = False
     """Compile the network (torch.compile). Validations run uncompiled. The first step takes minutes on a CPU. If compilation
     fails, training continues uncompiled with a warning."""
@@ -356,7 +349,9 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the key, what came and what was expected.
     """
-    check_loss_settings(config.flat(), {f.name: f.default for f in dataclasses.fields(ScheduleConfig)})
+    defaults = {f.name: f.default for f in dataclasses.fields(ScheduleConfig)}
+    check_loss_settings(config.flat(), defaults)
+    check_multi_label(config.flat(), defaults)
     _check_effects(config)
 
 
@@ -385,14 +380,11 @@ def _check_effects(config: Config) -> None:
             f"tf32: got true, which has no effect as mixed_precision is {config.run.mixed_precision}. Remove tf32, or set "
             "--mixed_precision no."
         )
-    for key, done in (("compile", "compiled"), ("cudnn_benchmark", "timed")):
-        if getattr(config.run, key) and config.schedule.input_size == "full":
-            said = (
-                f"{key}: got true together with input_size full, expected crops of one size: each shape is {done} anew"
-            )
-            raise ConfigError(f"{said}. Remove --{key}, or set --input_size.")
-    if config.run.cudnn_benchmark and config.run.deterministic:
-        raise ConfigError("cudnn_benchmark: got true together with deterministic, expected one. Remove the other.")
+    if config.run.compile and config.schedule.input_size == "full":
+        raise ConfigError(
+            "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
+            "--compile, or set --input_size."
+        )
     if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
         raise ConfigError(
             "norm: got batch at batch_size 1, expected at least 2 crops to normalise over. Set --norm weight."

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from unet_dist.config.sections import Config, DataConfig, RunConfig
 from unet_dist.data.batches.shares import StepShare
-from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.debug.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.errors import UnetDistError
 from unet_dist.imaging.palette import class_palette
@@ -67,7 +66,6 @@ def debugging_config(config: Config) -> Config:
         "early_stopping_evals": None,
         "num_workers": 0,
         "deterministic": True,
-        "cudnn_benchmark": False,
         "compile": False,
         "trackers": [],
         "allow_config_change": True,
@@ -188,7 +186,8 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
     else:
         found.append("the loss stopped falling: the labels may not be a function of the images")
     labels = torch.cat([batch.labels.flatten() for batch in share.batches])
-    ignored = (labels == IGNORED).double().mean().item()
+    all_bits = 255 if labels.dtype == torch.uint8 else -1
+    ignored = (labels == all_bits).double().mean().item()
     if ignored > 0.5:
         found.append(f"{ignored:.0%} of the labels are ignored (ignore_index, or a crop larger than its image)")
     flat = [

@@ -105,6 +105,7 @@ class Opening:
         max_pixels: refuse to decode more pixels than this in one piece.
         cache_bytes: decoded pieces of the file that are kept; also the bound on what a reader holds.
         interpret: turns stored values into uint8 of one channel, such as the ids of a mask; None gives colours.
+        keeps_channels: interpret gives as many channels as are stored, such as a mask's plane for each class.
     """
 
     level: int | None = None
@@ -114,6 +115,7 @@ class Opening:
     max_pixels: int = DEFAULT_MAX_PIXELS
     cache_bytes: int = DEFAULT_CACHE_BYTES
     interpret: Interpret | None = None
+    keeps_channels: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
         array,
         value_range=opening.value_range,
         interpret=opening.interpret,
+        keeps_channels=opening.keeps_channels,
         nodata=None if opening.nodata is None else nodata_of(opening.nodata, array.dtype),
         name=encoded.name,
     )

@@ -17,13 +17,13 @@ from PIL import Image, UnidentifiedImageError
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
-from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import UINT8, ArrayReader, BlockReader
 from unet_dist.imaging.values import (
     Conversion,
     make_conversion,
     nodata_of,
+    require_decodable,
     upright,
     upright_shape,
 )
@@ -84,7 +84,10 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
         form = _Form(np.dtype(np.uint16) if is_deep else _dtype(image), _num_channels(image, name), name)
         has_alpha = image.has_transparency_data or _deep_layout(image) in ("LA;16B", "RGBA;16B")
-        to_pixels = form.conversion(opening) if opening.interpret is None else Conversion(UINT8, 1, False, np.asarray)
+        stored = form.channels + has_alpha if opening.keeps_channels and image.mode != "P" else 1
+        to_pixels = (
+            form.conversion(opening) if opening.interpret is None else Conversion(UINT8, stored, False, np.asarray)
+        )
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         with _open(encoded) as image:
@@ -106,13 +109,7 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         return pixels
 
     has_nodata = to_pixels.has_nodata or (has_alpha and opening.interpret is None)
-    return BlockReader(
-        (*size, to_pixels.channels),
-        size,
-        lambda row, col: in_time(name, lambda: decode(row, col)),
-        dtype=to_pixels.dtype,
-        has_nodata=has_nodata,
-    )
+    return BlockReader((*size, to_pixels.channels), size, decode, dtype=to_pixels.dtype, has_nodata=has_nodata)
 
 
 def _is_picture(encoded: Encoded) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import tifffile
@@ -26,7 +27,7 @@ from unet_dist.storage.files import replacing
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".zarr")
 
 _TILE = 512
-_GDAL_NODATA = 42113
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _NO_CLASS = 255
 _BUFFER_BYTES = 32 * 2**20
 """Tiles in flight between the threads that compress them."""
@@ -37,6 +38,7 @@ def write_raster(
     values: np.ndarray,
     *,
     palette: np.ndarray | None = None,
+    band_names: Sequence[str] | None = None,
     placement: Placement | None = None,
     num_threads: int = 1,
 ) -> None:
@@ -52,6 +54,7 @@ def write_raster(
         path: .png, .tif, .tiff or .zarr.
         values: (H, W) uint8, or (planes, H, W) uint8 or float16.
         palette: (num_classes, 3) uint8 of a label map; None writes grey.
+        band_names: of the planes of labels, which TIFF keeps as GDAL's descriptions of bands.
         placement: resolution and georeference of the image that the values belong to.
         num_threads: that compress.
 
@@ -74,7 +77,7 @@ def write_raster(
             write_label_map(path, values, palette)
     elif path.suffix in (".tif", ".tiff"):
         with replacing(path) as temporary:
-            _write_tiff(temporary, values, palette, placement, num_threads)
+            _write_tiff(temporary, values, palette, band_names, placement, num_threads)
     elif path.suffix == ".zarr":
         with replacing(path) as temporary:
             _write_zarr(temporary, values, palette, placement)
@@ -91,7 +94,12 @@ def _overviews(values: np.ndarray) -> list[np.ndarray]:
 
 
 def _write_tiff(
-    path: Path, values: np.ndarray, palette: np.ndarray | None, placement: Placement, num_threads: int
+    path: Path,
+    values: np.ndarray,
+    palette: np.ndarray | None,
+    band_names: Sequence[str] | None,
+    placement: Placement,
+    num_threads: int,
 ) -> None:
     options: dict[str, Any] = {"photometric": "minisblack"}
     if palette is not None:
@@ -101,13 +109,22 @@ def _write_tiff(
     if values.ndim == 3:
         options["planarconfig"] = "separate"
     # Neighbouring ids have no differences worth coding; neighbouring probabilities do.
-    options["predictor"] = palette is None
+    options["predictor"] = palette is None and band_names is None
     tags = [
         (code, kind, len(placement.geo_tags[code]), placement.geo_tags[code], True)
         for code, kind in GEO_TAGS.items()
         if code in placement.geo_tags
     ]
-    if palette is not None and placement.has_nodata:  # where the image had no data, the labels say no class
+    if band_names is not None:
+        items = (
+            f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(name)}</Item>'
+            for i, name in enumerate(band_names)
+        )
+        text = f"<GDALMetadata>{''.join(items)}</GDALMetadata>"
+        tags.append((_GDAL_METADATA, "s", 0, text.encode("ascii", "xmlcharrefreplace").decode(), True))
+    if (
+        palette is not None or band_names is not None
+    ) and placement.has_nodata:  # where the image had no data, the labels say no class
         tags.append((_GDAL_NODATA, "s", 0, str(_NO_CLASS), True))
     levels = _overviews(values)
     with tifffile.TiffWriter(path, bigtiff=True) as file:

@@ -25,7 +25,6 @@ from unet_dist.imaging.image import (
     Opening,
     ValueRange,
 )
-from unet_dist.imaging.limits import in_time
 from unet_dist.imaging.picture import picture_reader
 from unet_dist.imaging.readers import ArrayReader, BandsReader
 from unet_dist.imaging.views import with_channels
@@ -46,6 +45,7 @@ def open_image(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     interpret: Interpret | None = None,
+    keeps_channels: bool = False,
     channels: int | None = None,
 ) -> ImageReader:
     """Open an image for reading by windows: the one way in for training, prediction, evaluation and the demo.
@@ -56,7 +56,7 @@ def open_image(
     Args:
         image: a file, the folder of a Zarr array or group, or bytes.
         bands: numbers of the channels to take, from 1, or the file's names of them, in this order; None takes all.
-        level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret: as `Opening` says.
+        level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret, keeps_channels: as `Opening` says.
         channels: 3 gives a grey image as colour, its channel repeated; any other image stays as it is.
 
     Raises:
@@ -65,8 +65,8 @@ def open_image(
         ExtraError: the format needs a package that is not installed.
     """
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
-    opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret)
-    reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
+    opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret, keeps_channels)
+    reader = format_of(encoded).open(encoded, opening)
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
 
 

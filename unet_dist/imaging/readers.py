@@ -34,7 +34,7 @@ class ArrayReader(Closing):
 
     Args:
         array: (H, W) or (H, W, C) numbers; they are not copied.
-        value_range, interpret, nodata: as `Opening` says.
+        value_range, interpret, keeps_channels, nodata: as `Opening` says.
         known: (H, W) bool or uint8, where there are data; None leaves it to the values.
         name: what an error calls the image.
 
@@ -48,6 +48,7 @@ class ArrayReader(Closing):
         *,
         value_range: ValueRange | None = None,
         interpret: Interpret | None = None,
+        keeps_channels: bool = False,
         nodata: float | None = None,
         known: np.ndarray | None = None,
         name: str = "the array",
@@ -65,7 +66,9 @@ class ArrayReader(Closing):
         if interpret is None:
             self._conversion = make_conversion(array.dtype, samples, value_range=value_range, nodata=nodata, name=name)
         else:
-            self._conversion = Conversion(UINT8, 1, False, interpret(Stored(array.dtype, samples)))
+            self._conversion = Conversion(
+                UINT8, samples if keeps_channels else 1, False, interpret(Stored(array.dtype, samples))
+            )
         self.dtype = self._conversion.dtype
         has_nodata = known is not None or self._conversion.has_nodata
         self.placement = replace(placement or Placement(), has_nodata=has_nodata)

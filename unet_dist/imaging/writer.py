@@ -70,17 +70,18 @@ def write_overlay(
 
     Args:
         image: (H, W, C), shown as `as_picture` does.
-        labels: (H, W) uint8; an id without a colour leaves the image as it is.
+        labels: (H, W) uint8; an id without a colour leaves the image as it is. Of overlapping classes (K, H, W) of 0 and 1:
+            where there are several, their colours are mixed.
         palette: (num_classes, 3) uint8.
         opacity: of the tint, 0 to 1.
 
     Raises:
         DataError: the file cannot be written; nothing is then left under its name.
     """
-    assert image.shape[:2] == labels.shape, f"image {image.shape}, labels {labels.shape}"
+    assert image.shape[:2] == labels.shape[-2:], f"image {image.shape}, labels {labels.shape}"
     import cv2  # here: what writes label maps only starts without it
 
-    rgb = _mix(image, labels, palette, opacity)
+    rgb = (_mix if labels.ndim == 2 else _mix_planes)(image, labels, palette, opacity)
     # By OpenCV, which filters each row one way; Pillow tries five ways and takes three times as long for more bytes.
     is_written, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR, dst=rgb))
     assert is_written, f"an overlay of {rgb.shape}"
@@ -102,6 +103,22 @@ def _mix(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: fl
         tint *= weight[:, :, None]
         tint += base[band]
         mixed[band] = np.rint(tint, out=tint)
+    return mixed
+
+
+def _mix_planes(image: np.ndarray, planes: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
+    """Mix image and the colours of overlapping classes, with the outline of each in its own: (H, W, 3) uint8."""
+    base = as_picture(image)
+    mixed = np.empty((*planes.shape[1:], 3), dtype=np.uint8)
+    for start in range(0, len(mixed), _BAND_ROWS):
+        band = slice(start, start + _BAND_ROWS)
+        here = planes[:, band] == 1  # (K, rows, W)
+        count = here.sum(axis=0)[:, :, None]
+        tint = np.tensordot(here, palette.astype(np.float32), axes=(0, 0)) / np.maximum(count, 1)
+        mixed[band] = np.rint(base[band] + (tint - base[band]) * (opacity * (count > 0)))
+    for plane, colour in zip(planes, palette, strict=True):
+        shown = (plane == 1).astype(np.uint8)
+        mixed[_borders(shown, _large_regions(shown))] = colour
     return mixed
 
 
@@ -129,45 +146,15 @@ def _large_regions(labels: np.ndarray) -> np.ndarray:
 
     step = math.ceil(math.sqrt(labels.size / _REGIONS_PIXELS))
     shown = labels[::step, ::step]
-    runs, region = _regions(shown)
-    areas = np.bincount(region, weights=np.bincount(runs.ravel()))
-    is_large = areas >= max(_LEAST_REGION_PX, shown.size * _LEAST_REGION_SHARE)
-    kept: np.ndarray = is_large[region][runs].astype(np.uint8)
+    kept: np.ndarray = np.zeros(shown.shape, dtype=np.uint8)
+    for index in np.unique(shown):
+        _, regions, statistics, _ = cv2.connectedComponentsWithStats((shown == index).astype(np.uint8), connectivity=8)
+        areas = statistics[:, cv2.CC_STAT_AREA]
+        areas[0] = 0  # the rest of the picture
+        kept |= (areas >= max(_LEAST_REGION_PX, shown.size * _LEAST_REGION_SHARE))[regions]
     if step > 1:  # a region reaches up to a step beyond the pixels that were looked at
         kept = cv2.erode(kept, np.ones((3, 3), dtype=np.uint8))
     return cv2.resize(kept, labels.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-
-
-def _regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the connected regions of one class (8 neighbours), of all classes at once.
-
-    Class by class OpenCV took ten times as long for a picture with 35 of them.
-
-    Returns:
-        (H, W) int32, the run of equal pixels in a row that each pixel is of; for each run the number of its region.
-    """
-    begins = np.ones(labels.shape, dtype=bool)
-    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    runs = (np.cumsum(begins, dtype=np.int32) - 1).reshape(labels.shape)
-    # Which runs touch, each pair about once: one above the other, from where either begins; or corner to corner.
-    above, below = labels[:-1], labels[1:]
-    straight = (above == below) & (begins[:-1] | begins[1:])
-    corner = begins[:-1, 1:] & begins[1:, 1:]
-    falling, rising = corner & (above[:, :-1] == below[:, 1:]), corner & (above[:, 1:] == below[:, :-1])
-    one = np.concatenate([runs[:-1][straight], runs[:-1, :-1][falling], runs[:-1, 1:][rising]])
-    other = np.concatenate([runs[1:][straight], runs[1:, 1:][falling], runs[1:, :-1][rising]])
-    region = np.arange(
-        runs[-1, -1] + 1, dtype=np.int32
-    )  # a run belongs to the region of the first run that it is known to touch
-    while len(one):
-        pair = region[one], region[other]
-        low, high = np.minimum(*pair), np.maximum(*pair)
-        is_apart = low != high
-        np.minimum.at(region, high[is_apart], low[is_apart])
-        while ((first := region[region]) != region).any():
-            region = first
-        one, other = one[is_apart], other[is_apart]
-    return runs, region
 
 
 def _write(path: Path, picture: Image.Image, compress_type: int = zlib.Z_DEFAULT_STRATEGY) -> None:

@@ -44,7 +44,7 @@ class Dice:
         Returns:
             (3 K,) float64: I, P and G of each class.
         """
-        counts = torch.stack(_count(logits, labels))  # (3, N, K)
+        counts = torch.stack(self.count(logits, labels))  # (3, N, K)
         return counts.double().sum(1).flatten()
 
     def sums(
@@ -61,7 +61,7 @@ class Dice:
             (N,) what each adds; the value is its part of P + G - 2 I, the derivative that of the coefficients.
         """
         assert totals is not None, "the first pass comes first"
-        hits, mass, size = _count(logits, labels)  # (N, K) each
+        hits, mass, size = self.count(logits, labels)  # (N, K) each
         # A sample that is not finite makes the totals so: put aside, it is the only one whose own sum is not.
         hits_all, mass_all, size_all = torch.nan_to_num(totals, 0.0, 0.0, 0.0).to(hits).view(3, -1)
         union = torch.where(size_all > 0, mass_all + size_all, 1.0)
@@ -71,16 +71,16 @@ class Dice:
         linear = ((2 * hits_all / union**2 * mass - 2 / union * hits) * share).sum(1)
         return value + (linear - linear.detach())
 
-
-def _count(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """I, P and G of each sample and class: (N, K), in float32 at least."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    probabilities = wide.softmax(1)
-    classes = torch.arange(logits.shape[1], device=labels.device, dtype=labels.dtype)
-    is_label = labels[:, None] == classes[:, None, None]  # (N, K, H, W)
-    hits = (probabilities * is_label).sum((2, 3))
-    mass = (probabilities * (labels != IGNORED)[:, None]).sum((2, 3))
-    return hits, mass, is_label.sum((2, 3)).to(wide.dtype)
+    @staticmethod
+    def count(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """I, P and G of each sample and class: (N, K), in float32 at least."""
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        probabilities = wide.softmax(1)
+        classes = torch.arange(logits.shape[1], device=labels.device, dtype=labels.dtype)
+        is_label = labels[:, None] == classes[:, None, None]  # (N, K, H, W)
+        hits = (probabilities * is_label).sum((2, 3))
+        mass = (probabilities * (labels != IGNORED)[:, None]).sum((2, 3))
+        return hits, mass, is_label.sum((2, 3)).to(wide.dtype)
 
 
 PARTS = {"dice": Dice}

@@ -11,6 +11,8 @@ from unet_dist.config.loss_terms import LOSSES
 from unet_dist.data.batches.label_counts import LabelCounts
 from unet_dist.errors import ConfigError
 from unet_dist.losses.contract import Loss
+from unet_dist.losses.planes import OF_PLANES
+from unet_dist.registry import call_part, parse_word
 
 _STATED = ("has_statistics", "sees_whole_images", "takes_borders", "divisor", "statistics", "sums")
 
@@ -56,6 +58,7 @@ def build_loss(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     focal_gamma: float = 2.0,
+    multi_label: bool = False,
 ) -> Loss:
     """Build the loss of a run.
 
@@ -63,6 +66,7 @@ def build_loss(
         terms: weight of each term by its word, as parse_loss gives them.
         class_weights: (K,), on the device; for cross-entropy and focal.
         ignore_index: the ignored class, if any.
+        multi_label: whether classes overlap, each with a sigmoid of its own.
 
     Raises:
         ConfigError: a term that is no loss, or does not take its arguments; a setting that no term takes.
@@ -73,14 +77,18 @@ def build_loss(
         "label_smoothing": label_smoothing,
         "focal_gamma": focal_gamma,
     }
-    built = [(weight, _build(term, given)) for term, weight in terms.items()]
+    built = [(weight, _build(term, given, multi_label=multi_label)) for term, weight in terms.items()]
     if len(built) == 1 and built[0][0] == 1:
         return built[0][1]
     return Mixture(built)
 
 
-def _build(term: str, given: Mapping[str, object]) -> Loss:
-    loss = LOSSES.build(term, given)
+def _build(term: str, given: Mapping[str, object], *, multi_label: bool) -> Loss:
+    if multi_label:
+        word = parse_word("loss", term)
+        loss = call_part("loss", word, OF_PLANES[word.name], given)
+    else:
+        loss = LOSSES.build(term, given)
     if not isinstance(loss, Loss):
         lacks = [name for name in _STATED if not hasattr(loss, name)]
         raise ConfigError(

@@ -50,15 +50,41 @@ def _count(values: Tensor, num_values: int) -> Tensor:
     return counts.scatter_add_(0, values, torch.ones_like(values))
 
 
+def count_planes(planes: Tensor, predictions: Tensor) -> Tensor:
+    """Count, of overlapping classes, label against prediction over the pixels that count for each.
+
+    Args:
+        planes: (K, h, w) uint8 of 0, 1 and IGNORED.
+        predictions: (K, h, w) uint8 of 0 and 1.
+
+    Returns:
+        (K, 2, 2) int64: of each class a confusion matrix of absent and present.
+    """
+    num_classes = len(planes)
+    kinds = (
+        torch.where(planes == IGNORED, 2, planes.long()) * 2 + predictions.long()
+    )  # as above: IGNORED behind the rest
+    first = 6 * torch.arange(num_classes, device=planes.device)[:, None, None]
+    return _count((kinds + first).flatten(), 6 * num_classes).view(num_classes, 3, 2)[:, :2]
+
+
+def tally(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits, pixels of the label and pixels of the prediction of each class, (K,) each, of either kind of confusion matrix."""
+    if confusion.dim() == 2:
+        return confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return confusion[:, 1, 1], confusion[:, 1].sum(1), confusion[:, :, 1].sum(1)
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says.
 
     Attributes:
-        confusion: (K, K) int64, rows are labels, columns predictions.
+        confusion: (K, K) int64, rows are labels, columns predictions; or of overlapping classes (K, 2, 2), a matrix for each.
         iou: intersection over union of each class, None where it occurs neither in label nor in prediction.
         miou: mean over the classes that occur, 0 where none does.
-        pixel_accuracy: share of the valid pixels that are right, 0 where none is valid.
+        pixel_accuracy: share of the valid pixels that are right, 0 where none is valid; of overlapping classes a pixel counts once
+            for each.
         others: other metrics of the matrix by their words; None where nothing was counted.
     """
 
@@ -71,35 +97,44 @@ class Scores:
     @property
     def miou_present(self) -> float:
         """Mean IoU over the classes that the labels hold, 0 where they hold none: a false pixel of an absent class adds no zero."""
-        present = self.confusion.sum(1).tolist()
+        present = tally(self.confusion)[1].tolist()
         known = [iou for iou, pixels in zip(self.iou, present, strict=True) if iou is not None and pixels]
         return sum(known) / len(known) if known else 0.0
 
     @property
     def precision(self) -> list[float | None]:
         """Of each class, the part of its predicted pixels that is right; None where it is never predicted, or has no IoU."""
-        return self._parts_right(self.confusion.sum(0))
+        return self._parts_right(tally(self.confusion)[2])
 
     @property
     def recall(self) -> list[float | None]:
         """Of each class, the part of its labelled pixels that is found; None where no label has it, or it has no IoU."""
-        return self._parts_right(self.confusion.sum(1))
+        return self._parts_right(tally(self.confusion)[1])
 
     @property
     def dice(self) -> list[float | None]:
         """The Dice coefficient (F1) of each class, 2 IoU / (1 + IoU); None where it has no IoU."""
         return [None if iou is None else 2 * iou / (1 + iou) for iou in self.iou]
 
+    @property
+    def shares(self) -> list[float]:
+        """The part of the valid pixels that each class has in the labels; of overlapping classes, of those that count for it."""
+        labelled = tally(self.confusion)[1]
+        total = self.confusion.sum() if self.confusion.dim() == 2 else self.confusion.sum((1, 2))
+        shares: list[float] = (labelled.double() / total.clamp(min=1).double()).tolist()
+        return shares
+
     def _parts_right(self, pixels: Tensor) -> list[float | None]:
-        counts = zip(self.iou, self.confusion.diagonal().tolist(), pixels.tolist(), strict=True)
+        counts = zip(self.iou, tally(self.confusion)[0].tolist(), pixels.tolist(), strict=True)
         return [hits / total if total and iou is not None else None for iou, hits, total in counts]
 
     @classmethod
     def of(cls, confusion: Tensor, ignore_index: int | None = None) -> Scores:
         """Derive the scores; the ignored class appears in none."""
         confusion = confusion.cpu()
-        hits = confusion.diagonal()
-        unions = confusion.sum(0) + confusion.sum(1) - hits
+        hits, labelled, predicted = tally(confusion)
+        unions = labelled + predicted - hits
+        right = int(hits.sum()) + (int(confusion[:, 0, 0].sum()) if confusion.dim() == 3 else 0)
         iou: list[float | None] = [
             None if union == 0 or index == ignore_index else hit / union
             for index, (hit, union) in enumerate(zip(hits.tolist(), unions.tolist(), strict=True))
@@ -110,7 +145,7 @@ class Scores:
             confusion=confusion,
             iou=iou,
             miou=sum(known) / len(known) if known else 0.0,
-            pixel_accuracy=int(hits.sum()) / total if total else 0.0,
+            pixel_accuracy=right / total if total else 0.0,
         )
 
     def record(self, class_names: Sequence[str], ignore_index: int | None = None) -> dict[str, Any]:
@@ -128,9 +163,16 @@ class Scores:
             "dice": by_name(self.dice),
             "precision": by_name(self.precision),
             "recall": by_name(self.recall),
-            "confusion": self.confusion.tolist(),
+            **self._counts(class_names),
             **({"metrics": self.others} if self.others else {}),
         }
+
+    def _counts(self, class_names: Sequence[str]) -> dict[str, Any]:
+        if self.confusion.dim() == 2:
+            return {"confusion": self.confusion.tolist()}
+        kinds = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+        each = (dict(zip(kinds, counts, strict=True)) for counts in self.confusion.flatten(1).tolist())
+        return {"counts": dict(zip(class_names, each, strict=True))}
 
 
 def count_confidence(labels: Tensor, predictions: Tensor, confidence: Tensor) -> Tensor:

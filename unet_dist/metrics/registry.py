@@ -51,12 +51,14 @@ def load_metrics(words: str | None) -> list[tuple[Word, Callable[..., object]]]:
 
 
 def make_metrics(
-    metrics: str | Sequence[Metric] | None, num_classes: int, ignore_index: int | None
+    metrics: str | Sequence[Metric] | None, num_classes: int, ignore_index: int | None, *, multi_label: bool = False
 ) -> dict[str, Counted]:
     """Make metrics ready to be computed, and try each on counts of so many classes.
 
     Args:
         metrics: words such as "mean_dice,my_package.metrics:kappa(power=2)", or objects.
+
+        multi_label: whether classes overlap; a metric then takes (K, 2, 2), and must say so by `takes_planes`.
 
     Returns:
         By word or name, in the order in which they came.
@@ -73,8 +75,14 @@ def make_metrics(
     for word, metric in found:
         if str(word) in made:
             raise ConfigError(f"metrics: got {word} twice, expected it once. Rename one of the two.")
+        if multi_label and not getattr(metric, "takes_planes", word.name in METRICS.own):
+            raise ConfigError(
+                f"metrics: got {word} with multi_label, expected one that takes the counts (K, 2, 2) of overlapping classes and "
+                "says so by an attribute takes_planes = True. Remove it from metrics."
+            )
         made[str(word)] = partial(_compute, word, metric, ignore_index)
-    compute_metrics(made, 3 * torch.eye(num_classes, dtype=torch.int64) + 1)
+    shape = (num_classes, 2, 2) if multi_label else (num_classes, num_classes)
+    compute_metrics(made, 3 * torch.eye(shape[1], dtype=torch.int64).expand(shape) + 1)
     return made
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import DataError
-from unet_dist.models.contract import Network
+from unet_dist.models.answers import THRESHOLD, answers_of
+from unet_dist.models.contract import Network, pixels_of
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 
@@ -105,6 +106,9 @@ class AlignedClasses(nn.Module):
         self.std: Sequence[float] = network.std
         self.resize_to: Sequence[int] | None = network.resize_to
         self.window_sizes: WindowSizes = network.window_sizes
+        self.pixels = pixels_of(network)
+        thresholds = answers_of(network).thresholds
+        self.thresholds = thresholds and [THRESHOLD if i is None else thresholds[i] for i in alignment.source]
         absent = [index is None for index in alignment.source]
         self.register_buffer("source", torch.tensor([index or 0 for index in alignment.source]), persistent=False)
         self.register_buffer("absent", torch.tensor(absent)[:, None, None], persistent=False)

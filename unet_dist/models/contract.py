@@ -107,6 +107,11 @@ def pixels_of(network: Network) -> Pixels:
     return getattr(network, "pixels", EIGHT_BIT)
 
 
+def class_names_of(network: Network) -> list[str]:
+    """The names of a network's classes; class_0, class_1 ... where nobody named them."""
+    return list(network.class_names or [f"class_{index}" for index in range(network.num_classes)])
+
+
 def zero_of(network: Network) -> Sequence[float]:
     """Of each channel the value that the network sees as 0, which stands where an image has no data."""
     return getattr(network, "zero", network.mean)  # a network that normalises inside has a mean of 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network, as_module, pixels_of, zero_of
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
@@ -46,6 +47,11 @@ class Ensemble(nn.Module):
                 f"Got an ensemble of networks of different images: {', '.join(map(str, kinds))}. Expected runs of one data set."
             )
         self.pixels, self.zero = kinds[0], list(zero_of(first))
+        each = [answers_of(member).thresholds for member in members]
+        if any((thresholds is None) != (each[0] is None) for thresholds in each):
+            raise ConfigError("Got an ensemble of runs with and without multi_label. Expected runs of one data set.")
+        given = [thresholds for thresholds in each if thresholds is not None]
+        self.thresholds = [sum(values) / len(values) for values in zip(*given, strict=True)] if given else None
         self.members = nn.ModuleList(as_module(member) for member in members)
         self.in_channels, self.num_classes = first.in_channels, first.num_classes
         self.class_names, self.ignore_index, self.resize_to = first.class_names, first.ignore_index, first.resize_to
@@ -111,13 +117,11 @@ class Ensemble(nn.Module):
         return ((values - mean) / std).to(images.dtype)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if self.ignore_index is not None and 0 <= self.ignore_index < self.num_classes:
-            wide = wide.clone() if wide is logits else wide
-            wide.select(1, self.ignore_index).fill_(-math.inf)
-        return wide.softmax(dim=1)
+        return answers_of(self).probabilities(logits)
 
     def _logarithm(self, total: Any) -> Tensor:
+        if self.thresholds is not None:  # what a sigmoid makes the mean probability again
+            return torch.logit(total / len(self.members), eps=torch.finfo(total.dtype).eps)
         logarithm: Tensor = (total / len(self.members)).clamp(min=torch.finfo(total.dtype).tiny).log()
         return logarithm  # finite, as logits are
 

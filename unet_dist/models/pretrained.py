@@ -13,11 +13,12 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HTTPError
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, UnetDistError, suggest
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
+from unet_dist.models.answers import require_thresholds
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
@@ -29,7 +30,8 @@ from unet_dist.wording import first_line
 PROCESSOR_FILE = "preprocessor_config.json"
 PICKLE_FILE = "pytorch_model.bin"
 FORMAT_VERSION = 1
-_BESIDE_THE_OPTIONS = ("model_type", "format_version", "pixels")
+BESIDE_THE_OPTIONS = ("model_type", "format_version", "pixels", "thresholds")
+"""Keys of config.json that are no arguments of the constructor."""
 
 MODEL_CARD_TEMPLATE = """---
 {{ card_data }}
@@ -79,11 +81,11 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
         if not (folder / WEIGHTS_FILE).is_file() and _is_of_transformers(folder):
             folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*names, PICKLE_FILE], **download))
     except (OSError, ValueError, HTTPError) as error:
-        is_far = isinstance(error, LocalEntryNotFoundError | ConnectionError)
-        found = "cannot be reached" if is_far else f"gives no such model ({type(error).__name__}: {first_line(error)})"
+        reason = first_line(error)
         raise CheckpointError(
-            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub {found}. Expected a folder with '
-            f'{CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling, and the network if it is a hub id.'
+            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub gives no such model '
+            f"({type(error).__name__}: {reason}). Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "
+            '"user/name". Check the spelling, and the network if it is a hub id.'
         ) from error
     _require_files(folder)
     return folder
@@ -155,6 +157,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         is_convolutional: whether convolutions are most of its work, by which the memory format of training is chosen.
         has_encoder: whether pretrained_parameters are some, so that the keys encoder_... have an effect.
         pixels: what its images are, set by whoever trains it.
+        thresholds: of overlapping classes, set likewise; None where a pixel has one class.
         resize_to: (height, width) that a whole image is scaled to before the network and its logits back from; None: not.
     """
 
@@ -164,6 +167,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     has_encoder: ClassVar[bool] = False
     resize_to: Sequence[int] | None = None
     pixels: Pixels = EIGHT_BIT
+    thresholds: Sequence[float] | None = None
 
     # Kept by keep_description.
     in_channels: int
@@ -258,8 +262,10 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     def config(self) -> dict[str, Any]:
         """Collect what config.json says: the model type and the constructor's options as they are now."""
         options = {name: getattr(self, name) for name in self.option_names()}
-        pixels = {"pixels": said} if (said := self.pixels.record()) else {}
-        return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options, **pixels}
+        beside: dict[str, Any] = {"pixels": said} if (said := self.pixels.record()) else {}
+        if self.thresholds is not None:
+            beside["thresholds"] = list(self.thresholds)
+        return {"model_type": self.model_type, "format_version": FORMAT_VERSION, **options, **beside}
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -317,7 +323,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         if is_foreign(config):
             adopted: Model = cls.adopt(folder, config, map_location=model_kwargs.get("map_location", "cpu"))
             return adopted
-        unknown = sorted(set(config) - {*_BESIDE_THE_OPTIONS, *cls.option_names()})
+        unknown = sorted(set(config) - {*BESIDE_THE_OPTIONS, *cls.option_names()})
         if unknown:
             raise CheckpointError(
                 f'{folder / CONFIG_FILE} has the key "{unknown[0]}", which {cls.__name__} does not know. '
@@ -326,6 +332,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         try:
             model = super().from_pretrained(folder, **model_kwargs)
             model.pixels = Pixels.of(config.get("pixels", {}))
+            if (thresholds := config.get("thresholds")) is not None:
+                model.thresholds = require_thresholds(thresholds, model.num_classes)
             return model
         except (ConfigError, ValueError, TypeError) as error:
             raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a {cls.__name__}: {error}") from error
@@ -349,7 +357,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         Unlike the mixin's own this is strict, never falls back to a pickle, moves the model to `map_location`, prints
         nothing, and draws no initial weights (31 million take over a second) and so no random numbers.
         """
-        options = {name: value for name, value in options.items() if name not in _BESIDE_THE_OPTIONS}
+        options = {name: value for name, value in options.items() if name not in BESIDE_THE_OPTIONS}
         with torch.device("meta"):
             try:
                 model: Any = cls(**options)  # an nn.Module, which this mixin cannot say

@@ -49,6 +49,7 @@ class SimulatedRun:
         loss: its terms in words.
         averages: whether the weights are averaged over the steps.
         memory_format: of training, as the config has it.
+        multi_label: whether classes overlap.
         has_workspace: whether a GPU's convolutions take memory beside their results; only where there is none to be measured, not.
     """
 
@@ -64,6 +65,7 @@ class SimulatedRun:
     averages: bool = False
     memory_format: str = "auto"
     has_workspace: bool = True
+    multi_label: bool = False
 
     def with_option(self, name: str, value: Any) -> SimulatedRun:
         """The same with another option of the network."""
@@ -141,9 +143,9 @@ def prediction_peak(
             pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
         margin = model.window_sizes.margin
         with ExitStack() as stack:
-            stack.enter_context(_autocast(setting))
             with memory.making(WEIGHTS):
                 stack.enter_context(standardised_once(as_module(model)))
+            stack.enter_context(_autocast(setting))
             for part in pixels.split(windows_at_once(window, setting.device_type)):
                 compute(model, part, margin if halo is None else halo)
         del pixels
@@ -232,11 +234,13 @@ def _pass(
         return logits if setting.precision == "no" else logits.float()  # accelerate gives back float32
 
     margin = model.window_sizes.margin + setting.trim
+    kind = torch.int64 if setting.multi_label else torch.uint8
     with memory.making(INPUT):
         windows = torch.empty(count, *window, model.in_channels, dtype=torch.uint8)
-        labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=torch.uint8)
+        labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=kind)
         keys = torch.zeros(count, 3, dtype=torch.int64)
-    gradient = WindowGradient(model, wrapped, build_loss(parse_loss(setting.loss)), trim=setting.trim)
+    loss = build_loss(parse_loss(setting.loss), multi_label=setting.multi_label)
+    gradient = WindowGradient(model, wrapped, loss, trim=setting.trim)
     with StepWeights(as_module(model), _AUTOCAST[setting.precision]).lent():
         gradient.add(windows, labels, keys, scale=torch.ones(()), totals=lambda counts: counts)
 

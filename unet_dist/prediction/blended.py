@@ -21,9 +21,10 @@ from torch import Tensor
 from unet_dist.errors import ConfigError, SizeError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import BLENDED, Piece, Pixels, Values, views_of
-from unet_dist.prediction.values import Recipe, probabilities_of, values_of
+from unet_dist.prediction.values import Recipe, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
 from unet_dist.tiling.windows import window_logits
 
@@ -109,7 +110,7 @@ class BlendedTiles:
         computed = []
         for piece in pieces:
             probabilities = self._blend(piece)[None]
-            values = values_of(self.recipe, self.model.ignore_index, logits=None, probabilities=probabilities)
+            values = values_of(self.recipe, answers_of(self.model), logits=None, probabilities=probabilities)
             computed.append({kind: value[0] for kind, value in values.items()})
         return computed
 
@@ -160,7 +161,7 @@ class BlendedTiles:
 
     def _forward(self, windows: Pixels) -> Tensor:
         logits = window_logits(self.model, torch.from_numpy(windows), halo=self.model.window_sizes.margin)
-        return probabilities_of(logits, self.model.ignore_index)
+        return answers_of(self.model).probabilities(logits)
 
 
 def _num_cells(size: int, step: int) -> int:

@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.batches.crops import WindowedSamples
+from unet_dist.data.batches.planes import unpack
 from unet_dist.imaging.reader import as_reader
 from unet_dist.machine.uploading import uploading
-from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion
+from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion, count_planes, tally
 from unet_dist.metrics.instances import InstanceScores, score_image
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import as_module
 from unet_dist.models.normalisation import standardised_once
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_rasters
 from unet_dist.prediction.reading import read_ahead
-from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces
+from unet_dist.prediction.tiles import Piece, Tiles, Values, compute_pieces
 from unet_dist.processes.group import Processes
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import TilePlan, assign
@@ -53,7 +55,7 @@ class Details:
 
     def add(self, image: int, truth: Tensor, labels: Tensor, confidence: Tensor, confusion: Tensor) -> None:
         """Count one tile."""
-        self.by_image[image] += torch.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
+        self.by_image[image] += torch.stack(tally(confusion))
         self.confidence.add_(count_confidence(truth, labels, confidence))
 
 
@@ -70,7 +72,8 @@ def evaluate_split(
     """Predict a split and count it. Batches are read while others are computed, and nothing waits for the device.
 
     Args:
-        tiles: how images are predicted by a model on the device; for details with its confidence.
+        tiles: how images are predicted by a model on the device; for details with its confidence, or the probabilities
+            of overlapping classes.
         samples: the split, its labels with IGNORED where a pixel counts nowhere.
         tile_size: largest side of a window, px.
         details: filled with the counts over all processes.
@@ -85,7 +88,8 @@ def evaluate_split(
     batches = plan_batches(plans, tiles.pieces_at_once)
     mine = assign(len(batches), processes.rank, processes.world_size)
     rounds = len(assign(len(batches), 0, processes.world_size))  # rank 0 has the most; all ask as often
-    confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=device)
+    count, overlap = model.num_classes, answers_of(model).overlap
+    confusion = torch.zeros((count, 2, 2) if overlap else (count, count), dtype=torch.int64, device=device)
 
     def read(number: int) -> tuple[list[Piece], list[Tensor]]:
         return _read(tiles, samples, plans, batches[number], is_pinned=device.type == "cuda")
@@ -100,11 +104,14 @@ def evaluate_split(
                     with uploading(device) as upload:
                         truth = upload(truth)
                     labels = values["labels"].to(device, non_blocking=True)
-                    counts = count_confusion(truth, labels, model.num_classes)
+                    if overlap:
+                        truth = unpack(truth, count)
+                        counts = count_planes(truth, labels)
+                    else:
+                        counts = count_confusion(truth, labels, count)
                     confusion += counts
                     if details is not None:
-                        confidence = values["confidence"].to(device, non_blocking=True)
-                        details.add(piece.image, truth, labels, confidence, counts)
+                        details.add(piece.image, truth, labels, _certainty(values, labels, overlap=overlap), counts)
             if advance is not None:
                 windows = tiles.pieces_at_once
                 advance(min(processes.world_size * windows, len(batches) * windows))
@@ -114,10 +121,18 @@ def evaluate_split(
     return Scores.of(processes.sum_(confusion), model.ignore_index)
 
 
+def _certainty(values: Values, labels: Tensor, *, overlap: bool) -> Tensor:
+    """The probability of the answer: of the class that won, or of each overlapping class that it is there, or is not."""
+    if not overlap:
+        return values["confidence"].to(labels.device, non_blocking=True)
+    probabilities = values["probabilities"].to(labels.device, non_blocking=True)
+    return torch.where(labels == 1, probabilities, 1 - probabilities)
+
+
 def _read(
     tiles: Tiles, samples: WindowedSamples, plans: Sequence[TilePlan], refs: Sequence[WindowRef], *, is_pinned: bool
 ) -> tuple[list[Piece], list[Tensor]]:
-    """Read a batch: its pieces, and the labels (height, width) uint8 of each.
+    """Read a batch: its pieces, and the labels (height, width) of each.
 
     Args:
         is_pinned: the labels go into pinned memory, from which their upload waits for nothing.
@@ -128,7 +143,7 @@ def _read(
         tile = plan[ref.tile]
         pieces.append(tiles.read(ref.image, reader, plan, tile))
         part = samples.label(ref.image)[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
-        truth = torch.empty(part.shape, dtype=torch.uint8, pin_memory=is_pinned)
+        truth = torch.empty(part.shape, dtype=getattr(torch, part.dtype.name), pin_memory=is_pinned)
         truth.numpy()[...] = part
         truths.append(truth)
     return pieces, truths

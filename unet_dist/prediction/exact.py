@@ -15,9 +15,10 @@ from torch import Tensor
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ImageReader, read_window
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import EXACT, Piece, Pixels, Values, View, views_of
-from unet_dist.prediction.values import Recipe, probabilities_of, sees_something, values_of
+from unet_dist.prediction.values import Recipe, sees_something, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan, plan_tiles, smallest_tile_size
 from unet_dist.tiling.windows import require_locality, window_logits, windows_at_once
 
@@ -123,11 +124,11 @@ class ExactTiles:
 
     def _together(self, pieces: Sequence[Piece]) -> list[Values]:
         """Compute pieces as one batch."""
-        recipe, ignored = self.recipe, self.model.ignore_index
+        recipe, answers = self.recipe, answers_of(self.model)
         if len(self._views) == 1:
             logits = self.logits(pieces)
-            probabilities = probabilities_of(logits, ignored) if recipe.needs_probabilities else None
-            batch = values_of(recipe, ignored, logits=logits, probabilities=probabilities)
+            probabilities = answers.probabilities(logits) if recipe.needs_probabilities else None
+            batch = values_of(recipe, answers, logits=logits, probabilities=probabilities)
             return [
                 {kind: value[number, ..., : piece.tile.height, : piece.tile.width] for kind, value in batch.items()}
                 for number, piece in enumerate(pieces)
@@ -140,12 +141,12 @@ class ExactTiles:
                 for total, piece, part in zip(totals, pieces, parts, strict=True)
             ]
         means = [total / len(self._views) for total in totals]
-        batches = [values_of(recipe, ignored, logits=None, probabilities=mean[None]) for mean in means]
+        batches = [values_of(recipe, answers, logits=None, probabilities=mean[None]) for mean in means]
         return [{kind: value[0] for kind, value in batch.items()} for batch in batches]
 
     def _parts(self, pieces: Sequence[Piece], number: int) -> Tensor:
         """The probabilities of a view of pieces, as the view has them: (N, K, h, w)."""
-        return probabilities_of(self.logits(pieces, number), self.model.ignore_index)
+        return answers_of(self.model).probabilities(self.logits(pieces, number))
 
     def _view_of(self, piece: Piece, number: int, part: Tensor) -> Tensor:
         """Cut a tile out of what was computed of a view, and undo the view: (K, height, width)."""

@@ -19,7 +19,7 @@ from unet_dist.models.contract import Network, pixels_of
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.reading import read_ahead
-from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces, fill, read_piece
+from unet_dist.prediction.tiles import Piece, Tiles, compute_pieces, fill, rasters_of, read_piece
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import Tile, TilePlan, covering_tile_size, default_tile_size
 from unet_dist.tiling.windows import Labels, as_seen, require_locality
@@ -58,7 +58,7 @@ def predict_tiles(
 
 
 def _fetched(tiles: Tiles, pieces: list[Piece], values: Fetching) -> Iterator[tuple[Tile, Rasters]]:
-    rasters = tiles.recipe.rasters(tiles.model.num_classes)
+    rasters = rasters_of(tiles)
     for piece, entry in zip(pieces, values.wait(), strict=True):
         yield piece.tile, fill(rasters, piece, entry)
 
@@ -71,7 +71,7 @@ def predict_rasters(tiles: Tiles, image: ImageLike, tile_size: int, around_forwa
     """
     with _opened(image, tiles.model) as reader:
         plan = tiles.plan(reader.shape[:2], tile_size)
-        kinds = tiles.recipe.rasters(tiles.model.num_classes)
+        kinds = rasters_of(tiles)
         rasters = {kind: np.empty((*planes, *plan.image_shape), dtype) for kind, (planes, dtype) in kinds.items()}
         for tile, values in predict_tiles(tiles, reader, plan, around_forward):
             for kind, part in values.items():
@@ -87,7 +87,7 @@ def predict_image(
     window_batch: int = 1,
     device: str | torch.device | None = None,
 ) -> Labels:
-    """Predict an image: (H, W) uint8 class ids, the same for every `tile_size`.
+    """Predict an image: (H, W) uint8 class ids, the same for every `tile_size`; of overlapping classes (K, H, W) of 0 and 1.
 
     Computes in the model's own type. The model's training flags are left as they were.
 

@@ -7,6 +7,7 @@ prediction. Must not know how a label is computed.
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from unet_dist.imaging.tiff_stack import images_in
 from unet_dist.imaging.views import GreyAsColour
 from unet_dist.imaging.zarr_store import is_zarr, require_zarr
 from unet_dist.machine.cores import num_cores
-from unet_dist.wording import counted
+from unet_dist.wording import counted, make_unique
 
 Format = Literal["auto", "png", "tiff", "zarr"]
 OpenReader = Callable[[Path], ImageReader]
@@ -42,7 +43,8 @@ class Job:
     Attributes:
         source: the image.
         shape: (height, width).
-        outputs: file of each raster asked for: labels, and perhaps probabilities and confidence.
+        outputs: file of each raster asked for: labels, and perhaps probabilities and confidence; of labels as PNG, where classes
+            overlap, one for each: labels/0, labels/1 ...
         overlay: file of the overlay, None where there is none.
     """
 
@@ -136,6 +138,7 @@ def make_jobs(
     open_reader: OpenReader,
     in_channels: int,
     rasters: Sequence[str],
+    class_names: Sequence[str] | None = None,
     format: Format,
     overlay: bool,
     say: Callable[[str], None] | None = None,
@@ -148,8 +151,9 @@ def make_jobs(
         open_reader: opens an image.
         in_channels, pixels: that the network takes.
         rasters: labels, and perhaps probabilities and confidence.
-        format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, which
-            have a plane a class, are TIFF instead of PNG.
+        class_names: of overlapping classes, whose labels have a plane each; None where a pixel has one class.
+        format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, and labels of
+            overlapping classes, which have a plane a class, are TIFF instead of PNG; such labels, asked for as PNG, a file a class.
         overlay: for images of at most DEFAULT_MAX_PIXELS, as an overlay is made in memory.
         say: takes a line for the user.
 
@@ -170,15 +174,26 @@ def make_jobs(
         if suffix == ".zarr":
             require_zarr()  # now, and not when all is computed
         stem = stem_of(source)
-        names = {"labels": stem} | {kind: f"{stem}_{kind}" for kind in rasters if kind != "labels"}
-        suffixes = {kind: ".tif" if kind == "probabilities" and suffix == ".png" else suffix for kind in names}
-        outputs = {kind: output / f"{name}{suffixes[kind]}" for kind, name in names.items()}
+        outputs: dict[str, Path] = {}
+        for kind in rasters:
+            name = stem if kind == "labels" else f"{stem}_{kind}"
+            is_planar = kind == "probabilities" or (kind == "labels" and class_names is not None)
+            if kind == "labels" and class_names is not None and format == "png":
+                for number, part in enumerate(_file_names(class_names)):
+                    outputs[f"{kind}/{number}"] = output / f"{name}_{part}.png"
+            else:
+                outputs[kind] = output / f"{name}{'.tif' if is_planar and suffix == '.png' else suffix}"
         picture = output / f"{stem}_overlay.png" if overlay and is_small else None
         jobs.append(Job(source, (height, width), outputs, picture))
     _require_apart(jobs)
     if num_grey and say is not None:
         say(f"{counted(num_grey, 'grey image')} read as colour, grey repeated: the network takes colour")
     return jobs
+
+
+def _file_names(class_names: Sequence[str]) -> list[str]:
+    """Names of classes that fit into a file's name, all different."""
+    return make_unique([re.sub(r"[^\w.-]+", "_", name)[:60] or "_" for name in class_names])
 
 
 def _suffix(source: Path, format: Format, is_small: bool) -> str:

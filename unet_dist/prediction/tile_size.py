@@ -20,12 +20,14 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import is_out_of_memory
+from unet_dist.models.answers import Answers, answers_of
 from unet_dist.models.contract import Network
+from unet_dist.models.pretrained import BESIDE_THE_OPTIONS
 from unet_dist.planner.fitting import fastest_tiles, largest_side, relative_time
 from unet_dist.planner.memory import WEIGHTS
 from unet_dist.planner.simulation import SimulatedRun, prediction_peak
 from unet_dist.prediction.tiles import views_of
-from unet_dist.prediction.values import Recipe, probabilities_of, values_of
+from unet_dist.prediction.values import Recipe, values_of
 from unet_dist.tiling.geometry import TilePlan, WindowSizes
 from unet_dist.tiling.windows import window_logits, windows_at_once
 from unet_dist.wording import size
@@ -84,8 +86,10 @@ def choose_tile_size(
     device_type = setting.device_type
     usable = _USABLE.get(setting.dtype, 0.5) if device_type == "cpu" else _USABLE_DEVICE
 
+    answers = answers_of(model)
+
     def compute(network: Network, pixels: Tensor, halo: int) -> None:
-        _compute(recipe, network, pixels, halo)
+        _compute(recipe, network, pixels, halo, answers)  # those of the network that has weights
 
     @cache
     def need(side: int) -> int:
@@ -200,25 +204,25 @@ class _Trial:
         started = time.perf_counter()
         with torch.inference_mode(), self._around_forward():
             for part in pixels.split(windows_at_once(pixels.shape[1:3], self._device.type)):
-                _compute(self._recipe, self._model, part, halo)
+                _compute(self._recipe, self._model, part, halo, answers_of(self._model))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
 
 
-def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int) -> None:
+def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int, answers: Answers) -> None:
     """Make what is written of a batch of windows."""
     logits = window_logits(model, pixels, halo=halo)
-    probabilities = probabilities_of(logits, model.ignore_index) if recipe.needs_probabilities else None
+    probabilities = answers.probabilities(logits) if recipe.needs_probabilities else None
     for _ in views_of(recipe)[1:]:
         assert probabilities is not None
-        probabilities = probabilities + probabilities_of(window_logits(model, pixels, halo=halo), model.ignore_index)
-    values_of(recipe, model.ignore_index, logits=logits, probabilities=probabilities)
+        probabilities = probabilities + answers.probabilities(window_logits(model, pixels, halo=halo))
+    values_of(recipe, answers, logits=logits, probabilities=probabilities)
 
 
 def _setting(model: Network, config: dict[str, Any], precision: str) -> SimulatedRun:
     """Describe a finished network to the planner, which builds another without memory."""
-    described = {name: value for name, value in config.items() if name not in ("model_type", "format_version")}
+    described = {name: value for name, value in config.items() if name not in BESIDE_THE_OPTIONS}
     parameter = next(model.parameters())
     return SimulatedRun(
         type(model),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.pixels import filled
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network, zero_of
 from unet_dist.prediction.values import Recipe, blank
 from unet_dist.tiling.geometry import Tile, TilePlan
@@ -116,6 +117,11 @@ class Tiles(Protocol):
 
     def compute(self, pieces: Sequence[Piece]) -> list[Values]:
         """Compute the values of pieces with windows, all of one shape; nothing waits for the device."""
+
+
+def rasters_of(tiles: Tiles) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Of each raster that is predicted, the shape in front of (H, W) and the type."""
+    return tiles.recipe.rasters(tiles.model.num_classes, overlap=answers_of(tiles.model).overlap)
 
 
 def compute_pieces(tiles: Tiles, pieces: Sequence[Piece]) -> list[Values | None]:

@@ -5,7 +5,6 @@ Owns their types and scales, and which pixels of a background are asked about at
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unet_dist.models.answers import Answers
 from unet_dist.tiling.windows import classify
 
 NO_CLASS = 255
@@ -49,9 +49,10 @@ class Recipe:
         """Whether logits alone do not do."""
         return self.flip or self.rotations or self.confidence != "none" or self.probabilities != "none"
 
-    def rasters(self, num_classes: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Return, for each raster, the shape in front of (H, W) and the type."""
-        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": ((), np.dtype(np.uint8))}
+    def rasters(self, num_classes: int, *, overlap: bool = False) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Return, for each raster, the shape in front of (H, W) and the type; overlapping classes have a plane of labels each."""
+        planes = (num_classes,) if overlap else ()
+        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": (planes, np.dtype(np.uint8))}
         if self.probabilities != "none":
             rasters["probabilities"] = ((num_classes,), np.dtype(self.probabilities))
         if self.confidence != "none":
@@ -59,22 +60,13 @@ class Recipe:
         return rasters
 
 
-def probabilities_of(logits: Tensor, ignore_index: int | None) -> Tensor:
-    """Softmax over classes without the ignored one, in float32 at least: (N, K, h, w) -> (N, K, h, w)."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if ignore_index is not None and 0 <= ignore_index < logits.shape[1]:
-        wide = wide.clone() if wide is logits else wide
-        # By a number: an index that is a tensor would be copied to the device, and the copy waits for all that came before.
-        wide.select(1, ignore_index).fill_(-math.inf)
-    return wide.softmax(dim=1)
-
-
 def values_of(
-    recipe: Recipe, ignore_index: int | None, *, logits: Tensor | None, probabilities: Tensor | None
+    recipe: Recipe, answers: Answers, *, logits: Tensor | None, probabilities: Tensor | None
 ) -> dict[str, Tensor]:
     """Make the rasters' values.
 
     Args:
+        answers: how the network answers.
         logits: (N, K, h, w), from which labels are chosen; None where there are only (averaged) probabilities.
         probabilities: (N, K, h, w), where the recipe needs them.
 
@@ -83,7 +75,12 @@ def values_of(
     """
     scores = probabilities if logits is None else logits
     assert scores is not None
-    values = {"labels": classify(scores, ignore_index)}
+    if answers.overlap:
+        # From probabilities always: one view, several, and an ensemble of them then compare with thresholds alike.
+        labels = answers.present(answers.probabilities(scores) if probabilities is None else probabilities)
+    else:
+        labels = classify(scores, answers.ignore_index)
+    values = {"labels": labels}
     if recipe.probabilities != "none":
         assert probabilities is not None
         values["probabilities"] = _scaled(probabilities, recipe.probabilities)

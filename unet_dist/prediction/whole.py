@@ -15,10 +15,11 @@ from torch import Tensor
 
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
+from unet_dist.models.answers import answers_of
 from unet_dist.models.arguments import scale_logits
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import WHOLE, Piece, Pixels, Values, views_of
-from unet_dist.prediction.values import Recipe, probabilities_of, values_of
+from unet_dist.prediction.values import Recipe, values_of
 from unet_dist.tiling.geometry import Tile, TilePlan
 from unet_dist.tiling.windows import window_logits
 
@@ -58,7 +59,7 @@ class WholeImages:
         computed = []
         for piece in pieces:
             probabilities = self._probabilities(piece)[None]
-            values = values_of(self.recipe, self.model.ignore_index, logits=None, probabilities=probabilities)
+            values = values_of(self.recipe, answers_of(self.model), logits=None, probabilities=probabilities)
             computed.append({kind: value[0] for kind, value in values.items()})
         return computed
 
@@ -86,7 +87,7 @@ class WholeImages:
             logits = window_logits(self.model, windows, halo=sizes.margin)[:, :, :height, :width]
             if logits.shape[2:] != shape:
                 logits = scale_logits(logits, (shape[0], shape[1]))
-        return probabilities_of(logits, self.model.ignore_index)[0]
+        return answers_of(self.model).probabilities(logits)[0]
 
 
 def _scale(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from unet_dist.imaging.scratch import Scratch
+from unet_dist.models.contract import class_names_of
 from unet_dist.prediction.jobs import Job, OpenReader
 from unet_dist.prediction.journal import Done, Journal
-from unet_dist.prediction.tiles import Tiles
+from unet_dist.prediction.tiles import Tiles, rasters_of
 from unet_dist.tiling.batches import BatchPlan, plan_batches
 
 
@@ -41,7 +42,8 @@ class Work:
         self.journal = journal
         self.tiles = tiles
         self.num_classes = tiles.model.num_classes
-        self.rasters = tiles.recipe.rasters(self.num_classes)
+        self.rasters = rasters_of(tiles)
+        self.band_names = class_names_of(tiles.model)
         self.open_reader = open_reader
         self.plans = [tiles.plan(job.shape, tile_size) for job in jobs]
         self.batches: BatchPlan = plan_batches(self.plans, tiles.pieces_at_once)

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack
 import numpy as np
 import torch
 
-from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader
+from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
 from unet_dist.imaging.scratch import Scratch
@@ -164,12 +164,28 @@ def finish_image(work: Work, image: int, num_threads: int = 1, reader: ImageRead
             path = work.journal.scratch_path(image, kind)
             scratch = stack.enter_context(Scratch(path, (*planes, *job.shape), dtype))
             values = scratch.values()
-            colours = palette if kind == "labels" else None
-            write_raster(
-                job.outputs[kind], values, palette=colours, placement=reader.placement, num_threads=num_threads
-            )
+            _write(work, image, kind, values, placement=reader.placement, num_threads=num_threads)
             if kind == "labels" and job.overlay is not None:
                 write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
+
+
+def _write(work: Work, image: int, kind: str, values: np.ndarray, *, placement: Placement, num_threads: int) -> None:
+    """Write a raster into its file, or the planes of overlapping classes into one each."""
+    outputs, palette = work.jobs[image].outputs, class_palette(work.num_classes)
+    if kind in outputs:
+        is_map = kind == "labels" and values.ndim == 2
+        write_raster(
+            outputs[kind],
+            values,
+            palette=palette if is_map else None,
+            band_names=work.band_names if kind == "labels" and not is_map else None,
+            placement=placement,
+            num_threads=num_threads,
+        )
+        return
+    for number, plane in enumerate(values):
+        colours = np.stack([np.zeros(3, dtype=np.uint8), palette[number]])  # 0 and 1
+        write_raster(outputs[f"{kind}/{number}"], plane, palette=colours)
 
 
 def remove_scratches(work: Work, image: int) -> None:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import IGNORED, ignored_in
+from unet_dist.data.decoded.planes import holds_planes, plane_of
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import write_whole
-from unet_dist.wording import one_line, shorten
 
 MAX_SIDE_PX = 960
 PANEL_INCHES = 4.0
@@ -24,7 +24,8 @@ LEGEND_COLUMNS = 6
 
 
 class Sample(NamedTuple):
-    """An image with its label and prediction: (H, W, C), (H, W) and (H, W), the last two uint8."""
+    """An image with its label and prediction: (H, W, C), (H, W) and (H, W), the last two uint8; or of overlapping classes packed
+    planes, or (K, H, W)."""
 
     image: np.ndarray
     label: np.ndarray
@@ -39,14 +40,13 @@ def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[st
         class_names: one a class.
     """
     samples = [_shrunk(sample) for sample in samples]
-    colours = _class_colours(class_names)
-    occurring = np.unique(np.concatenate([part.ravel() for sample in samples for part in sample[1:]]))
+    occurring = _occurring([part for sample in samples for part in sample[1:]], class_names)
     heights = [PANEL_INCHES * sample.label.shape[0] / sample.label.shape[1] + 0.3 for sample in samples]
     figure, rows = _panels(heights, occurring, class_names)
     for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
         picture = as_picture(sample.image)
         shown = picture if picture.shape[2] == 3 else picture[:, :, 0]
-        pictures = (shown, colours[sample.label], colours[sample.prediction])
+        pictures = (shown, _coloured(sample.label, class_names), _coloured(sample.prediction, class_names))
         for axes, title, panel in zip(row, ("image", "label", "prediction"), pictures, strict=True):
             axes.imshow(panel, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.axis("off")
@@ -61,15 +61,15 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
     Args:
         path: of the PNG; its folder is made.
         image: (H, W, C).
-        prediction: (H, W) uint8.
+        prediction: (H, W) uint8, or (K, H, W) of overlapping classes.
         class_names: one a class.
     """
     image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
-    height = PANEL_INCHES * prediction.shape[0] / prediction.shape[1] + 0.3
-    figure, rows = _panels([height], np.unique(prediction), class_names, columns=2)
+    height = PANEL_INCHES * prediction.shape[-2] / prediction.shape[-1] + 0.3
+    figure, rows = _panels([height], _occurring([prediction], class_names), class_names, columns=2)
     base = as_picture(image)
     shown = base if base.shape[2] == 3 else base[:, :, 0]
-    pictures = (shown, _class_colours(class_names)[prediction])
+    pictures = (shown, _coloured(prediction, class_names))
     for axes, title, picture in zip(rows[0], ("image", "prediction"), pictures, strict=True):
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(title, fontsize=9)
@@ -78,7 +78,7 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
 
 
 class Pair(NamedTuple):
-    """An image (H, W, C) with its label (H, W) uint8 and a name."""
+    """An image (H, W, C) with its label (H, W), class ids or packed planes, and a name."""
 
     image: np.ndarray
     label: np.ndarray
@@ -94,8 +94,7 @@ def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) ->
         class_names: one a class.
     """
     shrunk = [Pair(*_shrunk(Sample(one.image, one.label, one.label))[:2], one.name) for one in pairs]
-    colours = _class_colours(class_names)
-    occurring = np.unique(np.concatenate([one.label.ravel() for one in shrunk]))
+    occurring = _occurring([one.label for one in shrunk], class_names)
     rows_of = [shrunk[start : start + 2] for start in range(0, len(shrunk), 2)]
     heights = [PANEL_INCHES * max(one.label.shape[0] / one.label.shape[1] for one in row) + 0.3 for row in rows_of]
     figure, rows = _panels(heights, occurring, class_names, columns=4)
@@ -104,8 +103,8 @@ def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) ->
             panel.axis("off")
         for number, one in enumerate(row):
             axes[2 * number].imshow(_shown(one.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes[2 * number].set_title(one_line(one.name)[-40:], fontsize=9, parse_math=False)
-            axes[2 * number + 1].imshow(colours[one.label], interpolation="nearest")
+            axes[2 * number].set_title(one.name[-40:], fontsize=9, parse_math=False)
+            axes[2 * number + 1].imshow(_coloured(one.label, class_names), interpolation="nearest")
     write_figure(path, figure)
 
 
@@ -127,7 +126,7 @@ def draw_fed(
     Args:
         path: of the PNG; its folder is made.
         window: (h, w, C), what the network sees.
-        labels: (h - 2 halo, w - 2 halo) uint8 of its output.
+        labels: (h - 2 halo, w - 2 halo) of its output, class ids or packed planes.
         class_names: one a class.
         title: such as the sample's id.
     """
@@ -135,20 +134,49 @@ def draw_fed(
 
     halo = (window.shape[0] - labels.shape[0]) // 2
     height, width = labels.shape
-    colours = _class_colours(class_names)
+    coloured = _coloured(labels, class_names)
     picture = as_picture(window)
     picture = picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2)
     seen = picture[halo : halo + height, halo : halo + width]
-    counted = (labels != IGNORED)[:, :, None]
-    mixed = np.where(counted, seen // 2 + colours[labels] // 2, seen // 4)
-    figure, rows = _panels([PANEL_INCHES * window.shape[0] / window.shape[1] + 0.3], np.unique(labels), class_names)
-    titles = (f"fed: {one_line(title)}", "mask of the framed part", "mask on the framed part")
-    for axes, text, shown in zip(rows[0], titles, (picture, colours[labels], mixed), strict=True):
+    counted = (labels != ignored_in(labels.dtype))[:, :, None]
+    mixed = np.where(counted, seen // 2 + coloured // 2, seen // 4)
+    heights = [PANEL_INCHES * window.shape[0] / window.shape[1] + 0.3]
+    figure, rows = _panels(heights, _occurring([labels], class_names), class_names)
+    titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
+    for axes, text, shown in zip(rows[0], titles, (picture, coloured, mixed), strict=True):
         axes.imshow(shown, interpolation="nearest")
         axes.set_title(text, fontsize=9, parse_math=False)
         axes.axis("off")
     rows[0][0].add_patch(Rectangle((halo - 0.5, halo - 0.5), width, height, fill=False, edgecolor="red", linewidth=1))
     write_figure(path, figure)
+
+
+def _planes_of(labels: np.ndarray, count: int) -> np.ndarray | None:
+    """Planes (K, H, W) of overlapping classes, packed or not; None of class ids."""
+    if labels.ndim == 3:
+        return labels
+    return np.stack([plane_of(labels, k) for k in range(count)]) if holds_planes(labels.dtype) else None
+
+
+def _coloured(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """The colours of labels, (H, W, 3) uint8; where several classes are, the mean of theirs."""
+    colours = _class_colours(class_names)
+    planes = _planes_of(labels, len(class_names))
+    if planes is None:
+        return colours[labels]
+    here = planes == 1
+    mean = np.tensordot(here, colours[: len(planes)].astype(np.float32), axes=(0, 0))
+    return np.rint(mean / np.maximum(here.sum(axis=0), 1)[:, :, None]).astype(np.uint8)
+
+
+def _occurring(parts: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:
+    """The class ids that occur in labels, IGNORED among them."""
+    stacks = [_planes_of(part, len(class_names)) for part in parts]
+    found = [
+        np.unique(part) if planes is None else np.flatnonzero((planes == 1).any(axis=(1, 2)))
+        for part, planes in zip(parts, stacks, strict=True)
+    ]
+    return np.unique(np.concatenate(found))
 
 
 def _class_colours(class_names: Sequence[str]) -> np.ndarray:
@@ -167,7 +195,7 @@ def _panels(
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
-    names = [shorten(one_line(class_names[i]), 60) if i != IGNORED else "ignored" for i in occurring]
+    names = [class_names[i] if i != IGNORED else "ignored" for i in occurring]
     legend_columns = LEGEND_COLUMNS * columns // 3
     legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
@@ -189,5 +217,6 @@ def write_figure(path: Path, figure: Any) -> None:
 
 def _shrunk(sample: Sample) -> Sample:
     """Every n-th pixel, so that no side is longer than MAX_SIDE_PX."""
-    step = max(1, -(-max(sample.label.shape) // MAX_SIDE_PX))
-    return Sample(*(np.asarray(part[::step, ::step]) for part in sample))
+    step = max(1, -(-max(sample.image.shape[:2]) // MAX_SIDE_PX))
+    labels = (np.asarray(part[..., ::step, ::step]) for part in sample[1:])
+    return Sample(np.asarray(sample.image[::step, ::step]), *labels)

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unet_dist.errors import LaunchError
-from unet_dist.wording import hanging
 
 
 def open_lock(path: Path, *, reads_too: bool = False, mode: int = 0o666) -> int:
@@ -62,7 +61,7 @@ def _refusal(path: Path, error: OSError, key: str) -> str:
 
 
 def _warn(text: str) -> None:
-    print(hanging(text), file=sys.stderr)
+    print(text, file=sys.stderr)
 
 
 @contextmanager

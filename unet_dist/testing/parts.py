@@ -15,7 +15,7 @@ from unet_dist.data.batches.crops import SampleTransform
 from unet_dist.data.batches.label_counts import count_labels
 from unet_dist.data.batches.transforms import CheckedTransform
 from unet_dist.data.decoded.labels import IGNORED
-from unet_dist.data.sources.pairs import Content, RawPair, Source
+from unet_dist.data.sources.pairs import Mask, RawPair, Source
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening
@@ -112,7 +112,7 @@ def _same(one: RawPair, other: RawPair) -> bool:
     return one.id == other.id and _equal(one.image, other.image) and _equal(one.mask, other.mask)
 
 
-def _equal(one: Content | Callable[[], np.ndarray], other: Content | Callable[[], np.ndarray]) -> bool:
+def _equal(one: Mask, other: Mask) -> bool:
     one, other = (part() if callable(part) else part for part in (one, other))
     return np.array_equal(one, other) if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) else one == other
 

@@ -15,7 +15,8 @@ import numpy as np
 from unet_dist.data.batches import geometry
 from unet_dist.data.batches.recipes import Recipe
 from unet_dist.data.batches.sampler import ClassBalance, Draw, crop_generator, geometry_generator
-from unet_dist.data.decoded.labels import IGNORED, Label
+from unet_dist.data.decoded.labels import Label, ignored_in
+from unet_dist.data.decoded.planes import is_class
 from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window, read_window_into
 from unet_dist.tiling.geometry import Tile
@@ -37,7 +38,7 @@ class WindowedSamples(Protocol):
         """The image of a sample, (H, W, C)."""
 
     def label(self, index: int) -> Label:
-        """The label map of a sample, (H, W) uint8."""
+        """The label map of a sample, (H, W) uint8, or its planes as planes.py packs them."""
 
 
 class SampleTransform(Protocol):
@@ -106,7 +107,7 @@ class Crop:
         Labels outside the tile are IGNORED: another tile counts them, or none does.
 
         Args:
-            labels: (h - 2 halo, w - 2 halo) uint8, written to.
+            labels: (h - 2 halo, w - 2 halo) of the label's type, written to.
             border: of the labels' shape, float32, written to; 0 where a label is IGNORED for another tile.
         """
         col = self.output_shape[1] - tile.col - tile.width if self.is_flipped else tile.col
@@ -121,21 +122,9 @@ class Crop:
                 return
             _read_plane(counted[:, ::-1] if self.is_flipped else counted, plane, *origin, beyond=beyond)
 
-        cut(labels, self.label, IGNORED)
+        cut(labels, self.label, ignored_in(labels.dtype))
         if border is not None and self.border is not None:
             cut(border, self.border, 0)
-
-    def read_window_labels(self, tile: Tile, shape: tuple[int, int]) -> np.ndarray:
-        """The labels under the whole window of a tile, halo included: uint8 of its shape, IGNORED beyond the image."""
-        row, col = tile.row - self.halo, tile.col - self.halo
-        if self.warp is not None:
-            return geometry.read_labels(self.warp.places(row, col, *shape), self.label)
-        labels = np.empty(shape, dtype=np.uint8)
-        if self.is_flipped:
-            col = self.output_shape[1] - col - shape[1]
-        origin = self.output_origin[0] + row, self.output_origin[1] + col
-        _read_plane(labels[:, ::-1] if self.is_flipped else labels, self.label, *origin, beyond=IGNORED)
-        return labels
 
 
 @dataclass(frozen=True)
@@ -205,8 +194,8 @@ class CropReader:
         height, width = (side + 2 * halo for side in shape)
         window = read_window(reader, row - halo, col - halo, height, width)
         # A geometric transform moves labels inwards, so those of the halo are read too.
-        planes = [np.empty((height, width), dtype=np.uint8)]
-        _read_plane(planes[0], label, row - halo, col - halo, beyond=IGNORED)
+        planes = [np.empty((height, width), dtype=label.dtype)]
+        _read_plane(planes[0], label, row - halo, col - halo, beyond=ignored_in(label.dtype))
         if border is not None:
             planes.append(np.empty((height, width), dtype=np.float32))
             _read_plane(planes[1], border, row - halo, col - halo, beyond=0)
@@ -239,12 +228,12 @@ class CropReader:
         return Crop(reader, label, (0, 0), (0, 0), shape, self.halo, is_flipped=False, border=border, warp=warp)
 
     def read(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Read a crop undivided: its window (h, w, C) and its labels (h - 2 halo, w - 2 halo) uint8."""
+        """Read a crop undivided: its window (h, w, C) and its labels (h - 2 halo, w - 2 halo)."""
         crop = self.open(draw)
         height, width = crop.output_shape
         shape = (height + 2 * self.halo, width + 2 * self.halo, crop.reader.shape[2])
         window = np.empty(shape, dtype=crop.reader.dtype)
-        labels = np.empty((height, width), dtype=np.uint8)
+        labels = np.empty((height, width), dtype=crop.label.dtype)
         crop.read_window(window, Tile(0, 0, height, width))
         crop.read_labels(labels, None, Tile(0, 0, height, width))
         return window, labels
@@ -263,7 +252,7 @@ def _read_plane(values: np.ndarray, plane: Label, row: int, col: int, *, beyond:
 
 def _pixel_of(label: Label, of_class: int, random: np.random.Generator) -> tuple[int, int]:
     """Choose a pixel of a class."""
-    pixels = np.flatnonzero(label[: label.shape[0], : label.shape[1]] == of_class)
+    pixels = np.flatnonzero(is_class(label[: label.shape[0], : label.shape[1]], of_class))
     return divmod(int(pixels[random.integers(len(pixels))]), label.shape[1])
 
 

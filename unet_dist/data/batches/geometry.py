@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.decoded.labels import IGNORED, Label
+from unet_dist.data.decoded.labels import Label, ignored_in
 from unet_dist.imaging.image import ImageReader
 
 _BITS, _PART = 20, 10  # of a place's fraction, and of each factor of a bending
@@ -171,14 +171,15 @@ def _cubic(steps: np.ndarray, side: int) -> np.ndarray:
     return weights
 
 
-def read_labels(places: Places, label: Label, *, beyond: int = IGNORED) -> np.ndarray:
-    """The label nearest to each place, and a value where the image ends: (h, w)."""
+def read_labels(places: Places, label: Label, *, beyond: int | None = None) -> np.ndarray:
+    """The label nearest to each place, and a value where the image ends, by default what counts nowhere: (h, w)."""
+    beyond = ignored_in(label.dtype) if beyond is None else beyond
     nearest = places.nearest()
     ranges = [
         (max(int(at.min()), 0), min(int(at.max()) + 1, size)) for at, size in zip(nearest, label.shape, strict=True)
     ]
     if any(start >= stop for start, stop in ranges):
-        return np.full(nearest.shape[1:], beyond, dtype=np.uint8)
+        return np.full(nearest.shape[1:], beyond, dtype=label.dtype)
     (top, bottom), (left, right) = ranges
     part = np.asarray(label[top:bottom, left:right])
     row, col = nearest[0] - top, nearest[1] - left

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.planes import count_labels as count_array
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class LabelCounts:
     """Sums over labels.
 
     Attributes:
-        pixels: (256,) int64, those of each class id, the last one IGNORED.
+        pixels: (256,) int64: those of each class id, the last one IGNORED; of planes 2 k and 2 k + 1 are those without and with
+            class k, so that `valid` counts a pixel once for each class.
         border: summed border weights of the pixels that count.
         windows: those with a pixel that counts.
     """
@@ -38,9 +40,12 @@ class LabelCounts:
 
 
 def count_labels(labels: Tensor, borders: Tensor | None = None) -> LabelCounts:
-    """Count labels (N, H, W) uint8 on the host, and their border weights (N, H, W) float32 where there are any."""
+    """Count labels (N, H, W) uint8 or packed planes on the host, and their border weights (N, H, W) float32 where there are any."""
     # One histogram a window, which also tells the windows that count: a comparison of all pixels would cost as much again.
-    pixels = torch.stack([torch.bincount(window.flatten(), minlength=IGNORED + 1) for window in labels])  # (N, 256)
+    if labels.dtype == torch.uint8:
+        pixels = torch.stack([torch.bincount(window.flatten(), minlength=IGNORED + 1) for window in labels])  # (N, 256)
+    else:
+        pixels = torch.stack([torch.from_numpy(count_array(window.numpy())) for window in labels])
     return LabelCounts(
         pixels.sum(0),
         0.0 if borders is None else float((borders.double() * (labels != IGNORED)).sum()),

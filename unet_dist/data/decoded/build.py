@@ -20,9 +20,10 @@ import numpy as np
 
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
-from unet_dist.data.decoded.decode import DecodedPair, Header, decode_pair, read_header
+from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
+from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_header, scan_pair
@@ -35,7 +36,7 @@ from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.files import digest
 from unet_dist.storage.once import make_once
-from unet_dist.wording import counted, listed
+from unet_dist.wording import counted, listed, make_unique
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
@@ -138,9 +139,7 @@ class _Builder:
         id_names = source.read_id_names()
         self.num_classes = resolve_num_classes(settings, id_names, source.name)
         self.id_names = id_names or {}
-        self.rules = LabelRules(
-            num_classes=self.num_classes, ignore_index=settings.ignore_index, label_map=settings.label_map
-        )
+        self.rules = self._make_rules()
         self.problems = _Problems()
         self.windowed: dict[int, tuple[str, str]] = {}  # paths of what stays in its files
         self.parts: dict[int, Part] = {}  # and the rectangles, where these are not all of them
@@ -155,10 +154,13 @@ class _Builder:
             remedy = "as grey, or all as RGB; or set --in_channels 3, which reads grey as colour"
             self._check_alike(headers, lambda header: header.shape[2], _colour, remedy)
             self._check_alike(headers, lambda header: header.dtype, lambda dtype: f"of {dtype} values", "of one type")
+            self._count_planes(headers)
             writer = None
             records: list[tuple[str, DecodedPair]] = []
             if not self.problems.total:
-                writer = PixelWriter(folder, [header for header in headers if header is not None], self.windowed)
+                kept = [header for header in headers if header is not None]
+                dtype = planes_dtype(self.num_classes or 1) if self.settings.multi_label else np.dtype(np.uint8)
+                writer = PixelWriter(folder, kept, self.windowed, dtype)
             try:
                 records = self._decode_all(pool, headers, writer)
             finally:
@@ -223,6 +225,20 @@ class _Builder:
                 )
                 headers[i] = None
 
+    def _count_planes(self, headers: list[Header | None]) -> None:
+        """Let the masks say how many classes overlap, where nobody has; those of other numbers are refused when they are read."""
+        if isinstance(self.rules, PlaneRules) and self.num_classes is None:
+            counts = Counter(header.num_planes for header in headers if header is not None and header.num_planes)
+            if not counts and not self.problems.total:
+                raise DataError(f"{self.source.name}: nobody says how many classes overlap. Set --num_classes.")
+            self.num_classes = max(counts, key=lambda found: counts[found]) if counts else 1
+            self.rules = self._make_rules()
+
+    def _make_rules(self) -> Rules:
+        said = self.settings
+        kind = PlaneRules if said.multi_label else LabelRules
+        return kind(num_classes=self.num_classes, ignore_index=said.ignore_index, label_map=said.label_map)
+
     def _decode_all(
         self, pool: ThreadPoolExecutor, headers: list[Header | None], writer: PixelWriter | None
     ) -> list[tuple[str, DecodedPair]]:
@@ -254,10 +270,14 @@ class _Builder:
                 records.append(result)
         return records
 
-    def _check_ids(self, counts: np.ndarray) -> None:
-        """Refuse ids that nobody explained, and a split with nothing to learn or to measure: (n, 256), pixels of each id."""
+    def _check_ids(self, counts: np.ndarray, names: list[str]) -> None:
+        """Refuse ids that nobody explained, and a split with nothing to learn or to measure: (n, 256), as count_labels has them."""
         found = counts[:, :IGNORED].sum(axis=0)
-        if self.num_classes is None and self.settings.label_map is None and (problem := explain_gaps(found)):
+        if isinstance(self.rules, PlaneRules):
+            problem = None if self.rules.takes_any_void else explain_void(found, names)
+            if problem:
+                raise DataError(f"{self.source.name}: {problem}")
+        elif self.num_classes is None and self.settings.label_map is None and (problem := explain_gaps(found)):
             raise DataError(f"{self.source.name}: {problem}")
         start = 0
         for split, num_pairs in self.splits.items():
@@ -273,12 +293,17 @@ class _Builder:
     def _write_index(self, folder: Path, writer: PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
         counts = np.stack([record.class_counts for _, record in records])  # (n, 256)
         num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
-        self._check_ids(counts)
+        names = [self.id_names.get(i, f"class_{i}") for i in range(num_classes)]
+        self._check_ids(counts, names)
         shapes = np.array([header.shape for header in writer.headers], dtype=np.int64)
         columns: dict[str, Any] = {
             name: np.stack([record.moments[name] for _, record in records]) for name in records[0][1].moments
         }
         columns |= {check_key(name): checks for name, checks in writer.checks.items()}
+        if self.settings.multi_label:
+            columns |= class_columns(counts, num_classes)
+        else:
+            columns["class_counts"] = counts[:, [*range(num_classes), IGNORED]]
         with (folder / TABLE).open("wb") as file:
             np.savez(
                 file,
@@ -287,7 +312,6 @@ class _Builder:
                 image_offsets=writer.image_offsets,
                 label_offsets=writer.label_offsets,
                 **columns,
-                class_counts=counts[:, [*range(num_classes), IGNORED]],
                 image_digests=_rows([record.image_digest for _, record in records]),
                 label_digests=_rows([record.label_digest for _, record in records]),
             )
@@ -297,25 +321,27 @@ class _Builder:
             "version": FORMAT_VERSION,
             "name": self.source.name,
             "num_classes": num_classes,
-            "class_names": [self.id_names.get(i, f"class_{i}") for i in range(num_classes)],
-            "ignore_index": self.settings.ignore_index,
+            "class_names": names,
+            "ignore_index": None if self.settings.multi_label else self.settings.ignore_index,
             "channels": int(shapes[0, 2]),
             "dtype": str(writer.dtype),
             "has_nodata": any(record.has_gaps for _, record in records),
             "splits": self.splits,
-            "ids": _make_unique([name for name, _ in records]),
+            "ids": make_unique([name for name, _ in records]),
             "repeated": self.num_repeated,
         }
         if self.windowed:
             label_map = {str(key): target for key, target in (self.settings.label_map or {}).items()}
             index["windowed"] = {
                 "paths": self.windowed,
-                "num_classes": self.num_classes,
+                "num_classes": num_classes if self.settings.multi_label else self.num_classes,
                 "label_map": label_map or None,
                 "image_rules": asdict(self.settings.image_rules),
                 "channels": self.settings.channels,
                 "parts": self.parts,
             }
+        if self.settings.multi_label:
+            index["multi_label"] = {"ignore_index": self.settings.ignore_index}
         index["sha256"] = sha256 = {TABLE: digest(folder / TABLE)}
         sha256[INDEX] = digest_index(index)
         with (folder / INDEX).open("w", encoding="utf-8") as file:
@@ -359,24 +385,6 @@ def _map_bounded(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _make_unique(names: list[str]) -> list[str]:
-    """Number the second and later occurrences of a name; the others stay.
-
-    >>> _make_unique(["a", "b", "a", "a"])
-    ['a', 'b', 'a~2', 'a~3']
-    """
-    given, taken, occurrences = set(names), set[str](), Counter[str]()
-    unique: list[str] = []
-    for name in names:
-        candidate = name
-        while candidate in taken or (candidate != name and candidate in given):
-            occurrences[name] += 1
-            candidate = f"{name}~{occurrences[name] + 1}"
-        taken.add(candidate)
-        unique.append(candidate)
-    return unique
 
 
 def _no_progress(phase: str, done: int, total: int) -> None:

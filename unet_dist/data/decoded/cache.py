@@ -23,6 +23,7 @@ from unet_dist.data.decoded.decode import ImageRules
 from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.decoded.moments import mean_and_std, num_bins, percentiles
 from unet_dist.data.decoded.pixel_files import HISTOGRAMS, IMAGES, KNOWN, LABELS, check_key, quick_digest
+from unet_dist.data.decoded.planes import PlaneRules, planes_dtype
 from unet_dist.data.decoded.sealed import read_index, read_table
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
@@ -93,6 +94,10 @@ class Cache:
         """Of the pixels: uint8, uint16, int16 or float32."""
         self.has_nodata: bool = index["has_nodata"]
         """Whether a pixel of an image has no data."""
+        self._planes: dict[str, Any] | None = index.get("multi_label")
+        """How the values of planes are read; None where a pixel has one class."""
+        self.multi_label = self._planes is not None
+        self.label_dtype = planes_dtype(self.num_classes) if self.multi_label else np.dtype(np.uint8)
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
         self._sha256: dict[str, str] | None = index.get("sha256")
@@ -151,19 +156,15 @@ class Cache:
             )
         return CachedSplit(self, name, self.splits[name])
 
-    @property
+    @cached_property
     def mean(self) -> list[float]:
         """Mean of each channel over the training split, in the units of the pixels (0..255 of 8 bits)."""
-        return self._mean_and_std[0]
-
-    @property
-    def std(self) -> list[float]:
-        """Standard deviation of each channel over all pixels with data of the training split, in the same units."""
-        return self._mean_and_std[1]
+        return mean_and_std(self.table, self.split("train").positions)[0]
 
     @cached_property
-    def _mean_and_std(self) -> tuple[list[float], list[float]]:
-        return mean_and_std(self.table, self.split("train").positions)
+    def std(self) -> list[float]:
+        """Standard deviation of each channel over all pixels with data of the training split, in the same units."""
+        return mean_and_std(self.table, self.split("train").positions)[1]
 
     def percentiles(self, shares: Sequence[float]) -> list[list[float]]:
         """Percentiles of each channel over the training split, one a share (0 to 100), off the histograms of moments.py."""
@@ -211,8 +212,8 @@ class Cache:
 
     @cached_property
     def label_bytes(self) -> np.ndarray:
-        """All labels behind each other, as mapped memory: (pixels,) uint8, read-only."""
-        return self._map(LABELS, 1, np.dtype(np.uint8))
+        """All labels behind each other, as mapped memory: (pixels,) uint8 or packed planes, read-only."""
+        return self._map(LABELS, 1, self.label_dtype)
 
     @cached_property
     def known_bytes(self) -> np.ndarray:
@@ -227,7 +228,7 @@ class Cache:
         return pixels.reshape(height, width, self.channels)
 
     def stored_label(self, position: int) -> np.ndarray:
-        """Give the class ids of a sample as they lie on the disk: (H, W) uint8."""
+        """Give the labels of a sample as they lie on the disk: (H, W) of label_dtype."""
         height, width = int(self.table["heights"][position]), int(self.table["widths"][position])
         start = int(self.table["label_offsets"][position])
         return self.label_bytes[start : start + height * width].reshape(height, width)
@@ -285,9 +286,9 @@ class Cache:
         assert self.root is not None, (
             f"{self.path} holds samples that stay in files, and was opened without their folder"
         )
-        rules = LabelRules(
+        rules = (PlaneRules if self.multi_label else LabelRules)(
             num_classes=self._in_files["num_classes"],
-            ignore_index=self.ignore_index,
+            ignore_index=(self._planes or {}).get("ignore_index", self.ignore_index),
             label_map=self._in_files["label_map"],
         )
         parts = {int(number): tuple(part) for number, part in self._in_files.get("parts", {}).items()}
@@ -354,16 +355,25 @@ class CachedSplit:
         return ArrayReader(pixels, known=cache.stored_known(position)) if cache.has_nodata else pixels
 
     def label(self, index: int) -> np.ndarray | WindowedLabel:
-        """Give the class ids of a sample: (H, W) uint8, IGNORED (255) where nothing counts."""
+        """Give the labels of a sample, (H, W): class ids, IGNORED (255) where nothing counts; or packed planes."""
         height, width, _ = self.shape(index)
         if self.positions[index] in self.cache.windowed:
-            return WindowedLabel(self.cache.files, self.positions[index], (height, width))
+            return WindowedLabel(self.cache.files, self.positions[index], (height, width), self.cache.label_dtype)
         return self.cache.stored_label(self.positions[index])
 
     @cached_property
     def class_counts(self) -> np.ndarray:
         """Pixels of each class over the split: (K,) int64, ignored pixels not among them."""
         return self._counts[:-1]
+
+    @cached_property
+    def class_shares(self) -> list[float]:
+        """Share of each class in the pixels that count: (K,), 0 to 1. Of overlapping classes each has its own."""
+        if self.cache.multi_label:
+            valid = self.cache.table["valid_counts"][list(self.positions)].sum(axis=0)
+        else:
+            valid = np.full(len(self.class_counts), self.class_counts.sum())
+        return [int(count) / max(1, int(total)) for count, total in zip(self.class_counts, valid, strict=True)]
 
     @cached_property
     def num_ignored(self) -> int:

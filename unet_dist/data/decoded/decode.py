@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.labels import LabelRules, ignored_in
 from unet_dist.data.decoded.moments import ChannelSums
+from unet_dist.data.decoded.planes import PackedReader, PlaneRules, StackedReader, count_labels
 from unet_dist.data.sources.fingerprint import digest_pixels
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange
-from unet_dist.imaging.limits import require_decodable
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.readers import ArrayReader, BandsReader
-from unet_dist.imaging.values import nodata_of
+from unet_dist.imaging.values import nodata_of, require_decodable
 from unet_dist.imaging.views import PartReader, with_channels
 
 
@@ -36,6 +36,8 @@ class Header(NamedTuple):
     dtype: str = "uint8"
     has_nodata: bool = False
     """Whether some pixels may have no data."""
+    num_planes: int | None = None
+    """Planes of the mask of overlapping classes, where its file says so."""
 
     @classmethod
     def of(cls, reader: ImageReader) -> Header:
@@ -67,12 +69,12 @@ class DecodedPair:
     """A pair as pixels, what the statistics are made from, and the digests that identify it."""
 
     image: np.ndarray  # (H, W, C)
-    label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts
+    label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts; or packed planes
     known: np.ndarray | None  # (H, W) bool, where the image has data; None everywhere
     has_gaps: bool  # whether a pixel has no data
     moments: dict[str, np.ndarray]  # as ChannelSums records them
     histogram: np.ndarray  # (C, bins) int64
-    class_counts: np.ndarray  # (256,) int64
+    class_counts: np.ndarray  # (256,) int64, as count_labels has them
     image_digest: bytes  # 32, as PixelDigest gives them
     label_digest: bytes
 
@@ -103,19 +105,45 @@ def open_image_of(
     return image if pair.part is None else PartReader(image, pair.part)
 
 
+Rules = LabelRules | PlaneRules
+
+
 def open_mask_of(
-    pair: RawPair, rules: LabelRules, max_pixels: int, *, cache_bytes: int = DEFAULT_CACHE_BYTES
+    pair: RawPair, rules: Rules, max_pixels: int, *, cache_bytes: int = DEFAULT_CACHE_BYTES
 ) -> ImageReader:
-    """Open the mask of a pair as class ids, (H, W, 1) uint8. Raises: RefusedError: it cannot be used."""
-    assert isinstance(pair.mask, bytes | Path), pair
-    name = f"mask {pair.mask_name}"
-    mask = open_image(
-        Encoded(pair.mask, name), max_pixels=max_pixels, interpret=_interpret(rules, name), cache_bytes=cache_bytes
-    )
+    """Open the mask of a pair as class ids, (H, W, 1) uint8, or as packed planes. Raises: RefusedError: it cannot be used."""
+    mask = _open_stored(pair, rules, max_pixels, cache_bytes)
+    if isinstance(rules, PlaneRules):
+        assert rules.num_classes is not None, "the masks have told"
+        mask = PackedReader(mask, rules.num_classes, f"mask {pair.mask_name}")
     return mask if pair.part is None else PartReader(mask, pair.part)
 
 
-def read_header(pair: RawPair, rules: LabelRules, max_pixels: int, image_rules: ImageRules) -> Header:
+def _open_stored(pair: RawPair, rules: Rules, max_pixels: int, cache_bytes: int) -> ImageReader:
+    """Open a mask as class ids, or as planes (H, W, K)."""
+    names = (
+        [pair.mask_name]
+        if not isinstance(pair.mask, tuple)
+        else [f"{path.parent.name}/{path.name}" for path in pair.mask]
+    )
+    contents = pair.mask if isinstance(pair.mask, tuple) else (pair.mask,)
+    readers: list[ImageReader] = []
+    for content, name in zip(contents, names, strict=True):
+        assert isinstance(content, bytes | Path), pair
+        encoded = Encoded(content, f"mask {name}")
+        readers.append(
+            open_image(
+                encoded,
+                max_pixels=max_pixels,
+                interpret=_interpret(rules, encoded.name),
+                keeps_channels=isinstance(rules, PlaneRules),
+                cache_bytes=cache_bytes,
+            )
+        )
+    return readers[0] if len(readers) == 1 else StackedReader(readers, names)
+
+
+def read_header(pair: RawPair, rules: Rules, max_pixels: int, image_rules: ImageRules) -> Header:
     """Read size, channels and type of a pair from the headers alone.
 
     Raises:
@@ -123,15 +151,24 @@ def read_header(pair: RawPair, rules: LabelRules, max_pixels: int, image_rules: 
     """
     with open_image_of(pair, max_pixels, image_rules) as image:
         header = Header.of(image)
-    if isinstance(pair.mask, bytes | Path):
-        with open_mask_of(pair, rules, max_pixels) as mask:
-            check_sizes(pair, header.shape[:2], mask.shape[:2])
-    return header
+    return (
+        header
+        if callable(pair.mask) or isinstance(pair.mask, np.ndarray)
+        else look_at_mask(pair, rules, max_pixels, header)
+    )
+
+
+def look_at_mask(pair: RawPair, rules: Rules, max_pixels: int, header: Header) -> Header:
+    """Read the mask's header too: how many planes it has. Raises: RefusedError: image and mask differ in size."""
+    with _open_stored(pair, rules, max_pixels, DEFAULT_CACHE_BYTES) as mask:
+        whole = mask if pair.part is None else PartReader(mask, pair.part)
+        check_sizes(pair, header.shape[:2], whole.shape[:2])
+        return header._replace(num_planes=mask.shape[2]) if isinstance(rules, PlaneRules) else header
 
 
 def decode_pair(
     pair: RawPair,
-    rules: LabelRules,
+    rules: Rules,
     max_pixels: int,
     image_rules: ImageRules = ImageRules(),
 ) -> DecodedPair:
@@ -143,11 +180,10 @@ def decode_pair(
     with open_image_of(pair, max_pixels, image_rules) as reader:
         height, width, channels = reader.shape
         if not isinstance(pair.image, np.ndarray):
-            name, bytes_per_px = f"image {pair.image_name}", channels * np.dtype(reader.dtype).itemsize
-            require_decodable(height, width, max_pixels, name, bytes_per_px=bytes_per_px)
+            require_decodable(height, width, max_pixels, f"image {pair.image_name}")
         image = reader.read(0, height, 0, width)
         known = reader.known(0, height, 0, width)
-    if not isinstance(pair.mask, bytes | Path):
+    if callable(pair.mask) or isinstance(pair.mask, np.ndarray):
         with naming(f"mask {pair.mask_name}"):
             label = rules.map_ids(pair.mask() if callable(pair.mask) else pair.mask)
     else:
@@ -156,7 +192,7 @@ def decode_pair(
             label = mask.read(0, mask.shape[0], 0, mask.shape[1])[..., 0]
     check_sizes(pair, image.shape[:2], label.shape)
     known = None if known is None or known.all() else known
-    label = label if known is None else np.where(known, label, label.dtype.type(IGNORED))
+    label = label if known is None else np.where(known, label, label.dtype.type(ignored_in(label.dtype)))
     sums = ChannelSums(channels, image.dtype)
     sums.add(image, known)
     return DecodedPair(
@@ -166,13 +202,13 @@ def decode_pair(
         has_gaps=known is not None,
         moments=sums.record(),
         histogram=sums.histogram,
-        class_counts=np.bincount(label.ravel(), minlength=256).astype(np.int64),
+        class_counts=count_labels(label),
         image_digest=digest_pixels(image),
         label_digest=digest_pixels(label),
     )
 
 
-def _interpret(rules: LabelRules, name: str) -> Interpret:
+def _interpret(rules: Rules, name: str) -> Interpret:
     """The way from the stored values of a mask to its class ids, whose refusals bear its name."""
 
     def interpret(stored: Stored) -> Callable[[np.ndarray], np.ndarray]:
@@ -181,7 +217,8 @@ def _interpret(rules: LabelRules, name: str) -> Interpret:
 
         def map_values(values: np.ndarray) -> np.ndarray:
             with naming(name):
-                return to_classes(values)[..., None]
+                found = to_classes(values)
+                return found if found.ndim == 3 else found[..., None]
 
         return map_values
 

@@ -30,13 +30,22 @@ _SOFT_IDS = 12
 
 
 class Label(Protocol):
-    """Class ids of an image, (H, W) uint8: an array, or anything that is cut like one."""
+    """Class ids of an image, (H, W) uint8, or its packed planes: an array, or anything that is cut like one."""
 
     @property
     def shape(self) -> Any:
         """Height and width."""
 
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8 of class ids; a signed type of overlapping classes, as planes.py packs them."""
+
     def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
+
+
+def ignored_in(dtype: np.dtype) -> int:
+    """Say what a pixel that counts nowhere is in labels of a type: all bits set."""
+    return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
 
 
 class LabelRules:
@@ -147,7 +156,7 @@ class LabelRules:
 
     def map_ids(self, ids: np.ndarray) -> np.ndarray:
         """Turn ids of masks, (H, W) whole numbers of any kind, into (H, W) uint8 class ids. Raises: RefusedError."""
-        ids = _whole_numbers(ids)
+        ids = whole_numbers(ids)
         if self.label_map is not None and self.label_map.by_colour:
             raise RefusedError(
                 "holds ids, and label_map gives the meaning of colours",
@@ -318,7 +327,7 @@ def _remedy_for_soft_edges(counts: np.ndarray) -> str | None:
     return f"That looks like black and white with soft edges. If white is class 1: --label_map '{_BLACK_AND_WHITE}'."
 
 
-def _whole_numbers(ids: np.ndarray) -> np.ndarray:
+def whole_numbers(ids: np.ndarray) -> np.ndarray:
     """Turn whole numbers stored as floats into integers. Raises: RefusedError: others."""
     if ids.dtype.kind in "bui":
         return ids

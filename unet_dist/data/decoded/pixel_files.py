@@ -29,12 +29,15 @@ class PixelWriter:
         folder: of the cache in the making.
         headers: of all samples, in order; of one type and number of channels.
         windowed: positions of those that stay in their files.
+        label_dtype: of the labels.
 
     Raises:
         DataError: the disk is too full.
     """
 
-    def __init__(self, folder: Path, headers: Sequence[Header], windowed: Collection[int]) -> None:
+    def __init__(
+        self, folder: Path, headers: Sequence[Header], windowed: Collection[int], label_dtype: np.dtype
+    ) -> None:
         self.headers = headers
         first = headers[0]
         self.dtype = np.dtype(first.dtype)
@@ -45,7 +48,8 @@ class PixelWriter:
         self.image_offsets = self.label_offsets * channels
         self._histogram_bytes = channels * num_bins(self.dtype) * 4
         has_nodata = any(header.has_nodata for header in headers)
-        per_px = channels * self.dtype.itemsize + 1 + has_nodata
+        self._label_bytes = label_dtype.itemsize
+        per_px = channels * self.dtype.itemsize + self._label_bytes + has_nodata
         _check_space(folder, int(sizes.sum()) * per_px + len(headers) * self._histogram_bytes)
         names = [IMAGES, LABELS, HISTOGRAMS, *([KNOWN] if has_nodata else [])]
         self._files = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666) for name in names}
@@ -57,7 +61,7 @@ class PixelWriter:
         """Write a sample at its place; safe from several threads."""
         at = int(self.label_offsets[number])
         self._write(IMAGES, number, decoded.image, int(self.image_offsets[number]) * self.dtype.itemsize)
-        self._write(LABELS, number, decoded.label, at)
+        self._write(LABELS, number, decoded.label, at * self._label_bytes)
         if KNOWN in self._files:
             known = np.ones(decoded.label.shape, np.uint8) if decoded.known is None else decoded.known.view(np.uint8)
             self._write(KNOWN, number, known, at)

@@ -38,6 +38,8 @@ class CacheSettings:
     """The value of the images that stands for no data; None is what each file says."""
     bands: tuple[int | str, ...] | None = None
     """Numbers of the bands to take, from 1, or their names, in this order; None takes all."""
+    multi_label: bool = False
+    """Whether classes overlap: a mask has a plane for each, and ignore_index and label_map are of its values."""
 
     @property
     def image_rules(self) -> ImageRules:
@@ -68,8 +70,9 @@ def locate_cache(source: Source, settings: CacheSettings, cache_path: str | Path
         "channels",
         "nodata",
         "bands",
+        "multi_label",
     ):  # a cache from before a setting is that of images as they are
-        if said[key] is None:
+        if said[key] is None or said[key] is False:
             del said[key]
     told = json.dumps(said, sort_keys=True)
     key = digest_text(f"format {FORMAT_VERSION}", source.signature(folder), told)

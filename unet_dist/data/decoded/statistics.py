@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unet_dist.data.decoded.cache import Cache, CachedSplit
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import ignored_in
 
 _SAMPLED, _SAMPLED_PX = 16, 1024
 """Labels that are looked at for the length of runs, and how much of each side of them."""
@@ -74,7 +74,7 @@ def summarise(cache: Cache) -> DataSummary:
     return DataSummary(
         name=cache.name,
         cache_path=str(cache.path),
-        num_bytes=cache.num_pixels * (cache.channels + 1),
+        num_bytes=cache.num_pixels * (cache.channels + cache.label_dtype.itemsize),
         channels=cache.channels,
         num_classes=cache.num_classes,
         class_names=cache.class_names,
@@ -109,7 +109,8 @@ def mean_run_px(split: CachedSplit) -> float:
         top, left = max(0, height - _SAMPLED_PX) // 2, max(0, width - _SAMPLED_PX) // 2
         label = np.asarray(split.label(index)[top : top + _SAMPLED_PX, left : left + _SAMPLED_PX])
         for one, other in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
-            is_valid = (one != IGNORED) & (other != IGNORED)
+            ignored = ignored_in(label.dtype)
+            is_valid = (one != ignored) & (other != ignored)
             pairs += int(is_valid.sum())
             changes += int(((one != other) & is_valid).sum())
     return pairs / max(changes, 1)

@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_dist.data.decoded.decode import DecodedPair, Header, ImageRules, check_sizes, open_image_of, open_mask_of
-from unet_dist.data.decoded.labels import IGNORED, LabelRules
+from unet_dist.data.decoded.decode import (
+    DecodedPair,
+    Header,
+    ImageRules,
+    Rules,
+    look_at_mask,
+    open_image_of,
+    open_mask_of,
+)
+from unet_dist.data.decoded.labels import ignored_in
 from unet_dist.data.decoded.moments import ChannelSums
+from unet_dist.data.decoded.planes import count_labels
 from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
@@ -55,18 +64,18 @@ def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bo
         return reader.shape[0] * reader.shape[1] > max_pixels
 
 
-def read_windowed_header(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Header:
+def read_windowed_header(pair: RawPair, rules: Rules, image_rules: ImageRules) -> Header:
     """Read size, channels and type of a pair from the headers alone.
 
     Raises:
         RefusedError: image and mask differ in size, or either cannot be used.
     """
-    with _opened(pair, rules, image_rules) as (image, mask):
-        check_sizes(pair, image.shape[:2], mask.shape[:2])
-        return Header.of(image)
+    _require_windows(pair)
+    with _open_image(pair, image_rules) as image:
+        return look_at_mask(pair, rules, DEFAULT_MAX_PIXELS, Header.of(image))
 
 
-def scan_pair(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> DecodedPair:
+def scan_pair(pair: RawPair, rules: Rules, image_rules: ImageRules) -> DecodedPair:
     """Check every pixel of a pair, sum up the statistics and digest the pixels; gives no pixels.
 
     Raises:
@@ -83,7 +92,7 @@ def scan_pair(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Deco
             labels = without_unknown(labels, known)
             has_gaps = has_gaps or (known is not None and not known.all())
             sums.add(pixels, known)
-            class_counts += np.bincount(labels.ravel(), minlength=256)
+            class_counts += count_labels(labels)
             image_digest.add(pixels)
             label_digest.add(labels)
     return DecodedPair(
@@ -115,7 +124,7 @@ class WindowedFiles:
         self,
         root: Path,
         paths: Mapping[int, tuple[str, str]],
-        rules: LabelRules,
+        rules: Rules,
         image_rules: ImageRules,
         *,
         parts: Mapping[int, Part] | None = None,
@@ -204,16 +213,17 @@ class WindowedImage:
 
 @dataclass(frozen=True)
 class WindowedLabel:
-    """The class ids of a pair, cut like an array: label[top:bottom, left:right] is (rows, cols) uint8."""
+    """The labels of a pair, cut like an array: label[top:bottom, left:right] is (rows, cols)."""
 
     files: WindowedFiles
     number: int
     shape: tuple[int, int]
+    dtype: np.dtype
 
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
         (top, bottom, _), (left, right, _) = (cut.indices(side) for cut, side in zip(part, self.shape, strict=True))
         if top >= bottom or left >= right:
-            return np.empty((max(bottom - top, 0), max(right - left, 0)), dtype=np.uint8)
+            return np.empty((max(bottom - top, 0), max(right - left, 0)), dtype=self.dtype)
         return self.files.read(self.number, "mask", (top, bottom, left, right))[..., 0]
 
 
@@ -224,19 +234,26 @@ def _close_all(readers: OrderedDict[Any, ImageReader]) -> None:
 
 def without_unknown(labels: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     """Ignore labels (rows, cols, 1) where the image has no data."""
-    return labels if known is None else np.where(known[:, :, None], labels, labels.dtype.type(IGNORED))
+    return labels if known is None else np.where(known[:, :, None], labels, labels.dtype.type(ignored_in(labels.dtype)))
 
 
 def _open_image(pair: RawPair, image_rules: ImageRules) -> ImageReader:
     return open_image_of(pair, DEFAULT_MAX_PIXELS, image_rules, cache_bytes=_BLOCK_BYTES)
 
 
-def _open_mask(pair: RawPair, rules: LabelRules) -> ImageReader:
+def _open_mask(pair: RawPair, rules: Rules) -> ImageReader:
     return open_mask_of(pair, rules, DEFAULT_MAX_PIXELS, cache_bytes=_BLOCK_BYTES)
 
 
 @contextmanager
-def _opened(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Iterator[tuple[ImageReader, ImageReader]]:
+def _opened(pair: RawPair, rules: Rules, image_rules: ImageRules) -> Iterator[tuple[ImageReader, ImageReader]]:
+    _require_windows(pair)
+    with _open_image(pair, image_rules) as image, _open_mask(pair, rules) as mask:
+        yield image, mask
+
+
+def _require_windows(pair: RawPair) -> None:
+    """Refuse a pair of which one file is not read by windows. Raises: RefusedError."""
     for content, name in ((pair.image, f"image {pair.image_name}"), (pair.mask, f"mask {pair.mask_name}")):
         assert isinstance(content, Path), pair
         if not format_of(Encoded(content, name)).by_windows:
@@ -244,5 +261,3 @@ def _opened(pair: RawPair, rules: LabelRules, image_rules: ImageRules) -> Iterat
                 f"{name} is neither TIFF, .npy nor Zarr, and its pair is too large to be decoded whole",
                 "Write both as tiled TIFF or Zarr; or raise max_pixels where both are pictures.",
             )
-    with _open_image(pair, image_rules) as image, _open_mask(pair, rules) as mask:
-        yield image, mask

@@ -14,6 +14,7 @@ from unet_dist.data.sources.layout import Layout
 from unet_dist.data.sources.lists import SplitList, find_lists, forms_of, read_list
 from unet_dist.data.sources.names import find_id_names
 from unet_dist.data.sources.pairs import RawPair
+from unet_dist.data.sources.planes import MaskFile, first_of, split_names, stack_masks
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
@@ -21,7 +22,7 @@ from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.tiff_stack import images_in
 from unet_dist.wording import counted, listed
 
-Pair = tuple[str, Path, Path]  # name, image, mask
+Pair = tuple[str, Path, MaskFile]  # name, image, mask
 
 
 class FolderSource:
@@ -34,13 +35,21 @@ class FolderSource:
 
     fixed_shape: tuple[int, int, int] | None = None
 
-    def __init__(self, root: Path, layout: Layout | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        layout: Layout | None = None,
+        say: Callable[[str], None] | None = None,
+        *,
+        multi_label: bool = False,
+    ) -> None:
         self.root = root
         self.files_root: Path | None = root
         self.name = root.resolve().name
         self.layout = layout or Layout()
         self._say = say or (lambda text: None)
         self._lists: dict[str, SplitList] = {}
+        self._multi_label = multi_label
 
     @property
     def splits(self) -> dict[str, int]:
@@ -49,7 +58,8 @@ class FolderSource:
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
-        return find_id_names(self.root)[1]
+        names = find_id_names(self.root)[1]
+        return dict(enumerate(self._classes)) if names is None and self._classes else names
 
     def read_pair(self, split: str, index: int) -> RawPair:
         """Read one image and its mask."""
@@ -59,18 +69,22 @@ class FolderSource:
             image=image,
             mask=mask,
             image_name=str(image.relative_to(self.root)),
-            mask_name=str(mask.relative_to(self.root)),
+            mask_name=str((mask[0].parent if isinstance(mask, tuple) else mask).relative_to(self.root)),
         )
 
     def signature(self, memo_path: Path) -> str:
         """A text that changes with the content; it names the decoded cache."""
         pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
         files = [
-            file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])
+            file
+            for *_, image, mask in pairs
+            for path in (image, *(mask if isinstance(mask, tuple) else (mask,)))
+            for file in files_below(split_page(path)[0])
         ]
         names = find_id_names(self.root)[0]
         # The bytes alone tell no more which split a sample is in, once lists or other names of folders say it.
         assigned = [f"{split} {name}" for split, name, _, _ in pairs] if self._is_assigned else []
+        assigned += ["planes", *self._classes] if self._classes else []
         digest = digest_files(self.root, dict.fromkeys([*files, *([names] if names else [])]), memo_path)
         return digest_text("folder", digest, *assigned)
 
@@ -85,19 +99,41 @@ class FolderSource:
         return self.layout.places(self.root)
 
     @cached_property
+    def _sorted(self) -> tuple[list[str], dict[str, tuple[dict[str, Path], dict[str, MaskFile]]]]:
+        """Overlapping classes whose masks are files of their own, none where they are not; images and masks by split."""
+        images, masks = self._found
+        found = {split: self.layout.find(images[split], masks[split]) for split in images}
+        by_image = {split: split_names(*pair) for split, pair in found.items()} if self._multi_label else {}
+        if not any(by_image.values()):
+            return [], {split: (pair[0], dict(pair[1])) for split, pair in found.items()}
+        seen = {name for each in by_image.values() for planes in each.values() for name in planes} - {""}
+        names = find_id_names(self.root)[1]
+        classes = sorted(seen) if names is None else [names[index] for index in sorted(names)]
+        if unknown := sorted(seen - set(classes)):
+            raise DataError(
+                f"{self.root}: there are masks of {listed(unknown, 10)}, and the file of names has {', '.join(classes)}. Correct "
+                "the names, or remove these masks."
+            )
+        stacked = {split: stack_masks(masks[split], each, classes) for split, each in by_image.items()}
+        return classes, {split: (found[split][0], stacked[split]) for split in found}
+
+    @property
+    def _classes(self) -> list[str]:
+        return self._sorted[0]
+
+    @cached_property
     def _pairs(self) -> dict[str, list[Pair]]:
         """Pairs by split. Raises: DataError: files without a partner, or two of one name."""
         if not self.layout.is_usual:
             self._say(f"{self.name}: read as {self.layout.spell()}")
-        images, masks = self._found
-        found = {split: self.layout.find(images[split], masks[split]) for split in images}
+        images, found = self._found[0], self._sorted[1]
         self._lists = find_lists(self.root)
         if self._lists:
             return self._by_lists(found)
         order = sorted(found, key=("", "train", "validation", "test").index)
-        return {split or "train": _match(images[split], *found[split]) for split in order}
+        return {split or "train": self._match(images[split], *found[split]) for split in order}
 
-    def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, Path]]]) -> dict[str, list[Pair]]:
+    def _by_lists(self, found: dict[str, tuple[dict[str, Path], dict[str, MaskFile]]]) -> dict[str, list[Pair]]:
         """Take the pairs that lists name. Raises: DataError: a folder or another list says otherwise."""
         samples = {f"{split}/{name}": (split, name) for split, (images, _) in found.items() for name in images}
         forms, mask_forms = (
@@ -107,7 +143,7 @@ class FolderSource:
                 if name in found[split][kind]
                 for written in (
                     (name, sample),
-                    (found[split][kind][name].relative_to(self.root).with_suffix("").as_posix(), sample),
+                    (first_of(found[split][kind][name]).relative_to(self.root).with_suffix("").as_posix(), sample),
                 )
             )
             for kind in (0, 1)
@@ -128,31 +164,43 @@ class FolderSource:
             keys = [samples[sample] for sample in wanted]
             images = {name: found[split][0][name] for split, name in keys}
             masks = {name: found[split][1][name] for split, name in keys if name in found[split][1]}
-            pairs[target] = _match(path, images, masks)
+            pairs[target] = self._match(path, images, masks)
         for split in found.keys() - {""} - pairs.keys():
-            pairs[split] = _match(self._found[0][split], *found[split])
+            pairs[split] = self._match(self._found[0][split], *found[split])
         num_left = sum(len(found[split][0]) for split in found.keys() & {"", *self._lists}) - len(taken)
         lists = ", ".join(dict.fromkeys(str(found.path.relative_to(self.root)) for found in self._lists.values()))
         self._say(f"{self.name}: splits from {lists}; {num_left} images are in none of these lists and left out")
         return {split: pairs[split] for split in FRACTIONS if split in pairs}
 
+    def _match(self, place: Path, images: dict[str, Path], masks: dict[str, MaskFile]) -> list[Pair]:
+        """Pair images and masks of one name. Raises: DataError: one has no partner."""
+        without_mask = sorted(str(images[name]) for name in images.keys() - masks.keys())
+        without_image = sorted(str(masks[name]) for name in masks.keys() - images.keys())
+        if without_mask or without_image:
+            lines = [f"images without a mask: {listed(without_mask, 10)}"] if without_mask else []
+            lines += [f"masks without an image: {listed(without_image, 10)}"] if without_image else []
+            raise DataError(
+                "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
+                + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
+            )
+        return [
+            pair
+            for name in sorted(images)
+            for pair in pages_of(name, images[name], masks[name], multi_label=self._multi_label)
+        ]
 
-def _match(place: Path, images: dict[str, Path], masks: dict[str, Path]) -> list[Pair]:
-    without_mask = sorted(str(images[name]) for name in images.keys() - masks.keys())
-    without_image = sorted(str(masks[name]) for name in masks.keys() - images.keys())
-    if without_mask or without_image:
-        lines = [f"images without a mask: {listed(without_mask, 10)}"] if without_mask else []
-        lines += [f"masks without an image: {listed(without_image, 10)}"] if without_image else []
-        raise DataError(
-            "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
-            + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
-        )
-    return [pair for name in sorted(images) for pair in pages_of(name, images[name], masks[name])]
 
+def pages_of(name: str, image: Path, mask: MaskFile, *, multi_label: bool = False) -> list[Pair]:
+    """Give one pair, or one for each page of two stacks; the pages of one mask may be the planes of overlapping classes.
 
-def pages_of(name: str, image: Path, mask: Path) -> list[Pair]:
-    """Give one pair, or one for each page of two stacks. Raises: DataError: one has more pages than the other."""
+    Raises:
+        DataError: one has more pages than the other.
+    """
+    if isinstance(mask, tuple):
+        return [(name, image, mask)]
     images, masks = images_in(image), images_in(mask)
+    if multi_label and len(images) == 1 and len(masks) > 1:
+        return [(name, image, tuple(masks))]
     if len(images) != len(masks):
         raise DataError(
             f"{image}: it holds {counted(len(images), 'image')}, and its mask {mask} {len(masks)}. Write as many pages to both."

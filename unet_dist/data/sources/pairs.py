@@ -16,6 +16,9 @@ from unet_dist.imaging.views import Part
 
 Content = bytes | Path | np.ndarray  # an encoded picture, the file of one, or (H, W[, C]) pixels
 
+Mask = Content | Callable[[], np.ndarray] | tuple[Path, ...]
+"""Or what draws the ids, (H, W), when they are needed; or a file for each of several overlapping classes."""
+
 
 @dataclass(frozen=True)
 class RawPair:
@@ -24,8 +27,7 @@ class RawPair:
     id: str
     """Short name of the sample, fit for a file name; made unique by the cache."""
     image: Content
-    mask: Content | Callable[[], np.ndarray]
-    """Or what draws the ids, (H, W), when they are needed."""
+    mask: Mask
     image_name: str
     """What a message calls the image: its file, or its row."""
     mask_name: str

@@ -16,6 +16,7 @@ from typing import Any
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.folder import FolderSource, Pair, pages_of
 from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.planes import first_of
 from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
@@ -53,34 +54,26 @@ class TableSource(FolderSource):
     Args:
         path: of the table.
         image_column, label_column: that hold the paths; where the table has no such columns, the usual names are tried.
-        group_by: the column that holds the group, or a pattern of ids; without it, the usual names are tried.
         say: takes a line for the user.
 
     Attributes:
-        group_by: the pattern of ids that tells groups, None where neither a column nor the user does.
+        group_by: the pattern of ids that tells groups, None where the table has no such column.
     """
 
     def __init__(
-        self,
-        path: Path,
-        image_column: str,
-        label_column: str,
-        group_by: str | None = None,
-        say: Callable[[str], None] | None = None,
+        self, path: Path, image_column: str, label_column: str, say: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(path.parent, say=say)
         self.name = path.resolve().stem
-        self._path, self._wanted, self._group_by = path, (image_column, label_column), group_by or ""
+        self._path, self._wanted = path, (image_column, label_column)
         found = [file for _, _, *files in self._rows for file in files]
         self.root = Path(os.path.commonpath([path.parent.resolve(), *(file.parent for file in found)]))
         self.files_root = self.root
 
     @property
     def group_by(self) -> str | None:
-        """The regular expression that takes the group out of an id; a pattern that was given, unless it names a column."""
-        column = self._columns["group"]
-        is_pattern = self._group_by and (column or "").lower() != self._group_by.lower()
-        return f"(.*?){_BETWEEN}" if column and not is_pattern else self._group_by or None
+        """The regular expression that takes the group out of an id, None without a column of groups."""
+        return f"(.*?){_BETWEEN}" if self._columns["group"] else None
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
@@ -90,7 +83,10 @@ class TableSource(FolderSource):
         """A text that changes with the content; it names the decoded cache."""
         pairs = [(split, *pair) for split, pairs in self._pairs.items() for pair in pairs]
         files = [
-            file for *_, image, mask in pairs for path in (image, mask) for file in files_below(split_page(path)[0])
+            file
+            for *_, image, mask in pairs
+            for path in (image, mask)
+            for file in files_below(split_page(first_of(path))[0])
         ]
         names = find_id_names(self._path.parent)[0]
         digest = digest_files(self.root, dict.fromkeys([*files, *([names.resolve()] if names else [])]), memo_path)
@@ -107,7 +103,7 @@ class TableSource(FolderSource):
             "image_column": _pick(names, (self._wanted[0], *_IMAGES)),
             "label_column": _pick(names, (self._wanted[1], *_MASKS)),
             "split": _pick(names, _SPLITS),
-            "group": _pick(names, (self._group_by, *_GROUPS)),
+            "group": _pick(names, _GROUPS),
         }
         for key in ("image_column", "label_column"):
             if found[key] is None:

@@ -1,0 +1,189 @@
+"""Proves a run of overlapping classes from end to end, and that however it is cut, its gradient and its scores are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torch import Tensor
+
+from tests.circles import draw_scene, write_circles, write_folders
+from unet_dist import Config, evaluate, predict, train
+from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.network import build_network
+from unet_dist.assembly.objective import loss_of
+from unet_dist.cli import run
+from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.recipes import RECIPES
+from unet_dist.data.batches.shares import RunShares
+from unet_dist.data.decoded.cache import Cache
+from unet_dist.errors import ConfigError
+from unet_dist.terminal import Teller
+from unet_dist.tiling.crop_plan import CropPlanner
+from unet_dist.tiling.gradient import WindowGradient
+
+KEYS: dict[str, Any] = {
+    "multi_label": True, "input_size": 60, "base_channels": 8, "depth": 1, "norm": "weight", "batch_size": 4, "total_steps": 80,
+    "eval_steps": 40, "learning_rate": 8e-3, "trackers": [], "mixed_precision": "no", "loss": "cross_entropy+dice",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on circles whose masks are folders of classes: data/, cache/ and run/."""
+    place = tmp_path_factory.mktemp("circles")
+    write_circles(place / "data", count=12, write=write_folders)
+    train(
+        Config(**KEYS, data_path=str(place / "data"), cache_path=str(place / "cache"), output_path=str(place / "run"))
+    )
+    return place
+
+
+def test_circles_are_learnt_and_scored(finished: Path) -> None:
+    found = evaluate(finished / "run", split="validation", mixed_precision="no")
+    assert found.scores.miou > 0.8
+    assert found.class_names == ["blue", "red"]
+    best = max(
+        record["miou_present"]
+        for record in map(json.loads, (finished / "run" / "metrics.jsonl").read_text("utf-8").splitlines())
+        if record["split"] == "validation"
+    )
+    assert found.scores.miou_present == pytest.approx(best, rel=1e-6), "best/ is the best validation"
+    by_tiles = evaluate(finished / "run", split="validation", tile_size=44, mixed_precision="no")
+    assert torch.equal(by_tiles.scores.confusion, found.scores.confusion)
+    record = found.record()
+    assert record["counts"]["blue"]["true_positives"] == int(found.scores.confusion[0, 1, 1])
+    assert sum(record["calibration"]["pixels"]) == int(found.scores.confusion.sum())
+    assert len(record["by_image"]) == 3
+
+
+def test_labels_are_planes_that_match_the_scores(finished: Path) -> None:
+    confusion = torch.zeros(2, 2, 2, dtype=torch.int64)
+    numbers = (3, 7, 11)
+    images = [finished / "data" / "images" / "val" / f"s{number}.png" for number in numbers]
+    for number, (_, labels, *_) in zip(numbers, predict(finished / "run", images, mixed_precision="no"), strict=True):
+        truth = draw_scene(number)[1].transpose(2, 0, 1)[::-1]  # blue, red
+        for k in range(2):
+            for a in (0, 1):
+                for b in (0, 1):
+                    confusion[k, a, b] += int(((truth[k] == a) & (labels[k] == b)).sum())
+    found = evaluate(finished / "run", split="validation", mixed_precision="no")
+    assert torch.equal(found.scores.confusion, confusion)
+
+
+def test_commands_write_scores_and_bands(finished: Path, tmp_path: Path) -> None:
+    run(
+        [
+            "evaluate",
+            str(finished / "run"),
+            "--split",
+            "validation",
+            "--output_path",
+            str(tmp_path),
+            "--mixed_precision",
+            "no",
+        ]
+    )
+    written = json.loads((tmp_path / "evaluation-validation.json").read_text("utf-8"))
+    assert written["pictures"] == []
+    assert list((tmp_path / "figures").glob("validation-*.png"))
+    images = str(finished / "data" / "images" / "val")
+    run(["predict", str(finished / "run"), images, "--output", str(tmp_path / "out"), "--tile_size", "44"])
+    bands = tifffile.imread(tmp_path / "out" / "s3.tif")
+    assert bands.shape == (2, 64, 64)
+    assert set(np.unique(bands)) == {0, 1}
+    assert (tmp_path / "out" / "s3_overlay.png").exists()
+
+
+def gradient_of(
+    config: Config, cache: Cache, world_size: int, micro_batch_size: int, tile_size: int | None, *, splits: bool = False
+) -> tuple[float, dict[str, Tensor]]:
+    """The loss and the gradient of step 1, rank after rank, as the trainer puts them together."""
+    model: Any = build_network(config, cache).train()
+    planner = CropPlanner.of(model, side=60, tile_size=tile_size, splits_samples=splits)
+    crops = CropReader(cache.split("train"), 3, 60, planner.halo, recipe=RECIPES["paper"], zero=tuple(model.mean))
+    loss = loss_of(config.schedule, cache, torch.device("cpu"))
+    gradient = WindowGradient(model, model, loss, trim=planner.halo - model.window_sizes.margin)
+    shares = [
+        RunShares(
+            crops, planner=planner, batch_size=4, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size,
+            splits_samples=splits,
+        )[1]
+        for rank in range(world_size)
+    ]  # fmt: skip
+    divisor = sum(share.divisor(loss) for share in shares)
+    totals = sum(gradient.count(share.batches, torch.device("cpu")) for share in shares)
+    value = 0.0
+    for share in shares:
+        for batch in share.batches:
+            there = batch.on(torch.device("cpu"))
+            sums = gradient.add(there.windows, there.labels, there.keys, scale=1 / divisor, totals=totals)
+            value += float((sums.sum(0) / divisor).sum())
+    return value, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("world_size", "micro_batch_size", "tile_size", "splits"),
+    [(1, 1, None, False), (2, 2, None, False), (2, 1, None, False), (1, 2, 44, False), (2, 1, 44, True)],
+)
+def test_gradient_is_the_same_however_the_batch_is_cut(
+    finished: Path, world_size: int, micro_batch_size: int, tile_size: int | None, splits: bool
+) -> None:
+    """C2 and C3: micro-batches, two processes, tiles of a crop, and the tiles of one sample on two processes."""
+    config = Config(
+        **{**KEYS, "class_weights": "median"},
+        dtype="float64",
+        data_path=str(finished / "data"),
+        cache_path=str(finished / "cache"),
+    )
+    cache = open_data(config, Teller(speaks=False))
+    expected, wanted = gradient_of(config, cache, 1, 4, None)
+    got, gradient = gradient_of(config, cache, world_size, micro_batch_size, tile_size, splits=splits)
+    assert got == pytest.approx(expected, rel=1e-12)
+    for name, one in wanted.items():
+        torch.testing.assert_close(gradient[name], one, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"loss": "lovasz"}, "loss: got 'lovasz' with multi_label true"),
+        ({"border_class": 1}, "border_class: got 1 with multi_label true"),
+        ({"label_smoothing": 0.1}, "label_smoothing: got 0.1 with multi_label true"),
+        ({"data_path": "synthetic"}, "data_path: got 'synthetic' with multi_label true"),
+        ({"augmentation": "tests.extending.parts:shift"}, "augmentation: got .* with multi_label true"),
+        ({"thresholds": [0.5, 1.5]}, "thresholds: got .*, expected numbers above 0 and below 1"),
+        ({"multi_label": False, "thresholds": 0.4}, "thresholds: got 0.4, which has no effect without multi_label"),
+        ({"multi_label": False, "num_classes": 1}, "num_classes: got 1, expected 2 to 255"),
+    ],
+)
+def test_keys_without_a_meaning_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Config(**{**KEYS, "data_path": "somewhere", "loss": "cross_entropy", **changes})
+
+
+def test_thresholds_are_one_per_class(finished: Path) -> None:
+    keys = {**KEYS, "data_path": str(finished / "data"), "cache_path": str(finished / "cache")}
+    config = Config(**keys, thresholds=[0.3, 0.6])
+    cache = open_data(config, Teller(speaks=False))
+    model: Any = build_network(config, cache)
+    assert model.thresholds == [0.3, 0.6]
+    with pytest.raises(ConfigError, match=r"thresholds: got .*, expected 2 probabilities"):
+        build_network(Config(**keys, thresholds=[0.3]), cache)
+
+
+def test_data_and_network_are_of_one_kind(finished: Path, tmp_path: Path) -> None:
+    from unet_dist import UNet
+
+    UNet(3, 2, base_channels=2, depth=1).save_pretrained(tmp_path / "model")
+    config = Config(**KEYS, data_path=str(finished / "data"), cache_path=str(finished / "cache"))
+    cache = open_data(config, Teller(speaks=False))
+    with pytest.raises(
+        ConfigError, match="multi_label: got data of overlapping classes and a network of one class a pixel"
+    ):
+        evaluate(tmp_path / "model", cache, split="validation", mixed_precision="no")
