@@ -55,6 +55,7 @@ def sweep(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=there, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_smoke_ends_in_the_table_and_goes_on(checkout: Path) -> None:
     """One of its sizes, in tiles; batch 1 makes it one process."""
     words = ("--smoke", "--sizes", "full", "--batch_size", "1", "--total_steps", "3", "--eval_steps", "3")
@@ -120,6 +121,7 @@ def make_run(output: Path, size: str, *, scores: dict[str, Any] | None, step: in
         (folder / "evaluation-test.json").write_text(json.dumps(scores))
 
 
+@pytest.mark.slow
 def test_the_published_table(tmp_path: Path) -> None:
     for size, miou in (("572", 0.2), ("724", 0.3), ("668", 0.25)):
         make_run(tmp_path, size, scores={"miou": miou, "data": "streets"})

@@ -19,6 +19,7 @@ from unet_dist.command_line.command import Command, find_command
 from unet_dist.command_line.parsing import parse as parse_words
 from unet_dist.config.sections import Config
 from unet_dist.errors import UnetDistError
+from unet_dist.machine.address_space import explain_lack, require_address_space
 from unet_dist.machine.cores import num_cores
 from unet_dist.processes.launcher import is_first
 from unet_dist.processes.starting import (
@@ -31,7 +32,7 @@ from unet_dist.processes.starting import (
     without_key,
 )
 from unet_dist.storage.files import refusal_of_disk
-from unet_dist.wording import printable
+from unet_dist.wording import hanging
 
 # As in processes/failing.py, which is too heavy to import here.
 GRACE_S = 3.0
@@ -141,12 +142,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     with contextlib.suppress(OSError):  # a folder that is gone, or may not be read
         os.environ.update(past_a_clone(Path.cwd()))
     try:
+        require_address_space()
         run(words, is_program=argv is None)
     except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save
         print("unet-dist: interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
-    except (UnetDistError, OSError) as error:
-        sentence = str(error) if isinstance(error, UnetDistError) else refusal_of_disk(error)
+    except (UnetDistError, OSError, ImportError, MemoryError, SystemError, RuntimeError) as error:
+        sentence = str(error) if isinstance(error, UnetDistError) else refusal_of_disk(error) or explain_lack(error)
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         if sentence is None:
@@ -155,6 +157,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # launcher ends all processes when the first of them leaves.
         if not is_first(os.environ):
             time.sleep(GRACE_S)
-        print(f"unet-dist: error: {printable(sentence)}", file=sys.stderr, flush=True)
+        print(f"unet-dist: error: {hanging(sentence)}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(0)

@@ -20,7 +20,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from unet_dist.wording import printable
+from unet_dist.wording import hanging
 
 _PICTURE_COLUMNS = 96
 
@@ -44,7 +44,7 @@ class Teller:
         """Say one line."""
         if not self.speaks:
             return
-        text = printable(text)
+        text = hanging(text)
         if self.console.is_terminal:
             self.console.print(text, markup=False)
         else:

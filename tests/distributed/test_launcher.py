@@ -110,6 +110,7 @@ def test_launcher_asked_to_stop_saves_and_leaves_nothing_behind(lab: Laboratory)
         assert "requeue" not in names(folder)
 
 
+@pytest.mark.slow
 def test_processes_of_a_killed_launcher_save_and_leave(lab: Laboratory) -> None:
     """Nothing is left to end them: they notice it, and the same command resumes."""
     folder = lab.folder / "orphaned-2"

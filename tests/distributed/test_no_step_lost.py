@@ -102,7 +102,8 @@ def test_one_process_killed_and_stopped(lab: Laboratory) -> None:
     assert_same_end(lab, folder, world_size=1)
 
 
-@pytest.mark.parametrize(("world_size", "victim"), [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("world_size", "victim"), [(2, 1), (3, 0)])
+@pytest.mark.slow
 def test_several_processes_killed(lab: Laboratory, world_size: int, victim: int) -> None:
     """One of them killed; all started again; the last one asked to stop, on which all agree; then left alone.
 

@@ -96,7 +96,7 @@ def test_weights_and_scores_agree(lab: Laboratory, name: str) -> None:
 
 
 def test_a_loss_of_two_passes_agrees(lab: Laboratory) -> None:
-    """Dice of the whole batch, on one process at once and on two with two micro-batches each."""
+    """Dice of the whole batch of mixed crops, on one process at once and on two with two micro-batches each."""
     alone, cut = lab.alone_once("two-passes-1", **TWO_PASSES), lab.together(2) / "two-passes-2"
     for key in ("loss", "grad_norm"):
         assert column(cut, "train", key) == pytest.approx(column(alone, "train", key), rel=1e-8, abs=1e-8), key

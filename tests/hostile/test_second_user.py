@@ -23,7 +23,8 @@ from unet_dist.imaging.scratch import Scratch
 from unet_dist.prediction.journal import FOLDER, Journal
 from unet_dist.processes.rendezvous import meeting_file
 from unet_dist.processes.stopping import STOP_FILE
-from unet_dist.storage.files import write_whole
+from unet_dist.runs.metrics_log import MetricsLog
+from unet_dist.storage.files import recover_all, write_whole
 from unet_dist.storage.lock import lock_run
 
 OWNER, STRANGER = 23456, 34567
@@ -152,7 +153,7 @@ def _lock(output: Path) -> None:
     [
         (FOLDER, lambda output: Journal(output).begin({})),
         (".lock", _lock),
-        (".a.partial.json", lambda output: write_whole(output / "a.json", b"{}")),
+        ("metrics.jsonl", lambda output: MetricsLog(output / "metrics.jsonl").append({"step": 1})),
         ("a.labels", lambda output: Scratch(output / "a.labels", (2, 2)).close()),
     ],
 )
@@ -168,6 +169,20 @@ def test_links_that_a_stranger_planted_lead_nowhere(shared: Path, planted: str, 
     as_user(STRANGER, lambda: (shared / planted).symlink_to(target))
     assert as_user(OWNER, lambda: use(shared)).startswith(("DataError", "LaunchError"))
     assert {path.name: path.read_text() for path in private.iterdir()} == {"done.txt": "precious"}
+
+
+def test_what_a_stranger_left_is_neither_used_nor_in_the_way(shared: Path) -> None:
+    """Temporary names of older releases, and a folder that looks like one of ours that stepped aside."""
+
+    def plant() -> None:
+        (shared / ".a.partial.json").touch()
+        (shared / ".step-00000001.old").mkdir()
+        (shared / ".step-00000002.partial").mkdir()
+
+    as_user(STRANGER, plant)
+    assert as_user(OWNER, lambda: write_whole(shared / "a.json", b"{}")) == "None"
+    assert as_user(OWNER, lambda: recover_all(shared, "step-*")) == "None"
+    assert not (shared / "step-00000001").exists()
 
 
 def test_a_file_of_the_owner_takes_the_place_of_a_link_and_not_of_its_target(shared: Path) -> None:

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.palette import class_palette
-from unet_dist.imaging.writer import write_label_map, write_overlay
+from unet_dist.imaging.writer import _regions, write_label_map, write_overlay
 from unet_dist.storage.files import replacing
 
 
@@ -70,6 +71,26 @@ def test_speckle_has_no_outline(tmp_path, scale):
     assert full[edge, edge].sum() >= 3.5 * 30 * scale, "the large region has one"
     full[edge, edge] = False
     assert not full.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (40, 50)])
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 6])
+def test_regions_are_those_of_each_class_by_itself(shape, num_classes):
+    """Speckle, blobs and a spiral, whose runs meet late; scipy finds the regions class by class."""
+    random = np.random.default_rng(num_classes)
+    speckle = random.integers(0, num_classes, shape, dtype=np.uint8)
+    blobs = np.kron(random.integers(0, num_classes, shape), np.ones((3, 4), int))[: shape[0], : shape[1]].astype(
+        np.uint8
+    )
+    rows, cols = np.indices(shape) - np.array(shape)[:, None, None] / 2
+    spiral = (np.floor((np.arctan2(rows, cols) + np.hypot(rows, cols)) / np.pi) % 2).astype(np.uint8)
+    for labels in (speckle, blobs, spiral):
+        runs, region = _regions(labels)
+        found, pairs = region[runs], set()
+        for value in np.unique(labels):
+            wanted, _ = ndimage.label(labels == value, structure=np.ones((3, 3)))
+            pairs |= {(value, a, b) for a, b in zip(found[labels == value], wanted[labels == value], strict=True)}
+        assert len(pairs) == len({pair[1] for pair in pairs}) == len({(pair[0], pair[2]) for pair in pairs})
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.imaging.windows import assert_windows_equal, whole
 from unet_dist.errors import DataError
-from unet_dist.imaging import values
+from unet_dist.imaging import limits
 from unet_dist.imaging.reader import open_image
 
 zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
@@ -226,7 +226,7 @@ def test_a_codec_that_could_run_code_is_refused_before_a_chunk_is_read(tmp_path,
 
 def test_a_chunk_far_larger_than_its_array_is_refused_by_its_bytes(tmp_path, monkeypatch):
     zarr.create_array(str(tmp_path / "a.zarr"), shape=(4, 4, 3), chunks=(4000, 4000, 3), dtype=np.uint8)
-    monkeypatch.setattr(values, "decode_budget_bytes", lambda: 50_000_000)
+    monkeypatch.setattr(limits, "decode_budget_bytes", lambda: 50_000_000)
     with pytest.raises(DataError, match=r"a.zarr must be decoded in one piece of 4000 x 4000 px, which takes 0.1 GiB"):
         open_image(tmp_path / "a.zarr")
 

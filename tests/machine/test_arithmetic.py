@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from unet_dist.assembly.opening import open_for
+from unet_dist.config.sections import Config
+from unet_dist.errors import ConfigError
 from unet_dist.machine.arithmetic import compute_deterministically, compute_in_float32, find_undeterministic
 
 deterministic: Any = torch.utils.deterministic
@@ -19,7 +22,9 @@ def switches() -> Iterator[None]:
     """Put torch's switches back."""
     filling = deterministic.fill_uninitialized_memory
     rounding = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    tries = torch.backends.cudnn.benchmark
     yield
+    torch.backends.cudnn.benchmark = tries
     torch.use_deterministic_algorithms(False)
     deterministic.fill_uninitialized_memory = filling
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = rounding
@@ -42,6 +47,20 @@ def test_float32_is_rounded_only_where_asked(tf32: bool) -> None:
     compute_in_float32(tf32=tf32)
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
     assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+@pytest.mark.usefixtures("switches")
+@pytest.mark.parametrize("tries", [False, True])
+def test_cudnn_tries_its_algorithms_only_where_asked(tries: bool) -> None:
+    torch.backends.cudnn.benchmark = not tries
+    open_for(Config(cudnn_benchmark=tries))  # the processes are joined where it is entered
+    assert torch.backends.cudnn.benchmark is tries
+
+
+@pytest.mark.parametrize("others", [{"deterministic": True}, {"input_size": "full"}])
+def test_cudnn_cannot_try_for_one_result_or_for_many_shapes(others: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="cudnn_benchmark: got true together with"):
+        Config(cudnn_benchmark=True, **others)
 
 
 def refusal(operation: str) -> RuntimeError:

@@ -14,12 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from unet_dist.assembly.training import _backend
 from unet_dist.cli import main
+from unet_dist.config.sections import Config
 from unet_dist.machine import compiling
 from unet_dist.machine.compiling import CompiledNetwork, choose_backend, compile_static, is_compiled, uncompiled
 from unet_dist.models.unet import UNet
+from unet_dist.processes.batch_norm import share_statistics
 from unet_dist.processes.group import open_processes
 from unet_dist.runs.metrics_log import read_metrics
+from unet_dist.terminal import Teller
 from unet_dist.training.trainer import Trainer
 
 INDUCTOR_WARNS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -195,3 +199,10 @@ def test_the_trial_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert train(tmp_path / "compiled", norm="batch", dropout=0.3) == pytest.approx(plain, rel=1e-10)
     files = [load_file(tmp_path / run / "last/model.safetensors") for run in ("plain", "compiled")]
     assert all(torch.allclose(files[0][key], files[1][key], rtol=1e-8, atol=1e-10) for key in files[0])
+
+
+def test_batch_norm_over_processes_is_named_and_stays_uncompiled(capsys: pytest.CaptureFixture[str]) -> None:
+    model = share_statistics(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    with open_processes(mixed_precision="no") as processes:
+        assert _backend(Config(compile=True), model, processes, Teller(speaks=True)) is None
+    assert "compile: batch normalisation over several GPUs is a collective" in capsys.readouterr().out

@@ -15,6 +15,8 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -47,6 +49,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ignore_index", type=int)
+    parser.add_argument(
+        "--processor", action="store_true", help="time of the processor, not of the clock: for a busy machine"
+    )
+    parser.add_argument("--bf16", action="store_true", help="mixed precision of bfloat16")
     parser.add_argument("--overlay", action="store_true", help="write overlays, too")
     options = parser.parse_args()
     keep_freed_memory()
@@ -79,9 +85,12 @@ def _write(path: Path, shape: tuple[int, ...], seed: int) -> Path:
 
 def _measure(model: UNet, images: list[Path], folder: Path, size: str, options: argparse.Namespace) -> None:
     bare, whole, peak = [], [], 0
+    now = time.process_time if options.processor else time.perf_counter
     for repeat in range(options.repeats + 1):
         work = _lay_out(model, images, folder / str(repeat), options)
-        bare_s, whole_s = _bare_s(model, work), _prediction_s(work)
+        with _precision(options):
+            bare_s = _bare_s(model, work, now)
+        whole_s = _prediction_s(work, options, now)
         peak = max(peak, _anonymous_bytes())
         if repeat or options.repeats == 1:  # otherwise the first warms up
             bare.append(bare_s)
@@ -122,23 +131,27 @@ def _lay_out(model: UNet, images: list[Path], output: Path, options: argparse.Na
 
 
 @torch.inference_mode()
-def _bare_s(model: UNet, work: Work) -> float:
+def _bare_s(model: UNet, work: Work, now: Callable[[], float]) -> float:
     images = torch.zeros(max(map(len, work.batches)), 3, *work.plans[0].window_shape).contiguous(
         memory_format=torch.channels_last
     )
-    started_s = time.perf_counter()
+    started_s = now()
     for refs in work.batches:
         model(images[: len(refs)])
-    return time.perf_counter() - started_s
+    return now() - started_s
 
 
-def _prediction_s(work: Work) -> float:
-    started_s = time.perf_counter()
+def _precision(options: argparse.Namespace) -> AbstractContextManager[object]:
+    return torch.autocast("cpu", torch.bfloat16) if options.bf16 else nullcontext()
+
+
+def _prediction_s(work: Work, options: argparse.Namespace, now: Callable[[], float]) -> float:
+    started_s = now()
     done = work.journal.done()
     share = share_of(work, done, 0, 1)
-    compute_share(work, share, done, 0)
+    compute_share(work, share, done, 0, around_forward=lambda: _precision(options))
     assert finish_shared(work, share, 0, 1)
-    return time.perf_counter() - started_s
+    return now() - started_s
 
 
 def _anonymous_bytes() -> int:

@@ -38,7 +38,7 @@ from tests.tiling.scenes import (
     relative_differences,
 )
 from unet_dist.data.batches.ahead import read_ahead
-from unet_dist.data.batches.shares import WindowBatch
+from unet_dist.data.batches.windows import WindowBatch
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.tiling.gradient import WindowGradient

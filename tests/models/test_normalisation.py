@@ -126,6 +126,11 @@ def test_filters_standardised_once_give_the_same_bits_and_leave_the_network_as_i
             assert len(dict(model.named_parameters())) < len(before), "no gain is left to be multiplied twice"
             assert torch.equal(model(images), expected)
             assert torch.equal(model(images), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = model(images)
+            with standardised_once(model):
+                assert model.encoder[0].conv1.weight.dtype == torch.bfloat16, "cast once, not for each pass"
+                assert torch.equal(model(images), expected)
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
     with pytest.raises(ZeroDivisionError), standardised_once(model):
         _ = 1 / 0

@@ -232,4 +232,4 @@ def test_a_hub_that_cannot_be_reached_is_said_and_a_typo_is_not_excluded(tmp_pat
     done = run_with_hub(program, "http://127.0.0.1:9", tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert 'CheckpointError: Got model "someone/some-model": no such folder here' in last
-    assert "the hub gives no such model (LocalEntryNotFoundError: Got: ConnectError: [Errno 111]" in last
+    assert "and the hub cannot be reached. Expected a folder" in last

@@ -65,6 +65,13 @@ def test_halo_is_exact(depth: int, padding: str, upsampling: str, norm: str) -> 
     check_halo(UNet(1, 2, base_channels=2, depth=depth, padding=padding, upsampling=upsampling, norm=norm))
 
 
+@pytest.mark.parametrize("norm", LOCAL_NORMS)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_residual_blocks_keep_the_halo(padding: str, norm: str) -> None:
+    torch.manual_seed(0)
+    check_halo(UNet(1, 2, base_channels=2, depth=2, padding=padding, blocks="residual", norm=norm))
+
+
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("depth", "stem_stride"), [(1, 2), (2, 2), (1, 4), (2, 4)])

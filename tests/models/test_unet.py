@@ -164,6 +164,8 @@ class TestUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 1, "norm": "weight", "upsampling": "bilinear", "padding": "same"},
         {"base_channels": 4, "depth": 1, "norm": "batch", "checkpoint_activations": True},
         {"base_channels": 4, "depth": 1, "stem_stride": 2},
+        {"base_channels": 4, "depth": 2, "blocks": "residual"},
+        {"base_channels": 4, "depth": 1, "blocks": "residual", "norm": "weight", "padding": "same"},
         {"base_channels": 4, "depth": 1, "stem_stride": 4, "padding": "same", "upsampling": "bilinear"},
     ]
     compiled_sets: ClassVar = [
@@ -272,6 +274,7 @@ def test_keys_on_disk_stay() -> None:
     [
         ({"norm": "wieght"}, 'norm = "wieght". Did you mean "weight"? Valid: batch, group, none, weight. Change norm.'),
         ({"padding": "full"}, 'padding = "full". Valid: same, valid.'),
+        ({"blocks": "dense"}, 'blocks = "dense". Valid: plain, residual.'),
         ({"upsampling": "nearest"}, 'upsampling = "nearest". Valid: bilinear, transposed.'),
         ({"stem_stride": 3}, "stem_stride = 3. Expected a power of two, such as 1 or 2. Change stem_stride."),
         ({"stem_stride": 0}, "stem_stride = 0. Expected a whole number of at least 1."),

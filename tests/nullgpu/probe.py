@@ -150,9 +150,21 @@ def alone(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def together(probe: Probe, ports: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     """One of two processes."""
-    for (name, keys), port in zip(TOGETHER.items(), ports, strict=True):
+    for (name, keys), port in zip(TOGETHER.items(), ports, strict=False):
         os.environ["MASTER_PORT"] = str(port)
         yield name, probe.train(f"two {name}", keys)
+    os.environ["MASTER_PORT"] = str(ports[-1])
+    keys = {
+        **{key: TINY[key] for key in ("synthetic_images", "synthetic_size", "base_channels", "depth", "input_size")},
+        "batch_size": 4,
+        "norm": "batch",
+        "bench_rounds": 1,
+        "bench_steps": 1,
+        "bench_predict": False,
+        "cache_path": probe.folder / "cache",
+        "output_path": probe.folder / "bench",
+    }
+    yield "a bench", probe.run(["bench", *(f"--{key}={value}" for key, value in keys.items())])
 
 
 def lonely(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:

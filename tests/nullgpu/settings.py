@@ -48,11 +48,13 @@ ALONE: dict[str, dict[str, Any]] = {
     "class weights": {"class_weights": "median"},
     "borders": {"border_class": 1},
     "class balance": {"class_balance": 0.5},
+    "mixed crops": {"cutmix": 0.5, "classmix": 0.4, "augmentation": "strong"},
     "bilinear": {"upsampling": "bilinear", "norm": "weight"},
     "same": {"padding": "same", "input_size": 64},
     "stem": {"stem_stride": 2, "input_size": 120, "synthetic_size": "128x128"},
     "lovasz": {"loss": "lovasz"},
     "compile": {"compile": True},
+    "cudnn_benchmark": {"cudnn_benchmark": True},
 }
 """One process each; the debug mode, which reads from the device, apart."""
 
@@ -72,6 +74,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "deterministic": {"deterministic": True},
     "norm batch": {"norm": "batch"},
     "norm batch, accumulation": {"norm": "batch", "micro_batch_size": 1},
+    "norm batch, compile": {"norm": "batch", "compile": True},
     "norm group": {"norm": "group"},
     "bf16, workers": {"mixed_precision": "bf16", "num_workers": 1},
 }

@@ -109,7 +109,7 @@ def alone(gpu: NullGpu) -> Found:
 def together(gpu: NullGpu, alone: Found) -> list[Found]:
     """What each of two processes asked, by setting. After `alone`, which has made the cache."""
     assert alone
-    ended = gpu.pair(probe(gpu, "together", json.dumps(free_ports(len(TOGETHER)))))
+    ended = gpu.pair(probe(gpu, "together", json.dumps(free_ports(len(TOGETHER) + 1))))
     assert [code for code, _ in ended] == [0, 0], "\n".join(said[-2000:] for _, said in ended)
     return [json.loads((gpu.folder / f"together-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
 
@@ -175,6 +175,12 @@ def test_two_processes_call_the_same_collectives(together: list[Found], setting:
     for found in (first, second):
         assert found["foreign"] == 0
         assert found["step"]["waits"] == found["step"]["large_pageable"] == 0
+
+
+def test_a_bench_with_batch_norm_ends(together: list[Found]) -> None:
+    """Its lone step must not call the collective to which the others do not come."""
+    assert [found["a bench"]["code"] for found in together] == [0, 0]
+    assert together[0]["a bench"]["foreign"] == 0
 
 
 def test_a_dead_peer_is_a_sentence_and_the_same_command_ends_the_run(gpu: NullGpu, together: list[Found]) -> None:

@@ -41,6 +41,7 @@ TINY = ["--base_channels", "4", "--depth", "2", "--num_classes", "5", "--input_s
     [
         Case({"base_channels": 8, "depth": 2, "norm": "weight"}, 108, 2),
         Case({"base_channels": 8, "depth": 2, "checkpoint_activations": True}, 108, 1),
+        Case({"base_channels": 8, "depth": 2, "blocks": "residual", "norm": "weight"}, 92, 2),
         Case({"base_channels": 8, "depth": 2, "padding": "same", "upsampling": "bilinear", "norm": "batch"}, 96, 2),
         Case({"base_channels": 8, "depth": 2}, 204, 3, is_training=False),
         Case({"base_channels": 16, "depth": 1, "stem_stride": 2}, 104, 2),

@@ -103,6 +103,7 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
     assert sorted(path.name for path in output.iterdir()) == ["image0.tif"], (FOLDER, "and the marker are gone")
 
 
+@pytest.mark.slow
 def test_the_large_image_in_small(tmp_path: Path) -> None:
     """Two processes under RLIMIT_DATA, killed once, against another tile size: the script for 20,000 px, at 2,000.
 

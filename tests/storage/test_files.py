@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from unet_dist.errors import DataError
-from unet_dist.storage.files import digest, recover_folder, usual_mode, write_whole, write_whole_folder
+from unet_dist.storage.files import (
+    append_to,
+    digest,
+    recover_folder,
+    replacing,
+    usual_mode,
+    write_whole,
+    write_whole_folder,
+)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -139,20 +147,63 @@ def test_digest_is_sha256_of_a_file_of_many_blocks(tmp_path: Path) -> None:
     assert digest(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
-def test_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
-    """Whoever may write into the folder could put it there."""
-    for name, target in (("file", tmp_path / "precious"), ("folder", tmp_path / "precious folder")):
-        if name == "file":
-            target.write_text("precious")
-        else:
-            target.mkdir()
-            (target / "thesis").touch()
-        (tmp_path / ".out.partial.json").symlink_to(target)
+def test_a_temporary_name_cannot_be_foreseen(tmp_path: Path) -> None:
+    """Whoever may write into the folder could put a link there."""
+    names = set()
+    for _ in range(2):
+        with replacing(tmp_path / "out.json") as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.suffix == ".json"
+            names.add(temporary.name)
+            temporary.touch()
+    assert len(names) == 2
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_what_killed_processes_left_of_a_file_goes_with_its_next_write(tmp_path: Path) -> None:
+    """Of that file alone, since others may be written now; and a link goes nowhere."""
+    (tmp_path / "precious").mkdir()
+    left = (".out.0123456789abcdef.partial.json", ".out.partial.json")  # as older releases named it
+    others = (".other.0123456789abcdef.partial.json", ".out.0123456789abcdef.partial.png", ".out.partial")
+    for _ in range(3):
+        for name in (*left, *others):
+            (tmp_path / name).touch()
+        (tmp_path / ".out.fedcba9876543210.partial.json").unlink(missing_ok=True)
+        (tmp_path / ".out.fedcba9876543210.partial.json").symlink_to(tmp_path / "precious")
         write_whole(tmp_path / "out.json", b"ours")
-        assert (tmp_path / "out.json").read_bytes() == b"ours"
-        assert not (tmp_path / "out.json").is_symlink()
-    assert (tmp_path / "precious").read_text() == "precious"
-    assert (tmp_path / "precious folder/thesis").exists()
+        found = {path.name for path in tmp_path.iterdir()}
+        assert found >= {"out.json", "precious", *others}
+        assert not found & set(left)
+
+
+def test_a_folder_of_many_files_is_not_listed_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(64):
+        (tmp_path / str(number)).touch()
+    listed = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    for number in range(10):
+        write_whole(tmp_path / f"{number}.json", b"{}")
+    assert len(listed) == 2
+
+
+def test_what_stands_there_is_added_to_only_as_a_file(tmp_path: Path) -> None:
+    append_to(tmp_path / "log", "a")
+    append_to(tmp_path / "log", "b", is_synced=True)
+    assert (tmp_path / "log").read_text() == "ab"
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=r"symbolic links|No such device|no regular file"):
+            append_to(tmp_path / name, "c")
+    assert (tmp_path / "log").read_text() == "ab"
+
+
+def test_an_older_folder_that_somebody_else_put_aside_is_not_recovered(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".best.old").symlink_to(tmp_path / "theirs")
+    recover_folder(tmp_path / "best")
+    assert not (tmp_path / "best").exists()
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

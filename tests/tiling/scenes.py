@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.batches.crops import CropReader
+from unet_dist.data.batches.mixing import Mixing
 from unet_dist.data.batches.shares import KEPT_PX, RunShares
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.pixelwise import CrossEntropy
@@ -62,6 +63,7 @@ def build_shares(
     world_size: int = 1,
     splits_samples: bool = False,
     kept_px: int = KEPT_PX,
+    mixing: Mixing | None = None,
     **crop_options: Any,
 ) -> RunShares:
     """One rank's shares of a run over samples."""
@@ -76,6 +78,7 @@ def build_shares(
         world_size=world_size,
         splits_samples=splits_samples,
         kept_px=kept_px,
+        mixing=mixing,
     )
 
 

@@ -26,6 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "weight norm": {"norm": "weight"},
     "bilinear": {"upsampling": "bilinear"},
     "same": {"padding": "same"},
+    "residual": {"blocks": "residual", "norm": "weight", "base_channels": 4},
     "stem stride": {"stem_stride": 2, "depth": 1, "dropout": 0.4},
     "dropout": {"dropout": 0.4},
     "checkpointed dropout": {"dropout": 0.4, "checkpoint_activations": True},

@@ -19,6 +19,7 @@ from unet_dist.data.sources.groups import Grouping
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.registry import open_source
 from unet_dist.data.sources.splits import FRACTIONS
+from unet_dist.imaging.limits import limit_decoding
 
 if TYPE_CHECKING:
     from unet_dist.terminal import Teller
@@ -35,6 +36,7 @@ def open_data(config: Config, teller: Teller, source: Source | None = None, *, c
         source: where its pairs come from; by default what the config names.
         cuts_blocks: whether images too few to be shared out are cut into blocks of train, validation and test.
     """
+    limit_decoding(config.data.decode_memory, config.data.decode_seconds)
     source = source or source_of(config, teller.say)
     cache = _prepare(config, teller, source)
     is_whole_split = len(cache.given_splits) == 1 and config.data.folds is None
@@ -73,7 +75,7 @@ def _prepare(config: Config, teller: Teller, source: Source) -> Cache:
         max_pixels=data.max_pixels,
         progress=progress,
         say=teller.say,
-        grouping=Grouping(data.group_by or getattr(source, "group_by", None), data.folds, data.fold or 0),
+        grouping=Grouping(getattr(source, "group_by", data.group_by), data.folds, data.fold or 0),
     )
 
 
@@ -86,6 +88,7 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
         image_column=data.image_column,
         label_column=data.label_column,
         layout=layout,
+        group_by=data.group_by,
         multi_label=data.multi_label,
         revision=data.revision,
         synthetic_images=data.synthetic_images,

@@ -20,7 +20,8 @@ from unet_dist.assembly.opening import load_network
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
 from unet_dist.config.quantities import parse_bands
-from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.errors import ConfigError, suggest
+from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
@@ -29,7 +30,7 @@ from unet_dist.models.contract import Network, class_names_of, pixels_of
 from unet_dist.models.digest import digest_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
-from unet_dist.prediction.journal import Done, Journal
+from unet_dist.prediction.journal import Done, Journal, output_folder
 from unet_dist.prediction.progress import TileProgress, show_progress
 from unet_dist.prediction.run import (
     Totals,
@@ -113,7 +114,7 @@ def predict_files(
         folder, journal = Path(asked.output), Journal(Path(asked.output))
         with ExitStack() as stack:
             if processes.is_main:
-                _make_folder(folder)
+                stack.enter_context(output_folder(folder))
                 journal.require_own()
                 stack.enter_context(lock_run(journal.folder, "output"))
                 stack.callback(journal.leave)
@@ -166,6 +167,7 @@ class _Prediction:
                 f"skip_background: got true for a network of {self.pixels.dtype} images, expected false: bright is 235 of 8 bits. "
                 "Remove it; set nodata for pixels without data."
             )
+        limit_decoding(options.decode_memory, options.decode_seconds)
         self.open_reader: OpenReader = partial(
             open_image,
             level=options.level,
@@ -375,13 +377,6 @@ def _announcement(
     if done.batches or done.images:
         num_done = Totals.of(work, sorted(done.batches)).tiles
         yield f"Resuming: {num_done} tiles and {len(done.images)} of the images were finished before."
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
 
 
 def _warner(processes: Processes) -> Callable[[str], None]:

@@ -13,6 +13,7 @@ from unet_dist.config.metrics import METRICS
 from unet_dist.config.sections import Config
 from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError, ConfigError
+from unet_dist.machine.arithmetic import choose_algorithms
 from unet_dist.models.contract import Network, TrainableNetwork, as_module
 from unet_dist.models.ensemble import Ensemble
 from unet_dist.models.onnx_model import OnnxModel
@@ -26,6 +27,7 @@ from unet_dist.terminal import Teller
 def open_for(config: Config) -> Any:
     """Join the processes as a config says."""
     run = config.run
+    choose_algorithms(tries=run.cudnn_benchmark)
     return open_processes(
         mixed_precision="no" if run.dtype == "float64" else run.mixed_precision,
         expected_processes=run.expected_processes,

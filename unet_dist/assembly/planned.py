@@ -83,10 +83,11 @@ def _ahead_bytes(config: Config, cut: BatchCut, crop: TilePlan, halo: int, share
     The rest of this step's and all of the next step's where a share is held at once, else a few micro-batches.
     """
     height, width = crop.window_shape
-    window_bytes = height * width * bytes_per_px + (height - 2 * halo) * (width - 2 * halo)
+    shown = 2 if config.data.cutmix + config.data.classmix else 1  # samples of which a window shows parts
+    window_bytes = shown * (height * width * bytes_per_px + (height - 2 * halo) * (width - 2 * halo))
     num_batches = -(-share // cut.micro_batch_size)
     is_augmented = config.data.augmentation is not None and not is_recipe(config.data.augmentation)
-    if is_held_at_once(num_batches, share * height * width, is_augmented=is_augmented):
+    if is_held_at_once(num_batches, shown * share * height * width, is_augmented=is_augmented):
         return (2 * share - cut.micro_batch_size) * window_bytes
     return AHEAD * max(1, config.data.num_workers) * cut.micro_batch_size * window_bytes
 

@@ -22,6 +22,7 @@ from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.crops import CropReader, SampleTransform
+from unet_dist.data.batches.mixing import Mixing
 from unet_dist.data.batches.recipes import RECIPES, Recipe
 from unet_dist.data.batches.sampler import ClassBalance
 from unet_dist.data.batches.shares import RunShares
@@ -170,6 +171,29 @@ def _balance_of(config: Config, train: CachedSplit) -> ClassBalance | None:
     return ClassBalance.of(share, train.cache.table["class_counts"][list(train.positions), :-1])
 
 
+def _mixing_of(config: Config) -> Mixing | None:
+    """Which crops show parts of another sample, none by default.
+
+    Raises:
+        ConfigError: shares above 1 in all, or whole images, whose shapes differ.
+    """
+    mixing = Mixing(config.data.cutmix, config.data.classmix)
+    if not mixing.cutmix + mixing.classmix:
+        return None
+    key = "cutmix" if mixing.cutmix else "classmix"
+    if mixing.cutmix + mixing.classmix > 1:
+        raise ConfigError(
+            f"cutmix and classmix: got {mixing.cutmix} and {mixing.classmix}, expected shares of 1 in all: a crop gets one of "
+            "them. Lower one."
+        )
+    if config.schedule.input_size == "full":
+        raise ConfigError(
+            f"{key}: got {getattr(mixing, key)} together with input_size full, which has no crops. Remove {key}, or set "
+            "--input_size."
+        )
+    return mixing
+
+
 def _backend(config: Config, model: torch.nn.Module, processes: Processes, teller: Teller) -> str | None:
     """What compiles the network on all processes; None where it stays uncompiled, with a warning if compile was set."""
     backend = None if config.run.debug else choose_backend(config.run.compile, os.environ)
@@ -276,6 +300,7 @@ def assemble(
             rank=processes.rank,
             world_size=processes.world_size,
             splits_samples=cut.splits_samples,
+            mixing=_mixing_of(config),
         ),
         evaluate=evaluate,
         folder=folder,

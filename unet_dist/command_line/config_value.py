@@ -12,6 +12,7 @@ import sys
 from unet_dist.command_line.command import find_command
 from unet_dist.command_line.parsing import parse
 from unet_dist.errors import UnetDistError
+from unet_dist.wording import hanging
 
 
 def main(keys: list[str], words: list[str]) -> None:
@@ -19,7 +20,7 @@ def main(keys: list[str], words: list[str]) -> None:
     try:
         config = parse(find_command("train"), words).arguments[0]
     except UnetDistError as error:
-        print(f"unet-dist: error: {error}", file=sys.stderr)
+        print(f"unet-dist: error: {hanging(str(error))}", file=sys.stderr)
         sys.exit(2)
     for key in keys:
         print(config.flat()[key])

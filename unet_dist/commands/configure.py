@@ -67,7 +67,7 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
         data = fingerprint(open_data(config, teller))
         memory = options.memory_bytes() or int(_USED_SHARE * free_bytes(processes.device, 1))
         dtype = compute_dtype(processes.precision, torch.float32)
-        encoder = None if find_weights() is None else "efficientnet_lite0"
+        encoder = None if find_weights("efficientnet_lite0") is None else "efficientnet_lite0"
         device = Device(processes.device.type, memory, _EFFICIENCY * matmul_rate(processes.device, dtype, 0.5))
         for attempt in range(2):  # the measured rate may afford another network, which has a rate of its own
             chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)

@@ -20,6 +20,7 @@ from unet_dist.config.quantities import parse_bytes
 from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
+from unet_dist.imaging.limits import limit_decoding
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import WHOLE
 from unet_dist.processes.launcher import is_first
@@ -48,6 +49,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         )
         tile_size = resolve_tile_size(options.tile_size, model, trained)
         tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=teller.say)
+        limit_decoding(options.decode_memory, min(options.decode_seconds, options.seconds_per_image))
         labeller = Labeller(tiles, tile_size=tile_size, folder=Path(folder), limit_s=options.seconds_per_image)
         names = model.class_names or [f"class {index}" for index in range(model.num_classes)]
         kind = {1: "grey", 3: "colour"}.get(model.in_channels, f"{model.in_channels}-channel")

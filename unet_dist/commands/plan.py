@@ -29,7 +29,7 @@ from unet_dist.planner.simulation import prediction_flops, prediction_peak, trai
 from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller, make_console
 from unet_dist.tiling.geometry import WindowSizes, plan_abutting
-from unet_dist.wording import counted, size
+from unet_dist.wording import counted, one_line, size
 
 COMMAND = Command(
     about="predict sizes, tiles, FLOPs and peak memory of a run, and what to change to fit; needs no data or device",
@@ -60,7 +60,7 @@ def _introduce(planned: PlannedRun, console: Console) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     precision = config.run.dtype if planned.setting.precision == "no" else planned.setting.precision
     console.print(
-        f"{config.data.data_path}: {planned.data.num_classes} classes, images of {_shape(planned.data.image_shape)} px "
+        f"{one_line(config.data.data_path)}: {planned.data.num_classes} classes, images of {_shape(planned.data.image_shape)} px "
         f"({planned.data.known_from})"
     )
     console.print(

@@ -18,7 +18,7 @@ from unet_dist.imaging.reader import as_reader
 from unet_dist.processes.launcher import is_first
 from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, printable, size
+from unet_dist.wording import counted, one_line, size
 
 _MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
@@ -119,11 +119,9 @@ def histogram_table(cache: Cache) -> Table:
     for index, name in enumerate(cache.class_names):
         if index == cache.ignore_index or index in absent:
             continue
-        table.add_row(
-            printable(name), *(f"{shares[index]:.2%}" if shares[index] else "-" for shares in splits.values())
-        )
+        table.add_row(one_line(name), *(f"{shares[index]:.2%}" if shares[index] else "-" for shares in splits.values()))
     if absent:
-        table.caption = f"Without a pixel: {', '.join(printable(cache.class_names[index]) for index in absent)}."
+        table.caption = f"Without a pixel: {', '.join(one_line(cache.class_names[index]) for index in absent)}."
     return table
 
 

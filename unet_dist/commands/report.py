@@ -23,6 +23,7 @@ from unet_dist.report.plots import draw_plots
 from unet_dist.report.summary import missing
 from unet_dist.storage.files import write_whole
 from unet_dist.terminal import Teller
+from unet_dist.wording import one_line
 
 COMMAND = Command(
     about="write one self-contained HTML page about a run, or comparing several",
@@ -109,7 +110,7 @@ def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None],
     table_rows = compare(runs, splits)
     is_published = any(row[columns.index(Column.PUBLISHED)].key is not None for row in table_rows)
     shown = [column for column in _SHOWN if is_published or column is not Column.PUBLISHED] + columns[len(Column) :]
-    rows = [[row[columns.index(column)].text for column in shown] for row in table_rows]
+    rows = [[one_line(row[columns.index(column)].text) for column in shown] for row in table_rows]
     headings = [column.value for column in shown]
     widths = _widths(list(zip(headings, *rows, strict=True)), width - _GAP * (len(shown) - 1))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))

@@ -13,8 +13,8 @@ class ModelConfig(Section):
     """The network"""
 
     model: Main[str] = "unet"
-    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 puts its decoder on an encoder
-    with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
+    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 (lite1, lite2) puts its decoder
+    on an encoder with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
     segformer:b0 to b5, starts with random weights, segformer:USER/NAME with published ones (extra: segformer).
     smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
     in_channels: Count | None = None
@@ -33,6 +33,8 @@ class ModelConfig(Section):
     """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
+    blocks: Literal["plain", "residual"] = "plain"
+    """Two convolutions (the paper's), or two with the features that come in added before the last ReLU. The halo is the same."""
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
     """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
     after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""

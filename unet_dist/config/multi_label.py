@@ -60,6 +60,7 @@ def check_multi_label(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     for key, why in (
         ("border_class", "none: it parts objects of classes that exclude each other"),
         ("label_smoothing", "0: it spreads a label over classes that exclude each other"),
+        ("classmix", "0: it pastes the pixels of classes, and here a pixel may have several"),
     ):
         if values[key] != defaults[key]:
             raise _refusal(key, values[key], why)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from unet_dist.config.decoding import Bytes, DecodingOptions
 from unet_dist.config.meanings import meanings_of
 from unet_dist.config.quantities import (
-    EXPECTED_BYTES,
     EXPECTED_SHAPE,
     EXPECTED_TIME,
     Bands,
@@ -42,7 +42,6 @@ SplitWord = Annotated[
     Literal["train", "validation", "test", "all"], Also("val", "validation"), Also("valid", "validation")
 ]
 Trusted = Annotated[str, matching(r"[\w.]+(,[\w.]+)*", "packages separated by commas")]
-Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES, "SIZE")]
 Average = Annotated[str, matching(r"last:[1-9]\d{0,5}", "last: and a number of checkpoints, as last:5")]
 NotNegativeInt = Annotated[int, AtLeast(0)]
 
@@ -119,7 +118,7 @@ class EvaluateOptions(InferenceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(InferenceOptions):
+class PredictOptions(InferenceOptions, DecodingOptions):
     """Prediction of images"""
 
     tile_size: Count | Literal["auto"] | None = None
@@ -248,7 +247,7 @@ class ExportOptions(OptionsSection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions(OptionsSection):
+class DemoOptions(DecodingOptions):
     """A page that labels the images you drop on it"""
 
     trust: Trusted | None = None

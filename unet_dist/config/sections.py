@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from unet_dist.config.courses import COURSES
+from unet_dist.config.decoding import Bytes
+from unet_dist.config.effects import check_effects
 from unet_dist.config.loss_terms import check_loss_settings, parse_loss, spell_loss
 from unet_dist.config.metrics import spell_metrics
 from unet_dist.config.model_section import ModelConfig
@@ -88,6 +90,10 @@ class DataConfig(Section):
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864
     """Largest image to decode for the cache, pixels. A larger TIFF, and any Zarr, is read by windows from its file; other
     images are refused."""
+    decode_memory: Free[Bytes | None] = None
+    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
+    decode_seconds: Free[Positive] = 300.0
+    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
     ignore_index: (
         Annotated[int, AtLeast(0), Must(lambda index: index <= 65535, "0 to 65535, what a 16-bit mask holds")] | None
     ) = None
@@ -112,7 +118,8 @@ class DataConfig(Section):
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
     """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
-    match; sequence those that differ only in their last number; folder those of one folder. Default: every sample stands alone."""
+    match; sequence those that differ only in their last number; folder those of one folder; a column of a table of paths those
+    with one value. Default: every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
     """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
     fold: Annotated[int, AtLeast(0)] | None = None
@@ -130,6 +137,11 @@ class DataConfig(Section):
     class_balance: Fraction = 0.0
     """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
     frequent ones."""
+    cutmix: Fraction = 0.0
+    """Share of the crops in which a random rectangle shows another training image with its labels, 0 to below 1."""
+    classmix: Fraction = 0.0
+    """Share of the crops in which another training image shows the pixels of half of its classes, with their labels, 0 to
+    below 1."""
     num_workers: Free[Annotated[int, AtLeast(0)]] = 0
     """Processes per rank that read crops. 0 reads ahead in a thread."""
 
@@ -263,6 +275,8 @@ class RunConfig(Section):
     """With mixed_precision no: let a GPU round the factors of float32 products to 11 bits. Faster, with other results."""
     deterministic: bool = False
     """Use deterministic algorithms only: the same bits on the same kind of device, slower on a GPU."""
+    cudnn_benchmark: Free[bool] = False
+    """Let cuDNN time its algorithms, once per shape, and take the fastest. Not with deterministic or input_size full."""
     compile: Free[bool] = False
     """Compile the network (torch.compile). Validations run uncompiled. The first step takes minutes on a CPU. If compilation
     fails, training continues uncompiled with a warning."""
@@ -349,43 +363,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the key, what came and what was expected.
     """
-    defaults = {f.name: f.default for f in dataclasses.fields(ScheduleConfig)}
+    defaults = {f.name: f.default for section in SECTIONS.values() for f in dataclasses.fields(section)}
     check_loss_settings(config.flat(), defaults)
     check_multi_label(config.flat(), defaults)
-    _check_effects(config)
-
-
-def _check_effects(config: Config) -> None:
-    """Refuse settings that would have no effect."""
-    data, model = config.data, config.model
-    if data.data_path != "synthetic":
-        for key in ("synthetic_images", "synthetic_size"):
-            default = next(f.default for f in dataclasses.fields(DataConfig) if f.name == key)
-            if getattr(data, key) != default:
-                raise ConfigError(
-                    f"{key}: got {getattr(data, key)!r}, which has no effect as data_path is {data.data_path!r}. "
-                    f"Remove {key}, or set --data_path synthetic."
-                )
-    if (data.folds is None) != (data.fold is None) or (data.folds or 1) <= (data.fold or 0):
-        raise ConfigError(
-            f"fold, folds: got {data.fold} and {data.folds}, expected both, fold being 0 to folds - 1. Set --folds 5 --fold 0."
-        )
-    if config.run.dtype == "float64" and config.run.mixed_precision not in ("auto", "no"):
-        raise ConfigError(
-            f"dtype: got float64 together with mixed_precision {config.run.mixed_precision}, expected no mixed precision. "
-            "Set --mixed_precision no."
-        )
-    if config.run.tf32 and config.run.mixed_precision in ("bf16", "fp16"):
-        raise ConfigError(
-            f"tf32: got true, which has no effect as mixed_precision is {config.run.mixed_precision}. Remove tf32, or set "
-            "--mixed_precision no."
-        )
-    if config.run.compile and config.schedule.input_size == "full":
-        raise ConfigError(
-            "compile: got true together with input_size full, expected crops of one size: each shape is compiled anew. Remove "
-            "--compile, or set --input_size."
-        )
-    if model.norm == "batch" and model.padding == "valid" and config.schedule.batch_size == 1:
-        raise ConfigError(
-            "norm: got batch at batch_size 1, expected at least 2 crops to normalise over. Set --norm weight."
-        )
+    check_effects(config.flat(), defaults)

@@ -66,6 +66,7 @@ def debugging_config(config: Config) -> Config:
         "early_stopping_evals": None,
         "num_workers": 0,
         "deterministic": True,
+        "cudnn_benchmark": False,
         "compile": False,
         "trackers": [],
         "allow_config_change": True,

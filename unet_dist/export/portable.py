@@ -60,10 +60,11 @@ def sides_that_add_up(model: nn.Module) -> Iterator[None]:
 
 
 def crops_by_constants(model: nn.Module) -> bool:
-    """Whether the graph of a network computes no sides: a U-Net that neither interpolates nor folds pixels nor couples them."""
+    """Whether the graph of a network computes no sides: a U-Net of plain blocks that neither interpolates nor folds pixels nor
+    couples them."""
     if not isinstance(model, UNet) or model.padding != "valid" or model.upsampling != "transposed":
         return False
-    return model.norm != "group" and model.stem_stride == 1
+    return model.norm != "group" and model.stem_stride == 1 and model.blocks == "plain"
 
 
 def free_sides(graph: Any, sizes: WindowSizes) -> bool:

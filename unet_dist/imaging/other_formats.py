@@ -16,6 +16,7 @@ import numpy as np
 from unet_dist.errors import ConfigError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import Closing, ImageFormat, ImageReader, Opening, Placement
+from unet_dist.imaging.limits import in_time
 from unet_dist.imaging.values import PIXEL_TYPES
 from unet_dist.registry import Registry, describe_error
 
@@ -73,7 +74,7 @@ class _GuardedReader(Closing):
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
         """Read a rectangle inside the image: (rows, cols, channels)."""
         with _blaming(self._path, self._name):
-            pixels = self._reader.read(row_start, row_stop, col_start, col_stop)
+            pixels = in_time(self._name, lambda: self._reader.read(row_start, row_stop, col_start, col_stop))
         expected = (row_stop - row_start, col_stop - col_start, self.shape[2])
         if pixels.shape != expected or pixels.dtype != self.dtype or self.dtype.name not in PIXEL_TYPES:
             got = f"{self._path} gave a window of {self._name} as {pixels.dtype} of {pixels.shape}"

@@ -17,13 +17,13 @@ from PIL import Image, UnidentifiedImageError
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
+from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import UINT8, ArrayReader, BlockReader
 from unet_dist.imaging.values import (
     Conversion,
     make_conversion,
     nodata_of,
-    require_decodable,
     upright,
     upright_shape,
 )
@@ -109,7 +109,13 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         return pixels
 
     has_nodata = to_pixels.has_nodata or (has_alpha and opening.interpret is None)
-    return BlockReader((*size, to_pixels.channels), size, decode, dtype=to_pixels.dtype, has_nodata=has_nodata)
+    return BlockReader(
+        (*size, to_pixels.channels),
+        size,
+        lambda row, col: in_time(name, lambda: decode(row, col)),
+        dtype=to_pixels.dtype,
+        has_nodata=has_nodata,
+    )
 
 
 def _is_picture(encoded: Encoded) -> bool:

@@ -25,6 +25,7 @@ from unet_dist.imaging.image import (
     Opening,
     ValueRange,
 )
+from unet_dist.imaging.limits import in_time
 from unet_dist.imaging.picture import picture_reader
 from unet_dist.imaging.readers import ArrayReader, BandsReader
 from unet_dist.imaging.views import with_channels
@@ -66,7 +67,7 @@ def open_image(
     """
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
     opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret, keeps_channels)
-    reader = format_of(encoded).open(encoded, opening)
+    reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
 
 

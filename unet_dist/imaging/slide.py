@@ -12,6 +12,7 @@ from PIL import Image
 from unet_dist.errors import ExtraError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import ImageFormat, Opening, Placement
+from unet_dist.imaging.limits import in_time
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import UINT8, BlockReader
 from unet_dist.imaging.values import make_conversion, nodata_of
@@ -70,7 +71,8 @@ def open_slide(encoded: Encoded, opening: Opening) -> BlockReader:
         top, left = block_row * _BLOCK, block_col * _BLOCK
         size = min(_BLOCK, width - left), min(_BLOCK, height - top)
         try:
-            region = slide.read_region((round(left * factor), round(top * factor)), chosen, size)
+            place = round(left * factor), round(top * factor)
+            region = in_time(name, lambda: slide.read_region(place, chosen, size))
         except openslide.OpenSlideError as error:
             raise RefusedError(
                 f"{name}, level {chosen}, row {top}, column {left}: {error}", "Copy it again."

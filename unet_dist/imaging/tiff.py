@@ -21,11 +21,13 @@ import tifffile
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import GEO_TAGS, ImageFormat, ImageReader, Opening, Placement, Stored
+from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import UINT8, BlockReader, TurnedReader
+from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.tiff_pages import count_pages
 from unet_dist.imaging.tiff_stack import image_of, num_images
-from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_decodable
+from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
 
 Decode = Callable[[int, int], np.ndarray]
 
@@ -33,6 +35,8 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)  # associated and unassociated
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
+_PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34933, 50001, 50002, 52546)
+"""Compressions whose pieces are pictures with a size of their own: JPEG, JPEG 2000, LERC, PNG, WebP, JPEG XL."""
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _MAPPED_BLOCK = (512, 512)
 _OME_MICRONS = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
@@ -163,6 +167,7 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     page, name = series.keyframe, encoded.name
     grid_rows, grid_cols = -(-page.imagelength // segment_shape[0]), -(-page.imagewidth // segment_shape[1])
     num_planes = 1 if page.planarconfig == 1 else page.samplesperpixel
+    samples = page.samplesperpixel // num_planes
     size = encoded.num_bytes
     for part in series.pages:
         if part is None or min(len(part.dataoffsets), len(part.databytecounts)) < num_planes * grid_rows * grid_cols:
@@ -177,11 +182,15 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     def decode_segment(part: Any, index: int) -> np.ndarray:
         count, offset = part.databytecounts[index], part.dataoffsets[index]
         if count == 0:  # a sparse file leaves out what is empty
-            return np.full((*segment_shape, page.samplesperpixel // num_planes), page.nodata, page.dtype)
+            return np.full((*segment_shape, samples), page.nodata, page.dtype)
         try:
             # pread moves no file position: threads and forked workers share the descriptor.
             data = content[offset : offset + count] if content is not None else os.pread(descriptor, count, offset)
+            if page.compression in _PICTURES and (stated := stated_size(data)) is not None:
+                require_decodable(*stated, 2**62, name, bytes_per_px=2 * samples * np.dtype(page.dtype).itemsize)
             values = page.decode(data, index, jpegtables=part.jpegtables, jpegheader=page.jpegheader)[0]
+        except RefusedError:
+            raise
         except Exception as error:  # codecs answer damaged bytes with whatever they lead to
             raise _damaged(name, f"segment {index}: {type(error).__name__}: {error}") from error
         return values[0]  # (depth 1, rows, cols, samples)
@@ -189,7 +198,8 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     def decode(block_row: int, block_col: int) -> np.ndarray:
         index = block_row * grid_cols + block_col
         area = grid_rows * grid_cols
-        planes = [decode_segment(part, plane * area + index) for part in series.pages for plane in range(num_planes)]
+        segments = [(part, plane * area + index) for part in series.pages for plane in range(num_planes)]
+        planes = in_time(name, lambda: [decode_segment(*segment) for segment in segments])
         values = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
         return values.astype(bool) if page.bitspersample == 1 else values  # the codecs of fax give 0 and 1 as bytes
 

@@ -1,22 +1,17 @@
 """From the values that a file stores to the pixels that everybody sees, and where there are none.
 
-Owns which number types pixels have, the one way from others to them, what counts as no data, and the limits on what is decoded in
-one piece. Knows no file format.
+Owns which number types pixels have, the one way from others to them, and what counts as no data. Knows no file format.
 """
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.image import ValueRange
-from unet_dist.machine.control_groups import group_memory
 
 PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 """What pixels are stored and read as. Others become the narrowest of these that holds them: int8 int16, wider ones float32."""
@@ -181,42 +176,6 @@ def to_uint8(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
     if values.dtype.kind == "f":
         np.nan_to_num(scaled, copy=False, nan=0.0)
     return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
-
-
-@cache
-def decode_budget_bytes() -> int:
-    """Say how much memory decoding one piece of an image may take: a quarter of the machine's, or of the limit that a control
-    group or `ulimit` sets for this process.
-    """
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *(limit for limit, _ in group_memory())]
-    limits += [
-        limit for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA) if (limit := resource.getrlimit(kind)[0]) > 0
-    ]
-    return min(limits) // 4
-
-
-def require_decodable(height: int, width: int, max_pixels: int, name: str, *, bytes_per_px: int = 1) -> None:
-    """Refuse to decode more pixels or bytes in one piece than the limits, before any is decoded.
-
-    Args:
-        bytes_per_px: that decoding takes, of all copies there are at a time.
-
-    Raises:
-        RefusedError: height * width exceeds max_pixels, or its bytes the budget.
-    """
-    if height * width > max_pixels:
-        raise RefusedError(
-            f"{name} must be decoded in one piece of {height} x {width} = {height * width:,} px, and max_pixels is "
-            f"{max_pixels:,}",
-            "If you trust the file, raise max_pixels; a tiled TIFF or a Zarr array is read by windows and has no limit.",
-        )
-    needed, budget = height * width * bytes_per_px, decode_budget_bytes()
-    if needed > budget:
-        raise RefusedError(
-            f"{name} must be decoded in one piece of {height} x {width} px, which takes {needed / 2**30:.1f} GiB, and a "
-            f"quarter of the memory for this process is {budget / 2**30:.1f} GiB",
-            "Write it as tiled TIFF or Zarr, which are read by windows.",
-        )
 
 
 def split_alpha(values: np.ndarray, index: int, name: str) -> tuple[np.ndarray, np.ndarray]:

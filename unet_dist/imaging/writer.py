@@ -146,15 +146,45 @@ def _large_regions(labels: np.ndarray) -> np.ndarray:
 
     step = math.ceil(math.sqrt(labels.size / _REGIONS_PIXELS))
     shown = labels[::step, ::step]
-    kept: np.ndarray = np.zeros(shown.shape, dtype=np.uint8)
-    for index in np.unique(shown):
-        _, regions, statistics, _ = cv2.connectedComponentsWithStats((shown == index).astype(np.uint8), connectivity=8)
-        areas = statistics[:, cv2.CC_STAT_AREA]
-        areas[0] = 0  # the rest of the picture
-        kept |= (areas >= max(_LEAST_REGION_PX, shown.size * _LEAST_REGION_SHARE))[regions]
+    runs, region = _regions(shown)
+    areas = np.bincount(region, weights=np.bincount(runs.ravel()))
+    is_large = areas >= max(_LEAST_REGION_PX, shown.size * _LEAST_REGION_SHARE)
+    kept: np.ndarray = is_large[region][runs].astype(np.uint8)
     if step > 1:  # a region reaches up to a step beyond the pixels that were looked at
         kept = cv2.erode(kept, np.ones((3, 3), dtype=np.uint8))
     return cv2.resize(kept, labels.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _regions(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the connected regions of one class (8 neighbours), of all classes at once.
+
+    Class by class OpenCV took ten times as long for a picture with 35 of them.
+
+    Returns:
+        (H, W) int32, the run of equal pixels in a row that each pixel is of; for each run the number of its region.
+    """
+    begins = np.ones(labels.shape, dtype=bool)
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    runs = (np.cumsum(begins, dtype=np.int32) - 1).reshape(labels.shape)
+    # Which runs touch, each pair about once: one above the other, from where either begins; or corner to corner.
+    above, below = labels[:-1], labels[1:]
+    straight = (above == below) & (begins[:-1] | begins[1:])
+    corner = begins[:-1, 1:] & begins[1:, 1:]
+    falling, rising = corner & (above[:, :-1] == below[:, 1:]), corner & (above[:, 1:] == below[:, :-1])
+    one = np.concatenate([runs[:-1][straight], runs[:-1, :-1][falling], runs[:-1, 1:][rising]])
+    other = np.concatenate([runs[1:][straight], runs[1:, 1:][falling], runs[1:, :-1][rising]])
+    region = np.arange(
+        runs[-1, -1] + 1, dtype=np.int32
+    )  # a run belongs to the region of the first run that it is known to touch
+    while len(one):
+        pair = region[one], region[other]
+        low, high = np.minimum(*pair), np.maximum(*pair)
+        is_apart = low != high
+        np.minimum.at(region, high[is_apart], low[is_apart])
+        while ((first := region[region]) != region).any():
+            region = first
+        one, other = one[is_apart], other[is_apart]
+    return runs, region
 
 
 def _write(path: Path, picture: Image.Image, compress_type: int = zlib.Z_DEFAULT_STRATEGY) -> None:

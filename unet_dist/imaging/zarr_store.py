@@ -13,9 +13,11 @@ import numpy as np
 from unet_dist.errors import ExtraError, RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Interpret, Opening, Placement, Stored
+from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import UINT8, BlockReader
-from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_decodable
+from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
+from unet_dist.imaging.zarr_chunks import chunk_check
 
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
@@ -74,7 +76,7 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
     channels = array.shape[at["c"]] if "c" in at else 1
     _require_harmless(array, name)
-    _check_chunks(array)
+    _check_chunks(array, name)
     dtype = np.dtype(array.dtype)
     if interpret is None:
         nodata = None if opening.nodata is None else nodata_of(opening.nodata, dtype)
@@ -100,7 +102,9 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
         selection[at["y"]] = slice(block_row * block_height, min((block_row + 1) * block_height, height))
         selection[at["x"]] = slice(block_col * block_width, min((block_col + 1) * block_width, width))
         try:
-            values = np.asarray(array[tuple(selection)])
+            values = in_time(name, lambda: np.asarray(array[tuple(selection)]))
+        except RefusedError:
+            raise
         except Exception as error:  # codecs answer damaged chunks with whatever they lead to
             raise RefusedError(
                 f"{name}: the chunk at row {block_row * block_height}, column {block_col * block_width} cannot be "
@@ -175,11 +179,14 @@ def _require_harmless(array: Any, name: str) -> None:
         codecs += [*inner.get("codecs", []), *inner.get("index_codecs", [])]  # of shards
 
 
-def _check_chunks(array: Any) -> None:
-    """Have the chunks of an array checked as they are read, from here on."""
-    from unet_dist.imaging.zarr_files import chunk_check
-
-    array.store.check = chunk_check(array)
+def _check_chunks(array: Any, name: str) -> None:
+    """Have the chunks of an array checked as they are read, from here on. Raises: RefusedError: codecs as a bomb has them."""
+    stored = array.metadata.to_dict()
+    codecs = list(stored.get("codecs") or [*(stored.get("filters") or []), stored.get("compressor")])
+    try:
+        array.store.check = chunk_check(codecs, array.chunks, array.shards, np.dtype(array.dtype).itemsize)
+    except ValueError as error:
+        raise RefusedError(f"{name} is not decoded: {error}", "Write it anew, with one compression.") from error
 
 
 def _levels(node: Any, image: dict, name: str) -> list[Any]:

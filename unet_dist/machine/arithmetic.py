@@ -35,6 +35,14 @@ def compute_in_float32(*, tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
+def choose_algorithms(*, tries: bool) -> None:
+    """Settle whether cuDNN times its algorithms for each new shape, or takes one by its rules of thumb.
+
+    Which one is fastest varies from run to run, and their sums differ by rounding.
+    """
+    torch.backends.cudnn.benchmark = tries
+
+
 def find_undeterministic(error: BaseException, network: nn.Module) -> str | None:
     """Name what torch refused in deterministic mode: its operation, and the layers of a network that may have called it.
 

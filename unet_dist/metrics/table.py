@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from unet_dist.metrics.confusion import Scores
-from unet_dist.wording import printable
+from unet_dist.wording import one_line
 
 _BAR = 10
 WORST = 10
@@ -30,7 +30,7 @@ def scores_table(
         is_short: show the WORST classes only.
         is_detailed: Dice, precision and recall in place of the bar.
     """
-    table = Table(title=printable(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
+    table = Table(title=one_line(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
     details = (scores.dice, scores.precision, scores.recall) if is_detailed else ()
     middle = ["Dice", "precision", "recall"] if is_detailed else [""]
     for name in ("class", "IoU", *middle, *(["change"] if before else []), "pixels"):
@@ -45,14 +45,14 @@ def scores_table(
         parts = [("-" if (value := column[index]) is None else f"{value:.4f}") for column in details]
         parts = parts or ["━" * round(_BAR * iou)]
         changes = [_change(iou, before[index])] if before else []
-        table.add_row(printable(class_names[index]), f"{iou:.4f}", *parts, *changes, f"{shares[index]:.2%}")
+        table.add_row(one_line(class_names[index]), f"{iou:.4f}", *parts, *changes, f"{shares[index]:.2%}")
     table.add_section()
     table.add_row("mean IoU", f"{scores.miou:.4f}")
     if scores.miou_present != scores.miou:
         table.add_row("mean IoU, labelled classes", f"{scores.miou_present:.4f}")
     table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
     for name, value in scores.others.items():
-        table.add_row(printable(name), "-" if value is None else f"{value:.4f}")
+        table.add_row(one_line(name), "-" if value is None else f"{value:.4f}")
     table.caption = _left_out(scores, class_names, ignore_index, len(iou_of) - len(shown))
     return table
 
@@ -63,7 +63,7 @@ def _change(iou: float, before: float | None) -> str:
 
 def _left_out(scores: Scores, class_names: Sequence[str], ignore_index: int | None, num_better: int) -> str | None:
     """A line about the classes without a row."""
-    absent = [printable(name) for i, name in enumerate(class_names) if i != ignore_index and scores.iou[i] is None]
+    absent = [one_line(name) for i, name in enumerate(class_names) if i != ignore_index and scores.iou[i] is None]
     lines = [f"The {WORST} worst; {num_better} others are better."] if num_better else []
     lines += [f"Neither labelled nor predicted: {', '.join(absent)}."] if absent else []
     return " ".join(lines) or None

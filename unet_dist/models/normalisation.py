@@ -107,7 +107,8 @@ class ScaledStdConvTranspose2d(nn.ConvTranspose2d):
 def standardised_once(model: nn.Module) -> Iterator[None]:
     """Within it layers convolve with filters that were standardised when it began: for many passes while the weights stay.
 
-    The values are those of each layer's own forward pass, to the bit.
+    The values are those of each layer's own forward pass, to the bit. Within autocast they are of its type, to which it would cast
+    them for each pass.
     """
     lent: list[tuple[nn.Module, Tensor, nn.Parameter]] = []
     try:
@@ -115,13 +116,19 @@ def standardised_once(model: nn.Module) -> Iterator[None]:
             for layer in model.modules():
                 if isinstance(layer, ScaledStdConv2d | ScaledStdConvTranspose2d) and layer.gain is not None:
                     lent.append((layer, layer.weight, layer.gain))
-                    layer._parameters["weight"] = layer.filters()  # type: ignore[assignment]
+                    layer._parameters["weight"] = _as_cast(layer.filters())  # type: ignore[assignment]
                     layer.gain = None
         yield
     finally:
         for layer, weight, gain in lent:
             layer._parameters["weight"] = weight  # type: ignore[assignment]
             layer._parameters["gain"] = gain
+
+
+def _as_cast(filters: Tensor) -> Tensor:
+    kind = filters.device.type
+    is_cast = torch.is_autocast_enabled(kind) and filters.dtype == torch.float32
+    return filters.to(torch.get_autocast_dtype(kind)) if is_cast else filters
 
 
 def activation_norm(norm: str, channels: int) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, UnetDistError, suggest
@@ -81,11 +81,11 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
         if not (folder / WEIGHTS_FILE).is_file() and _is_of_transformers(folder):
             folder = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*names, PICKLE_FILE], **download))
     except (OSError, ValueError, HTTPError) as error:
-        reason = first_line(error)
+        is_far = isinstance(error, LocalEntryNotFoundError | ConnectionError)
+        found = "cannot be reached" if is_far else f"gives no such model ({type(error).__name__}: {first_line(error)})"
         raise CheckpointError(
-            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub gives no such model '
-            f"({type(error).__name__}: {reason}). Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "
-            '"user/name". Check the spelling, and the network if it is a hub id.'
+            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub {found}. Expected a folder with '
+            f'{CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling, and the network if it is a hub id.'
         ) from error
     _require_files(folder)
     return folder

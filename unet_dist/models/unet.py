@@ -69,6 +69,33 @@ class DoubleConv(nn.Module):
         return F.relu(self.norm2(self.conv2(features)), inplace=True)
 
 
+class ResidualConv(DoubleConv):
+    """The two convolutions of a DoubleConv, with the features that come in added before the last ReLU.
+
+    A 1x1 convolution gives them as many channels; without padding they lose the border that the convolutions lose, so the halo
+    stays. The sum is divided by sqrt(2), which keeps the variance of the start.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, figure 2; projections everywhere.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str, padding: str) -> None:
+        super().__init__(in_channels, out_channels, norm=norm, padding=padding)
+        self.border = 2 if padding == "valid" else 0
+        if norm == "weight":
+            self.shortcut: nn.Module = ScaledStdConv2d(in_channels, out_channels, 1, output_gain=1.0)
+        else:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) features -> features of this block."""
+        shortcut = self.shortcut(crop_border(features, self.border))
+        features = F.relu(self.norm1(self.conv1(features)), inplace=True)
+        return F.relu((self.norm2(self.conv2(features)) + shortcut) * math.sqrt(0.5), inplace=True)
+
+
+BLOCKS = {"plain": DoubleConv, "residual": ResidualConv}
+
+
 class Upsample(nn.Module):
     """Double the side and halve the channels: a 2x2 transposed convolution, or a 1x1 convolution and bilinear."""
 
@@ -116,6 +143,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         norm: none (the paper), weight (scaled weight standardisation), batch, group.
         padding: valid (the paper: the output is smaller than the input) or same (zeros; exact tiles trim the border).
         upsampling: transposed (the paper) or bilinear.
+        blocks: plain (the paper) or residual.
         stem_stride: side in pixels of the blocks that are folded into channels before the first level and unfolded after the
             last: a power of two; 1 (the paper) folds nothing. All convolutions take 1 / stem_stride^2 of the work, and the
             halo is stem_stride times as wide.
@@ -138,6 +166,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             "norm",
             "padding",
             "upsampling",
+            "blocks",
             "stem_stride",
             "dropout",
             "checkpoint_activations",
@@ -154,6 +183,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         norm: str = "none",
         padding: str = "valid",
         upsampling: str = "transposed",
+        blocks: str = "plain",
         stem_stride: int = 1,
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
@@ -168,19 +198,21 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         require_choice("norm", norm, NORMS)
         require_choice("padding", padding, PADDINGS)
         require_choice("upsampling", upsampling, UPSAMPLINGS)
+        require_choice("blocks", blocks, tuple(BLOCKS))
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         self.base_channels = base_channels
         self.depth = depth
         self.norm = norm
         self.padding = padding
         self.upsampling = upsampling
+        self.blocks = blocks
         self.stem_stride = stem_stride
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
         self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride)
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
-        block = partial(DoubleConv, norm=norm, padding=padding)
+        block = partial(BLOCKS[blocks], norm=norm, padding=padding)
         # The names below are the keys of model.safetensors: changing one breaks every saved model.
         self.encoder = nn.ModuleList(map(block, [in_channels * stem_stride**2, *channels[:-2]], channels[:-1]))
         self.bottleneck = block(channels[-2], channels[-1])

@@ -143,9 +143,9 @@ def prediction_peak(
             pixels = torch.empty(window_batch, *window, model.in_channels, dtype=torch.uint8)
         margin = model.window_sizes.margin
         with ExitStack() as stack:
+            stack.enter_context(_autocast(setting))
             with memory.making(WEIGHTS):
                 stack.enter_context(standardised_once(as_module(model)))
-            stack.enter_context(_autocast(setting))
             for part in pixels.split(windows_at_once(window, setting.device_type)):
                 compute(model, part, margin if halo is None else halo)
         del pixels

@@ -17,20 +17,20 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.storage.files import sync_folder, write_whole, writing_failed
+from unet_dist.storage.files import append_to, sync_folder, write_whole, writing_failed
 from unet_dist.storage.typed import read_json, read_text
 from unet_dist.wording import shorten
 
 FOLDER = ".unet-dist-predict"
 _SETTINGS, _DONE, _END, _STOP, _LOCK = "settings.json", "done.txt", "end", "stop", ".lock"
-_OURS = re.compile(r"settings\.json|done(-\d{5})?\.txt|stop|\.lock|\d{8,}\.\w+|\.\w+\.partial\.(json|txt)")
+_OURS = re.compile(r"settings\.json|done(-\d{5})?\.txt|stop|\.lock|\d{8,}\.\w+|\.\w+(\.\w+)?\.partial\.(json|txt)")
 """Files that a prediction makes in its folder; done.txt and settings.json by a temporary name."""
 _LINE = re.compile(
     r"(?P<text>(?P<kind>batch|image|end)(?: (?P<number>\d{1,15}))?(?P<checks>(?: \d{1,15}=[0-9a-f]{8})*))"
@@ -175,7 +175,7 @@ class Journal:
     def ask_to_stop(self) -> None:
         """Ask all processes to stop before their next batch."""
         with suppress(OSError):  # who asks stops in any case
-            (self.folder / _STOP).touch()
+            append_to(self.folder / _STOP, "")
 
     def is_asked_to_stop(self) -> bool:
         """Whether any process was asked to stop."""
@@ -226,10 +226,7 @@ class DoneList:
         text = "".join([*_lines(batches, images, checks or {}), *([_checked(_END)] if is_end else [])])
         is_new = not self.path.exists()
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            append_to(self.path, text, is_synced=True)
             if is_new:
                 sync_folder(self.path.parent)
         except OSError as error:
@@ -267,3 +264,19 @@ def _change(key: str, old: Any, new: Any) -> str:
 
 def _said(value: Any) -> str:
     return json.dumps(value).strip('"')
+
+
+@contextmanager
+def output_folder(output: Path) -> Iterator[None]:
+    """Make the folder of the files. One that was made here and stays empty is removed."""
+    was_there = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"output: cannot make {output}: {error.strerror}. Choose another --output.") from None
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):
+                output.rmdir()

@@ -50,7 +50,7 @@ def compute_share(
     Args:
         done: what was done before this launch.
         is_stopped: asked before each batch.
-        around_forward: context of the forward pass.
+        around_forward: context of the forward passes.
         finishers: images whose outputs are made at once, beside the computing.
 
     Raises:
@@ -58,6 +58,9 @@ def compute_share(
     """
     with ExitStack() as stack:
         stack.enter_context(_short_of_memory())
+        stack.enter_context(
+            around_forward()
+        )  # once: mixed precision then casts the weights once, and not for each batch
         stack.enter_context(standardised_once(as_module(work.tiles.model)))
         handover = stack.enter_context(Handover())
         reader = stack.enter_context(_Reading(work, share, handover))
@@ -69,8 +72,7 @@ def compute_share(
         for number, pieces in batches:
             if is_stopped():
                 break
-            with around_forward():
-                values = Fetching(compute_pieces(work.tiles, pieces))
+            values = Fetching(compute_pieces(work.tiles, pieces))
             writing.append(writes.submit(writer.write, number, pieces, values))
             while len(writing) > AHEAD:
                 writing.popleft().result()

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from unet_dist.errors import UnetDistError
 from unet_dist.storage.files import refusal_of_disk
-from unet_dist.wording import printable
+from unet_dist.wording import hanging
 
 GRACE_S = 3.0
 """Time for the process that failed first to say why: a launcher ends all processes when the first of them leaves."""
@@ -77,7 +77,7 @@ def is_timeout(error: BaseException) -> bool:
 def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> None:
     resume = "Run the same command to resume from the last checkpoint."
     if isinstance(error, UnetDistError):
-        print(f"unet-dist: error: {printable(str(error))}", file=sys.stderr)
+        print(f"unet-dist: error: {hanging(str(error))}", file=sys.stderr)
     elif refused := refusal_of_disk(error):
         print(f"unet-dist: error: rank {rank} of {world_size}: {refused}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):

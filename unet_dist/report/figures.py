@@ -17,6 +17,7 @@ from unet_dist.data.decoded.planes import holds_planes, plane_of
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import write_whole
+from unet_dist.wording import one_line, shorten
 
 MAX_SIDE_PX = 960
 PANEL_INCHES = 4.0
@@ -103,7 +104,7 @@ def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) ->
             panel.axis("off")
         for number, one in enumerate(row):
             axes[2 * number].imshow(_shown(one.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes[2 * number].set_title(one.name[-40:], fontsize=9, parse_math=False)
+            axes[2 * number].set_title(one_line(one.name)[-40:], fontsize=9, parse_math=False)
             axes[2 * number + 1].imshow(_coloured(one.label, class_names), interpolation="nearest")
     write_figure(path, figure)
 
@@ -142,7 +143,7 @@ def draw_fed(
     mixed = np.where(counted, seen // 2 + coloured // 2, seen // 4)
     heights = [PANEL_INCHES * window.shape[0] / window.shape[1] + 0.3]
     figure, rows = _panels(heights, _occurring([labels], class_names), class_names)
-    titles = (f"fed: {title}", "mask of the framed part", "mask on the framed part")
+    titles = (f"fed: {one_line(title)}", "mask of the framed part", "mask on the framed part")
     for axes, text, shown in zip(rows[0], titles, (picture, coloured, mixed), strict=True):
         axes.imshow(shown, interpolation="nearest")
         axes.set_title(text, fontsize=9, parse_math=False)
@@ -195,7 +196,7 @@ def _panels(
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
-    names = [class_names[i] if i != IGNORED else "ignored" for i in occurring]
+    names = [shorten(one_line(class_names[i]), 60) if i != IGNORED else "ignored" for i in occurring]
     legend_columns = LEGEND_COLUMNS * columns // 3
     legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")

@@ -24,6 +24,7 @@ from unet_dist.report.contents import RunContents
 from unet_dist.report.pictures import PICTURES_FOLDER, embed_picture
 from unet_dist.report.published import DATA_SET, PUBLISHED, is_same_data
 from unet_dist.report.summary import class_scores, hardware_rows, headline, missing, status, worst_classes
+from unet_dist.wording import printable
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -96,6 +97,7 @@ def _render(
     environment = Environment(
         loader=PackageLoader("unet_dist.report", "web"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is HTML already
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,6 +15,7 @@ from unet_dist.report.charts import column, smooth
 from unet_dist.report.contents import RunContents
 from unet_dist.report.figures import write_figure
 from unet_dist.report.summary import ClassScore, class_scores
+from unet_dist.wording import one_line, shorten
 
 # Source: Okabe and Ito 2008, "Color Universal Design".
 _BLUE, _VERMILION, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#9aa0a8"
@@ -83,7 +84,7 @@ def _iou(scores: Sequence[ClassScore]) -> Any:
         text = "absent" if score.iou is None else f"{score.iou:.3f}"
         iou.text((score.iou or 0.0) + 0.01, row, text, va="center", fontsize=7)
     iou.set(yticks=rows, xlim=(0, 1.08), ylim=(-0.6, len(rows) - 0.4), xlabel="IoU")
-    iou.set_yticklabels([score.name for score in ordered], fontsize=8, parse_math=False)
+    iou.set_yticklabels([shorten(one_line(score.name), 40) for score in ordered], fontsize=8, parse_math=False)
     for attribute, colour, marker, title in (
         ("train_share", _VERMILION, "o", "training"),
         ("split_share", _GREEN, "d", "split"),
@@ -106,8 +107,10 @@ def _confusion(run: RunContents, split: str) -> Any:
     shown = [i for i in range(len(counts)) if counts[i].sum() + counts[:, i].sum() > 0 and i != run.ignore_index]
     counts = counts[np.ix_(shown, shown)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [run.class_names[index] for index in shown]
-    side = 2.2 + 0.22 * len(names)
+    names = [shorten(one_line(run.class_names[index]), 40) for index in shown]
+    side = (
+        2.2 + 0.22 * len(names) + 0.06 * max([0, *(len(name) - 20 for name in names)])
+    )  # inches: long names take room
     figure = _new(side + 0.8, side)
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

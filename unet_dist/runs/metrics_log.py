@@ -14,7 +14,7 @@ from typing import Any
 
 from unet_dist.errors import DataError
 from unet_dist.runs.records import Metrics
-from unet_dist.storage.files import write_whole, writing_failed
+from unet_dist.storage.files import append_to, write_whole, writing_failed
 from unet_dist.storage.typed import parse_json, read_bytes
 
 
@@ -39,8 +39,7 @@ class MetricsLog:
             DataError: the disk is full or read-only, or the run's folder is gone.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
+            append_to(self.path, _line(record))
         except OSError as error:
             raise writing_failed(self.path, error) from error
 

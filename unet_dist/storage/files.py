@@ -9,14 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import DataError
 
+_TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
+"""Stem and suffix of what it is to become; older releases named it without the part that makes it unique."""
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -31,11 +36,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         DataError: the disk is full, the folder cannot be written to, or another refusal of the system.
     """
-    # One name for all attempts: what a killed process left is swept by the next. The suffix stays: writers look at it.
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    # A name that nobody can foresee, and put a link or a folder of theirs under. The suffix stays: writers look at it.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)
+        _sweep(_leftovers.take(path))
         yield temporary
         _sync(temporary)
         _replace(temporary, path)
@@ -88,10 +93,29 @@ def write_whole_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(temporary)
 
 
+def append_to(path: Path, text: str, *, is_synced: bool = False) -> None:
+    """Add to a file, made where it is missing. What stands there must be a file: a link may lead to one of its owner's.
+
+    Args:
+        is_synced: wait until it is on the disk.
+
+    Raises:
+        OSError: the disk refuses, or it is a link or no regular file.
+    """
+    how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(path, how, 0o666), "w", encoding="utf-8") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        file.write(text)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def recover_folder(path: Path) -> None:
-    """Undo a replacement that a kill cut in two."""
+    """Undo a replacement that a kill cut in two. What somebody else put there is not taken for ours."""
     old = _stepped_aside(path)
-    if old.exists():
+    if _is_own(old) and old.is_dir():
         if path.exists():
             _remove(old)
         else:
@@ -106,8 +130,7 @@ def recover_all(folder: Path, pattern: str) -> None:
     """
     for old in folder.glob(f".{pattern}.old"):
         recover_folder(folder / old.name.removeprefix(".").removesuffix(".old"))
-    for temporary in folder.glob(f".{pattern}.partial*"):
-        _remove(temporary)
+    _sweep(folder.glob(f".{pattern}.partial*"))
 
 
 def digest(path: Path) -> str:
@@ -162,6 +185,49 @@ def _replace(temporary: Path, path: Path) -> None:
 def _stepped_aside(path: Path) -> Path:
     """Where an older folder waits while its successor takes its name."""
     return path.with_name(f".{path.name}.old")
+
+
+class _Leftovers:
+    """What killed processes left half written in the folders that this process writes to, by the name it was to have.
+
+    A folder is listed when it is first written to, and again after a sixteenth as many writes as it held files: so that a write
+    costs the same in a folder of any size.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Path, tuple[int, dict[str, list[str]]]] = {}
+
+    def take(self, path: Path) -> list[Path]:
+        """Those of a file or folder, which nobody else writes now."""
+        with self._lock:
+            writes, found = self._known.get(path.parent, (0, {}))
+            if writes == 0:
+                names = os.listdir(path.parent)
+                writes, found = 1 + len(names) // 16, {}
+                for match in filter(None, map(_TEMPORARY.fullmatch, names)):
+                    found.setdefault(match[1] + (match[2] or ""), []).append(match[0])
+            left = found.pop(path.name, [])
+            self._known[path.parent] = writes - 1, found
+        return [path.with_name(name) for name in left]
+
+
+_leftovers = _Leftovers()
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if _is_own(path):
+            _remove(path)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether something is there, no link, and of this user or the folder's owner: other users may write into some folders."""
+    try:
+        found = path.lstat()
+        return not stat.S_ISLNK(found.st_mode) and found.st_uid in (os.geteuid(), path.parent.stat().st_uid)
+    except OSError:
+        return False
 
 
 def usual_mode(mode: int) -> int:

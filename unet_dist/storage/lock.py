@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unet_dist.errors import LaunchError
+from unet_dist.wording import hanging
 
 
 def open_lock(path: Path, *, reads_too: bool = False, mode: int = 0o666) -> int:
@@ -61,7 +62,7 @@ def _refusal(path: Path, error: OSError, key: str) -> str:
 
 
 def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(hanging(text), file=sys.stderr)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from unet_dist.data.batches.ahead import AHEAD, read_ahead
 from unet_dist.data.batches.augment import Augmentation
 from unet_dist.data.batches.borders import BorderWeights
 from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_labels
-from unet_dist.data.batches.shares import RunShares, StepShare, WindowBatch
+from unet_dist.data.batches.shares import RunShares, StepShare
+from unet_dist.data.batches.windows import WindowBatch
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.pixelwise import CrossEntropy
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import png, random_pair, write_names, write_parquet
-from unet_dist.data.sources.hub import DatasetDirectory, _named_tables
+from unet_dist.data.sources.hub import DatasetDirectory, HubDataset, _named_tables
 from unet_dist.errors import DataError
 
 COMMIT = "c0ffee" * 6 + "0000"
@@ -104,6 +104,41 @@ def test_a_hub_data_set_is_loaded_and_found_again_without_network(tmp_path, hub)
     assert again == (
         f"lab/tiny: the hub does not answer; continuing with commit {COMMIT[:12]}, the last seen.\n{first}"
     )
+
+
+@pytest.mark.parametrize(
+    "word", ["https://example.invalid/a.parquet", "../../other/a.parquet", "hf://datasets/lab/other/a.parquet"]
+)
+def test_tables_that_a_card_on_the_hub_names_elsewhere_are_not_read(tmp_path, hub, word):
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: ['data/train-*', '{word}']\n---\n# Data\n"
+    (tmp_path / "tiny" / "README.md").write_text(card)
+    assert load(tmp_path, hub, "lab/tiny") == (
+        f"lab/tiny: its README.md names the table {word}, which lies outside it. If you trust that table, download it and "
+        "give its own folder as data_path."
+    )
+
+
+def test_a_card_on_the_hub_may_name_its_own_tables(tmp_path, hub):
+    """By their path, or as the hub writes it."""
+    for word in ("data/train-*", f"hf://datasets/lab/tiny@{COMMIT}/data/train-*"):
+        card = f"---\nconfigs:\n- config_name: default\n  data_files: '{word}'\n---\n# Data\n"
+        (tmp_path / "tiny" / "README.md").write_text(card)
+        source = HubDataset("lab/tiny")
+        source._commit = COMMIT
+        source._file = {"README.md": tmp_path / "tiny" / "README.md"}.get
+        source._require_own_tables()
+
+
+def test_a_table_of_the_hub_names_no_file_of_this_machine(tmp_path, hub):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "private.png").write_bytes(png(random_pair(0)[0]))
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": None, "path": str(tmp_path / "private.png")}] * 5
+    table = pa.table({name: pa.array(rows, picture) for name in ("pixel_values", "label")})
+    pq.write_table(table, tmp_path / "tiny" / "data" / "train-00000-of-00001.parquet")
+    assert f"refers to the file {tmp_path / 'private.png'} of this machine" in load(tmp_path, hub, "lab/tiny")
 
 
 def test_a_name_that_the_hub_does_not_know(tmp_path, hub):

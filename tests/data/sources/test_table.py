@@ -75,6 +75,20 @@ def test_groups_stay_together(tmp_path):
     assert sum(map(len, found.values())) == len(set.union(*found.values())) == 5
 
 
+def test_group_by_names_a_column_or_is_a_pattern(tmp_path):
+    """A column goes before the usual names of columns; what names none is a pattern of ids, as everywhere."""
+    table = [
+        {**row, "patient": "all", "ward": f"w{number // 2}"} for number, row in enumerate(rows(tmp_path / "d", 10))
+    ]
+    path = write(tmp_path / "d/list.csv", table)
+    cache = open_with(path, [], tmp_path, group_by="ward")
+    found = {name: {one.partition("--")[0] for one in cache.split(name).ids} for name in cache.splits}
+    assert sum(map(len, found.values())) == len(set.union(*found.values())) == 5
+    assert len(open_with(path, [], tmp_path / "b", group_by=r".*sample\d\d\d").splits) == 3
+    with pytest.raises(DataError, match=r"group_by: got 'wardd', which does not match 10 of 10 ids, such as 'all--"):
+        open_with(path, [], tmp_path / "c", group_by="wardd").splits  # noqa: B018
+
+
 def test_paths_from_elsewhere_and_other_columns(tmp_path):
     table = [
         {"a": str(tmp_path / "d" / row["img"]), "b": str(tmp_path / "d" / row["mask"])} for row in rows(tmp_path / "d")

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unet_dist.data.batches.label_counts import LabelCounts, no_labels
-from unet_dist.data.batches.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowBatch, WindowPlace
+from unet_dist.data.batches.shares import RunShares, SharePlan, StepShare, UnreadBatches, WindowPlace
+from unet_dist.data.batches.windows import WindowBatch
 from unet_dist.errors import DataError
 from unet_dist.machine.threads import stay_on_device
 from unet_dist.wording import first_line

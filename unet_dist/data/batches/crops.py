@@ -126,6 +126,19 @@ class Crop:
         if border is not None and self.border is not None:
             cut(border, self.border, 0)
 
+    def read_window_labels(self, tile: Tile, shape: tuple[int, int]) -> np.ndarray:
+        """The labels under the whole window of a tile, halo included: of its shape, ignored beyond the image."""
+        row, col = tile.row - self.halo, tile.col - self.halo
+        if self.warp is not None:
+            return geometry.read_labels(self.warp.places(row, col, *shape), self.label)
+        labels = np.empty(shape, dtype=self.label.dtype)
+        if self.is_flipped:
+            col = self.output_shape[1] - col - shape[1]
+        origin = self.output_origin[0] + row, self.output_origin[1] + col
+        beyond = ignored_in(labels.dtype)
+        _read_plane(labels[:, ::-1] if self.is_flipped else labels, self.label, *origin, beyond=beyond)
+        return labels
+
 
 @dataclass(frozen=True)
 class CropReader:

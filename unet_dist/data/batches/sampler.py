@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORDER, _CROP, _CLASS, _COLOUR, _GEOMETRY, _TEXTURE = range(6)  # independent streams of one seed
+_ORDER, _CROP, _CLASS, _COLOUR, _GEOMETRY, _TEXTURE, _MIXING = range(7)  # independent streams of one seed
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def geometry_generator(seed: int, position: int) -> np.random.Generator:
 def texture_generator(seed: int, position: int) -> np.random.Generator:
     """The random numbers of one sample's blur and noise."""
     return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _TEXTURE]))
+
+
+def mixing_generator(seed: int, position: int) -> np.random.Generator:
+    """The random numbers of what covers one sample's crop."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _MIXING]))
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.batches.colour import draw_colours, recolour
+from unet_dist.data.batches.colour import draw_colours
 from unet_dist.data.batches.crops import Crop, CropReader
-from unet_dist.data.batches.geometry import Sources, look_up, read_sources
+from unet_dist.data.batches.geometry import Sources, read_sources
 from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_labels
+from unet_dist.data.batches.mixing import Mixing
 from unet_dist.data.batches.sampler import Draw, draw_batch, share_of_rank
-from unet_dist.data.batches.texture import Textures, add_noise, blur, draw_textures
+from unet_dist.data.batches.texture import Textures, draw_textures
+from unet_dist.data.batches.windows import Pasted, WindowBatch
 from unet_dist.data.decoded.labels import ignored_in
-from unet_dist.machine.uploading import uploading
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
 from unet_dist.tiling.geometry import Tile, TilePlan
 
@@ -52,76 +54,6 @@ class WindowPlace(NamedTuple):
     def tile(self) -> Tile:
         """The piece of the output that the window computes."""
         return self.plan[self.number]
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """Windows of one shape that are computed at once: whole crops, or tiles of them.
-
-    Attributes:
-        windows: (n, h, w, C) of the images' type; with sources (P, C), the pixels that they are looked up in on the device.
-        labels: (n, h', w') uint8, or packed planes; all bits set where a pixel counts nowhere or in another window.
-        keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
-        ids: the samples' ids, one a window.
-        borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.
-        colours: what is still to be done to the windows' light and colour, as draw_colours gives it; None: nothing.
-        sources: where the windows' pixels come from; None: they are there.
-        textures: how the windows are still to be blurred and noised; None: not at all.
-    """
-
-    windows: Tensor
-    labels: Tensor
-    keys: Tensor
-    ids: list[str]
-    borders: Tensor | None = None
-    colours: Tensor | None = None
-    sources: Sources | None = None
-    textures: Textures | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """How many windows, and their height and width."""
-        if self.sources is None:
-            return self.windows.shape[0], self.windows.shape[1], self.windows.shape[2]
-        margin = 0 if self.textures is None else self.textures.margin
-        height, width = self.sources.rows.shape[2] - 2 * margin, self.sources.cols.shape[3] - 2 * margin
-        return len(self.labels), height, width
-
-    def on(self, device: torch.device) -> WindowBatch:
-        """The same on a device, ready for the network; a copy from page-locked memory does not wait."""
-        with uploading(device) as upload:
-            there = self._moved(upload)
-        windows = there.windows
-        if there.sources is not None:
-            windows = look_up(windows, there.sources)
-        if there.textures is not None:
-            windows = blur(windows, there.textures)
-        if there.colours is not None:
-            windows = recolour(windows, there.colours)
-        if there.textures is not None:
-            windows = add_noise(windows, there.textures)
-        return WindowBatch(windows, there.labels, there.keys, self.ids, there.borders)
-
-    def pin_memory(self) -> WindowBatch:
-        """The same in page-locked memory, from which a copy to a GPU does not wait; what lies there stays."""
-        return self._moved(_pinned)
-
-    def _moved(self, move: Callable[[Tensor], Tensor]) -> WindowBatch:
-        """The same of other tensors."""
-        return WindowBatch(
-            move(self.windows),
-            move(self.labels),
-            move(self.keys),
-            self.ids,
-            None if self.borders is None else move(self.borders),
-            None if self.colours is None else move(self.colours),
-            None if self.sources is None else Sources(*map(move, self.sources)),
-            None if self.textures is None else self.textures.moved(move),
-        )
-
-
-def _pinned(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_pinned() else tensor.pin_memory()
 
 
 class Divisible(Protocol):
@@ -198,6 +130,7 @@ class RunShares:
         splits_samples: share out the tiles of the batch over the ranks, balanced on their pixels, instead of whole crops.
         kept_px: pixels of windows up to which a share of several micro-batches is held at once. A share of augmented crops
             always is: an augmentation needs the whole crop, and is made once.
+        mixing: how many crops show parts of another sample; None: none does.
     """
 
     def __init__(
@@ -211,8 +144,10 @@ class RunShares:
         world_size: int,
         splits_samples: bool = False,
         kept_px: int = KEPT_PX,
+        mixing: Mixing | None = None,
     ) -> None:
         self.crops = crops
+        self.mixing = mixing
         self.planner = planner
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
@@ -240,6 +175,7 @@ class RunShares:
         ]
         pixels = sum(len(batch) * math.prod(batch[0].plan.window_shape) for batch in batches)
         is_augmented = self.crops.augmentation is not None
+        pixels *= 1 if self.mixing is None else 2
         is_kept = is_held_at_once(len(batches), pixels, is_augmented=is_augmented, kept_px=self._kept_px)
         return SharePlan(step, batches, is_kept)
 
@@ -260,7 +196,11 @@ class RunShares:
 
     def count(self, places: Sequence[WindowPlace]) -> LabelCounts:
         """Count the labels of a micro-batch; no image is read."""
-        return count_labels(*self._read_labels(places, [self.crops.open(place.draw) for place in places]))
+        at, others, crops, masks = self._covers(places, self.crops.open)
+        labels, borders = self._read_labels(places, [self.crops.open(place.draw) for place in places])
+        if at:
+            self._paste_labels(labels, borders, at, masks, *self._read_labels(others, crops))
+        return count_labels(labels, borders)
 
     def read_batch(
         self,
@@ -276,15 +216,60 @@ class RunShares:
             open_crop: the crops' open, or one that remembers.
             pin_memory: as in read.
         """
+        open_crop = open_crop or self.crops.open
+        batch = self._read_alone(places, [open_crop(place.draw) for place in places], pin_memory=pin_memory)
+        at, others, crops, masks = self._covers(places, open_crop)
+        if at:
+            pasted = Pasted(
+                self._read_alone(others, crops, pin_memory=pin_memory), torch.tensor(at), torch.from_numpy(masks)
+            )
+            self._paste_labels(batch.labels, batch.borders, at, masks, pasted.batch.labels, pasted.batch.borders)
+            batch = replace(batch, pasted=pasted)
+        return batch.pin_memory() if pin_memory else batch
+
+    def _covers(
+        self, places: Sequence[WindowPlace], open_crop: Callable[[Draw], Crop]
+    ) -> tuple[list[int], list[WindowPlace], list[Crop], np.ndarray]:
+        """Which windows other crops cover, with which of their windows, and where: (m, h, w) bool."""
+        mixing, shape = self.mixing, places[0].plan.window_shape
+        at, others, crops, masks = [], [], [], []
+        for number, place in enumerate(places if mixing is not None else ()):
+            assert mixing is not None
+            cover = mixing.draw(self.crops.seed, place.draw.position, len(self.crops.samples))
+            if cover is not None:
+                at.append(number)
+                others.append(place._replace(draw=cover.draw))
+                crops.append(open_crop(cover.draw))
+                masks.append(cover.mask(crops[-1], place.tile, shape))
+        return at, others, crops, np.stack(masks) if masks else np.zeros((0, *shape), dtype=bool)
+
+    def _paste_labels(
+        self,
+        labels: Tensor,
+        borders: Tensor | None,
+        at: list[int],
+        masks: np.ndarray,
+        other_labels: Tensor,
+        other_borders: Tensor | None,
+    ) -> None:
+        """Let other crops' labels, and border weights, cover those of windows, where masks are True."""
+        trim = (masks.shape[1] - labels.shape[1]) // 2
+        inner = masks[:, trim : trim + labels.shape[1], trim : trim + labels.shape[2]]
+        for plane, other in ((labels, other_labels), (borders, other_borders)):
+            if plane is not None and other is not None:
+                for number, mask, cover in zip(at, inner, other.numpy(), strict=True):
+                    np.copyto(plane[number].numpy(), cover, where=mask)
+
+    def _read_alone(self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool) -> WindowBatch:
+        """Read windows that no other crop covers."""
         stride, ids = self.planner.sizes.stride, self.crops.samples.ids
-        crops = [(open_crop or self.crops.open)(place.draw) for place in places]
         windows, sources, textures = self._read_windows(places, crops, pin_memory=pin_memory)
         labels, borders = self._read_labels(places, crops, pin_memory=pin_memory)
         colours = None
         if self.crops.recipe is not None and self.crops.recipe.recolours:
             colours = draw_colours(self.crops.seed, [place.draw.position for place in places])
         keys = [(place.draw.position, place.tile.row // stride, place.tile.col // stride) for place in places]
-        batch = WindowBatch(
+        return WindowBatch(
             windows=windows,
             labels=labels,
             keys=torch.tensor(keys, dtype=torch.int64),
@@ -294,7 +279,6 @@ class RunShares:
             sources=sources,
             textures=textures,
         )
-        return batch.pin_memory() if pin_memory else batch
 
     def _read_windows(
         self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool

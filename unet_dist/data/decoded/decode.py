@@ -22,9 +22,10 @@ from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange
+from unet_dist.imaging.limits import require_decodable
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.readers import ArrayReader, BandsReader
-from unet_dist.imaging.values import nodata_of, require_decodable
+from unet_dist.imaging.values import nodata_of
 from unet_dist.imaging.views import PartReader, with_channels
 
 
@@ -180,7 +181,8 @@ def decode_pair(
     with open_image_of(pair, max_pixels, image_rules) as reader:
         height, width, channels = reader.shape
         if not isinstance(pair.image, np.ndarray):
-            require_decodable(height, width, max_pixels, f"image {pair.image_name}")
+            name, bytes_per_px = f"image {pair.image_name}", channels * np.dtype(reader.dtype).itemsize
+            require_decodable(height, width, max_pixels, name, bytes_per_px=bytes_per_px)
         image = reader.read(0, height, 0, width)
         known = reader.known(0, height, 0, width)
     if callable(pair.mask) or isinstance(pair.mask, np.ndarray):

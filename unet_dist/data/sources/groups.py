@@ -15,7 +15,7 @@ from unet_dist.errors import DataError
 
 SEQUENCE = "sequence"
 
-_PATTERNS = {SEQUENCE: r"(.*?)\d*$", "folder": r"(?=(.*/))?"}
+_PATTERNS = {SEQUENCE: r"(?s)(.*?)\d*$", "folder": r"(?s)(?=(.*/))?"}
 """Words that stand for a pattern: names that differ in their last number only are of one group; those of one folder are."""
 _MOST_NAMED = 5
 

@@ -175,16 +175,21 @@ def _named_tables(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield each file that names tables, and the words by which it does."""
     readme = root / "README.md"
     if readme.is_file():
-        head = _head_of(read_text(readme))
-        configs = head.get("configs") if isinstance(head, dict) else None
-        for config in configs if isinstance(configs, list) else []:
-            if isinstance(config, dict):
-                yield from ((readme, word) for key in ("data_files", "data_dir") for word in _words_in(config.get(key)))
+        yield from ((readme, word) for word in _tables_of_card(readme))
     if (root / "dataset_dict.json").is_file():
         saved = read_json(root / "dataset_dict.json", dict[str, Any])
         yield from ((root / "dataset_dict.json", word) for word in _words_in(saved.get("splits")))
     for path in root.rglob("state.json"):
         yield from ((path, word) for word in _words_in(read_json(path, dict[str, Any]).get("_data_files")))
+
+
+def _tables_of_card(readme: Path) -> Iterator[str]:
+    """Yield the words by which the head of a data set's card names tables."""
+    head = _head_of(read_text(readme))
+    configs = head.get("configs") if isinstance(head, dict) else None
+    for config in configs if isinstance(configs, list) else []:
+        if isinstance(config, dict):
+            yield from (word for key in ("data_files", "data_dir") for word in _words_in(config.get(key)))
 
 
 def _head_of(text: str) -> object:
@@ -232,20 +237,22 @@ class HubDataset(_TableSource):
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
+        path = self._file("id2label.json")
+        return None if path is None else read_id2label(path)
+
+    def _file(self, name: str) -> Path | None:
+        """Get a file of the data set; None where it has none of that name."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            path = hf_hub_download(
-                self.name, "id2label.json", repo_type="dataset", revision=self._commit or self._revision
-            )
+            return Path(hf_hub_download(self.name, name, repo_type="dataset", revision=self._commit or self._revision))
         except LocalEntryNotFoundError as error:
             raise self._unreachable(error) from error
         except EntryNotFoundError:
             return None
         except _connection_errors() as error:
             raise self._unreachable(error) from error
-        return read_id2label(Path(path))
 
     def signature(self, memo_path: Path) -> str:
         """A text that changes with the content; it names the decoded cache."""
@@ -285,9 +292,39 @@ class HubDataset(_TableSource):
         assert commit is not None, self.name
         return commit
 
+    def _require_own_tables(self) -> None:
+        """Refuse a card that names tables elsewhere: they are not of the commit that the cache is named by.
+
+        Raises:
+            DataError: a table of another data set, at an address, or outside this one.
+        """
+        card = self._file("README.md")
+        for word in () if card is None else _tables_of_card(card):
+            own = f"hf://datasets/{self.name}"
+            is_own = word.startswith((f"{own}/", f"{own}@{self._commit}/")) and "::" not in word
+            if not is_own and ("://" in word or "::" in word or word.startswith(("/", "~")) or ".." in word.split("/")):
+                raise DataError(
+                    f"{self.name}: its README.md names the table {printable(word)}, which lies outside it. If you trust that "
+                    "table, download it and give its own folder as data_path."
+                )
+
+    def _outside(self, path: Path, where: str) -> Path:
+        """Allow what the libraries unpacked into their own caches. Raises: DataError: a file of this machine."""
+        import datasets
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        caches = (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
+        if not any(path.resolve().is_relative_to(Path(cache).resolve()) for cache in caches):
+            raise DataError(
+                f"{self.name}: {where} refers to the file {printable(str(path))} of this machine. Ask the data set's owner to "
+                "embed the pictures in the table."
+            )
+        return path
+
     def _load(self) -> Any:
         import datasets
 
+        self._require_own_tables()
         try:
             return datasets.load_dataset(self.name, revision=self._commit or self._revision)
         except _connection_errors() as error:

@@ -21,8 +21,8 @@ from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement
+from unet_dist.imaging.limits import require_decodable
 from unet_dist.imaging.reader import open_image
-from unet_dist.imaging.values import require_decodable
 from unet_dist.wording import first_line
 
 BACKGROUND = "background"

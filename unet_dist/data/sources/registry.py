@@ -61,6 +61,7 @@ def open_source(
     image_column: str = "pixel_values",
     label_column: str = "label",
     layout: Mapping[str, str] | None = None,
+    group_by: str | None = None,
     multi_label: bool = False,
     revision: str | None = None,
     synthetic_images: int = DEFAULT_SYNTHETIC_IMAGES,
@@ -73,6 +74,7 @@ def open_source(
     Args:
         image_column, label_column: the columns of a data-set directory or a hub data set.
         layout: fields of Layout, for a folder of pictures; missing ones are guessed.
+        group_by: a column of a table of paths, or a pattern of ids.
         multi_label: whether classes overlap.
         revision: branch, tag or commit of a hub data set.
         synthetic_size: (height, width) in pixels.
@@ -85,7 +87,7 @@ def open_source(
         return SyntheticSource(synthetic_images, synthetic_size, synthetic_seed)
     path = Path(text).expanduser()
     if path.exists():
-        return _open_path(path, image_column, label_column, layout or {}, say, multi_label=multi_label)
+        return _open_path(path, (image_column, label_column), group_by, layout or {}, say, multi_label=multi_label)
     if is_part(text):
         return _build(text, say)
     if _HUB_ID.fullmatch(text) and not _near(path).startswith(" Did you mean"):
@@ -119,20 +121,21 @@ def _build(word: str, say: Callable[[str], None] | None) -> Source:
 
 def _open_path(
     path: Path,
-    image_column: str,
-    label_column: str,
+    columns: tuple[str, str],
+    group_by: str | None,
     layout: Mapping[str, str],
     say: Callable[[str], None] | None,
     *,
     multi_label: bool,
 ) -> Source:
+    image_column, label_column = columns
     has_masks = (path / "images").is_dir() and (path / "masks").is_dir()
     if (
         multi_label and path.is_dir() and (layout or has_masks)
     ):  # names are not guessed: x_road.png is the mask of a class
         return FolderSource(path, Layout(**layout), say, multi_label=True)
     if is_table(path):
-        return TableSource(path, image_column, label_column, say)
+        return TableSource(path, *columns, group_by, say)
     if path.is_file():
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         for is_one, _, read_one in _OUTLINES:
@@ -163,7 +166,7 @@ def _open_path(
         return FolderSource(path, guessed, say)
     tables = [item for item in sorted(path.iterdir()) if is_table(item)]
     if len(tables) == 1:
-        return TableSource(tables[0], image_column, label_column, say)
+        return TableSource(tables[0], *columns, group_by, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
     found = f"It holds {', '.join(names)}." if names else "It is empty."
     raise DataError(

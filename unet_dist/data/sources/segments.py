@@ -27,7 +27,7 @@ from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Drawn, Samp
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
-from unet_dist.imaging.values import require_decodable
+from unet_dist.imaging.limits import in_time, require_decodable
 
 _LABELS = "ground-truth"
 _Categories = dict[int, str]
@@ -110,7 +110,7 @@ def read_bitmap(path: Path, meaning: dict[int, int]) -> np.ndarray:
     """
     with parsing(f"bitmap {path.name}"), Image.open(path, formats=("PNG",)) as picture:
         require_decodable(picture.height, picture.width, DEFAULT_MAX_PIXELS, path.name, bytes_per_px=8)
-        values = np.asarray(picture.convert("RGBA") if picture.mode != "I;16" else picture)
+        values = in_time(path.name, lambda: np.asarray(picture.convert("RGBA") if picture.mode != "I;16" else picture))
     if values.ndim == 3:
         values = values[..., 0] + values[..., 1].astype(np.uint32) * 256 + values[..., 2].astype(np.uint32) * 65536
     used = np.unique(values)

@@ -54,26 +54,34 @@ class TableSource(FolderSource):
     Args:
         path: of the table.
         image_column, label_column: that hold the paths; where the table has no such columns, the usual names are tried.
+        group_by: the column that holds the group, or a pattern of ids; without it, the usual names are tried.
         say: takes a line for the user.
 
     Attributes:
-        group_by: the pattern of ids that tells groups, None where the table has no such column.
+        group_by: the pattern of ids that tells groups, None where neither a column nor the user does.
     """
 
     def __init__(
-        self, path: Path, image_column: str, label_column: str, say: Callable[[str], None] | None = None
+        self,
+        path: Path,
+        image_column: str,
+        label_column: str,
+        group_by: str | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(path.parent, say=say)
         self.name = path.resolve().stem
-        self._path, self._wanted = path, (image_column, label_column)
+        self._path, self._wanted, self._group_by = path, (image_column, label_column), group_by or ""
         found = [file for _, _, *files in self._rows for file in files]
         self.root = Path(os.path.commonpath([path.parent.resolve(), *(file.parent for file in found)]))
         self.files_root = self.root
 
     @property
     def group_by(self) -> str | None:
-        """The regular expression that takes the group out of an id, None without a column of groups."""
-        return f"(.*?){_BETWEEN}" if self._columns["group"] else None
+        """The regular expression that takes the group out of an id; a pattern that was given, unless it names a column."""
+        column = self._columns["group"]
+        is_pattern = self._group_by and (column or "").lower() != self._group_by.lower()
+        return f"(.*?){_BETWEEN}" if column and not is_pattern else self._group_by or None
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
@@ -103,7 +111,7 @@ class TableSource(FolderSource):
             "image_column": _pick(names, (self._wanted[0], *_IMAGES)),
             "label_column": _pick(names, (self._wanted[1], *_MASKS)),
             "split": _pick(names, _SPLITS),
-            "group": _pick(names, _GROUPS),
+            "group": _pick(names, (self._group_by, *_GROUPS)),
         }
         for key in ("image_column", "label_column"):
             if found[key] is None:

