@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
+from tests import circles
+from tests.circles import draw_scene
 from tests.commands.test_raster import write_scenes
 from tests.data.pictures import write_folder
 from tests.data.sources.test_geo import features, write_geopackage, write_raster
@@ -55,6 +58,14 @@ def write_stacks(root: Path) -> None:
         tifffile.imwrite(root / "masks" / name, (image > 2000).astype(np.uint8))
 
 
+def write_discs(root: Path) -> None:
+    for number in range(6):
+        image, planes = draw_scene(number)
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / "images" / f"s{number}.png")
+        circles.write_folders(root / "masks", f"s{number}", planes)
+
+
 @pytest.mark.parametrize(
     ("page", "write", "says"),
     [
@@ -67,6 +78,7 @@ def write_stacks(root: Path) -> None:
         ("geo_polygons.md", write_plots, "class ids: 0 background, 1 roof, 2 water"),
         ("rasters.md", write_scenes, "7 channels of uint16"),
         ("microscopy.md", write_stacks, "1 channel of uint16"),
+        ("overlapping_classes.md", write_discs, "2 classes"),
     ],
 )
 def test_commands_of_the_page_run(tmp_path, monkeypatch, capsys, page, write, says):
