@@ -29,6 +29,7 @@ REFUSED: dict[str, list[Any]] = {
     "normalisation": ["zscore", "range", "range 5,1", "none 0,1"],
     "thresholds": [0.0, 1.0, [0.5, 2.0], []],
     "bands": ["", "0,1", "2,2", "red,red", "1,,2", "-1", "1.5,2"],
+    "select": ["", "z", "z=0", "z=3-2", "z=1,z=2", "3"],
     "nodata": [float("nan"), float("inf")],
     "model": [""],  # which names there are the registry knows
     "in_channels": [0],

@@ -11,7 +11,7 @@ import tifffile
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.reader import open_image
-from unet_dist.imaging.tiff_stack import images_in
+from unet_dist.imaging.stacks import images_in
 
 STACK = np.random.default_rng(3).integers(0, 256, (6, 37, 53), dtype=np.uint8)
 

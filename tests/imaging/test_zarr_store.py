@@ -175,7 +175,7 @@ def test_a_group_without_an_image_says_what_it_holds(tmp_path):
     [
         ((3, 40, 50), None, r"shape \(3, 40, 50\) and unnamed axes.*dimension_names"),
         ((4, 4, 4, 4), None, "unnamed axes"),
-        ((5, 40, 50), ("t", "y", "x"), r"axes t 5, y 40, x 50. Expected y, x and perhaps c"),
+        ((5, 40, 50), ("t", "y", "x"), r"is a stack of images \(axes t 5\). Name one of its 5 images, from a.zarr#1"),
         ((40, 50), ("a", "b"), r"axes a 40, b 50"),
     ],
 )

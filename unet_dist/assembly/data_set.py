@@ -90,6 +90,7 @@ def source_of(config: Config, say: Callable[[str], None] | None = None) -> Sourc
         layout=layout,
         group_by=data.group_by,
         multi_label=data.multi_label,
+        select=data.selected(),
         revision=data.revision,
         synthetic_images=data.synthetic_images,
         synthetic_size=parse_shape(data.synthetic_size),

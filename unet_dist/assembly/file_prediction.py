@@ -19,7 +19,7 @@ from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_network
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
-from unet_dist.config.quantities import parse_bands
+from unet_dist.config.quantities import parse_bands, parse_select
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
@@ -197,7 +197,7 @@ class _Prediction:
             ConfigError: other settings than those of the unfinished prediction.
         """
         options, teller = self.options, self.teller
-        sources = find_sources(self.words)
+        sources = find_sources(self.words, {} if options.select is None else parse_select(options.select))
         unreadable: dict[Path, str] = {}
         if left_out := find_left_out(self.words):
             teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")

@@ -17,6 +17,7 @@ from unet_dist.config.quantities import (
     Bands,
     Finite,
     Range,
+    Selecting,
     parse_bytes,
     parse_range,
     parse_shape,
@@ -80,8 +81,7 @@ class EvaluateOptions(InferenceOptions):
     flip: bool = False
     """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
-    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy. Takes eight times
-    as long."""
+    """Average over the eight rotations and mirror images, for pictures without an up (microscopy). Takes eight times as long."""
     split: SplitWord = "test"
     """Part of the data set to evaluate."""
     data_path: PathWord | None = None
@@ -139,17 +139,14 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     flip: bool = False
     """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
-    """Average over the eight rotations and mirror images, for pictures without an up, such as microscopy. Takes eight times
-    as long."""
+    """Average over the eight rotations and mirror images, for pictures without an up (microscopy). Takes eight times as long."""
     blend: bool = False
     """Average overlapping windows with Gaussian weights, for networks without a finite halo. Not exact: the result depends on
     the tile size."""
     whole: bool = False
-    """Compute every image in one window, scaled if the network was trained on scaled images. Memory grows with images that
-    are not scaled."""
+    """Compute every image in one window, scaled if the network was trained so. Memory grows with images that are not scaled."""
     skip_background: bool = False
-    """Skip pixels whose whole field of view is bright background (235 or more in every channel). They become 255, no
-    class."""
+    """Skip pixels whose whole field of view is bright background (235 or more in every channel): they become 255, no class."""
     level: NotNegativeInt | None = None
     """Level of an image pyramid, 0 (the default) is the finest."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None
@@ -160,11 +157,12 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     """Bands of these images to take, from 1, in this order. Default: those of the training."""
     nodata: Finite | None = None
     """Value of pixels without data, which become 255, no class. Default: that of the training, or what each file says."""
+    select: Selecting | None = None
+    """Images of stacks to predict: axes (t, z ...) with a place from 1, such as t=1,z=5 or z=5-7. Default: all of them."""
     max_pixels: Annotated[int, AtLeast(1, 2**63 - 1)] = 500_000_000
     """Refuse an ordinary image (PNG, JPEG, WebP) of more pixels, since it is decoded whole."""
     strict: bool = False
-    """Stop at the first image that cannot be read. By default it is named, the others are predicted, and the exit code is
-    1."""
+    """Stop at the first image that cannot be read. Default: name it, predict the others, end with exit code 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -110,6 +110,26 @@ def parse_bands(text: str) -> tuple[int | str, ...]:
     return bands
 
 
+def parse_select(text: str) -> dict[str, tuple[int, int]]:
+    """Read places on axes of stacks, from 1 on: of each axis one, or the first and the last.
+
+    >>> parse_select("t=1, z=5-7")
+    {'t': (1, 1), 'z': (5, 7)}
+
+    Raises:
+        ValueError: none, an axis twice, places below 1 or in reverse.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for word in filter(None, re.split(r"[,\s]+", text.strip("[](){} "))):
+        match = re.fullmatch(r"([A-Za-z]\w*)[=:]([1-9]\d*)(?:-([1-9]\d*))?", word)
+        if match is None or match[1].lower() in found or int(match[3] or match[2]) < int(match[2]):
+            raise ValueError(text)
+        found[match[1].lower()] = int(match[2]), int(match[3] or match[2])
+    if not found:
+        raise ValueError(text)
+    return found
+
+
 def parse_normalisation(text: str) -> tuple[str, tuple[tuple[float, float], ...]]:
     """Read how pixels are normalised: the word, and the limits that range names, one pair for all channels or one for each.
 
@@ -126,6 +146,8 @@ def parse_normalisation(text: str) -> tuple[str, tuple[tuple[float, float], ...]
     return word, limits
 
 
+EXPECTED_SELECT = "axes of stacks with a place from 1 on, or the first and the last, such as t=1,z=5-7"
+Selecting = Annotated[str, Reads(parse_select, EXPECTED_SELECT, "t=1,z=5")]
 Finite = Annotated[float, Must(math.isfinite, "a finite number")]
 Range = Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")]
 Bands = Annotated[str, Reads(parse_bands, EXPECTED_BANDS, "4,3,2")]

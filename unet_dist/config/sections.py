@@ -27,9 +27,11 @@ from unet_dist.config.quantities import (
     Finite,
     Normalising,
     Range,
+    Selecting,
     parse_bands,
     parse_pattern,
     parse_range,
+    parse_select,
     parse_shape,
 )
 from unet_dist.config.rules import (
@@ -114,6 +116,9 @@ class DataConfig(Section):
     bands: Bands | None = None
     """Bands of the images to take, in this order, by number from 1 or by the name that each file gives. Default: all. The model
     keeps it."""
+    select: Selecting | None = None
+    """Images of stacks to take: axes (t, z ...) with a place from 1, such as t=1,z=5 or z=5-7. A stack is a TIFF or Zarr of several
+    images. Default: all of them. Give predict the same."""
     nodata: Finite | None = None
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
@@ -155,6 +160,10 @@ class DataConfig(Section):
     def band_numbers(self) -> tuple[int | str, ...] | None:
         """The numbers or names of bands."""
         return None if self.bands is None else parse_bands(self.bands)
+
+    def selected(self) -> dict[str, tuple[int, int]]:
+        """The places that select names, by axis."""
+        return {} if self.select is None else parse_select(self.select)
 
     def value_limits(self) -> tuple[float, float] | None:
         """The two numbers of value_range."""

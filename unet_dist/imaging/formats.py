@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.envi import ENVI
 from unet_dist.imaging.image import ImageFormat
 from unet_dist.imaging.npy import NPY
 from unet_dist.imaging.other_formats import find_other_format, other_suffixes
@@ -16,7 +17,7 @@ from unet_dist.imaging.slide import SLIDE
 from unet_dist.imaging.tiff import TIFF
 from unet_dist.imaging.zarr_store import ZARR, is_zarr
 
-FORMATS = (ZARR, SLIDE, TIFF, NPY, PICTURE)
+FORMATS = (ZARR, SLIDE, TIFF, NPY, ENVI, PICTURE)
 
 _SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 
@@ -37,6 +38,11 @@ def format_of(encoded: Encoded) -> ImageFormat:
     """
     found = next((kind for kind in FORMATS if kind.recognises(encoded)), None)
     return found or find_other_format(encoded) or PICTURE
+
+
+def files_beside(path: Path) -> list[Path]:
+    """Name the other files that an image of ours is made of, by the end of its name."""
+    return [file for kind in FORMATS if path.suffix.lower() in kind.suffixes for file in kind.beside(path)]
 
 
 def looks_like_image(path: Path) -> bool:

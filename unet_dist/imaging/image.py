@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -128,6 +129,7 @@ class ImageFormat:
         recognises: tells an image of this kind, by its first bytes where they say.
         open: opens one.
         by_windows: whether it is read by windows, however large it is; else it is decoded whole at the first read.
+        beside: other files that the image of a path is made of, such as the raw values of a header.
     """
 
     name: str
@@ -135,6 +137,7 @@ class ImageFormat:
     recognises: Callable[[Encoded], bool]
     open: Callable[[Encoded, Opening], ImageReader]
     by_windows: bool
+    beside: Callable[[Path], list[Path]] = lambda path: []
 
 
 @runtime_checkable

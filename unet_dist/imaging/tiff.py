@@ -118,7 +118,8 @@ def _require_image(file: Any, encoded: Encoded) -> int:
         file_name = encoded.path.name if encoded.path else "file.tif"
         raise RefusedError(
             f"{name} is a stack of images (axes {sides})",
-            f"Name one of its {count} images, from {file_name}#1 to {file_name}#{count}.",
+            f"Name one of its {count} images, from {file_name}#1 to {file_name}#{count}; of a folder or for predict, "
+            "those at a place of an axis: --select z=5.",
         )
     if encoded.page is not None and encoded.page > count:
         raise RefusedError(f"{name} holds {count} image{'s' * (count != 1)}", "Name one of them.")

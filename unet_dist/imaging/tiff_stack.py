@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.imaging.encoded import Encoded, page_path, parsing, split_page
+from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.tiff_pages import count_pages
 
 _SUFFIXES = (".tif", ".tiff")
@@ -67,37 +67,41 @@ def image_of(series: Any, number: int, name: str) -> StackImage:
     return StackImage(series.keyframe, pages, axes, shape, np.dtype(series.dtype), offset)
 
 
-def count_images(path: Path) -> int:
-    """Count the images that a file holds: 1 for whatever is no TIFF of several, or cannot be read.
+def tiff_axes(path: Path) -> tuple[tuple[str, int], ...]:
+    """Name the axes that count images, in lower case, and their lengths: none of whatever is no TIFF of several, or cannot be read.
 
     A TIFF of one page costs a look at its head.
     """
     if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-        return 1
+        return ()
     encoded = Encoded(path, str(path))
     try:
         if count_pages(encoded) < 2:
             with encoded.open() as file:
                 head = file.read(_HEAD_BYTES)
             if not any(word in head for word in _TELLS):
-                return 1
+                return ()
         with parsing(encoded.name, kind="TIFF"), tifffile.TiffFile(path) as stack:
-            return num_images(stack.series[0])
+            series = stack.series[0]
+            lead = zip(_lead(series), series.shape, strict=False)
+            axes = tuple((axis.lower(), int(side)) for axis, side in lead if axis != "C")
+            return axes if num_images(series) > 1 else ()
     except (DataError, OSError):  # whoever reads the pixels says what is wrong with it
-        return 1
+        return ()
 
 
-def images_in(path: Path) -> list[Path]:
-    """Name the images that a file holds: the file itself, or one path for each image of a stack."""
-    number = count_images(path) if split_page(path)[1] is None else 1
-    return [path] if number < 2 else [page_path(path, page) for page in range(1, number + 1)]
+def _lead(series: Any) -> str:
+    """The axes before those of a plane."""
+    axes: str = series.axes
+    tail = next((end for end in ("YXS", "SYX", "YX") if axes.endswith(end)), axes)
+    return axes[: len(axes) - len(tail)]
 
 
 def _planes(series: Any) -> tuple[np.ndarray, str]:
     """Give the numbers of the planes of each image, (images, channels), and the axes of a plane."""
     axes: str = series.axes
-    tail = next((end for end in ("YXS", "SYX", "YX") if axes.endswith(end)), axes)
-    lead = axes[: len(axes) - len(tail)]
+    lead = _lead(series)
+    tail = axes[len(lead) :]
     planes = np.arange(int(np.prod(series.shape[: len(lead)], dtype=np.int64))).reshape(series.shape[: len(lead)])
     if "C" in lead:
         planes = np.moveaxis(planes, lead.index("C"), -1)

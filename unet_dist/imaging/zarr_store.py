@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.errors import ExtraError, RefusedError
+from unet_dist.errors import ExtraError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Interpret, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
@@ -44,8 +44,8 @@ def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
 
     Its values are pixels unless `interpret` says otherwise.
 
-    An array's axes are read from its names (y, x and, if there is one, c; others of length 1); without names it is
-    (height, width) or (height, width, channels).
+    An array's axes are read from its names: y, x and, if there is one, c; others count images, of which one is named
+    (image.zarr#3). Without names it is (height, width) or (height, width, channels).
 
     Raises:
         RefusedError: not Zarr, a group without an array or with arrays that are no pyramid, unknown axes, values
@@ -58,22 +58,24 @@ def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
     if not is_zarr(path):
         raise RefusedError(f"{name} is a folder and not Zarr", "Expected an image file or a Zarr array or group.")
     with parsing(name, kind="Zarr"):
-        return _open_zarr(path, name, opening, interpret)
+        return _open_zarr(path, encoded, opening, interpret)
 
 
 ZARR = ImageFormat("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True)
 
 
-def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | None) -> BlockReader:
+def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interpret | None) -> BlockReader:
+    name = encoded.name
     node = _open(path, name)
     attributes = dict(node.attrs)
     image = (attributes.get("ome", attributes).get("multiscales") or [{}])[0]
     arrays = _levels(node, image, name)
-    axes = [_axes(array, image, name) for array in arrays]
+    axes = [_axes(array, image, name)[0] for array in arrays]
     shapes = [(array.shape[at["y"]], array.shape[at["x"]]) for array, at in zip(arrays, axes, strict=True)]
     placement = _placement(image)
     chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     array, at, (height, width) = arrays[chosen], axes[chosen], shapes[chosen]
+    places = _places(array, _axes(array, image, name)[1], encoded)
     channels = array.shape[at["c"]] if "c" in at else 1
     _require_harmless(array, name)
     _check_chunks(array, name)
@@ -98,7 +100,9 @@ def _open_zarr(path: Path, name: str, opening: Opening, interpret: Interpret | N
     require_decodable(chunk_height, chunk_width, opening.max_pixels, name, bytes_per_px=bytes_per_px)
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
-        selection: list[Any] = [slice(None) if axis == at.get("c") else 0 for axis in range(array.ndim)]
+        selection: list[Any] = [
+            slice(None) if axis == at.get("c") else places.get(axis, 0) for axis in range(array.ndim)
+        ]
         selection[at["y"]] = slice(block_row * block_height, min((block_row + 1) * block_height, height))
         selection[at["x"]] = slice(block_col * block_width, min((block_col + 1) * block_width, width))
         try:
@@ -214,8 +218,41 @@ def _levels(node: Any, image: dict, name: str) -> list[Any]:
         raise RefusedError(f"{name} lists the level {error} and does not hold it", "Copy the folder again.") from error
 
 
-def _axes(array: Any, image: dict, name: str) -> dict[str, int]:
-    """Say which axis is y, x and, where there is one, c."""
+def zarr_axes(path: Path) -> tuple[tuple[str, int], ...]:
+    """Name the axes that count images, in lower case, and their lengths: none of one image, or of what cannot be read."""
+    try:
+        with parsing(str(path), kind="Zarr"):
+            node = _open(path, str(path))
+            attributes = dict(node.attrs)
+            image = (attributes.get("ome", attributes).get("multiscales") or [{}])[0]
+            array = _levels(node, image, str(path))[0]
+            others = _axes(array, image, str(path))[1]
+            return tuple((word, int(array.shape[axis])) for axis, word in others.items())
+    except UnetDistError:  # whoever reads the pixels says what is wrong with it
+        return ()
+
+
+def _places(array: Any, others: dict[int, str], encoded: Encoded) -> dict[int, int]:
+    """Find the place on each axis that counts images of the one that is meant. Raises: RefusedError: none is, or there is none."""
+    sides = [array.shape[axis] for axis in others]
+    count = int(np.prod(sides, dtype=np.int64))
+    if encoded.page is None and count > 1:
+        said = ", ".join(f"{word} {side}" for word, side in zip(others.values(), sides, strict=True))
+        folder = encoded.path.name if encoded.path else "image.zarr"
+        raise RefusedError(
+            f"{encoded.name} is a stack of images (axes {said})",
+            f"Name one of its {count} images, from {folder}#1 to {folder}#{count}; of a folder or for predict, those at a "
+            f"place of an axis: --select {next(iter(others.values()))}=1.",
+        )
+    number = encoded.page or 1
+    if number > count:
+        raise RefusedError(f"{encoded.name} holds {count} image{'s' * (count != 1)}", "Name one of them.")
+    found = np.unravel_index(number - 1, sides) if others else ()
+    return {axis: int(place) for axis, place in zip(others, found, strict=True)}
+
+
+def _axes(array: Any, image: dict, name: str) -> tuple[dict[str, int], dict[int, str]]:
+    """Say which axis is y, x and, where there is one, c; and the names of longer ones beside, which count images."""
     names = [entry if isinstance(entry, str) else entry["name"] for entry in image.get("axes", [])]
     names = names or list(getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", []))
     if not names:
@@ -227,15 +264,18 @@ def _axes(array: Any, image: dict, name: str) -> dict[str, int]:
                 "transpose it.",
             )
     at = {_AXES[str(word).lower()]: axis for axis, word in enumerate(names) if str(word).lower() in _AXES}
-    others = [axis for axis in range(array.ndim) if axis not in at.values()]
-    if not {"y", "x"} <= at.keys() or any(array.shape[axis] != 1 for axis in others):
+    others = {
+        axis: str(names[axis]).lower() if axis < len(names) else ""
+        for axis in range(array.ndim)
+        if axis not in at.values() and array.shape[axis] != 1
+    }
+    if not {"y", "x"} <= at.keys() or not all(others.values()) or 0 in array.shape:
         sides = ", ".join(f"{word} {side}" for word, side in zip(names, array.shape, strict=False))
         raise RefusedError(
             f"{name} has the axes {sides}",
-            "Expected y, x and perhaps c, and others only of length 1: select one image and write it as an array of its "
-            "own.",
+            "Expected y, x and perhaps c, and names for all others: name them (dimension_names), or transpose it.",
         )
-    return at
+    return at, others
 
 
 def _whole_chunks(side: int) -> int:

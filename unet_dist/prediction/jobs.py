@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
-from unet_dist.imaging.formats import looks_like_image
+from unet_dist.imaging.formats import files_beside, looks_like_image
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels, require_channels
 from unet_dist.imaging.reader import ImageReader
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
-from unet_dist.imaging.tiff_stack import images_in
+from unet_dist.imaging.stacks import ALL, Select, images_in
 from unet_dist.imaging.views import GreyAsColour
 from unet_dist.imaging.zarr_store import is_zarr, require_zarr
 from unet_dist.machine.cores import num_cores
@@ -71,8 +71,11 @@ class Job:
         return cls(Path(record["source"]), (height, width), outputs, overlay)
 
 
-def find_sources(words: Sequence[str]) -> list[Path]:
+def find_sources(words: Sequence[str], select: Select = ALL) -> list[Path]:
     """Expand files, folders, globs and stacks, each in the order of its names; an image named twice counts once.
+
+    Args:
+        select: the images of stacks that are meant.
 
     Raises:
         DataError: a word that gives no image.
@@ -91,7 +94,7 @@ def find_sources(words: Sequence[str]) -> list[Path]:
             raise DataError(
                 f"{word}: got no image, expected an image file, a folder of images or a glob that fits some. Check the path."
             )
-        sources += (image for file in found for image in images_in(file))
+        sources += (image for file in found for image in images_in(file, select))
     return list(dict.fromkeys(sources))
 
 
@@ -99,7 +102,11 @@ def find_left_out(words: Sequence[str]) -> list[Path]:
     """What the folders among the words hold beside images: other files, and folders, which are not searched; hidden ones apart."""
     folders = [path for path in map(Path, words) if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr")]
     inside = (path for folder in folders for path in sorted(folder.iterdir()))
-    return [path for path in inside if not looks_like_image(path) and not path.name.startswith(".")]
+    others = [path for path in inside if not looks_like_image(path) and not path.name.startswith(".")]
+    parts = {
+        part for folder in folders for path in folder.iterdir() if looks_like_image(path) for part in files_beside(path)
+    }
+    return [path for path in others if path not in parts]
 
 
 def keep_readable(
@@ -204,7 +211,7 @@ def _suffix(source: Path, format: Format, is_small: bool) -> str:
         )
     if format != "auto":
         return _SUFFIX[format]
-    if source.is_dir():
+    if split_page(source)[0].is_dir():
         return ".zarr"
     is_deep = split_page(source)[0].suffix.lower() in (*_TIFF_SUFFIXES, *SLIDE_SUFFIXES)
     return ".png" if is_small and not is_deep else ".tif"

@@ -21,6 +21,7 @@ from typing import Any
 
 from unet_dist.errors import DataError, LaunchError
 from unet_dist.imaging.encoded import split_page
+from unet_dist.imaging.formats import files_beside
 from unet_dist.imaging.image import ImageReader
 from unet_dist.machine.cores import num_cores
 from unet_dist.models.contract import as_module
@@ -208,6 +209,7 @@ def input_records(sources: Sequence[Path]) -> list[list[Any]]:
         named = str(source.resolve())
         source = split_page(source)[0]
         parts = (source / name for name in ("zarr.json", ".zarray", ".zgroup")) if source.is_dir() else (source,)
-        status = next(part for part in parts if part.exists()).stat()
-        records.append([named, status.st_size, status.st_mtime_ns])
+        there = [next(part for part in parts if part.exists()), *files_beside(source)]
+        states = [part.stat() for part in there]
+        records.append([named, sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)])
     return records

@@ -34,7 +34,7 @@ from unet_dist.data.decoded.planes import count_labels
 from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
-from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.encoded import Encoded, split_page
 from unet_dist.imaging.formats import format_of
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
 from unet_dist.imaging.views import Part
@@ -56,7 +56,7 @@ def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bo
     image, mask = pair.image, pair.mask
     if not (isinstance(image, Path) and isinstance(mask, Path)):
         return False
-    if image.is_dir() or mask.is_dir():
+    if split_page(image)[0].is_dir() or split_page(mask)[0].is_dir():
         return True
     if not format_of(Encoded(image, f"image {pair.image_name}")).by_windows:
         return False

@@ -19,7 +19,7 @@ from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
-from unet_dist.imaging.tiff_stack import images_in
+from unet_dist.imaging.stacks import ALL, Select, images_in
 from unet_dist.wording import counted, listed
 
 Pair = tuple[str, Path, MaskFile]  # name, image, mask
@@ -42,8 +42,9 @@ class FolderSource:
         say: Callable[[str], None] | None = None,
         *,
         multi_label: bool = False,
+        select: Select = ALL,
     ) -> None:
-        self.root = root
+        self.root, self.select = root, select
         self.files_root: Path | None = root
         self.name = root.resolve().name
         self.layout = layout or Layout()
@@ -86,7 +87,8 @@ class FolderSource:
         assigned = [f"{split} {name}" for split, name, _, _ in pairs] if self._is_assigned else []
         assigned += ["planes", *self._classes] if self._classes else []
         digest = digest_files(self.root, dict.fromkeys([*files, *([names] if names else [])]), memo_path)
-        return digest_text("folder", digest, *assigned)
+        chosen = [f"select {name}={first}-{last}" for name, (first, last) in sorted(self.select.items())]
+        return digest_text("folder", digest, *assigned, *chosen)
 
     @property
     def _is_assigned(self) -> bool:
@@ -186,11 +188,11 @@ class FolderSource:
         return [
             pair
             for name in sorted(images)
-            for pair in pages_of(name, images[name], masks[name], multi_label=self._multi_label)
+            for pair in pages_of(name, images[name], masks[name], self.select, multi_label=self._multi_label)
         ]
 
 
-def pages_of(name: str, image: Path, mask: MaskFile, *, multi_label: bool = False) -> list[Pair]:
+def pages_of(name: str, image: Path, mask: MaskFile, select: Select = ALL, *, multi_label: bool = False) -> list[Pair]:
     """Give one pair, or one for each page of two stacks; the pages of one mask may be the planes of overlapping classes.
 
     Raises:
@@ -198,7 +200,7 @@ def pages_of(name: str, image: Path, mask: MaskFile, *, multi_label: bool = Fals
     """
     if isinstance(mask, tuple):
         return [(name, image, mask)]
-    images, masks = images_in(image), images_in(mask)
+    images, masks = images_in(image, select), images_in(mask, select)
     if multi_label and len(images) == 1 and len(masks) > 1:
         return [(name, image, tuple(masks))]
     if len(images) != len(masks):
@@ -206,6 +208,6 @@ def pages_of(name: str, image: Path, mask: MaskFile, *, multi_label: bool = Fals
             f"{image}: it holds {counted(len(images), 'image')}, and its mask {mask} {len(masks)}. Write as many pages to both."
         )
     if len(images) == 1:
-        return [(name, image, mask)]
+        return [(name, images[0], masks[0])]
     numbered = [PurePosixPath(name).with_name(stem_of(page)).as_posix() for page in images]
     return list(zip(numbered, images, masks, strict=True))

@@ -27,6 +27,7 @@ from unet_dist.data.sources.table import TableSource, is_table
 from unet_dist.data.sources.via import find_via, is_via, read_via
 from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.imaging.stacks import ALL, Select
 from unet_dist.registry import Registry, is_import_path
 
 Find = Callable[[Path], dict[str, Path]]
@@ -63,6 +64,7 @@ def open_source(
     layout: Mapping[str, str] | None = None,
     group_by: str | None = None,
     multi_label: bool = False,
+    select: Select = ALL,
     revision: str | None = None,
     synthetic_images: int = DEFAULT_SYNTHETIC_IMAGES,
     synthetic_size: tuple[int, int] = DEFAULT_SYNTHETIC_SIZE,
@@ -76,22 +78,48 @@ def open_source(
         layout: fields of Layout, for a folder of pictures; missing ones are guessed.
         group_by: a column of a table of paths, or a pattern of ids.
         multi_label: whether classes overlap.
+        select: which images of stacks in a folder of pictures.
         revision: branch, tag or commit of a hub data set.
         synthetic_size: (height, width) in pixels.
 
     Raises:
         DataError: nothing fits; the message says what was tried.
+        ConfigError: a select that would have no effect.
     """
     text = str(data_path)
     if text == SYNTHETIC:
-        return SyntheticSource(synthetic_images, synthetic_size, synthetic_seed)
+        source: Source = SyntheticSource(synthetic_images, synthetic_size, synthetic_seed)
+    else:
+        source = _find_source(
+            text, (image_column, label_column), group_by, layout or {}, revision, say, multi_label=multi_label
+        )
+    if not select:
+        return source
+    if not isinstance(source, FolderSource):
+        raise ConfigError(
+            f"select: {text} is no folder of images and masks, so it would have no effect. Leave it out; in a table name one "
+            "image of a stack by its number, stack.tif#3."
+        )
+    return FolderSource(source.root, source.layout, say, multi_label=multi_label, select=select)
+
+
+def _find_source(
+    text: str,
+    columns: tuple[str, str],
+    group_by: str | None,
+    layout: Mapping[str, str],
+    revision: str | None,
+    say: Callable[[str], None] | None,
+    *,
+    multi_label: bool,
+) -> Source:
     path = Path(text).expanduser()
     if path.exists():
-        return _open_path(path, (image_column, label_column), group_by, layout or {}, say, multi_label=multi_label)
+        return _open_path(path, columns, group_by, layout, say, multi_label=multi_label)
     if is_part(text):
         return _build(text, say)
     if _HUB_ID.fullmatch(text) and not _near(path).startswith(" Did you mean"):
-        return HubDataset(text, revision=revision, image_column=image_column, label_column=label_column, say=say)
+        return HubDataset(text, revision=revision, image_column=columns[0], label_column=columns[1], say=say)
     raise DataError(f"data_path: there is no {path.absolute()}.{_near(path)} Expected {_EXPECTED}.")
 
 

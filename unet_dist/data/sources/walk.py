@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unet_dist.errors import DataError
-from unet_dist.imaging.formats import image_suffixes, looks_like_image
+from unet_dist.imaging.formats import files_beside, image_suffixes, looks_like_image
 from unet_dist.imaging.zarr_store import is_zarr
 from unet_dist.wording import counted, listed
 
@@ -54,9 +54,9 @@ def first_picture(folder: Path) -> Path | None:
 
 
 def files_below(path: Path) -> list[Path]:
-    """Give a file, or all files of the folder of a Zarr."""
+    """Give a file and what it is made of beside (ENVI), or all files of the folder of a Zarr."""
     if not path.is_dir():
-        return [path]
+        return [path, *files_beside(path)]
     return [Path(place, name) for place, _, names in os.walk(path) for name in names]
 
 
