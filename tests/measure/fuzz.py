@@ -1,6 +1,6 @@
 """Damaged and hostile material in numbers: what became of many seeded mutations.
 
-    python -m tests.measure.fuzz [--count 20000] [--first 0] [--only picture,tiff] [--output docs/evidence/fuzz.json]
+    python -m tests.measure.fuzz [--count 20000] [--processes 2] [--first 0] [--only picture,tiff] [--output docs/evidence/fuzz.json]
 
 Counts, of each subject (tests/hostile), what was read, what was refused in a sentence, and the faults: tracebacks, hangs over
 20 s, more memory than the budget, pixels or values that are silently wrong, files touched outside the folder, crashes of
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import logging
 import multiprocessing
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -35,15 +37,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only")
+    parser.add_argument("--processes", type=int, default=1, help="that share the seeds")
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after so long, with what was counted")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     started = time.monotonic()
+    until_s = started + options.minutes * 60
     counts: dict[str, Counter[str]] = {}
     faults: list[dict[str, object]] = []
-    seed, stop = options.first, options.first + options.count
-    while seed < stop and time.monotonic() - started < options.minutes * 60:
-        seed = _run_child(seed, stop, options.only, started + options.minutes * 60, counts, faults)
+    edges = [options.first + options.count * part // options.processes for part in range(options.processes + 1)]
+    with ThreadPoolExecutor(options.processes) as pool:
+        parts = [pool.submit(_run_range, *ends, options.only, until_s) for ends in itertools.pairwise(edges)]
+        for part in parts:
+            for name, of in part.result()[0].items():
+                counts.setdefault(name, Counter()).update(of)
+            faults += part.result()[1]
     total = sum((Counter(of) for of in counts.values()), Counter[str]())
     record = {
         "command": f"python -m tests.measure.fuzz --count {options.count} --first {options.first}",
@@ -62,6 +70,17 @@ def main() -> None:
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
     sys.exit(1 if faults else 0)
+
+
+def _run_range(
+    seed: int, stop: int, only: str | None, until_s: float
+) -> tuple[dict[str, Counter[str]], list[dict[str, object]]]:
+    """Judge the cases of some seeds, by one child after another."""
+    counts: dict[str, Counter[str]] = {}
+    faults: list[dict[str, object]] = []
+    while seed < stop and time.monotonic() < until_s:
+        seed = _run_child(seed, stop, only, until_s, counts, faults)
+    return counts, faults
 
 
 def _run_child(
