@@ -1,6 +1,6 @@
 """Damaged and hostile material in numbers: what became of many seeded mutations.
 
-    python -m tests.measure.fuzz [--count 20000] [--processes 2] [--first 0] [--only picture,tiff] [--output docs/evidence/fuzz.json]
+    python -m tests.measure.fuzz [--count 20000] [--processes 2] [--first 0] [--only picture,tiff] [--output FILE.json]
 
 Counts, of each subject (tests/hostile), what was read, what was refused in a sentence, and the faults: tracebacks, hangs over
 20 s, more memory than the budget, pixels or values that are silently wrong, files touched outside the folder, crashes of
