@@ -12,18 +12,34 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch.distributed as dist
+import zarr
+from PIL import Image
 
+from tests.data.pictures import png, write_folder, write_parquet
+from unet_dist import UNet
+from unet_dist.command_line.parsing import read_yaml
+from unet_dist.config.sections import KEYS
+from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.settings import CacheSettings
+from unet_dist.data.sources.names import read_id_names
+from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import UnetDistError
+from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.scratch import Scratch
+from unet_dist.models.registry import load_model
 from unet_dist.prediction.journal import FOLDER, Journal
-from unet_dist.processes.rendezvous import meeting_file
+from unet_dist.processes.rendezvous import agree_on_session, meeting_file
 from unet_dist.processes.stopping import STOP_FILE
-from unet_dist.runs.metrics_log import MetricsLog
+from unet_dist.runs.metrics_log import MetricsLog, read_metrics
 from unet_dist.storage.files import recover_all, write_whole
 from unet_dist.storage.lock import lock_run
 
@@ -112,6 +128,47 @@ def test_the_meeting_cannot_be_joined_or_read(shared: Path) -> None:
     assert path.read_bytes() == before
 
 
+@contextmanager
+def meddling(port: int) -> Iterator[None]:
+    """A stranger who reaches the store of a launcher, as anyone does, and answers and asks in it every 30 ms."""
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(STRANGER)
+            store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=60))
+            while True:
+                came = store.get("unet_dist/came/1").decode() if store.check(["unet_dist/came/1"]) else "word "
+                store.set("unet_dist/welcome/" + came.split()[0], "theirs 00ff")
+                store.set("unet_dist/came/1", "theirs 00ff")
+                store.set("unet_dist/joined/theirs/1", "1 00ff")
+                os.write(told, b"1")
+                time.sleep(0.03)
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(ready, 1) == b"1"
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(told)
+
+
+def test_a_stranger_in_the_store_of_several_nodes_does_not_join() -> None:
+    """Who signs with the secret of the job meets; without it the stranger's answer would do."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def meet(rank: int) -> str:
+        store = dist.TCPStore("127.0.0.1", server.port, is_master=False)
+        return agree_on_session(store, rank, 2, timedelta(seconds=120), secret="of the job")
+
+    with meddling(server.port), ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(meet, range(2))
+    assert first == second != "theirs"
+
+
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_a_place_to_meet_that_a_stranger_made_is_refused(shared: Path, kind: str) -> None:
     trap = shared / f"unet-dist-{OWNER}"
@@ -169,6 +226,66 @@ def test_links_that_a_stranger_planted_lead_nowhere(shared: Path, planted: str, 
     as_user(STRANGER, lambda: (shared / planted).symlink_to(target))
     assert as_user(OWNER, lambda: use(shared)).startswith(("DataError", "LaunchError"))
     assert {path.name: path.read_text() for path in private.iterdir()} == {"done.txt": "precious"}
+
+
+def _write_everything(folder: Path) -> None:
+    """One of each kind of file that is read."""
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    tifffile.imwrite(folder / "a.tif", pixels, photometric="rgb")
+    tifffile.imwrite(folder / "b.tif", pixels, photometric="rgb", compression="deflate")
+    np.save(folder / "a.npy", pixels)
+    zarr.create_array(str(folder / "a.zarr"), data=pixels)
+    write_folder(folder / "pairs", num_pairs=4)
+    write_parquet(folder / "table" / "data" / "train.parquet", [(png(pixels), png(pixels[..., 0]))] * 4)
+    UNet(3, 4, base_channels=2, depth=1).save_pretrained(folder / "model")
+    (folder / "config.yaml").write_text("batch_size: 2")
+    (folder / "id2label.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("{}")
+
+
+def _read_image(path: Path) -> object:
+    with open_image(path) as reader:
+        return reader.read(0, 1, 0, 1)
+
+
+def _prepare(data: Path) -> object:
+    with tempfile.TemporaryDirectory() as caches:
+        return prepare(open_source(data), CacheSettings(num_classes=9), seed=0, cache_path=caches)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        *((name, _read_image) for name in ("a.png", "a.tif", "b.tif", "a.npy", "a.zarr")),
+        *((name, _prepare) for name in ("pairs", "table")),
+        ("model", load_model),
+        ("config.yaml", lambda path: read_yaml(str(path), list(KEYS))),
+        ("id2label.json", read_id_names),
+        ("metrics.jsonl", read_metrics),
+    ],
+)
+def test_what_may_not_be_read_is_a_sentence(readable: Path, name: str, read: Callable[[Path], object]) -> None:
+    """Whether the file may not be read, or the folder that it lies in."""
+    for place, mode in ((readable / name, 0o700), (readable / name, 0o311)):
+        files = [place, *(path for path in place.rglob("*") if path.is_file())] if place.is_dir() else [place]
+        for path in files:
+            path.chmod(mode & (0o777 if path.is_dir() else 0o600))
+        said = as_user(STRANGER, lambda place=place: read(place))
+        assert said.split(":")[0] in ("DataError", "RefusedError", "ConfigError", "CheckpointError"), said
+        assert name.split(".")[0] in said or "data" in said, said
+
+
+@pytest.fixture(scope="module")
+def readable() -> Iterator[Path]:
+    """Files of the owner's in a folder that everyone may read."""
+    folder = Path(tempfile.mkdtemp(prefix="unet-dist-two-users-", dir="/tmp"))
+    _write_everything(folder)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, OWNER, OWNER)
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_what_a_stranger_left_is_neither_used_nor_in_the_way(shared: Path) -> None:

@@ -5,6 +5,7 @@ nothing that a terminal obeys, no markup, no HTML, no line of their own.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -124,3 +125,16 @@ def test_refusals_show_names_as_they_are(material: Path, tmp_path: Path, capfd: 
         [HOSTILE],
     ):
         require_plain(said(capfd, *words, code=2))
+
+
+def test_names_that_are_no_utf8_are_read_and_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for index in range(5):
+        image, label = random_pair(index, 64, 64)
+        for kind, pixels in (("images", image), ("masks", label)):
+            path = tmp_path / "data" / kind / os.fsdecode(b"a\xff%d.png" % index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(pixels))
+    said(capfd, "prepare", "--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache")
+    (tmp_path / "data" / "images" / os.fsdecode(b"a\xff0.png")).write_bytes(b"none")
+    text = said(capfd, "prepare", "--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache", code=2)
+    assert "a\\udcff0.png is not an image that can be read" in text

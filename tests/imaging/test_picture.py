@@ -264,6 +264,38 @@ def test_postscript_is_never_started_whatever_the_file_is_called(tmp_path, monke
             whole(open_image(image))
 
 
+@pytest.mark.parametrize("name", ["a.icns", "a.png"])
+def test_a_format_that_is_not_on_the_list_is_refused_by_any_name(rgb, tmp_path, name):
+    """ICNS: 241 KB took 6 GiB."""
+    Image.fromarray(rgb).resize((128, 128)).save(tmp_path / name, "ICNS")
+    with pytest.raises(DataError, match="is not an image that can be read"):
+        open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_broken_exif_turns_nothing_or_is_a_sentence(rgb, tmp_path, kind):
+    for exif in (
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x63\0\xff\xff\xff\x7f",
+    ):
+        Image.fromarray(rgb).save(tmp_path / f"a.{kind}", exif=exif, lossless=True)
+        try:
+            assert whole(open_image(tmp_path / f"a.{kind}")).shape == rgb.shape
+        except DataError as error:
+            assert f"a.{kind} cannot be read" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "gif"])
+def test_a_palette_of_one_bit_is_read_by_its_colours(tmp_path, kind):
+    indices = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.save(tmp_path / f"a.{kind}", bits=1)
+    colours = np.array([[10, 20, 30], [200, 100, 50]], np.uint8)
+    np.testing.assert_array_equal(whole(open_image(tmp_path / f"a.{kind}")), colours[indices])
+
+
 def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a.png is no regular file"):

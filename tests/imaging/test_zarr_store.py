@@ -224,6 +224,17 @@ def test_a_codec_that_could_run_code_is_refused_before_a_chunk_is_read(tmp_path,
         open_image(path)
 
 
+@pytest.mark.parametrize("dtype", ["|O", "|S8", "<c8", "<M8[s]"])
+def test_values_that_are_no_numbers_are_refused_before_a_chunk_is_read(tmp_path, dtype):
+    path = tmp_path / "a.zarr"
+    zarr.create_array(str(path), shape=(4, 4), chunks=(4, 4), dtype=np.uint8, zarr_format=2, compressors=None)[:] = 1
+    stored = json.loads((path / ".zarray").read_text()) | {"dtype": dtype, "fill_value": None}
+    stored["filters"] = [{"id": "pickle", "protocol": 4}] if dtype == "|O" else None
+    (path / ".zarray").write_text(json.dumps(stored))
+    with pytest.raises(DataError, match=r"a.zarr (is not a Zarr array or group|holds .* values)"):
+        open_image(path)
+
+
 def test_a_chunk_far_larger_than_its_array_is_refused_by_its_bytes(tmp_path, monkeypatch):
     zarr.create_array(str(tmp_path / "a.zarr"), shape=(4, 4, 3), chunks=(4000, 4000, 3), dtype=np.uint8)
     monkeypatch.setattr(limits, "decode_budget_bytes", lambda: 50_000_000)

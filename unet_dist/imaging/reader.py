@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unet_dist.errors import DataError
-from unet_dist.imaging.encoded import Encoded
+from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.formats import format_of
 from unet_dist.imaging.image import (
     DEFAULT_CACHE_BYTES,
@@ -67,7 +67,8 @@ def open_image(
     """
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
     opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret, keeps_channels)
-    reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
+    with parsing(encoded.name):
+        reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
 
 

@@ -22,6 +22,7 @@ from unet_dist.models.pretrained import PretrainedModel, find_model_folder, read
 from unet_dist.models.weights import CONFIG_FILE
 from unet_dist.models.wrap import Wrapped
 from unet_dist.registry import Registry, is_there, parse_word
+from unet_dist.storage.files import permitted
 
 
 def find_model(name: str) -> tuple[type[PretrainedModel], str]:
@@ -84,6 +85,7 @@ def build_model(name: str, **options: Any) -> TrainableNetwork:
     return cast(TrainableNetwork, model)
 
 
+@permitted(CheckpointError)
 def load_model(
     path_or_hub_id: str | Path, *, device: str | torch.device = "cpu", trust: Sequence[str] = ()
 ) -> TrainableNetwork | OnnxModel:

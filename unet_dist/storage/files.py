@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, UnetDistError
 
 _TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
 """Stem and suffix of what it is to become; older releases named it without the part that makes it unique."""
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -61,11 +62,31 @@ def writing_failed(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} could not be written: {error.strerror or error}. {remedy}")
 
 
+@contextmanager
+def permitted(kind: type[UnetDistError] = DataError) -> Iterator[None]:
+    """Say in a sentence what may not be read; around what reads many files.
+
+    Args:
+        kind: of the error.
+
+    Raises:
+        DataError: or what else was asked for.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise kind(
+            f"{error.filename}: {error.strerror}. Check your permissions, or have its owner let you read it."
+        ) from error
+
+
 def refusal_of_disk(error: BaseException) -> str | None:
     """Say in a sentence what a disk refused to a library of others, that wrote beside us; None where it is no such error."""
-    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+    if not isinstance(error, OSError) or error.errno not in (*_REFUSALS, *_FORBIDDEN):
         return None
     name = f"{error.filename}: " if error.filename else ""
+    if error.errno in _FORBIDDEN:
+        return f"{name}{error.strerror}. Check your permissions there, or name another place."
     return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: what was saved before is whole."
 
 

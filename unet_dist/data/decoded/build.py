@@ -34,7 +34,7 @@ from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
-from unet_dist.storage.files import digest
+from unet_dist.storage.files import digest, permitted
 from unet_dist.storage.once import make_once
 from unet_dist.wording import counted, listed, make_unique
 
@@ -48,6 +48,7 @@ _Result = TypeVar("_Result")
 _Seen = TypeVar("_Seen", int, str)
 
 
+@permitted()
 def prepare(
     source: Source,
     settings: CacheSettings,

@@ -36,7 +36,7 @@ def digest_text(*parts: str) -> str:
     """Give 32 hexadecimal digits that stand for these texts in this order."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        encoded = part.encode()
+        encoded = part.encode(errors="surrogateescape")  # names of files may be no UTF-8
         digest.update(f"{len(encoded)}:".encode() + encoded)
     return digest.hexdigest()
 

@@ -29,6 +29,7 @@ from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.imaging.stacks import ALL, Select
 from unet_dist.registry import Registry, is_import_path
+from unet_dist.storage.files import permitted
 
 Find = Callable[[Path], dict[str, Path]]
 Read = Callable[[Path, dict[str, Path]], Drawn]
@@ -56,6 +57,7 @@ _EXPECTED = (
 )
 
 
+@permitted()
 def open_source(
     data_path: str | Path,
     *,
