@@ -162,7 +162,7 @@ def read_both_ways(path: Path) -> list[tuple[Path, np.ndarray]]:
         pixels = reader.read(0, min(height, _SHOWN_PX), 0, min(width, _SHOWN_PX))
         if height * width <= MAX_PIXELS:
             pixels = reader.read(0, height, 0, width)
-    if pixels.dtype != np.uint8 or pixels.shape[2] != channels:
+    if pixels.dtype != reader.dtype or pixels.shape[2] != channels:
         raise Wrong(f"{path.name}: {pixels.dtype} {pixels.shape}, and its shape is {reader.shape}")
     return [(path, pixels)] if value_range is None and height * width <= MAX_PIXELS else []
 
@@ -201,9 +201,10 @@ def _differ(got: np.ndarray, pixels: np.ndarray) -> int:
         got = got[:, :, :-1]  # an opaque alpha, as transparency is refused
     if pixels.shape[2] == 1 and got.shape[2] == 3:
         pixels = np.repeat(pixels, 3, axis=2)
-    if got.shape != pixels.shape or got.dtype != np.uint8:
+    if got.shape != pixels.shape or got.dtype != pixels.dtype:
         return 256
-    return int(np.abs(got.astype(np.int16) - pixels).max(initial=0))
+    difference = np.abs(np.nan_to_num(got).astype(np.float64) - np.nan_to_num(pixels))
+    return int(np.ceil(difference.max(initial=0)))
 
 
 def _by_pillow(path: Path) -> np.ndarray | None:

@@ -509,3 +509,40 @@ def test_where_all_channels_hold_the_value_there_are_no_data(tmp_path, told, dty
     with open_image(tmp_path / "a.tif", nodata=7) as reader:  # what the user says goes before the file
         there = (pixels != 7) & np.isfinite(pixels)
         np.testing.assert_array_equal(reader.known(0, 9, 0, 9), there.all(2) if dtype == np.float32 else there.any(2))
+
+
+def test_an_image_that_is_alpha_alone_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint8), photometric="minisblack", resolutionunit=2)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        entry = file.pages[0].tags[296]  # in place of the unit of the resolution: ExtraSamples, one unassociated alpha
+    content[entry.offset : entry.offset + 2] = (338).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a.tif is a damaged or truncated TIFF: it has no channel beside its alpha"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_values_of_no_bits_and_indices_beyond_the_palette_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.uint8))
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        places = {tag: file.pages[0].tags[tag].valueoffset for tag in (258, 279)}
+    for place in places.values():
+        content[place : place + 2] = b"\0\0"
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a.tif is a damaged or truncated TIFF: its BitsPerSample is 0"):
+        open_image(tmp_path / "a.tif")
+    table = np.zeros((3, 4), np.uint16)
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.full((4, 4), 9, np.uint8), photometric="palette", colormap=np.zeros((3, 256), np.uint16)
+    )
+    content = bytearray((tmp_path / "b.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        place = file.pages[0].tags[320].offset
+    content[place + 4 : place + 8] = table.size.to_bytes(4, "little")
+    (tmp_path / "b.tif").write_bytes(content)
+    with (
+        pytest.raises(DataError, match=r"b.tif (holds the index 9 of a palette of 4 colours|is a damaged)"),
+        open_image(tmp_path / "b.tif") as reader,
+    ):
+        reader.read(0, 4, 0, 4)

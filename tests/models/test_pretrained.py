@@ -233,3 +233,11 @@ def test_a_hub_that_cannot_be_reached_is_said_and_a_typo_is_not_excluded(tmp_pat
     last = done.stderr.strip().splitlines()[-1]
     assert 'CheckpointError: Got model "someone/some-model": no such folder here' in last
     assert "and the hub cannot be reached. Expected a folder" in last
+
+
+def test_class_names_that_are_no_texts_are_refused(tmp_path: Path) -> None:
+    UNet(3, 2, base_channels=2, depth=1, class_names=["a", "b"]).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "class_names": ["a", 7]}))
+    with pytest.raises(CheckpointError, match=r"does not describe a UNet: Got class_names = \['a', 7\]"):
+        UNet.from_pretrained(tmp_path)

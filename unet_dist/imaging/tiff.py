@@ -78,6 +78,8 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     page = levels[chosen].keyframe
     if page.planarconfig not in (1, 2):  # readers take others for the one or for the other
         raise _damaged(name, f"its PlanarConfiguration is {int(page.planarconfig)}, expected 1 or 2")
+    if page.dtype is None:  # what it leaves out would be read as zeros of any type
+        raise _damaged(name, f"its BitsPerSample is {page.bitspersample}")
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
     if opening.interpret is None:
@@ -85,6 +87,9 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     else:
         stored = _stored(page, samples, _nodata(file, opening))
         to_pixels = Conversion(UINT8, samples if opening.keeps_channels else 1, False, opening.interpret(stored))
+
+    if to_pixels.channels < 1:
+        raise _damaged(name, "it has no channel beside its alpha")
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         values = values_of(block_row, block_col)
@@ -228,7 +233,13 @@ def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, na
 
         def look_up(values: np.ndarray) -> np.ndarray:
             # As numbers: of one bit the indices are bools, by which numpy would choose and not look up.
-            colours = table[values[:, :, 0].astype(np.intp)]
+            indices = values[:, :, 0].astype(np.intp)
+            if (largest := int(indices.max(initial=0))) >= len(table):
+                raise RefusedError(
+                    f"{name} holds the index {largest} of a palette of {len(table)} colours",
+                    "The file is damaged: fetch it again, or leave it out.",
+                )
+            colours = table[indices]
             return conversion(np.concatenate([colours, values[:, :, others]], axis=2))
 
         return replace(conversion, convert=look_up)

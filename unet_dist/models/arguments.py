@@ -83,6 +83,8 @@ def keep_description(
     if model.class_names is not None:
         is_complete = len(model.class_names) == num_classes
         require(is_complete, "class_names", model.class_names, f"{num_classes} names, one a class")
+        is_text = all(isinstance(name, str) for name in model.class_names)
+        require(is_text, "class_names", model.class_names, "names that are texts")
         twice = [name for name in model.class_names if model.class_names.count(name) > 1]
         require(
             not twice,

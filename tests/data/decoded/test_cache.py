@@ -286,6 +286,17 @@ def test_a_damaged_cache_is_noticed(tmp_path):
         Cache(cache.path, seed=0)
 
 
+@pytest.mark.parametrize(("key", "value"), [("dtype", None), ("ids", 7), ("splits", {"train": "x"})])
+def test_an_index_without_its_seal_is_read_by_a_schema(tmp_path, key, value):
+    cache = make(write_folder(tmp_path / "data"), tmp_path)
+    index = json.loads((cache.path / "index.json").read_text())
+    del index["sha256"]
+    changed = {name: one for name, one in index.items() if name != key} | ({} if value is None else {key: value})
+    (cache.path / "index.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match=rf"index\.json.*{key}"):
+        Cache(cache.path, seed=0)
+
+
 @pytest.mark.parametrize("name", ["images.bin", "labels.bin"])
 def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_path, name):
     cache = make(write_folder(tmp_path / "data"), tmp_path)

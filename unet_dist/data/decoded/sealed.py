@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,20 @@ from unet_dist.wording import first_line
 
 FORMAT_VERSION = 4
 INDEX, TABLE = "index.json", "samples.npz"
+
+
+class _Index(TypedDict):
+    """What every index says."""
+
+    name: str
+    num_classes: int
+    class_names: list[str]
+    ignore_index: int | None
+    channels: int
+    dtype: str
+    has_nodata: bool
+    splits: dict[str, int]
+    ids: list[str]
 
 
 def read_index(cache: Path) -> dict[str, Any]:
@@ -39,6 +53,8 @@ def read_index(cache: Path) -> dict[str, Any]:
     told = index.get("sha256")
     if told is not None and (not isinstance(told, dict) or told.get(INDEX) != digest_index(index)):
         raise DataError(f"{cache / INDEX}: it is not what was written: the cache is damaged. {remedy}")
+    if told is None:  # of an older release, or somebody took it away
+        read_json(cache / INDEX, _Index, remedy=remedy)
     return index
 
 

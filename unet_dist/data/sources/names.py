@@ -57,7 +57,7 @@ def read_id_names(path: Path) -> dict[int, str]:
     remedy = 'Expected {"0": "sky", "1": "road"}, or a list of names.'
     try:
         return by_id(_parse(path, remedy))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as names of classes ({first_line(error)}). {remedy}") from error
 
 
