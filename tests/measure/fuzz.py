@@ -143,6 +143,8 @@ def _judge_all(root: Path, first: int, stop: int, only: str | None, until_s: flo
             break
         verdict = judge.judge(seed)
         told.send((judge.draw(seed), verdict.kind, verdict.damage, verdict.words))
+    told.close()
+    os._exit(0)  # forked in a thread: to leave in order would wait for that thread
 
 
 def _commit() -> str:
