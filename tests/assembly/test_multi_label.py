@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,19 @@ import torch
 from torch import Tensor
 
 from tests.circles import draw_scene, write_circles, write_folders
+from tests.distributed.processes import ROOT, quiet_environment
 from unet_dist import Config, evaluate, predict, train
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.network import build_network
 from unet_dist.assembly.objective import loss_of
 from unet_dist.cli import run
+from unet_dist.commands import demo
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.recipes import RECIPES
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
+from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.gradient import WindowGradient
@@ -157,6 +162,8 @@ def test_gradient_is_the_same_however_the_batch_is_cut(
         ({"label_smoothing": 0.1}, "label_smoothing: got 0.1 with multi_label true"),
         ({"data_path": "synthetic"}, "data_path: got 'synthetic' with multi_label true"),
         ({"augmentation": "tests.extending.parts:shift"}, "augmentation: got .* with multi_label true"),
+        ({"augmentation": [{"name": "D4"}]}, "augmentation: got .* with multi_label true"),
+        ({"classmix": 0.5}, "classmix: got 0.5 with multi_label true"),
         ({"thresholds": [0.5, 1.5]}, "thresholds: got .*, expected numbers above 0 and below 1"),
         ({"multi_label": False, "thresholds": 0.4}, "thresholds: got 0.4, which has no effect without multi_label"),
         ({"multi_label": False, "num_classes": 1}, "num_classes: got 1, expected 2 to 255"),
@@ -165,6 +172,54 @@ def test_gradient_is_the_same_however_the_batch_is_cut(
 def test_keys_without_a_meaning_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Config(**{**KEYS, "data_path": "somewhere", "loss": "cross_entropy", **changes})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "RUN", "--format", "onnx"],
+        ["demo", "RUN"],
+        ["predict", "RUN", "IMAGES", "--output", "OUT", "--confidence", "true"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_shows_one_class_per_pixel_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(demo, "require_gradio", lambda folder: None)
+    meant = {"RUN": finished / "run", "IMAGES": finished / "data" / "images" / "val", "OUT": tmp_path / "out"}
+    with pytest.raises(ConfigError, match="the network was trained with multi_label"):
+        run([str(meant.get(word, word)) for word in words])
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_an_object_that_takes_class_ids_is_refused(finished: Path) -> None:
+    keys = {key: value for key, value in KEYS.items() if key != "loss"}
+    config = Config(**keys, data_path=str(finished / "data"), cache_path=str(finished / "cache"))
+    with pytest.raises(ConfigError, match="loss: got an object with multi_label true"):
+        train(config, loss=CrossEntropy())
+
+
+@pytest.mark.processes
+def test_two_processes_train_as_one(finished: Path, tmp_path: Path) -> None:
+    keys = {**KEYS, "total_steps": 6, "eval_steps": 6, "log_steps": 1, "dtype": "float64", "augmentation": "street"}
+    words = [f"--{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in keys.items()]
+    rows = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        where = ["--data_path", finished / "data", "--cache_path", finished / "cache", "--output_path", folder]
+        command = [sys.executable, "-m", "unet_dist", "train", *words, *map(str, where)]
+        done = subprocess.run(
+            [*command, "--processes", str(number), "--device", "cpu"],
+            env=quiet_environment(), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()])
+    one, two = ([row["loss"] for row in each if row["split"] == "train"] for each in rows)
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=1e-8)
+    assert max(one) - min(one) > 0.01, "a run that learns nothing proves nothing"
+    assert rows[0][-1]["iou"] == rows[1][-1]["iou"]
 
 
 def test_thresholds_are_one_per_class(finished: Path) -> None:

@@ -25,7 +25,7 @@ from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
-from unet_dist.models.answers import answers_of
+from unet_dist.models.answers import answers_of, require_one_class
 from unet_dist.models.contract import Network, class_names_of, pixels_of
 from unet_dist.models.digest import digest_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
@@ -145,6 +145,8 @@ class _Prediction:
             self.model, self.trained, _ = load_network(str(model), processes.device, options.trust, options.average)
         else:
             self.model, self.trained = model.to(processes.device).eval(), None
+        if options.confidence:
+            require_one_class(self.model, "confidence")
         recipe = Recipe(
             options.probabilities,
             "uint8" if options.confidence else "none",

@@ -99,6 +99,12 @@ class Given:
         for name, keys in _DECIDES.items():
             if getattr(self, name) not in (None, ()):
                 _refuse_beside(config, name, keys)
+        if config.data.multi_label and (self.loss is not None or self.augmentation is not None):
+            name = "loss" if self.loss is not None else "augmentation"
+            raise ConfigError(
+                f"{name}: got an object with multi_label true, expected a word of the config: yours takes one class per pixel. "
+                "Change one of the two."
+            )
         if self.data is None:
             return config
         source = self.source

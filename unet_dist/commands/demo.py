@@ -21,6 +21,7 @@ from unet_dist.demo.labelling import WINDOW_BATCH, Labeller
 from unet_dist.demo.page import make_page, require_gradio, serve
 from unet_dist.errors import ConfigError
 from unet_dist.imaging.limits import limit_decoding
+from unet_dist.models.answers import require_one_class
 from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import WHOLE
 from unet_dist.processes.launcher import is_first
@@ -47,6 +48,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
         model, trained, _ = load_run(
             words[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.trust
         )
+        require_one_class(model, "demo")
         tile_size = resolve_tile_size(options.tile_size, model, trained)
         tiles = choose_tiles(model, window_batch=WINDOW_BATCH, say=teller.say)
         limit_decoding(options.decode_memory, min(options.decode_seconds, options.seconds_per_image))

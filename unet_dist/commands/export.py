@@ -23,6 +23,7 @@ from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
 from unet_dist.export.graph import OPSET, Form, require_onnx, write_onnx
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
+from unet_dist.models.answers import require_one_class
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.onnx_model import OnnxModel, open_session
 from unet_dist.prediction.image import predict_image, predict_rasters
@@ -60,6 +61,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
         )
     output = _output(options, folder, words[0])
     if options.format == "onnx":
+        require_one_class(model, "export --format onnx")
         _export_onnx(model, output, trained, folder, options, teller)
     else:
         _export_folder(model, output, trained, folder, options, teller)

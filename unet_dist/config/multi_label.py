@@ -65,8 +65,8 @@ def check_multi_label(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
         if values[key] != defaults[key]:
             raise _refusal(key, values[key], why)
     augmentation = values["augmentation"]
-    if isinstance(augmentation, str) and not is_recipe(augmentation):
-        raise _refusal("augmentation", augmentation, "a recipe or albumentations transforms: yours takes class ids")
+    if augmentation is not None and not is_recipe(augmentation):
+        raise _refusal("augmentation", augmentation, "colour, paper, street or strong: other transforms take class ids")
 
 
 def _refusal(key: str, value: object, expected: str) -> ConfigError:

@@ -61,6 +61,15 @@ def answers_of(network: Network) -> Answers:
     return Answers(network.ignore_index, None if thresholds is None else tuple(thresholds))
 
 
+def require_one_class(network: Network, key: str) -> None:
+    """Refuse what shows one class per pixel where classes overlap. Raises: ConfigError: names what was asked for."""
+    if answers_of(network).overlap:
+        raise ConfigError(
+            f"{key}: the network was trained with multi_label, and {key} takes one class per pixel. Use unet-dist predict, which "
+            "writes a plane for each class."
+        )
+
+
 def require_thresholds(thresholds: object, num_classes: int) -> list[float]:
     """Check the thresholds of overlapping classes.
 

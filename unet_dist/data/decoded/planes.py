@@ -197,7 +197,9 @@ class PlaneRules:
         """Pack planes (H, W, K) that were drawn, of 0, 1 and 255. Raises: RefusedError: another number of planes, or value."""
         if planes.ndim != 3 or planes.shape[2] != self.num_classes:
             raise RefusedError(
-                f"has shape {planes.shape}", f"Expected (height, width, {self.num_classes}): a plane for each class."
+                f"has shape {planes.shape}, expected (height, width, {self.num_classes}) with multi_label: a plane for each class",
+                "Write such masks, as bands of a file or a file for each class; or remove multi_label: polygons and label maps "
+                "have one class per pixel.",
             )
         return pack(self.map_values(planes))
 
