@@ -67,6 +67,7 @@ class Prediction:
         blend: bool = False,
         format: Any = "auto",
         overlay: bool = False,
+        beside: Sequence[str] = (),
         open_reader: OpenReader = open_image,
         tiles: Tiles | None = None,
     ) -> None:
@@ -81,6 +82,7 @@ class Prediction:
             rasters=list(recipe.rasters(5)),
             format=format,
             overlay=overlay,
+            beside=beside,
         )
         self.journal = Journal(output)
         self.work = Work(

@@ -23,13 +23,21 @@ from unet_dist.config.quantities import parse_bands, parse_select
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
-from unet_dist.machine.cores import num_cores
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.answers import answers_of, require_one_class
 from unet_dist.models.contract import Network, class_names_of, pixels_of
 from unet_dist.models.digest import digest_of
 from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
-from unet_dist.prediction.jobs import Job, OpenReader, describe, find_left_out, find_sources, keep_readable, make_jobs
+from unet_dist.prediction.jobs import (
+    Job,
+    OpenReader,
+    describe,
+    find_left_out,
+    find_sources,
+    keep_readable,
+    kinds_beside,
+    make_jobs,
+)
 from unet_dist.prediction.journal import Done, Journal, output_folder
 from unet_dist.prediction.progress import TileProgress, show_progress
 from unet_dist.prediction.run import (
@@ -44,6 +52,7 @@ from unet_dist.prediction.tile_size import choose_tile_size
 from unet_dist.prediction.tiles import WHOLE, rasters_of
 from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Agreed, Work
+from unet_dist.prediction.writing import num_finishers
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.precision import precision_line
 from unet_dist.processes.stopping import NO_WISH, StopWish
@@ -54,8 +63,6 @@ from unet_dist.wording import counted, listed
 
 # Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
 _SHARE_OF_FREE = 0.8
-_MOST_FINISHERS = 8
-"""Assumption: an overlay of 1080x1920 takes a core 0.3 s, and a GPU that computes one faster than in 40 ms is rare."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,9 @@ class _Prediction:
                 f"skip_background: got true for a network of {self.pixels.dtype} images, expected false: bright is 235 of 8 bits. "
                 "Remove it; set nodata for pixels without data."
             )
+        self.beside = kinds_beside(
+            options.also, overlap=answers_of(self.model).overlap, has_names=bool(self.model.class_names)
+        )
         limit_decoding(options.decode_memory, options.decode_seconds)
         self.open_reader: OpenReader = partial(
             open_image,
@@ -216,6 +226,7 @@ class _Prediction:
             class_names=class_names_of(self.model) if answers_of(self.model).overlap else None,
             format=options.format,
             overlay=options.overlay,
+            beside=self.beside,
             pixels=self.pixels,
             say=teller.say,
         )
@@ -290,7 +301,7 @@ class _Prediction:
             "mixed_precision": self.processes.precision,
             **{key: getattr(options, key) for key in (*keys, "level", "mpp", "value_range")},
             # A prediction begun before there was one of these keys resumes.
-            **{key: value for key in ("rotations", "nodata", "bands") if (value := getattr(options, key))},
+            **{key: value for key in ("rotations", "nodata", "bands", "also") if (value := getattr(options, key))},
         }
 
 
@@ -319,7 +330,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> P
             rank,
             is_stopped=is_stopped,
             around_forward=processes.autocast,
-            finishers=_num_finishers(processes.device),
+            finishers=num_finishers(processes.device),
         )
         timeout_s = prediction.options.collective_timeout_s
         wait_for_others(work.journal, world_size, timeout_s, is_stopped=is_stopped)
@@ -385,10 +396,3 @@ def _warner(processes: Processes) -> Callable[[str], None]:
     """Say what happens to one process, whichever it is."""
     name = f"rank {processes.rank}: " if processes.world_size > 1 else ""
     return lambda text: Teller(speaks=True).say(name + text)
-
-
-def _num_finishers(device: torch.device) -> int:
-    """Images whose files are made at once: beside a GPU the cores have nothing else to do, on a CPU they compute."""
-    if device.type == "cpu":
-        return 1
-    return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

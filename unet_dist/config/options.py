@@ -15,6 +15,7 @@ from unet_dist.config.quantities import (
     EXPECTED_SHAPE,
     EXPECTED_TIME,
     Bands,
+    Beside,
     Finite,
     Range,
     Selecting,
@@ -132,6 +133,8 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     """Format of the label maps. auto keeps TIFF and Zarr; for other images it takes PNG up to 67 megapixels, TIFF beyond."""
     overlay: bool = True
     """Write overlays of images up to 67 megapixels."""
+    also: Beside | None = None
+    """For each label map: qgis, a style NAME.qml; geojson, its regions as NAME.geojson for QuPath (extra geo); or qgis,geojson."""
     probabilities: Literal["none", "uint8", "float16"] = "none"
     """Write NAME_probabilities, one plane per class. uint8 is round(255 p)."""
     confidence: bool = False

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Annotated
 
-from unet_dist.config.rules import Must, Reads
+from unet_dist.config.rules import Must, Reads, matching
 
 EXPECTED_SHAPE = "height x width in px such as 1080x1920"
 EXPECTED_BYTES = "a number and a unit, such as 6GiB or 900MiB"
@@ -151,6 +151,8 @@ Selecting = Annotated[str, Reads(parse_select, EXPECTED_SELECT, "t=1,z=5")]
 Finite = Annotated[float, Must(math.isfinite, "a finite number")]
 Range = Annotated[str, Reads(parse_range, EXPECTED_RANGE, "LOW,HIGH")]
 Bands = Annotated[str, Reads(parse_bands, EXPECTED_BANDS, "4,3,2")]
+Beside = Annotated[str, matching(r"(qgis|geojson)(,(qgis|geojson))*", "qgis, geojson or qgis,geojson")]
+"""Kinds of files beside a label map, separated by commas."""
 Normalising = Annotated[
     str, Reads(parse_normalisation, EXPECTED_NORMALISATION, "mean_std|percentile|none|range LOW,HIGH")
 ]

@@ -19,6 +19,7 @@ import tifffile
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, GEO_TAGS, Placement
+from unet_dist.imaging.legend import as_xml_text
 from unet_dist.imaging.palette import IGNORED_COLOUR
 from unet_dist.imaging.writer import write_grey, write_label_map
 from unet_dist.imaging.zarr_store import require_zarr
@@ -117,7 +118,7 @@ def _write_tiff(
     ]
     if band_names is not None:
         items = (
-            f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(name)}</Item>'
+            f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(as_xml_text(name))}</Item>'
             for i, name in enumerate(band_names)
         )
         text = f"<GDALMetadata>{''.join(items)}</GDALMetadata>"

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unet_dist.errors import DataError
+from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.formats import files_beside, looks_like_image
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels, require_channels
 from unet_dist.imaging.reader import ImageReader
+from unet_dist.imaging.regions import require_features
 from unet_dist.imaging.slide import SLIDE_SUFFIXES
 from unet_dist.imaging.stacks import ALL, Select, images_in
 from unet_dist.imaging.views import GreyAsColour
@@ -46,12 +47,14 @@ class Job:
         outputs: file of each raster asked for: labels, and perhaps probabilities and confidence; of labels as PNG, where classes
             overlap, one for each: labels/0, labels/1 ...
         overlay: file of the overlay, None where there is none.
+        beside: files beside the label map: names (of its classes, for GDAL) and what --also asks for.
     """
 
     source: Path
     shape: tuple[int, int]
     outputs: dict[str, Path] = field(default_factory=dict)
     overlay: Path | None = None
+    beside: dict[str, Path] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The job as JSON, to tell other processes of it; `of` reads it."""
@@ -60,6 +63,7 @@ class Job:
             "shape": list(self.shape),
             "outputs": {kind: str(path) for kind, path in self.outputs.items()},
             "overlay": None if self.overlay is None else str(self.overlay),
+            "beside": {kind: str(path) for kind, path in self.beside.items()},
         }
 
     @classmethod
@@ -68,7 +72,8 @@ class Job:
         height, width = record["shape"]
         outputs = {kind: Path(path) for kind, path in record["outputs"].items()}
         overlay = None if record["overlay"] is None else Path(record["overlay"])
-        return cls(Path(record["source"]), (height, width), outputs, overlay)
+        beside = {kind: Path(path) for kind, path in record["beside"].items()}
+        return cls(Path(record["source"]), (height, width), outputs, overlay, beside)
 
 
 def find_sources(words: Sequence[str], select: Select = ALL) -> list[Path]:
@@ -148,6 +153,7 @@ def make_jobs(
     class_names: Sequence[str] | None = None,
     format: Format,
     overlay: bool,
+    beside: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
     pixels: Pixels = EIGHT_BIT,
 ) -> list[Job]:
@@ -162,6 +168,7 @@ def make_jobs(
         format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, and labels of
             overlapping classes, which have a plane a class, are TIFF instead of PNG; such labels, asked for as PNG, a file a class.
         overlay: for images of at most DEFAULT_MAX_PIXELS, as an overlay is made in memory.
+        beside: names, qgis, geojson: what stands beside a map of one class a pixel; names only beside TIFF.
         say: takes a line for the user.
 
     Raises:
@@ -178,6 +185,11 @@ def make_jobs(
             pixels.require(reader, str(source))
         is_small = height * width <= DEFAULT_MAX_PIXELS
         suffix = _suffix(source, format, is_small)
+        if "geojson" in beside and not is_small:
+            raise DataError(
+                f"{source}: got also geojson for an image of more than {DEFAULT_MAX_PIXELS} px, whose regions are found in memory. "
+                "Remove geojson from --also."
+            )
         if suffix == ".zarr":
             require_zarr()  # now, and not when all is computed
         stem = stem_of(source)
@@ -191,11 +203,42 @@ def make_jobs(
             else:
                 outputs[kind] = output / f"{name}{'.tif' if is_planar and suffix == '.png' else suffix}"
         picture = output / f"{stem}_overlay.png" if overlay and is_small else None
-        jobs.append(Job(source, (height, width), outputs, picture))
+        jobs.append(Job(source, (height, width), outputs, picture, _beside(outputs.get("labels"), beside)))
     _require_apart(jobs)
     if num_grey and say is not None:
         say(f"{counted(num_grey, 'grey image')} read as colour, grey repeated: the network takes colour")
     return jobs
+
+
+def kinds_beside(also: str | None, *, overlap: bool, has_names: bool) -> list[str]:
+    """Name the kinds of files beside each label map.
+
+    Args:
+        also: what is asked for, separated by commas.
+        overlap: a pixel may have several classes.
+        has_names: the network's classes have names.
+
+    Raises:
+        ConfigError: they are asked for where a pixel may have several classes.
+        ExtraError: rasterio is not installed, which finds regions.
+    """
+    asked = [] if also is None else list(dict.fromkeys(also.split(",")))
+    if asked and overlap:
+        raise ConfigError(
+            f"also: got {also} for a network whose classes overlap, expected none: qgis and geojson show one class per pixel. "
+            "Remove it."
+        )
+    if "geojson" in asked:
+        require_features()
+    return ["names"] * (has_names and not overlap) + asked
+
+
+def _beside(labels: Path | None, kinds: Sequence[str]) -> dict[str, Path]:
+    """Name the files beside a label map, as GDAL and QGIS look for them."""
+    if labels is None:
+        return {}
+    names = {"names": f"{labels.name}.aux.xml", "qgis": f"{labels.stem}.qml", "geojson": f"{labels.stem}.geojson"}
+    return {kind: labels.with_name(names[kind]) for kind in kinds if kind != "names" or labels.suffix in _TIFF_SUFFIXES}
 
 
 def _file_names(class_names: Sequence[str]) -> list[str]:
@@ -220,6 +263,7 @@ def _suffix(source: Path, format: Format, is_small: bool) -> str:
 def files_of(job: Job) -> Iterator[Path]:
     """Yield every file that a job makes."""
     yield from job.outputs.values()
+    yield from job.beside.values()
     if job.overlay is not None:
         yield job.overlay
 

@@ -59,7 +59,8 @@ class Work:
         images = {
             i
             for i in done.images
-            if i < len(self.jobs) and all(path.exists() for path in self.jobs[i].outputs.values())
+            if i < len(self.jobs)
+            and all(path.exists() for path in (*self.jobs[i].outputs.values(), *self.jobs[i].beside.values()))
         }
         batches: set[int] = set()
         rasters: dict[int, list[np.ndarray]] = {}

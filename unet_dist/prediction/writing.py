@@ -6,6 +6,7 @@ is compressed more slowly than a GPU computes it. Must not know how values come 
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections import deque
@@ -17,12 +18,16 @@ import numpy as np
 import torch
 
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
+from unet_dist.imaging.legend import write_category_names, write_qgis_style
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
+from unet_dist.imaging.regions import write_regions
 from unet_dist.imaging.scratch import Scratch
 from unet_dist.imaging.writer import write_overlay
+from unet_dist.machine.cores import num_cores
 from unet_dist.prediction.fetching import Fetching
 from unet_dist.prediction.handover import Handover
+from unet_dist.prediction.jobs import Job
 from unet_dist.prediction.journal import Done, DoneList
 from unet_dist.prediction.shares import BatchShare
 from unet_dist.prediction.tiles import Piece, fill
@@ -31,6 +36,9 @@ from unet_dist.storage.files import sync_folder
 
 COMMIT_S = 2.0
 """Work that a kill may cost: batches go into the journal this often, as each time waits for the disk."""
+
+_MOST_FINISHERS = 8
+"""Assumption: an overlay of 1080x1920 takes a core 0.3 s, and a GPU that computes one faster than in 40 ms is rare."""
 
 
 class Writing(AbstractContextManager["Writing"]):
@@ -167,6 +175,8 @@ def finish_image(work: Work, image: int, num_threads: int = 1, reader: ImageRead
             _write(work, image, kind, values, placement=reader.placement, num_threads=num_threads)
             if kind == "labels" and job.overlay is not None:
                 write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
+            if kind == "labels":
+                _write_beside(job, work.band_names, values, palette)
 
 
 def _write(work: Work, image: int, kind: str, values: np.ndarray, *, placement: Placement, num_threads: int) -> None:
@@ -188,7 +198,24 @@ def _write(work: Work, image: int, kind: str, values: np.ndarray, *, placement: 
         write_raster(outputs[f"{kind}/{number}"], plane, palette=colours)
 
 
+def _write_beside(job: Job, names: Sequence[str], labels: np.ndarray, palette: np.ndarray) -> None:
+    """Write what stands beside a label map."""
+    if "names" in job.beside:
+        write_category_names(job.beside["names"], names)
+    if "qgis" in job.beside:
+        write_qgis_style(job.beside["qgis"], names, palette)
+    if "geojson" in job.beside:
+        write_regions(job.beside["geojson"], labels, names, palette)
+
+
 def remove_scratches(work: Work, image: int) -> None:
     """Delete the rasters in the making of a finished image."""
     for kind in work.rasters:
         work.journal.scratch_path(image, kind).unlink(missing_ok=True)
+
+
+def num_finishers(device: torch.device) -> int:
+    """Images whose files are made at once: beside a GPU the cores have nothing else to do, on a CPU they compute."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(_MOST_FINISHERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
