@@ -286,3 +286,10 @@ def test_settings_without_names_are_no_names(tmp_path):
     (tmp_path / "classes.json").write_text('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]')
     with pytest.raises(DataError, match="two names have one id"):
         find_id_names(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"sky": 1e999}', '{"sky": "x"}', '[{"id": -1e999, "name": "sky"}]', '{"0": []}'])
+def test_ids_and_names_that_are_none_are_a_sentence(tmp_path, text):
+    (tmp_path / "label2id.json").write_text(text)
+    with pytest.raises(DataError, match=r"label2id\.json: cannot be read as names of classes"):
+        find_id_names(tmp_path)
