@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import png, random_pair
+from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings
 from unet_dist.data.sources.label_studio import decode_brush
@@ -75,6 +76,7 @@ def test_cvat_by_layers(tmp_path):
         found = labels(cache)
         assert (found["images-a"] == np.where(second > 0, second, first)).all()
         assert not found["images-b"].any()
+        assert covered_classes(root, cache, tmp_path / "cache") > 0
 
 
 def test_cvat_ellipses_and_subsets(tmp_path):
@@ -135,6 +137,7 @@ def test_via_by_its_attribute(tmp_path, wrapped):
     expected = outlined(2)
     expected[1:3, 1:4] = 1
     assert (labels(cache)["a"] == expected).all()
+    assert covered_classes(root, cache, tmp_path / "cache") > 0
 
 
 def test_via_without_attributes_is_one_class(tmp_path):
@@ -204,6 +207,7 @@ def test_label_studio(tmp_path):
     assert (found["a"] == np.where(HAND > 0, HAND, outlined(2))).all()
     assert (found["deep-b"] == outlined(2)).all()
     assert not found["c"].any()
+    assert covered_classes(tmp_path / "d", cache, tmp_path / "cache") > 0
 
 
 def test_the_small_export_of_label_studio(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from tests.data.pictures import random_pair
+from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings
 from unet_dist.data.sources.registry import open_source
@@ -131,6 +132,7 @@ def test_features_over_rasters(tmp_path, kind):
     assert "1 raster without a feature left out" in said[0]
     found = np.asarray(cache.split("val").label(0)[:, :])
     assert (found == expected()).all()
+    covered_classes(root, cache, tmp_path / "cache")
 
 
 def test_a_raster_that_states_the_centres_of_its_pixels(tmp_path):

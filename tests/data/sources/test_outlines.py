@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import png, random_pair
+from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.settings import CacheSettings
@@ -50,6 +51,7 @@ def test_a_yolo_export(tmp_path, folder):
     assert (cache.split("val").label(0)[:] == MASK).all()
     assert not cache.split("val").label(1)[:].any()
     assert "2 images have no text: all background" in said[0]
+    assert covered_classes(tmp_path / "d", cache, tmp_path / "cache") == 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,7 @@ def test_labelme_beside_the_pictures(tmp_path):
     assert sorted(cache.split("all").ids) == ["a", "b", "c"]
     assert (cache.split("all").label(0)[:] == MASK).all()
     assert "1 pictures have no JSON and are left out" in said[0]
+    covered_classes(tmp_path / "d", cache, tmp_path / "cache")
 
 
 def test_shapes_of_labelme_that_are_no_area(tmp_path):

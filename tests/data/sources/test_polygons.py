@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import png, random_pair
+from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.coco import decode_runs
@@ -96,6 +97,7 @@ def test_a_coco_export_is_prepared(tmp_path):
     }
     assert (cache.split("validation").label(1)[:] == EXPECTED).all()
     assert said == ["d: masks are drawn from instances_train2017.json; class ids: 0 background, 1 cat, 2 car"]
+    assert covered_classes(tmp_path / "d", cache, tmp_path / "cache") == 5, "the run lies on each square"
     one = open_source(tmp_path / "d/annotations/instances_val2017.json")
     assert one.splits == {"train": 2}
 

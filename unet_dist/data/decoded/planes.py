@@ -198,8 +198,8 @@ class PlaneRules:
         if planes.ndim != 3 or planes.shape[2] != self.num_classes:
             raise RefusedError(
                 f"has shape {planes.shape}, expected (height, width, {self.num_classes}) with multi_label: a plane for each class",
-                "Write such masks, as bands of a file or a file for each class; or remove multi_label: polygons and label maps "
-                "have one class per pixel.",
+                "Write such masks, as bands of a file or a file for each class; or remove multi_label: a label map "
+                "has one class per pixel.",
             )
         return pack(self.map_values(planes))
 

@@ -120,10 +120,15 @@ def _read_samples(root: Path, path: Path, stored: _File, pictures: Pictures) -> 
 
 
 def _draw(
-    objects: Sequence[dict[str, Any]], classes: dict[int, int], num_classes: int, size: tuple[int, int]
+    objects: Sequence[dict[str, Any]],
+    classes: dict[int, int],
+    num_classes: int,
+    size: tuple[int, int],
+    *,
+    overlap: bool = False,
 ) -> np.ndarray:
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: one has no outline."""
-    canvas = Canvas(*size, num_classes)
+    canvas = Canvas(*size, num_classes, overlap=overlap)
     for one in objects:
         outline, value = one.get("segmentation"), classes.get(int(one["category_id"]))
         if value is None:

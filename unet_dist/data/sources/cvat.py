@@ -88,11 +88,11 @@ def _samples(
     return found
 
 
-def _draw(image: ElementTree.Element, class_names: list[str]) -> np.ndarray:
+def _draw(image: ElementTree.Element, class_names: list[str], *, overlap: bool = False) -> np.ndarray:
     """Draw the shapes of an image: (H, W). Raises: RefusedError: one is no area, or cannot be read."""
     try:
         height, width = int(image.attrib["height"]), int(image.attrib["width"])
-        canvas = Canvas(height, width, len(class_names))
+        canvas = Canvas(height, width, len(class_names), overlap=overlap)
         for shape in sorted(image, key=lambda one: int(one.get("z_order", 0))):
             if shape.tag not in _SKIPPED:
                 _draw_shape(canvas, shape, class_names)

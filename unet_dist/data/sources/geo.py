@@ -125,10 +125,12 @@ def read_grid(path: Path) -> Grid | None:
     return Grid(shape, matrix, keys.get(_PROJECTED, keys.get(_GEOGRAPHIC)))
 
 
-def draw_features(features: Sequence[Feature], grid: Grid, column: str | None, class_names: list[str]) -> np.ndarray:
+def draw_features(
+    features: Sequence[Feature], grid: Grid, column: str | None, class_names: list[str], *, overlap: bool = False
+) -> np.ndarray:
     """Draw features on a raster: (H, W)."""
     height, width = grid.shape
-    canvas = Canvas(height, width, len(class_names))
+    canvas = Canvas(height, width, len(class_names), overlap=overlap)
     beyond = width + _MARGIN_PX, height + _MARGIN_PX
     for feature in features:
         name = _class_of(feature, column)

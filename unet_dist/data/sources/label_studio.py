@@ -132,11 +132,11 @@ def _label_of(region: dict[str, Any]) -> str | None:
     return str(labels[0]) if labels else None
 
 
-def _draw(picture: Path, regions: list[dict[str, Any]], class_names: list[str]) -> np.ndarray:
+def _draw(picture: Path, regions: list[dict[str, Any]], class_names: list[str], *, overlap: bool = False) -> np.ndarray:
     """Draw the regions in the order of the file: (H, W). Raises: RefusedError: one is no area."""
     sizes = {(int(one["original_height"]), int(one["original_width"])) for one in regions if "original_height" in one}
     height, width = sizes.pop() if len(sizes) == 1 else picture_size(picture)
-    canvas = Canvas(height, width, len(class_names))
+    canvas = Canvas(height, width, len(class_names), overlap=overlap)
     for region in regions:
         label = _label_of(region)
         if label is not None:

@@ -112,9 +112,9 @@ def _labels(root: Path, used: set[str]) -> list[str]:
     return names
 
 
-def _draw(shapes: list[_Shape], class_names: list[str], size: tuple[int, int]) -> np.ndarray:
+def _draw(shapes: list[_Shape], class_names: list[str], size: tuple[int, int], *, overlap: bool = False) -> np.ndarray:
     """Draw the shapes in the order of the file: (H, W). Raises: RefusedError: one is no area."""
-    canvas = Canvas(*size, len(class_names))
+    canvas = Canvas(*size, len(class_names), overlap=overlap)
     for shape in shapes:
         label, kind = shape["label"], shape.get("shape_type") or "polygon"
         if label.startswith("__"):

@@ -8,7 +8,7 @@ format states leave the object by the same odd number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,18 +37,22 @@ _VERSION = "drawn 1"  # another one where the pixels of the same file change
 
 
 class Canvas:
-    """Ids of an image, (H, W), drawn object after object.
+    """Ids of an image, (H, W), drawn object after object; or a plane for each class, where classes overlap.
 
     Args:
         num_classes: 0 for what is not covered included; decides the type of the ids.
+        overlap: draw planes of the classes from 1 on. An object covers no other class then; one of id 0 covers all.
     """
 
-    def __init__(self, height: int, width: int, num_classes: int) -> None:
+    def __init__(self, height: int, width: int, num_classes: int, *, overlap: bool = False) -> None:
         if min(height, width) < 1:
             raise RefusedError(f"is of an image of {height} x {width} px", "Export it again.")
-        require_decodable(height, width, height * width, "its image", bytes_per_px=4)
+        num_planes = num_classes - 1 if overlap else 1
+        require_decodable(height, width, height * width, "its image", bytes_per_px=max(4, 2 * num_planes))
         self._shape = height, width
-        self._columns = np.zeros(height * width, dtype=np.uint8 if num_classes <= 256 else np.uint16)
+        self._overlap = overlap
+        dtype = np.uint8 if overlap or num_classes <= 256 else np.uint16
+        self._planes = np.zeros((num_planes, height * width), dtype=dtype)  # down the columns
 
     def polygon(self, points: np.ndarray, value: int) -> None:
         """Fill an outline of points (x, y), (N, 2) px; (0, 0) is the upper left corner of the first pixel.
@@ -77,8 +81,18 @@ class Canvas:
         if len(crossings):
             start = int(crossings.min())
             turns = np.bincount(crossings - start)
-            inside = (np.cumsum(turns) & 1).astype(bool)[: len(self._columns) - start]
-            self._columns[start : start + len(inside)][inside] = value
+            inside = (np.cumsum(turns) & 1).astype(bool)[: self._planes.shape[1] - start]
+            for plane, written in self._targets(value):
+                plane[start : start + len(inside)][inside] = written
+
+    def _targets(self, value: int) -> Iterator[tuple[np.ndarray, int]]:
+        """The planes that an object of this id is drawn on, and what is written there."""
+        if not self._overlap:
+            yield self._planes[0], value
+        elif value:
+            yield self._planes[value - 1], 1
+        else:
+            yield from ((plane, 0) for plane in self._planes)
 
     def pixels(self, mask: np.ndarray, value: int, top: int = 0, left: int = 0) -> None:
         """Fill the pixels of a mask (h, w) bool that lies at (top, left); what is beyond the image is left out."""
@@ -87,7 +101,8 @@ class Canvas:
         cols = slice(max(left, 0), min(left + mask.shape[1], width))
         if rows.start < rows.stop and cols.start < cols.stop:
             inside = mask[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
-            self._columns.reshape(width, height).T[rows, cols][inside] = value
+            for plane, written in self._targets(value):
+                plane.reshape(width, height).T[rows, cols][inside] = written
 
     def ellipse(self, centre: tuple[float, float], radii: tuple[float, float], degrees: float, value: int) -> None:
         """Fill the pixels whose centres are in an ellipse; the angle turns clockwise, from x to y."""
@@ -110,16 +125,18 @@ class Canvas:
             RefusedError: a run is negative, or they are more than the pixels.
         """
         lengths = np.asarray(counts, dtype=np.int64)
-        if lengths.ndim != 1 or (lengths < 0).any() or (lengths > len(self._columns)).any():
+        if lengths.ndim != 1 or (lengths < 0).any() or (lengths > self._planes.shape[1]).any():
             raise RefusedError("has run lengths that are no part of the image", "Export it again.")
         ends = np.cumsum(lengths)
         for start, end in zip(ends[0::2], ends[1::2], strict=False):
-            self._columns[start:end] = value
+            for plane, written in self._targets(value):
+                plane[start:end] = written
 
     def ids(self) -> np.ndarray:
-        """Give what was drawn: (H, W)."""
+        """Give what was drawn: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on."""
         height, width = self._shape
-        return np.ascontiguousarray(self._columns.reshape(width, height).T)
+        upright = self._planes.reshape(-1, width, height).transpose(2, 1, 0)
+        return np.ascontiguousarray(upright if self._overlap else upright[..., 0])
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,8 @@ class Sample:
 
     name: str
     image: Path
-    draw: Callable[[], np.ndarray]
+    draw: Callable[..., np.ndarray]
+    """With overlap: planes of the classes, as a Canvas of that kind gives them."""
     mask_name: str
     files: tuple[Path, ...] = ()
     """Read when it is drawn, beside those of the format."""
@@ -150,12 +168,16 @@ class DrawnSource:
 
     Args:
         read: of the format.
+        overlap: whether masks are planes of the classes from 1 on, which may overlap.
         say: takes a line for the user.
     """
 
     fixed_shape: tuple[int, int, int] | None = None
 
-    def __init__(self, root: Path, read: Callable[[], Drawn], say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, root: Path, read: Callable[[], Drawn], say: Callable[[str], None] | None = None, *, overlap: bool = False
+    ) -> None:
+        self._overlap = overlap
         self.name = root.resolve().name
         self.files_root: Path | None = root
         self._root, self._read, self._say = root, read, say or (lambda text: None)
@@ -170,8 +192,9 @@ class DrawnSource:
             raise DataError(
                 f"{self.name}: its outlines cannot be read ({type(error).__name__}: {first_line(error)}). Export them again."
             ) from error
-        shown = ", ".join(f"{index} {name}" for index, name in enumerate(drawn.class_names[:8]))
-        more = ", ..." if len(drawn.class_names) > 8 else ""
+        names = drawn.class_names[self._overlap :]
+        shown = ", ".join(f"{index} {name}" for index, name in enumerate(names[:8]))
+        more = ", ..." if len(names) > 8 else ""
         note = f"; {drawn.note}" if drawn.note else ""
         self._say(f"{self.name}: masks are drawn from {drawn.files[0].name}; class ids: {shown}{more}{note}")
         return drawn
@@ -183,7 +206,7 @@ class DrawnSource:
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
-        return dict(enumerate(self._drawn.class_names))
+        return dict(enumerate(self._drawn.class_names[self._overlap :]))
 
     def read_pair(self, split: str, index: int) -> RawPair:
         """Read one image and its mask."""
@@ -191,7 +214,7 @@ class DrawnSource:
         return RawPair(
             id=sample.name.replace("/", "-"),
             image=sample.image,
-            mask=partial(_draw_guarded, sample.draw),
+            mask=partial(_draw_guarded, partial(sample.draw, overlap=True) if self._overlap else sample.draw),
             image_name=str(sample.image.relative_to(self._root)),
             mask_name=sample.mask_name,
         )
@@ -202,7 +225,9 @@ class DrawnSource:
         files = [file for _, one in samples for path in (one.image, *one.files) for file in files_below(path)]
         assigned = [f"{split} {sample.name}" for split, sample in samples]
         digest = digest_files(self._root, dict.fromkeys([*files, *self._drawn.files]), memo_path)
-        return digest_text(_VERSION, digest, *self._drawn.class_names, *assigned)
+        return digest_text(
+            _VERSION, *(["planes"] if self._overlap else []), digest, *self._drawn.class_names, *assigned
+        )
 
 
 def picture_size(path: Path) -> tuple[int, int]:

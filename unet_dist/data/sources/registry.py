@@ -170,7 +170,7 @@ def _open_path(
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         for is_one, _, read_one in _OUTLINES:
             if is_one(path):
-                return DrawnSource(root, partial(read_one, root, {"train": path}), say)
+                return DrawnSource(root, partial(read_one, root, {"train": path}), say, overlap=multi_label)
     if not path.is_dir():
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
     if layout:
@@ -185,13 +185,13 @@ def _open_path(
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)
     for _, find, read in _OUTLINES:
         if files := find(path):
-            return DrawnSource(path, partial(read, path, files), say)
+            return DrawnSource(path, partial(read, path, files), say, overlap=multi_label)
     if vectors := find_vectors(path):
-        return DrawnSource(path, partial(read_geo, path, vectors, label_column), say)
+        return DrawnSource(path, partial(read_geo, path, vectors, label_column), say, overlap=multi_label)
     if yolo := find_yolo(path):
-        return DrawnSource(path, partial(read_yolo, path, yolo), say)
+        return DrawnSource(path, partial(read_yolo, path, yolo), say, overlap=multi_label)
     if is_labelme(path):
-        return DrawnSource(path, partial(read_labelme, path), say)
+        return DrawnSource(path, partial(read_labelme, path), say, overlap=multi_label)
     if guessed := guess_layout(path):
         return FolderSource(path, guessed, say)
     tables = [item for item in sorted(path.iterdir()) if is_table(item)]

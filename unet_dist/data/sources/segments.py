@@ -102,12 +102,14 @@ def _first(path: Path, pictures: Pictures, names: list[str]) -> Path | None:
     return next((found for name in names if (found := find_picture(name, path, pictures))), None)
 
 
-def read_bitmap(path: Path, meaning: dict[int, int]) -> np.ndarray:
+def read_bitmap(path: Path, meaning: dict[int, int], *, overlap: bool = False) -> np.ndarray:
     """Read a bitmap of instances, whose colours are their ids from red on, as classes: (H, W); 0 is no instance.
 
     Raises:
-        RefusedError: damaged, or it holds an id that the release does not name.
+        RefusedError: damaged, it holds an id that the release does not name, or classes are to overlap, which they cannot.
     """
+    if overlap:
+        raise RefusedError("has one class per pixel", "Remove multi_label: a bitmap of Segments.ai cannot hold more.")
     with parsing(f"bitmap {path.name}"), Image.open(path, formats=("PNG",)) as picture:
         require_decodable(picture.height, picture.width, DEFAULT_MAX_PIXELS, path.name, bytes_per_px=8)
         values = in_time(path.name, lambda: np.asarray(picture.convert("RGBA") if picture.mode != "I;16" else picture))

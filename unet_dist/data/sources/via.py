@@ -111,9 +111,16 @@ def _class_of(region: dict[str, Any], attribute: str | None) -> str:
     return str(chosen[0]).strip()
 
 
-def _draw(picture: Path, regions: list[dict[str, Any]], attribute: str | None, class_names: list[str]) -> np.ndarray:
+def _draw(
+    picture: Path,
+    regions: list[dict[str, Any]],
+    attribute: str | None,
+    class_names: list[str],
+    *,
+    overlap: bool = False,
+) -> np.ndarray:
     """Draw the regions in the order of the file: (H, W). Raises: RefusedError: one is no area."""
-    canvas = Canvas(*picture_size(picture), len(class_names))
+    canvas = Canvas(*picture_size(picture), len(class_names), overlap=overlap)
     for region in regions:
         told, label = region["shape_attributes"], _class_of(region, attribute)
         value = 0 if label in BACKGROUNDS else class_names.index(label)

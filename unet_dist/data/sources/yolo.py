@@ -81,10 +81,10 @@ def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
     return path_of_names, found
 
 
-def _draw(image: Path, text: Path | None, class_names: list[str]) -> np.ndarray:
+def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bool = False) -> np.ndarray:
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: a line is no outline."""
     height, width = picture_size(image)
-    canvas = Canvas(height, width, len(class_names))
+    canvas = Canvas(height, width, len(class_names), overlap=overlap)
     lines = read_text(text).splitlines() if text else []
     for number, line in enumerate(lines, start=1):
         words = line.split()
