@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.losses.pixelwise import CrossEntropy
+from unet_dist.report.contents import read_run
+from unet_dist.report.summary import class_scores
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.gradient import WindowGradient
@@ -191,6 +194,34 @@ def test_what_shows_one_class_per_pixel_is_refused(
     with pytest.raises(ConfigError, match="the network was trained with multi_label"):
         run([str(meant.get(word, word)) for word in words])
     assert not list(tmp_path.rglob("*"))
+
+
+def test_the_report_shows_each_class(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(finished / "run", place)
+    run(
+        [
+            "evaluate",
+            str(place),
+            "--split",
+            "validation",
+            "--mixed_precision",
+            "no",
+            "--data_path",
+            str(finished / "data"),
+        ]
+    )
+    run(["report", str(place), "--output", str(tmp_path / "page.html")])
+    contents = read_run(place)
+    assert [score.name for score in class_scores(contents, "validation")] == ["blue", "red"]
+    counts = contents.evaluations["validation"]["counts"]["blue"]
+    labelled = counts["true_positives"] + counts["false_negatives"]
+    (blue, _) = class_scores(contents, "validation")
+    assert blue.split_share == pytest.approx(labelled / sum(counts.values()))
+    assert blue.iou == pytest.approx(counts["true_positives"] / (labelled + counts["false_positives"]), abs=1e-6)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "validation split, 2 classes that occur" in page
+    assert "not evaluated" not in page
 
 
 def test_an_object_that_takes_class_ids_is_refused(finished: Path) -> None:

@@ -47,7 +47,8 @@ def run_charts(run: RunContents, split: str | None, scores: Sequence[ClassScore]
     }
     if split is not None:
         evaluation = run.evaluations[split]
-        charts["confusion"] = _confusion_chart(evaluation["confusion"], run.class_names, run.ignore_index)
+        if evaluation.get("confusion"):
+            charts["confusion"] = _confusion_chart(evaluation["confusion"], run.class_names, run.ignore_index)
         if evaluation.get("calibration"):
             charts["calibration"] = _calibration_chart(evaluation["calibration"])
         if evaluation.get("by_image"):

@@ -128,7 +128,7 @@ def read_run(path: str | Path) -> RunContents:
     folder = Path(path)
     config_file = folder / "config.yaml"
     read = {split: read_evaluation(folder / f"evaluation-{split}.json") for split in SPLITS}
-    evaluations = {split: found for split, found in read.items() if found.get("confusion")}
+    evaluations = {split: found for split, found in read.items() if found.get("confusion") or found.get("counts")}
     is_run = config_file.is_file() or (folder / "metrics.jsonl").is_file()
     if evaluations and not is_run:
         return _evaluated_only(folder, evaluations)

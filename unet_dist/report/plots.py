@@ -37,7 +37,8 @@ def draw_plots(run: RunContents, split: str | None, folder: Path) -> list[Path]:
     if scores:
         figures["iou.png"] = _iou(scores)
     if split is not None:
-        figures["confusion.png"] = _confusion(run, split)
+        if run.evaluations[split].get("confusion"):
+            figures["confusion.png"] = _confusion(run, split)
         if run.evaluations[split].get("calibration"):
             figures["calibration.png"] = _calibration(run.evaluations[split]["calibration"])
     for name, figure in figures.items():

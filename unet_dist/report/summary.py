@@ -78,6 +78,8 @@ def class_scores(run: RunContents, split: str | None) -> list[ClassScore]:
 
 def _evaluated_scores(run: RunContents, split: str, train: Mapping[str, float]) -> list[ClassScore]:
     evaluation = run.evaluations[split]
+    if "counts" in evaluation:
+        return _overlapping_scores(evaluation, train)
     confusion = np.asarray(evaluation["confusion"], dtype=np.int64)  # (K, K), rows are labels
     total = max(1, int(confusion.sum()))
     scores = []
@@ -98,6 +100,16 @@ def _evaluated_scores(run: RunContents, split: str, train: Mapping[str, float]) 
                 taken,
             )
         )
+    return scores
+
+
+def _overlapping_scores(evaluation: Mapping[str, Any], train: Mapping[str, float]) -> list[ClassScore]:
+    """Of classes that overlap: none of them is taken for another."""
+    scores = []
+    for name, counts in evaluation["counts"].items():
+        labelled = counts["true_positives"] + counts["false_negatives"]
+        share = labelled / max(1, sum(counts.values()))
+        scores.append(ClassScore(name, evaluation["iou"].get(name), train.get(name), share))
     return scores
 
 
@@ -180,7 +192,8 @@ def missing(run: RunContents, split: str | None, wanted: str | None = None) -> l
     else:
         evaluation = run.evaluations[split]
         command = f"unet-dist evaluate {run.folder} --split {split}"
-        if not evaluation.get("calibration") or not evaluation.get("by_image"):
+        is_older = not evaluation.get("calibration") or not evaluation.get("by_image")
+        if is_older and "counts" not in evaluation:  # classes that overlap have neither
             text = "The evaluation is of an older release: pictures, worst images and calibration are missing. This adds them:"
             notes.append((text, command))
         step = evaluation.get("step")

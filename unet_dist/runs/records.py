@@ -83,6 +83,7 @@ class EvaluationFile(TypedDict, total=False):
     precision: dict[str, float | None]
     recall: dict[str, float | None]
     confusion: list[list[int]]
+    counts: dict[str, dict[str, int]]
     metrics: dict[str, float | None]
     instances: dict[str, int | float | None]
     calibration: Calibration
