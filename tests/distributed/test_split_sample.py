@@ -51,22 +51,35 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+TILES = {"tile_size": 60, "splits_samples": True, "kept_px": 0}
+_NO_CUT = ("shapes", "loss", "backend", "world_sizes", "samples", "cut", "dropout")
+
+
 def shares_of(case: dict[str, Any], model: Any, **options: Any) -> Any:
-    given = {key: value for key, value in case.items() if key not in ("shapes", "loss", "backend", "world_sizes")}
-    return build_shares(model, Scenes(case["shapes"]), **given, **options)
+    given = {key: value for key, value in case.items() if key not in _NO_CUT}
+    return build_shares(model, case.get("samples") or Scenes(case["shapes"]), **{**given, **options})
 
 
 def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """Make one step of the real loop; returns the gradient that the optimizer was given."""
+    """Make one step of the real loop; returns the gradient that the optimizer was given, and the loss of the global batch.
+
+    Args:
+        case: cut (of the shares, TILES where it is not given), loss, samples or their shapes, and keys of build_shares.
+    """
     config = Config.from_flat({"seed": 7, "dtype": "float64", "total_steps": 4, "batch_size": case["batch_size"]})
-    model = build_model(dropout=0.3)
+    model = build_model(dropout=case.get("dropout", 0.3))
     wrapped = processes.prepare(model, case.get("backend"))
     optimizer = build_optimizer(model, config.schedule)
     place = {"rank": processes.rank, "world_size": processes.world_size}
-    shares = shares_of(case, model, tile_size=60, splits_samples=True, kept_px=0, **place)
+    how = case.get("cut", TILES)
+    shares = shares_of(case, model, **how, **place)
+    micro_batch_size = case.get("micro_batch_size", 1)
+    accumulated = 1 if how.get("splits_samples") else case["batch_size"] // processes.world_size // micro_batch_size
     parts = Parts(
         config=config,
-        cut=BatchCut(processes.world_size, 1, case.get("micro_batch_size", 1), splits_samples=True),
+        cut=BatchCut(
+            processes.world_size, accumulated, micro_batch_size, splits_samples=how.get("splits_samples", False)
+        ),
         processes=processes,
         model=model,
         wrapped=wrapped,
@@ -95,9 +108,9 @@ def step_of_the_trainer(case: dict[str, Any], processes: Any, folder: Path) -> d
     share = next(read)
     divisor, outcome = trainer._agree(share, SimpleNamespace(now=lambda: NO_WISH))  # type: ignore[arg-type]
     assert outcome == NO_WISH
-    trainer.step(share, divisor)
+    loss = processes.sum_(trainer.step(share, divisor).double().clone())
     windows = 0 if "no sample" in share.ids else len(share.ids)
-    return {**gradients, "windows": torch.tensor(processes.gather(windows))}
+    return {**gradients, "windows": torch.tensor(processes.gather(windows)), "loss": loss}
 
 
 def work(folder: Path) -> None:
@@ -111,15 +124,15 @@ def work(folder: Path) -> None:
             torch.save(gradients, folder / f"{name}-{processes.world_size}-{processes.rank}.pt")
 
 
-def launch(folder: Path, world_size: int) -> list[subprocess.Popen[str]]:
-    """Start the processes of a run on this file."""
+def launch(folder: Path, world_size: int, module: str = __name__) -> list[subprocess.Popen[str]]:
+    """Start the processes of a run on a module, this one where none is named."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
-    command = [sys.executable, "-m", "tests.distributed.test_split_sample", json.dumps(str(folder))]
+    command = [sys.executable, "-m", module, json.dumps(str(folder))]
     return [
         subprocess.Popen(
             command,
@@ -147,6 +160,7 @@ def test_tiles_of_a_sample_on_processes_give_its_gradient(tmp_path: Path) -> Non
             for rank in range(world_size):
                 got = torch.load(tmp_path / f"{name}-{world_size}-{rank}.pt", weights_only=True)
                 windows = got.pop("windows").tolist()
+                got.pop("loss")
                 assert len(windows) == world_size
                 assert sum(windows) == (18 if name.startswith("crops") else 2)
                 assert max(windows) - min(windows) <= 1
