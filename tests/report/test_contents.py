@@ -183,6 +183,11 @@ def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
         ("config.yaml", "a: [", r"config\.yaml: not readable as YAML: "),
         ("config.yaml", "seed: 1", r"config\.yaml: got an object without .total_steps"),
         ("evaluation-test.json", "{", r"evaluation-test\.json is damaged: .* Remove it, and run evaluate again\."),
+        (
+            "evaluation-test.json",
+            '{"confusion": [[1]], "miou": 1.0, "iou": {}}',
+            r"evaluation-test\.json: got no pixel_accuracy, ",
+        ),
         ("data.json", "[]", r"data\.json: got a list, expected an object\. Remove it: "),
     ],
 )

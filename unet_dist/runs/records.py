@@ -134,11 +134,14 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Read evaluation-SPLIT.json; empty where there is none.
 
     Raises:
-        CheckpointError: it cannot be read, or its parts are not of one number of classes.
+        CheckpointError: it cannot be read, lacks a score, or its parts are not of one number of classes.
     """
     if not path.exists():
         return {}
     record = read_json(path, EvaluationFile, error=CheckpointError, remedy=_AGAIN)
+    lacks = [key for key in ("miou", "pixel_accuracy", "iou") if key not in record]
+    if lacks and ("confusion" in record or "counts" in record):
+        raise CheckpointError(f"{path}: got no {lacks[0]}, expected it beside what was counted. {_AGAIN}")
     confusion, calibration = record.get("confusion", []), record.get("calibration")
     names = record.get("class_names", confusion)
     sides = {len(confusion), *map(len, confusion), *([len(names)] if confusion else [])}
