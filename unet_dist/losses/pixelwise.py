@@ -119,9 +119,13 @@ class Focal(CrossEntropy):
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As in cross-entropy."""
-        losses = super().losses(logits, targets)
-        # 1 - p = -expm1(-loss), without cancellation. Kept off 0, where the slope of a power below 1 is infinite.
-        return (-torch.expm1(-losses)).clamp_min(torch.finfo(logits.dtype).tiny) ** self.gamma * losses
+        return focused(super().losses(logits, targets), self.gamma)
+
+
+def focused(losses: Tensor, gamma: float) -> Tensor:
+    """Multiply losses -log p by (1 - p)^gamma."""
+    # 1 - p = -expm1(-loss), without cancellation. Kept off 0, where the slope of a power below 1 is infinite.
+    return (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny) ** gamma * losses
 
 
 PARTS = {"cross_entropy": CrossEntropy, "focal": Focal}

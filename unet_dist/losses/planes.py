@@ -15,6 +15,7 @@ from unet_dist.data.batches.planes import unpack
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.dice import Dice
 from unet_dist.losses.one_pass import OnePass
+from unet_dist.losses.pixelwise import focused
 
 
 class BinaryCrossEntropy(OnePass):
@@ -66,9 +67,9 @@ class BinaryCrossEntropy(OnePass):
 
 
 class BinaryFocal(BinaryCrossEntropy):
-    """Binary cross-entropy times (1 - p)^gamma, p being the probability of what is so: what is learnt counts less.
+    """Binary cross-entropy times (1 - p)^gamma, p the probability of the right answer: learnt pixels weigh less.
 
-    Source: Lin et al. 2017 (arXiv 1708.02002), equation 4; the class weights stand for no alpha, they are of whole planes.
+    Source: Lin et al. 2017 (arXiv 1708.02002), equation 4; class weights weigh whole planes and are not its alpha.
 
     Args:
         focal_gamma: the exponent, 0 or more; 0 is binary cross-entropy.
@@ -80,9 +81,7 @@ class BinaryFocal(BinaryCrossEntropy):
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """As in binary cross-entropy."""
-        losses = super().losses(logits, targets)
-        # 1 - p = -expm1(-loss), without cancellation. Kept off 0, where the slope of a power below 1 is infinite.
-        return (-torch.expm1(-losses)).clamp_min(torch.finfo(logits.dtype).tiny) ** self.gamma * losses
+        return focused(super().losses(logits, targets), self.gamma)
 
 
 class BinaryDice(Dice):
