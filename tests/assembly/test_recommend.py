@@ -18,7 +18,7 @@ from unet_dist.planner.simulation import prediction_peak, training_peak
 from unet_dist.terminal import Teller
 
 CAMVID = Fingerprint(
-    num_images=367, num_validation=101, image_shape=(360, 480), channels=3, num_classes=12, run_px=57,
+    num_images=367, num_validation=101, image_shape=(360, 480), channels=3, num_classes=12, run_px=33,
     shares=(0.175, 0.242, 0.0102, 0.33, 0.047, 0.101, 0.0122, 0.0117, 0.0611, 0.0067, 0.003),
 )  # fmt: skip
 CELLS = Fingerprint(

@@ -94,4 +94,6 @@ def test_runs_of_a_class_are_measured() -> None:
     split: Any = Labels(np.repeat(np.arange(4, dtype=np.uint8), 4)[None].repeat(8, 0))  # (8, 16), stripes of 4 px
     assert mean_run_px(split) == (8 * 15 + 7 * 16) / (8 * 3)
     split = Labels(np.array([[0, 255, 1, 1]], dtype=np.uint8))
-    assert mean_run_px(split) == 1, "one pair of valid pixels, no change"
+    assert mean_run_px(split) == 3 / 2, "three pairs, and both runs end at the ignored pixel"
+    split = Labels(np.zeros((6, 9), dtype=np.uint8))
+    assert mean_run_px(split) == 9, "no run is longer than the image"

@@ -57,7 +57,7 @@ def test_prepare_names_what_the_splits_share(films: Path, tmp_path: Path, capsys
     with Image.open(tmp_path / "run/figures/pairs.png") as picture:
         assert picture.width > picture.height
     assert "of 3 sequences of names, such as " in said
-    assert "images look like one of another split: " in said
+    assert "of images in two splits look alike: " in said
     call("prepare", *common, "--group_by", "sequence")
     said = " ".join(capsys.readouterr().out.split())
     assert "sequences of names" not in said

@@ -27,9 +27,9 @@ from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.wording import counted, duration, size
 
-# Blocks of 4x4 px lead by 2.5 points on CamVid (experiments.md), where a run of one class has 57 px, and serve the quick start's
-# scenes (41 px); the membranes of ISBI 2012 (24 px) are trained without. assumption: the limit lies between.
-_STEM_STRIDE, _LONG_RUN_PX = 4, 32
+# Blocks of 4x4 px lead by 2.5 points on CamVid (experiments.md), where a run of one class has 33 px, and serve the quick start's
+# scenes; the membranes of ISBI 2012 (24 px) are trained without. assumption: the limit lies between.
+_STEM_STRIDE, _LONG_RUN_PX = 4, 28
 # (base_channels, depth), the largest first, by whether there are blocks. 32 and 3 are camvid_unet_best_cpu.yaml, 32 and 2 the quick
 # start, 16 and 3 isbi2012_unet_cpu.yaml, 64 and 4 the reference run; the last of each and 64 on blocks are assumptions.
 _NETWORKS = {True: ((64, 3), (32, 3), (32, 2), (16, 2)), False: ((64, 4), (32, 3), (16, 3), (16, 2))}
@@ -159,9 +159,12 @@ def _stem_stride(data: Fingerprint) -> Choice:
     if data.run_px >= _LONG_RUN_PX:
         return Choice(
             _STEM_STRIDE,
-            f"objects are large ({data.run_px:.0f} px in the mean): blocks of 4x4 px see four times as far",
+            f"regions of one class are large ({data.run_px:.0f} px across in the mean): blocks of 4x4 px see four times as far",
         )
-    return Choice(1, f"objects are fine ({data.run_px:.0f} px in the mean), and blocks of pixels would blur them")
+    return Choice(
+        1,
+        f"regions of one class are small ({data.run_px:.0f} px across in the mean), and blocks of pixels would blur them",
+    )
 
 
 def _networks(data: Fingerprint, encoder: str | None) -> list[tuple[dict[str, Choice], int]]:
@@ -269,11 +272,13 @@ def _course(
     evals = min(evals, steps)
     rate = min(_RATE * math.sqrt(batch / least), _HIGHEST_RATE) / (3 if network["base_channels"].value >= 64 else 1)
     seen = steps * batch / max(data.num_images, 1)
+    few = "; too few to learn from, so give it more --time" if seen < 1 else ""
     average = _AVERAGE if steps < _LONG_STEPS else _LONG_AVERAGE
     return {
         "batch_size": Choice(batch, told),
         "total_steps": Choice(
-            steps, f"fills the time at {crop_s * batch / processes:.3g} s per step; an image is seen {seen:.1f} times"
+            steps,
+            f"fills the time at {crop_s * batch / processes:.3g} s per step; an image is seen {seen:.1f} times{few}",
         ),
         "eval_steps": Choice(
             math.ceil(steps / evals), f"{counted(evals, 'validation')} of about {duration(eval_s)} each"

@@ -80,7 +80,7 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
     number = counted(options.processes, "process", "es")
     head = (
         f"# {data.num_images} images of {height}x{width} px to train on; {duration(options.seconds())} of "
-        f"{number} on {device.kind} with {size(memory)} each, measured at {device.flops_per_s / 1e9:,.0f} GFLOP/s.\n"
+        f"{number} on {device.kind} with {size(memory)} each, measured at {device.flops_per_s / 1e9:,.3g} GFLOP/s.\n"
     )
     return head + as_yaml({**given, **chosen, **given})
 

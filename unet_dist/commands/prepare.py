@@ -98,7 +98,8 @@ def describe_leaks(cache: Cache) -> list[str]:
     if twins:
         shown = "; ".join(f"{t.first} ({t.first_split}) and {t.second} ({t.second_split})" for t in twins[:_MOST_TWINS])
         more = f"; and {len(twins) - _MOST_TWINS} more" if len(twins) > _MOST_TWINS else ""
-        lines.append(f"{len(twins)} images look like one of another split: {shown}{more}. Scores of them are too good.")
+        alike = f"{counted(len(twins), 'pair')} of images in two splits look alike: {shown}{more}."
+        lines.append(f"{alike} If they show the same, scores are too good.")
     return lines
 
 

@@ -107,7 +107,9 @@ def _require_files(folder: Path) -> None:
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     if not missing or (missing == [WEIGHTS_FILE] and (folder / PICKLE_FILE).is_file() and _is_of_transformers(folder)):
         return
-    remedy = "Give the folder that save_pretrained wrote."
+    remedy = "Give a run's folder, or one that save_pretrained or export wrote."
+    if (folder / "config.yaml").is_file():
+        remedy = "The run has no model yet: the first comes with the first validation."
     nested = [name for name in ("best", "last") if (folder / name / CONFIG_FILE).is_file()]
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
     if nested:

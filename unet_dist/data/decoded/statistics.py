@@ -100,17 +100,17 @@ def _summarise_split(cache: Cache, name: str) -> SplitSummary:
 def mean_run_px(split: CachedSplit) -> float:
     """Measure how long a run of one class is along rows and columns in the mean, px, on a sample of labels.
 
-    Pairs of neighbouring valid pixels over those whose classes differ (the mean chord of stereology). Where none differ, the number
-    of pairs.
+    Pairs of neighbouring pixels over those whose classes differ (the mean chord of stereology). A run ends at an ignored pixel,
+    too, and none is longer than the image.
     """
-    pairs = changes = 0
+    pairs = changes = longest = 0
     for index in range(0, len(split), -(-len(split) // _SAMPLED)):
         height, width, _ = split.shape(index)
         top, left = max(0, height - _SAMPLED_PX) // 2, max(0, width - _SAMPLED_PX) // 2
         label = np.asarray(split.label(index)[top : top + _SAMPLED_PX, left : left + _SAMPLED_PX])
         for one, other in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
             ignored = ignored_in(label.dtype)
-            is_valid = (one != ignored) & (other != ignored)
-            pairs += int(is_valid.sum())
-            changes += int(((one != other) & is_valid).sum())
-    return pairs / max(changes, 1)
+            pairs += int(((one != ignored) | (other != ignored)).sum())
+            changes += int((one != other).sum())
+        longest = max(longest, *label.shape)
+    return min(pairs / max(changes, 1), longest)
