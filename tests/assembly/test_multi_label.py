@@ -224,6 +224,14 @@ def test_the_report_shows_each_class(finished: Path, tmp_path: Path) -> None:
     assert "not evaluated" not in page
 
 
+def test_the_model_card_says_that_classes_overlap(finished: Path, tmp_path: Path) -> None:
+    run(["export", str(finished / "run"), "--format", "huggingface", "--output", str(tmp_path / "card")])
+    card = (tmp_path / "card" / "README.md").read_text("utf-8")
+    assert "2 classes, which may overlap." in card
+    assert "# (classes, height, width) uint8, 1 where a class is" in card
+    assert "per pixel" not in card
+
+
 def test_an_object_that_takes_class_ids_is_refused(finished: Path) -> None:
     keys = {key: value for key, value in KEYS.items() if key != "loss"}
     config = Config(**keys, data_path=str(finished / "data"), cache_path=str(finished / "cache"))

@@ -89,6 +89,9 @@ def test_steps_fill_the_time() -> None:
     assert (short["base_channels"], short["depth"]) == (long["base_channels"], long["depth"])
     assert 1.9 < long["total_steps"] / short["total_steps"] < 2.2  # type: ignore[operator]
     assert values(CAMVID, DEVICES["core"], 1)["total_steps"] == 1, "too short a time still is a config"
+    asked = recommend(CAMVID, DEVICES["core"], 1, None)["total_steps"].reason
+    assert "too few to learn from, so give it more --time" in asked
+    assert "too few" not in recommend(CAMVID, DEVICES["core"], 2000, None)["total_steps"].reason
     days = values(CAMVID, DEVICES["GPU"], 86400)
     assert days["batch_size"] == 16
     assert days["base_channels"] == 64

@@ -106,7 +106,7 @@ def test_every_command_shows_names_as_they_are(
 
 
 def test_refusals_show_names_as_they_are(material: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Damaged files of such names, in a data set and among images."""
+    """Damaged files with hostile names, in a data set and among images."""
     data = tmp_path / "data"
     shutil.copytree(material / "data", data)
     broken = sorted((data / "images").iterdir())[0]

@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from unet_dist.config.sections import Config
+from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.runs.records import read_evaluation
@@ -118,9 +119,10 @@ def public_name(data: str) -> str:
 def _introduction(model: TrainableNetwork) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     channels = {1: "grey", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
+    kind = "which may overlap" if answers_of(model).overlap else "one per pixel"
     return (
         f"A semantic segmentation network ({model.model_type}, {parameters:,} parameters) for {channels} images: "
-        f"{model.num_classes} classes, one a pixel. Made with `unet_dist`."
+        f"{model.num_classes} classes, {kind}. Made with `unet_dist`."
     )
 
 
@@ -137,9 +139,15 @@ def _usage(model: TrainableNetwork, repo_id: str | None, *, has_example: bool) -
         if has_example:
             load = f"from huggingface_hub import hf_hub_download\n{load}"
             image = f'hf_hub_download("{repo_id}", {image})'
+    overlap = answers_of(model).overlap
+    kind = (
+        "(classes, height, width) uint8, 1 where a class is"
+        if overlap
+        else "(height, width) uint8, one class id per pixel"
+    )
     return (
         f'## Use\n\n```python\n{load}\n\nmodel = load_model("{where}"){note}\n'
-        f"labels = predict_image(model, {image})  # (height, width) uint8, one class id a pixel\n```\n\n"
+        f"labels = predict_image(model, {image})  # {kind}\n```\n\n"
         f"On the command line: `{command}`."
     )
 
@@ -167,7 +175,7 @@ def _scores(evaluations: Sequence[dict[str, Any]], model: TrainableNetwork) -> s
         "## Scores\n\n"
         + "\n".join(lines)
         + "\n\nMean IoU: the mean over the classes that occur in labels or predictions of the "
-        f"split, from its one confusion matrix; -: the class does not occur.{ignored}"
+        f"split, from the counts of all its pixels; -: the class does not occur.{ignored}"
     )
 
 

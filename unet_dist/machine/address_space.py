@@ -1,6 +1,6 @@
 """The limit that `ulimit -v` sets, under which libraries fail while they are loaded, each in its own words.
 
-Owns how such a failure is told from others. Must not import torch or numpy, which may be what does not fit.
+Recognises such a failure. Must not import torch or numpy: they may be too large to load.
 """
 
 from __future__ import annotations
