@@ -43,11 +43,16 @@ def make_model(**options: Any) -> UNet:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Holds config.yaml, best/ and the evaluations of two splits."""
+    """Holds config.yaml, best/ and the evaluations of two splits, of the user's own data."""
+    return make_run(tmp_path, str(tmp_path / "secret place" / "my-streets"))
+
+
+def make_run(tmp_path: Path, data_path: str) -> Path:
+    """Write the folder of a run."""
     folder = tmp_path / "streets"
     config = Config.from_flat(
         {
-            "data_path": str(tmp_path / "secret place" / "my-streets"),
+            "data_path": data_path,
             "base_channels": 4,
             "depth": 2,
             "norm": "weight",
@@ -55,7 +60,7 @@ def run_folder(tmp_path: Path) -> Path:
             "output_path": str(folder),
         }
     )
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.flat()))
     make_model(norm="weight", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0]).save_pretrained(folder / "best")
     for split, miou in (("test", 0.4321), ("validation", 0.5)):
@@ -65,7 +70,7 @@ def run_folder(tmp_path: Path) -> Path:
             "iou": {"road": 0.25, "sky": None, "tree | bush": 0.125},
             "confusion": [],
             "model": str(folder),
-            "data": str(tmp_path / "secret place" / "my-streets"),
+            "data": data_path,
             "split": split,
             "images": 7,
             "tile_size": 80,

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 import unet_dist
-from tests.export.conftest import NAMES, TINY, make_model
+from tests.export.conftest import NAMES, TINY, make_model, make_run
 from tests.models.hub_stand_in import running_hub
 from unet_dist import UNet, predict_image
 from unet_dist.cli import main, run
@@ -27,14 +27,25 @@ from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
 from unet_dist.report.figures import draw_prediction
 
-FILES = ["README.md", "config.json", "example.png", "example_input.png", "model.safetensors"]
+FILES = ["README.md", "config.json", "model.safetensors"]
+FILES_WITH_EXAMPLE = ["README.md", "config.json", "example.png", "example_input.png", "model.safetensors"]
 
 
 @pytest.fixture
 def folder(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     run(["export", str(run_folder), "--format", "huggingface", "--license", "mit"])
-    assert f"load_model('{run_folder}/huggingface')" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"load_model('{run_folder}/huggingface')" in printed
+    assert "no example picture: --example FILE adds one" in printed
     return run_folder / "huggingface"
+
+
+@pytest.fixture
+def folder_of_scenes(tmp_path: Path) -> Path:
+    """The export of a network that was trained on the drawn street scenes."""
+    trained = make_run(tmp_path / "drawn", "synthetic")
+    run(["export", str(trained), "--format", "huggingface", "--license", "mit"])
+    return trained / "huggingface"
 
 
 def front_matter(card: str) -> dict:
@@ -48,9 +59,20 @@ def snippet(card: str) -> str:
 
 def test_it_is_a_model_folder(folder: Path, run_folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    scene = np.asarray(Image.open(folder / "example_input.png"))
-    expected = predict_image(load_model(run_folder / "best"), scene)
-    assert np.array_equal(predict_image(UNet.from_pretrained(folder), scene), expected)
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    expected = predict_image(load_model(run_folder / "best"), noise)
+    assert np.array_equal(predict_image(UNet.from_pretrained(folder), noise), expected)
+
+
+def test_a_street_scene_is_shown_of_a_network_of_street_scenes_alone(folder_of_scenes: Path, folder: Path) -> None:
+    assert sorted(path.name for path in folder_of_scenes.iterdir()) == FILES_WITH_EXAMPLE
+    card = (folder_of_scenes / "README.md").read_text()
+    assert "](example.png)" in card
+    assert "no photograph" in card
+    assert '"example_input.png"' in snippet(card)
+    card = (folder / "README.md").read_text()
+    assert "example" not in card
+    assert "some.jpg" in snippet(card)
 
 
 def test_the_card_says_what_was_recorded(folder: Path) -> None:
@@ -71,7 +93,6 @@ def test_the_card_says_what_was_recorded(folder: Path) -> None:
     assert "| 1 | sky |" in card
     assert "| input_size | 80 |" in card
     assert "Licence of the weights: mit." in card
-    assert "no photograph" in card
 
 
 def test_the_card_gives_away_no_place_and_breaks_no_table(folder: Path) -> None:
@@ -83,12 +104,14 @@ def test_the_card_gives_away_no_place_and_breaks_no_table(folder: Path) -> None:
     assert all(r"tree \| bush" in line for line in tables)
 
 
-def test_the_snippet_runs(folder: Path) -> None:
+def test_the_snippet_runs(folder_of_scenes: Path) -> None:
     code = (
-        snippet((folder / "README.md").read_text())
+        snippet((folder_of_scenes / "README.md").read_text())
         + "\nassert labels.shape == (540, 960) and labels.dtype == 'uint8'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=_environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder_of_scenes, env=_environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -124,7 +147,7 @@ def test_a_network_without_a_halo_is_used_by_the_command(tmp_path: Path) -> None
     assert len(np.unique(labels)) > 1
     draw_prediction(tmp_path / "expected.png", mine, labels, NAMES)
     assert (tmp_path / "out/example.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES_WITH_EXAMPLE
     card = (tmp_path / "out/README.md").read_text()
     assert "`unet-dist predict FOLDER some.jpg --output out --blend`" in card
     assert "predict_image" not in card.split("## Use")[1].split("## ")[0]
@@ -194,21 +217,22 @@ def _environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": root, **more}
 
 
-def test_pushed_used_and_predicted_by_its_id(run_folder: Path, tmp_path: Path) -> None:
+def test_pushed_used_and_predicted_by_its_id(tmp_path: Path) -> None:
     """In processes of their own: the hub library reads its address when it is imported."""
 
     def call(*words: str, token: str = "hf_not_a_token") -> subprocess.CompletedProcess[str]:
         there = _environment(HF_ENDPOINT=hub.address, HF_HOME=str(tmp_path / "hf"), HF_TOKEN=token)
         return subprocess.run([sys.executable, *words], env=there, cwd=tmp_path, capture_output=True, text=True)
 
+    run_folder = make_run(tmp_path, "synthetic")
     with running_hub() as hub:
         export = ("-m", "unet_dist", "export", str(run_folder), "--format", "huggingface", "--push", "someone/streets")
         done = call(*export)
         assert done.returncode == 0, done.stderr
         assert "On the hub: " in done.stdout
         files = hub.repositories["someone/streets"]
-        assert sorted(name for name in files if name != ".gitattributes") == FILES
-        for name in FILES:
+        assert sorted(name for name in files if name != ".gitattributes") == FILES_WITH_EXAMPLE
+        for name in FILES_WITH_EXAMPLE:
             assert files[name] == (run_folder / "huggingface" / name).read_bytes()
         code = snippet(files["README.md"].decode())
         assert 'load_model("someone/streets")' in code

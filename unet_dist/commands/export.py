@@ -146,7 +146,7 @@ def _export_folder(
     options: ExportOptions,
     teller: Teller,
 ) -> None:
-    example = make_example(options.example, model.in_channels, is_local=model.locality is not None)
+    example = make_example(options.example, model.in_channels, trained=trained, is_local=model.locality is not None)
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
 
     def predict(image: np.ndarray) -> Labels:
@@ -173,6 +173,8 @@ def _export_folder(
     teller.say(f"Written: {output} ({size(num_bytes)}): unet_dist.load_model({str(output)!r})")
     if options.example is not None:
         teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
+    elif example is None:
+        teller.say("The card has no example picture: --example FILE adds one that you may pass on.")
     if options.license is None:
         teller.say("No --license was named, and the card says so.")
     if options.push:

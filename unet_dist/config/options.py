@@ -229,7 +229,7 @@ class ExportOptions(OptionsSection):
     padded: bool = False
     """Let the ONNX file mirror pictures at their borders: it then takes any size and returns logits of the same size."""
     example: PathWord | None = None
-    """Image for the card's example; it becomes part of the folder. Default: a procedural street scene."""
+    """Image for the card's example; it becomes part of the folder. Default: a drawn scene if trained on those, else none."""
     push: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "an id such as someone/some-model")] | None = None
     """Send the folder to the hub under this id, such as someone/some-model."""
     private: bool = False

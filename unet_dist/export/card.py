@@ -116,6 +116,11 @@ def public_name(data: str) -> str:
     return data if _is_hub_id(data) else Path(data).name
 
 
+def is_of_scenes(trained: Config | None) -> bool:
+    """Whether the network was trained on the drawn street scenes."""
+    return trained is not None and trained.data.data_path == "synthetic"
+
+
 def _introduction(model: TrainableNetwork) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     channels = {1: "grey", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
@@ -211,7 +216,7 @@ def _terms(license: str | None, trained: Config | None, model: Any) -> str:
     data = "the data" if trained is None else markdown(public_name(trained.data.data_path))
     about = (
         " They were trained on scenes that unet_dist drew by itself."
-        if trained is not None and trained.data.data_path == "synthetic"
+        if is_of_scenes(trained)
         else f" They were trained on {data}, whose own terms apply to what is made of it."
     )
     return "## Terms\n\n" + stated + began + about

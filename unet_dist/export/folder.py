@@ -15,7 +15,14 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 
 from unet_dist.config.sections import Config
 from unet_dist.errors import ExportError
-from unet_dist.export.card import CARD_FILE, EXAMPLE_FILE, EXAMPLE_INPUT_FILE, read_evaluations, write_card
+from unet_dist.export.card import (
+    CARD_FILE,
+    EXAMPLE_FILE,
+    EXAMPLE_INPUT_FILE,
+    is_of_scenes,
+    read_evaluations,
+    write_card,
+)
 from unet_dist.imaging.reader import as_reader
 from unet_dist.imaging.writer import write_picture
 from unet_dist.models.contract import TrainableNetwork
@@ -28,7 +35,7 @@ from unet_dist.wording import first_line
 _UNSEEN_SEED = 572
 _SCENE_SHAPE = (540, 960)
 _SCENE_SHAPE_BLENDED = (270, 480)
-"""Blended tiles overlap by half: four times the work a pixel, and more windows where the network was trained on small ones."""
+"""Blended tiles overlap by half: four times the work per pixel, and more windows where the network was trained on small ones."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,16 @@ class Example:
     words: str
 
 
-def make_example(path: str | None, in_channels: int, *, is_local: bool = True) -> Example | None:
-    """Read the image that the user named, or draw a street scene; None where the network takes neither grey nor colour.
+def make_example(
+    path: str | None, in_channels: int, *, trained: Config | None, is_local: bool = True
+) -> Example | None:
+    """Read the image that the user named, or draw a street scene for a network that was trained on them; else there is none.
 
-    A picture of the training data is never taken by itself: whoever publishes it needs the right to.
+    A picture of the training data is never taken by itself: whoever publishes it needs the right to. A street scene would show
+    nothing of a network of other data.
 
     Args:
+        trained: the run's config, where it is known.
         is_local: whether tiles are exact; a network without a halo gets a smaller scene.
 
     Raises:
@@ -59,11 +70,9 @@ def make_example(path: str | None, in_channels: int, *, is_local: bool = True) -
         with as_reader(path) as reader:
             height, width, _ = reader.shape
             return Example(np.array(reader.read(0, height, 0, width)), "An image")
-    if in_channels not in (1, 3):
+    if in_channels != 3 or not is_of_scenes(trained):
         return None
     scene, _ = SyntheticScenes(1, *(_SCENE_SHAPE if is_local else _SCENE_SHAPE_BLENDED), seed=_UNSEEN_SEED).render(0)
-    if in_channels == 1:
-        scene = np.rint(scene.mean(axis=2, keepdims=True)).astype(np.uint8)
     return Example(scene, "A street scene drawn by a procedure, no photograph")
 
 
