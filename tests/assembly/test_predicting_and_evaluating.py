@@ -60,6 +60,30 @@ def test_evaluate_gives_what_the_command_writes(place: Path, capsys: pytest.Capt
     assert not torch.equal(plain.scores.confusion, found.scores.confusion), "the flip makes a difference here"
 
 
+def test_data_without_a_test_split_are_scored_on_validation(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, split in enumerate(("train", "train", "val")):
+        for kind in ("images", "masks"):
+            (tmp_path / "data" / kind / split).mkdir(parents=True, exist_ok=True)
+            shutil.copy(place / "data" / kind / f"s{number}.png", tmp_path / "data" / kind / split)
+    run(
+        [
+            "evaluate",
+            str(place / "model"),
+            "--data_path",
+            str(tmp_path / "data"),
+            "--output_path",
+            str(tmp_path / "scores"),
+        ]
+    )
+    printed = capsys.readouterr().out
+    assert "no test split: scored on validation" in " ".join(printed.split())
+    assert "validation-*.png" in printed
+    written = json.loads((tmp_path / "scores" / "evaluation-validation.json").read_text(encoding="utf-8"))
+    assert [image["id"] for image in written["by_image"]] == ["s2"]
+
+
 def test_evaluate_takes_a_network_and_leaves_it_as_it_is(place: Path) -> None:
     model = load_model(place / "model", device=torch.device("cpu"))
     expected = evaluate(place / "model", place / "data", split="all", ignore_index=1, mixed_precision="no")

@@ -24,6 +24,7 @@ from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.config.sections import Precision
 from unet_dist.data.decoded.cache import Cache, CachedSplit
+from unet_dist.data.sources.splits import held_out_split
 from unet_dist.errors import ConfigError
 from unet_dist.metrics.confusion import Calibration, Scores, image_scores
 from unet_dist.metrics.instances import InstanceScores
@@ -129,7 +130,7 @@ def evaluate(
     model: str | Path | Network,
     data: str | Path | Cache | None = None,
     *,
-    split: Split = "test",
+    split: Split | None = None,
     tile_size: int | None = None,
     window_batch: int = 4,
     blend: bool = False,
@@ -154,7 +155,7 @@ def evaluate(
     Args:
         model: a run's folder, a model folder, a hub id, several joined by + (an ensemble), or a network of models/contract.
         data: a data set as --data_path has it, or an opened one; None takes the run's own.
-        split: train, validation, test or all.
+        split: train, validation, test or all; None takes test, or validation where the data have no test split.
         tile_size: largest side of a window, px; the scores do not depend on it, unless blended.
         window_batch: windows computed at once.
         blend, whole: overlapping windows, or every image in one.
@@ -258,14 +259,17 @@ def open_subject(
                 "probabilities do not depend on their size. Remove border_class, or evaluate a network with a finite halo."
             )
     tile_size = resolve_tile_size(options.tile_size, network, trained)
+    split = options.split or held_out_split(cache.splits)
+    if options.split is None and split == "validation":
+        teller.say("The data have no test split: scored on validation, which also chose the best weights.")
     return Subject(
         name,
         folder,
         tiles,
         tile_size,
         cache,
-        options.split,
-        cache.split(options.split),
+        split,
+        cache.split(split),
         known,
         make_metrics(
             words if metrics is None else metrics, cache.num_classes, cache.ignore_index, multi_label=cache.multi_label

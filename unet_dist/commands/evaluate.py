@@ -96,7 +96,7 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
             paths = {name: figure_path(output, subject, choice.index) for name, choice in drawn.items()}
             show_pictures(output, paths, step_of(output) or 0)
     if chosen:
-        teller.say(f"Pictures: {output / 'figures'}/{options.split}-*.png")
+        teller.say(f"Pictures: {output / 'figures'}/{subject.split}-*.png")
     if subject.folder is not None and output == subject.folder:
         teller.say(f"Next: unet-dist report {shlex.quote(str(subject.folder))}")
     return evaluation

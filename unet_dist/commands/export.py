@@ -18,6 +18,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.options import ExportOptions
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.sections import Config
+from unet_dist.data.sources.splits import held_out_split
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.export.check import compare
 from unet_dist.export.folder import fill_folder, make_example, push_folder
@@ -113,20 +114,20 @@ def _export_onnx(
 def _check_images(
     model: TrainableNetwork, trained: Config | None, folder: Path | None, options: ExportOptions, teller: Teller
 ) -> tuple[str, Iterator[ImageReader]]:
-    """Images to compare on: of the run's test split, or street scenes where that cannot be had."""
+    """Images to compare on: of the run's test split (validation, if it has none), or street scenes where that cannot be had."""
     count = options.check_images
     if trained is not None:
         try:
             require_data_trusted(trained, options.trust)
             cache = open_data(bound(trained, folder), teller)
             require_same(folder, cache)
-            samples = cache.split("test")
+            samples = cache.split(held_out_split(cache.splits))
         except UnetDistError as error:
             teller.say(f"The run's data cannot be had, so street scenes stand in for them: {error}")
         else:
             number = min(count, len(samples))
             chosen = [round(i * (len(samples) - 1) / max(1, number - 1)) for i in range(number)]
-            return f"the test split of {cache.name}", (as_reader(samples.image(index)) for index in chosen)
+            return f"the {samples.name} split of {cache.name}", (as_reader(samples.image(index)) for index in chosen)
     scenes = SyntheticScenes(count, *_CHECK_SHAPE, seed=_CHECK_SEED)
     return "procedural street scenes", (
         ArrayReader(_channels(scenes.render(i)[0], model.in_channels)) for i in range(count)

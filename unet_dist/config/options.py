@@ -83,8 +83,8 @@ class EvaluateOptions(InferenceOptions):
     """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
     """Average over the eight rotations and mirror images, for pictures without an up (microscopy). Takes eight times as long."""
-    split: SplitWord = "test"
-    """Part of the data set to evaluate."""
+    split: SplitWord | None = None
+    """Part of the data set to evaluate. Default: test, or validation where the data have no test split."""
     data_path: PathWord | None = None
     """Evaluate on another data set than the run's own."""
     ignore_index: NotNegativeInt | None = None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
 from unet_dist.data.sources.groups import Grouping, cut_groups, deal_folds, groups_of
 from unet_dist.errors import DataError
@@ -33,6 +34,15 @@ _ABBREVIATED = {"tr", "ts", "te", "va", "vl"}
 _GLUED = re.compile(
     r"(train|training|val|valid|validation|test|testing)(a|b|set|val|dev|data|images?|img|masks?|labels?|extra|mini|\d+)"
 )
+
+
+def held_out_split(names: Collection[str]) -> Literal["test", "validation"]:
+    """The split to score a finished network on: test, or validation where there is no test split.
+
+    >>> held_out_split(["train", "validation"])
+    'validation'
+    """
+    return "validation" if "test" not in names and "validation" in names else "test"
 
 
 def canonical_split(name: str) -> str:
