@@ -118,7 +118,7 @@ def _recipe_of(config: Config, cache: Cache, teller: Teller) -> Recipe | None:
     if recipe.geometry is None:
         raise ConfigError(
             f"augmentation: got {name} for images of {cache.dtype}, expected 8 bits: it changes light and colour. Set paper, "
-            "street or strong, whose rotation and scale take any type; or --value_range, which makes 8 bits."
+            "street, strong or trivial, whose rotation and scale take any type; or --value_range, which makes 8 bits."
         )
     teller.say(
         f"augmentation {name}: of {cache.dtype} images rotation, scale and bending; light, blur and noise are of 8 bits"

@@ -66,7 +66,9 @@ def check_multi_label(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
             raise _refusal(key, values[key], why)
     augmentation = values["augmentation"]
     if augmentation is not None and not is_recipe(augmentation):
-        raise _refusal("augmentation", augmentation, "colour, paper, street or strong: other transforms take class ids")
+        raise _refusal(
+            "augmentation", augmentation, "colour, paper, street, strong or trivial: other transforms take class ids"
+        )
 
 
 def _refusal(key: str, value: object, expected: str) -> ConfigError:

@@ -137,8 +137,9 @@ class DataConfig(Section):
     """Mirror half of the training crops left to right."""
     augmentation: str | list[dict[str, Any]] | None = None
     """colour (light and saturation), street (that, scale 0.75 to 1.5, blur), strong (that, scale 0.4 to 1.8, rotation by 10
-    degrees, noise) or paper (rotation, elastic deformation, grey values), on the device and by tiles. Or a list of
-    albumentations transforms, each {name: ColorJitter, ...arguments}. Or your own: my_package.transforms:noise(strength=3)."""
+    degrees, noise), trivial (scale as street, then one random change of light, colour or sharpness) or paper (rotation, elastic
+    deformation, grey values), on the device and by tiles. Or a list of albumentations transforms, each {name: ColorJitter,
+    ...arguments}. Or your own: my_package.transforms:noise(strength=3)."""
     class_balance: Fraction = 0.0
     """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
     frequent ones."""

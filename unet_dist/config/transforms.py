@@ -15,7 +15,7 @@ TRANSFORMS: Registry[Callable[..., object]] = Registry(
     "augmentation",
     "unet_dist.transforms",
     {
-        **dict.fromkeys(("colour", "paper", "street", "strong"), "unet_dist.data.batches.recipes:RECIPES"),
+        **dict.fromkeys(("colour", "paper", "street", "strong", "trivial"), "unet_dist.data.batches.recipes:RECIPES"),
     },
 )
 

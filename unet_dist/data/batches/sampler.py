@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORDER, _CROP, _CLASS, _COLOUR, _GEOMETRY, _TEXTURE, _MIXING = range(7)  # independent streams of one seed
+_ORDER, _CROP, _CLASS, _COLOUR, _GEOMETRY, _TEXTURE, _MIXING, _OPERATION = range(8)  # independent streams of one seed
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,11 @@ def texture_generator(seed: int, position: int) -> np.random.Generator:
 def mixing_generator(seed: int, position: int) -> np.random.Generator:
     """The random numbers of what covers one sample's crop."""
     return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _MIXING]))
+
+
+def operation_generator(seed: int, position: int) -> np.random.Generator:
+    """The random numbers of the one operation that changes one sample's light or colour."""
+    return np.random.Generator(np.random.Philox(key=[seed, position], counter=[0, 0, 0, _OPERATION]))
 
 
 @functools.lru_cache(maxsize=4)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_dist.data.batches.colour import draw_colours
+from unet_dist.data.batches.colour import Colours
 from unet_dist.data.batches.crops import Crop, CropReader
 from unet_dist.data.batches.geometry import Sources, read_sources
 from unet_dist.data.batches.label_counts import LabelCounts, count_labels, no_labels
 from unet_dist.data.batches.mixing import Mixing
 from unet_dist.data.batches.sampler import Draw, draw_batch, share_of_rank
-from unet_dist.data.batches.texture import Textures, draw_textures
+from unet_dist.data.batches.texture import Textures
 from unet_dist.data.batches.windows import Pasted, WindowBatch
 from unet_dist.data.decoded.labels import ignored_in
 from unet_dist.tiling.crop_plan import CropPlanner, TileRef, batch_tiles, order_tiles, share_tiles
@@ -263,11 +263,8 @@ class RunShares:
     def _read_alone(self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool) -> WindowBatch:
         """Read windows that no other crop covers."""
         stride, ids = self.planner.sizes.stride, self.crops.samples.ids
-        windows, sources, textures = self._read_windows(places, crops, pin_memory=pin_memory)
+        windows, sources, colours, textures = self._read_windows(places, crops, pin_memory=pin_memory)
         labels, borders = self._read_labels(places, crops, pin_memory=pin_memory)
-        colours = None
-        if self.crops.recipe is not None and self.crops.recipe.recolours:
-            colours = draw_colours(self.crops.seed, [place.draw.position for place in places])
         keys = [(place.draw.position, place.tile.row // stride, place.tile.col // stride) for place in places]
         return WindowBatch(
             windows=windows,
@@ -282,30 +279,26 @@ class RunShares:
 
     def _read_windows(
         self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool
-    ) -> tuple[Tensor, Sources | None, Textures | None]:
-        """Windows, or what the device looks them up in."""
+    ) -> tuple[Tensor, Sources | None, Colours | None, Textures | None]:
+        """Windows, or what the device looks them up in, and what it then does to them."""
         shape, recipe = places[0].plan.window_shape, self.crops.recipe
+        colours = textures = None
+        if recipe is not None:
+            keys = [(place.draw.position, place.tile.row, place.tile.col) for place in places]
+            colours, textures = recipe.draw(self.crops.seed, keys, [crop.reader for crop in crops])
         if recipe is None or recipe.geometry is None:
             reader = crops[0].reader
             kind = getattr(torch, reader.dtype.name)
             windows = torch.empty(len(places), *shape, reader.shape[2], dtype=kind, pin_memory=pin_memory)
             for window, place, crop in zip(windows, places, crops, strict=True):
                 crop.read_window(window.numpy(), place.tile)
-            return windows, None, None
-        textures = draw_textures(
-            self.crops.seed,
-            [(place.draw.position, place.tile.row, place.tile.col) for place in places],
-            blur_p=recipe.blur_p,
-            noise_p=recipe.noise_p,
-        )
+            return windows, None, colours, None
+        margin = 0 if textures is None else textures.margin
         pixels, sources = read_sources(
             [crop.reader for crop in crops],
-            [
-                crop.places(place.tile, *shape, margin=textures.margin)
-                for place, crop in zip(places, crops, strict=True)
-            ],
+            [crop.places(place.tile, *shape, margin=margin) for place, crop in zip(places, crops, strict=True)],
         )
-        return pixels, sources, textures
+        return pixels, sources, colours, textures
 
     def _read_labels(
         self, places: Sequence[WindowPlace], crops: Sequence[Crop], *, pin_memory: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unet_dist.data.batches.colour import recolour
+from unet_dist.data.batches.colour import Colours, recolour
 from unet_dist.data.batches.geometry import Sources, look_up
 from unet_dist.data.batches.mixing import paste
 from unet_dist.data.batches.texture import Textures, add_noise, blur
@@ -28,7 +28,7 @@ class WindowBatch:
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one a window.
         borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.
-        colours: what is still to be done to the windows' light and colour, as draw_colours gives it; None: nothing.
+        colours: what is still to be done to the windows' light and colour; None: nothing.
         sources: where the windows' pixels come from; None: they are there.
         textures: how the windows are still to be blurred and noised; None: not at all.
         pasted: parts of other crops that still cover some of the windows; their labels do already. None: none do.
@@ -39,7 +39,7 @@ class WindowBatch:
     keys: Tensor
     ids: list[str]
     borders: Tensor | None = None
-    colours: Tensor | None = None
+    colours: Colours | None = None
     sources: Sources | None = None
     textures: Textures | None = None
     pasted: Pasted | None = None
@@ -87,7 +87,7 @@ class WindowBatch:
             move(self.keys),
             self.ids,
             None if self.borders is None else move(self.borders),
-            None if self.colours is None else move(self.colours),
+            None if self.colours is None else self.colours.moved(move),
             None if self.sources is None else Sources(*map(move, self.sources)),
             None if self.textures is None else self.textures.moved(move),
             None
