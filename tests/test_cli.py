@@ -270,10 +270,13 @@ def test_help_of_train_says_the_meaning_of_every_key(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     text = " ".join(out.split())
     assert [key for key in KEYS if f"--{key} " not in text] == []
-    assert "--batch_size INT Crops per optimizer step, over all processes. (default: 16)" in text
+    assert (
+        "--batch_size INT Crops per optimizer step, over all processes. (default: 16; with data_path alone, chosen"
+        in text
+    )
     assert "--norm none|weight|batch|group Normalisation. " in text
     assert "--input_size INT|full Side of the training input, px." in text
-    assert "Default: no clipping. --loss TEXT|{A: B, ...} " in text, "nothing where the default is none"
+    assert "Default: no clipping. (with data_path alone, chosen for the data) --loss TEXT" in text, "no default of none"
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -291,6 +294,16 @@ def test_short_help_shows_ten_keys_at_most_and_names_the_others(capsys: pytest.C
     assert {"data_path", "output_path", "batch_size", "total_steps", "learning_rate"} <= set(explained)
     assert len(explained) <= 10
     assert [key for key in KEYS if key not in explained and not re.search(rf"\b{key}\b", out)] == []
+
+
+def test_help_says_beside_a_default_where_the_data_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["train", "--help", "batch_size"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.endswith("(default: 16; with data_path alone, chosen for the data)")
+    run(["train", "--help", "seed"])
+    assert "chosen" not in capsys.readouterr().out
+    run(["plan", "--help", "batch_size"])
+    assert "chosen" not in capsys.readouterr().out, "plan chooses nothing"
 
 
 def test_help_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from unet_dist.assembly.planned import PlannedRun, plan_run
 from unet_dist.assembly.recommend import Choice, Device, Fingerprint, as_yaml, classes, recommend
+from unet_dist.config.choosing import CHOSEN_KEYS
 from unet_dist.config.options import PlanOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError
@@ -57,6 +58,7 @@ def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device, e
     chosen = values(data, device, 3600, encoder)
     assert ("model" in chosen) == (encoder is not None and data.channels == 3)
     config = Config(**chosen)
+    assert chosen.keys() <= CHOSEN_KEYS, "the help names them"
     assert config.flat().items() >= chosen.items(), "nothing is read as something else"
     assert peak_bytes(plan(data, device, chosen)) <= usable_bytes(device.memory_bytes, device.kind)
     assert isinstance(config.schedule.input_size, int)

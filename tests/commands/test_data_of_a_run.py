@@ -9,10 +9,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.data.pictures import png, random_pair, write_folder
-from unet_dist import Run
+from unet_dist import Run, predict
 from unet_dist.cli import main
 from unet_dist.errors import DataError
 
@@ -111,3 +112,44 @@ def test_other_data_are_scored_when_named_and_never_over_the_runs_own(trained: P
     assert code == 0, text
     assert (scored(tmp_path)["images"], scored(tmp_path)["training_split"]) == (4, "of data")
     assert scored(trained / "a/run")["images"] == 2
+
+
+@pytest.mark.parametrize("said", [[], ["--images_folder", ".", "--masks_folder", ".", "--mask_names", "*_mask"]])
+def test_masks_beside_their_images_are_not_labelled(tmp_path: Path, said: list[str]) -> None:
+    """A folder of x.png beside x_mask.png: as guessed, and as keys say it."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image, mask = random_pair(rng, 30, 40)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / f"mine/s{number}.png").write_bytes(png(image))
+        (tmp_path / f"mine/s{number}_mask.png").write_bytes(png(mask))
+    words = ["train", "--data_path", "mine", "--output_path", "run", "--cache_path", "c", *said, *KEYS]
+    assert command(tmp_path, *words)[0] == 0
+    (tmp_path / "mine/lone_mask.png").write_bytes((tmp_path / "mine/s0.png").read_bytes())
+    code, text = command(tmp_path, "predict", "run", "mine", "--output", "out", "--overlay", "false")
+    assert (code, text.count("4 masks beside their images left out (*_mask")) == (0, 1)
+    expected = ["lone_mask.png", "s0.png", "s1.png", "s2.png", "s3.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == expected
+    assert sorted(f"{each.name}.png" for each in predict(tmp_path / "run", tmp_path / "mine")) == expected
+    code, text = command(tmp_path, "predict", "run", "mine/s0_mask.png", "--output", "named")
+    assert (code, (tmp_path / "named/s0_mask.png").is_file()) == (0, True)
+    assert "left out" not in text
+    (tmp_path / "run/data.json").unlink()  # nothing says then how masks are called
+    command(tmp_path, "predict", "run", "mine", "--output", "all", "--overlay", "false")
+    assert len(list((tmp_path / "all").glob("*.png"))) == 9
+
+
+def test_the_model_that_is_taken_is_named(place: Path) -> None:
+    run = place / "a/run"
+    best = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    line = f"Model: run/best, step 1, validation mean IoU {best['miou_present']:.4f}"
+    assert line in command(place / "a", "evaluate", "run", "--pictures", "0")[1]
+    code, text = command(place / "a", "predict", "run", "data/images/test", "--output", "out")
+    assert (code, text.count(line)) == (0, 1)
+    shutil.rmtree(run / "best")
+    assert (
+        "Model: run/last, step 1, without a validation" in command(place / "a", "evaluate", "run", "--pictures", "0")[1]
+    )
+    code, text = command(place / "a", "evaluate", "run", "--pictures", "0", "--average", "last:1")
+    assert (code, "Model: run, the mean of its 1 newest checkpoints" in text) == (0, True)
+    assert "Model:" not in command(place / "a", "predict", "run/last", "data/images/test", "--output", "plain")[1]

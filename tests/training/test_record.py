@@ -1,4 +1,4 @@
-"""Proves what a training prints of its pace: after its first step, where the rest takes long."""
+"""Proves what a training prints of its pace: after its first seconds, where the rest takes long."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ from typing import Any
 
 import pytest
 
+from unet_dist.training.pace import Forecast
 from unet_dist.training.record import Record
 
 
-def first_step(seconds: float, *, device: str = "cpu", total: int = 6000) -> list[str]:
-    """What is printed after a first step of so many seconds."""
+def said_after(*seconds: float, device: str = "cpu", total: int = 6000) -> list[str]:
+    """What is printed after steps of so many seconds."""
     said: list[str] = []
     record: Any = Record.__new__(Record)
-    record._progress = SimpleNamespace(step=1)
+    record._forecast = Forecast()
+    record._progress = SimpleNamespace(step=0)
     record._parts = SimpleNamespace(
         config=SimpleNamespace(schedule=SimpleNamespace(total_steps=total)),
         processes=SimpleNamespace(device=SimpleNamespace(type=device)),
         teller=SimpleNamespace(say=said.append),
     )
-    record.first_step(seconds)
+    for each in seconds:
+        record._progress.step += 1
+        record.pace(each)
     return said
 
 
-def test_first_step_tells_how_long_the_rest_takes() -> None:
-    (said,) = first_step(9.0)
-    assert said.startswith("The first step took 9.0 s; at this pace the other 5,999 need about 14 h 59 min")
+def test_the_rest_is_told_by_the_steps_after_the_first() -> None:
+    """The first step of 30 s warms up; 5,996 steps of 2 s are 3 h 20 min."""
+    (said,) = said_after(30.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    assert said.startswith(
+        "A step takes about 2.0 s, so the other 5,996 need about 3 h 19 min, and the validations more."
+    )
+    assert said.endswith("--time 1h chooses settings for a time.")
+    assert "configure" not in said_after(30.0, 9.0, total=200)[0]
 
 
 @pytest.mark.parametrize(
-    "quiet", [{"seconds": 0.001}, {"seconds": 9.0, "total": 2}, {"seconds": 9.0, "device": "cuda"}]
+    ("seconds", "others"),
+    [([9.0], {}), ([9.0, 1.0, 1.0], {}), ([0.001] * 9, {}), ([9.0] * 2, {"total": 3}), ([9.0] * 3, {"device": "cuda"})],
 )
-def test_first_step_is_silent_where_little_is_left_or_the_device_is_ahead(quiet: dict[str, Any]) -> None:
-    assert first_step(**quiet) == []
+def test_nothing_is_told_too_early_or_where_little_is_left(seconds: list[float], others: dict[str, Any]) -> None:
+    assert said_after(*seconds, **others) == []

@@ -18,7 +18,13 @@ from rich.table import Table
 from unet_dist.assembly.evaluated_data import open_evaluated, training_split, under_names_of
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
-from unet_dist.assembly.opening import load_network, members_of, require_data_trusted, require_metrics_trusted
+from unet_dist.assembly.opening import (
+    load_network,
+    members_of,
+    require_data_trusted,
+    require_metrics_trusted,
+    validated_best,
+)
 from unet_dist.assembly.run_data import digest_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import EvaluateOptions
@@ -36,7 +42,6 @@ from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluat
 from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.processes.group import Processes, open_processes
-from unet_dist.runs.metrics_log import find_best, read_metrics
 from unet_dist.terminal import Teller
 
 Split = Literal["train", "validation", "test", "all"]
@@ -354,8 +359,5 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
 
 def step_of(folder: Path | None) -> int | None:
     """The training step of a run's best model, None where RUN is no run's folder or has only its last."""
-    if folder is None or not (folder / "best").is_dir():
-        return None
-    validations = [r for r in read_metrics(folder / "metrics.jsonl") if r.get("split") == "validation"]
-    best = find_best(validations)
+    best = validated_best(folder)
     return None if best is None else int(best["step"])

@@ -16,10 +16,12 @@ from typing import Any, cast
 import torch
 
 from unet_dist.assembly.inference import choose_tiles
-from unet_dist.assembly.opening import load_network
+from unet_dist.assembly.opening import describe_taken, load_network
+from unet_dist.assembly.run_data import layout_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.options import PredictOptions
 from unet_dist.config.quantities import parse_bands, parse_select
+from unet_dist.data.sources.layout import Layout
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
@@ -39,7 +41,7 @@ from unet_dist.prediction.jobs import (
     make_jobs,
 )
 from unet_dist.prediction.journal import Done, Journal, output_folder
-from unet_dist.prediction.progress import TileProgress, show_progress
+from unet_dist.prediction.progress import TileProgress, announce, show_progress
 from unet_dist.prediction.run import (
     Totals,
     compute_share,
@@ -149,9 +151,14 @@ class _Prediction:
         self.journal = Journal(Path(options.output))
         self.model: Network
         if isinstance(model, str | Path):
-            self.model, self.trained, _ = load_network(str(model), processes.device, options.trust, options.average)
+            self.model, self.trained, folder = load_network(
+                str(model), processes.device, options.trust, options.average
+            )
+            self.layout = layout_of(folder)
+            self.taken = describe_taken(str(model), options.average)
         else:
             self.model, self.trained = model.to(processes.device).eval(), None
+            self.layout, self.taken = Layout(), None
         if options.confidence:
             require_one_class(self.model, "confidence")
         recipe = Recipe(
@@ -209,8 +216,20 @@ class _Prediction:
             ConfigError: other settings than those of the unfinished prediction.
         """
         options, teller = self.options, self.teller
-        sources = find_sources(self.words, {} if options.select is None else parse_select(options.select))
+        masks: list[Path] = []
+
+        def masks_among(files: Sequence[Path]) -> list[Path]:
+            masks.extend(found := self.layout.masks_beside(files))
+            return found
+
+        select = {} if options.select is None else parse_select(options.select)
+        sources = find_sources(self.words, select, masks_among)
         unreadable: dict[Path, str] = {}
+        if masks:
+            teller.say(
+                f"{counted(len(masks), 'mask')} beside their images left out ({self.layout.mask_names}, as in the training data); "
+                "name a file to label it."
+            )
         if left_out := find_left_out(self.words):
             teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")
         if not options.strict:
@@ -244,9 +263,10 @@ class _Prediction:
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
         scaled = self.model.resize_to if self.tiles.name == WHOLE else None
-        if line := precision_line(options.mixed_precision, self.processes.precision):
-            teller.say(line)
-        for line in _announcement(work, done, options, tile_size, scaled):
+        for line in (self.taken, precision_line(options.mixed_precision, self.processes.precision)):
+            if line:
+                teller.say(line)
+        for line in announce(work, done, options, tile_size, scaled):
             teller.say(line)
         return Agreed(jobs, tile_size, num_threads, done, {str(path): why for path, why in unreadable.items()})
 
@@ -371,25 +391,6 @@ def _shown(work: Work, before: Done, teller: Teller) -> Iterator[None]:
     progress = TileProgress(work, before)
     with teller.progress("tiles", progress.total.tiles, progress.now.tiles) as bar, show_progress(progress, bar):
         yield
-
-
-def _announcement(
-    work: Work, done: Done, options: PredictOptions, tile_size: int, scaled: Sequence[int] | None
-) -> Iterator[str]:
-    """Say what is ahead, and what is not as one might expect."""
-    total, jobs = Totals.of(work), work.jobs
-    images = f"{counted(len(jobs), 'image')}"
-    kind = "blended windows" if options.blend else "windows"
-    tiles = f"{total.tiles} tiles from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
-    scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
-    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {tiles}{scale}"
-    if options.blend:
-        yield "Blended: the labels depend on the tile size."
-    if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
-        yield f"No overlay for {counted(num_without, 'image')} too large to be made in memory."
-    if done.batches or done.images:
-        num_done = Totals.of(work, sorted(done.batches)).tiles
-        yield f"Resuming: {num_done} tiles and {len(done.images)} of the images were finished before."
 
 
 def _warner(processes: Processes) -> Callable[[str], None]:

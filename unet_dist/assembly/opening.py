@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unet_dist.assembly.run_data import bound
-from unet_dist.assembly.run_folder import CONFIG_FILE, read_run_config
+from unet_dist.assembly.run_folder import CONFIG_FILE, METRICS_FILE, read_run_config
 from unet_dist.config.metrics import METRICS
 from unet_dist.config.sections import Config
 from unet_dist.data.sources.registry import SOURCES, is_part
@@ -21,6 +22,7 @@ from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.registry import Registry, parse_word, require_trusted, split_words
 from unet_dist.runs.checkpoint import average_weights
+from unet_dist.runs.metrics_log import find_best, read_metrics
 from unet_dist.terminal import Teller
 
 
@@ -74,6 +76,32 @@ def load_run(
     raise CheckpointError(
         f"{folder}: this run has neither best/ nor last/ yet: it stopped before its first validation. Run its train command again."
     )
+
+
+def validated_best(folder: Path | None) -> Mapping[str, Any] | None:
+    """The record of the validation that best/ is of; None where RUN is no run's folder or has only its last."""
+    if folder is None or not (folder / "best").is_dir():
+        return None
+    return find_best([r for r in read_metrics(folder / METRICS_FILE) if r.get("split") == "validation"])
+
+
+def describe_taken(word: str, average: str | None = None) -> str | None:
+    """Say which model of each run is taken, its step and score; None where the word names a model folder or a hub id alone."""
+    found = []
+    for folder in map(Path, members_of(word)):
+        if not (folder / CONFIG_FILE).is_file():
+            continue
+        if average is not None:
+            found.append(f"{folder}, the mean of its {average.removeprefix('last:')} newest checkpoints")
+        elif best := validated_best(folder):
+            score = float(best.get("miou_present", best["miou"]))
+            found.append(f"{folder / 'best'}, step {best['step']:,}, validation mean IoU {score:.4f}")
+        elif (folder / "best").is_dir():
+            found.append(f"{folder / 'best'}, of a step that no record tells")
+        else:
+            steps = [int(record["step"]) for record in read_metrics(folder / METRICS_FILE)]
+            found.append(f"{folder / 'last'}{f', step {steps[-1]:,}' if steps else ''}, without a validation")
+    return f"{'Model' if len(found) == 1 else 'Models'}: {'; '.join(found)}" if found else None
 
 
 def members_of(word: str) -> list[str]:

@@ -19,8 +19,10 @@ from PIL import Image
 
 from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.opening import load_network
+from unet_dist.assembly.run_data import layout_of
 from unet_dist.assembly.sizes import resolve_tile_size
 from unet_dist.config.sections import Precision
+from unet_dist.data.sources.layout import Layout
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import stem_of
 from unet_dist.imaging.reader import ImageLike, open_image
@@ -93,10 +95,11 @@ def predict(
         ConfigError, CheckpointError, SizeError: what was asked for cannot be; says why.
     """
     network: Network
+    folder: Path | None
     if isinstance(model, str | Path):
-        network, trained, _ = load_network(str(model), _device())
+        network, trained, folder = load_network(str(model), _device())
     else:
-        network, trained = model, None
+        network, trained, folder = model, None, None
     device_type = next(network.parameters()).device.type
     precision = resolve_precision(mixed_precision, os.environ, device_type, has_fast_bf16(device_type))
     recipe = Recipe(
@@ -117,7 +120,7 @@ def predict(
         return torch.autocast(device_type, dtype=_DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
     rank, world_size = (int(os.environ.get(key, alone)) for key, alone in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    named = _named(images, network)
+    named = _named(images, network, layout_of(folder))
     for name, opened in islice(named, rank, None, world_size) if is_shared else named:
         with opened() as image:
             try:
@@ -128,7 +131,7 @@ def predict(
 
 
 def _named(
-    images: ImageLike | Iterable[ImageLike], network: Network
+    images: ImageLike | Iterable[ImageLike], network: Network, layout: Layout
 ) -> Iterator[tuple[str, Callable[[], AbstractContextManager[ImageLike]]]]:
     """Give every image a name and what opens it as the network takes it: words are expanded as the command does."""
     pixels = pixels_of(network)
@@ -137,7 +140,7 @@ def _named(
     count = 0
     for image in several:
         if isinstance(image, str | os.PathLike):
-            for source in find_sources([os.fspath(image)]):
+            for source in find_sources([os.fspath(image)], masks_among=layout.masks_beside):
                 opened = partial(
                     open_image, source, channels=network.in_channels, nodata=pixels.nodata, bands=pixels.bands
                 )

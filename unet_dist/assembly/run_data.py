@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unet_dist.assembly.data_set import LAYOUT_KEYS, source_of
 from unet_dist.assembly.resuming import other_data
 from unet_dist.assembly.run_folder import DATA_FILE
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.sources.folder import FolderSource
+from unet_dist.data.sources.layout import Layout, guess_layout
 from unet_dist.errors import DataError
 from unet_dist.storage.typed import read_json
 
-_PATHS, _IDENTITY, _TEST = "paths", "identity", "test_pixels"
+_PATHS, _IDENTITY, _TEST, _NAMES = "paths", "identity", "test_pixels", "names_in_one_folder"
 _PATH_KEYS = ("data_path", "cache_path")
 
 
@@ -26,7 +29,35 @@ def record_of(config: Config, cache: Cache) -> dict[str, Any]:
     """What data.json says of where the data lie and what they are."""
     said = {key: getattr(config.data, key) for key in _PATH_KEYS}
     paths = {key: os.path.abspath(path) for key, path in said.items() if path is not None and Path(path).exists()}
-    return {_PATHS: paths, _IDENTITY: cache.identity, _TEST: _pixels_of_test(cache)}
+    names = _names_in_one_folder(config)
+    return {
+        _PATHS: paths,
+        _IDENTITY: cache.identity,
+        _TEST: _pixels_of_test(cache),
+        **({_NAMES: names} if names else {}),
+    }
+
+
+def _names_in_one_folder(config: Config) -> dict[str, str] | None:
+    """How the names of images and masks differ that lie in one folder, as the config says it or as it was guessed."""
+    path = Path(config.data.data_path).expanduser()
+    said = {key: value for key in LAYOUT_KEYS if (value := getattr(config.data, key)) is not None}
+    try:
+        seen = Layout(**said) if said else guess_layout(path) if path.is_dir() else None
+    except DataError:  # read as something else
+        return None
+    if seen is None or seen.images_folder != seen.masks_folder or not isinstance(source_of(config), FolderSource):
+        return None
+    return {"image_names": seen.image_names, "mask_names": seen.mask_names}
+
+
+def layout_of(folder: Path | None) -> Layout:
+    """How the names of images and masks differ in the folder that a run was trained on; alike where they lie apart."""
+    names = None if folder is None else _read(folder).get(_NAMES)
+    is_plain = isinstance(names, dict) and all(
+        isinstance(name, str) and name.count("*") == 1 for name in names.values()
+    )
+    return Layout(**names) if is_plain and set(names) <= {"image_names", "mask_names"} else Layout()
 
 
 def bound(config: Config, folder: Path | None) -> Config:

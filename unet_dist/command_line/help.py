@@ -11,6 +11,7 @@ from typing import Any
 from unet_dist.command_line.command import Command, find_commands
 from unet_dist.command_line.parsing import meaning_of
 from unet_dist.command_line.synonyms import answer_synonym
+from unet_dist.config.choosing import CHOSEN_KEYS
 from unet_dist.config.rules import hints_of, placeholder
 from unet_dist.errors import ConfigError, suggest_key
 
@@ -86,8 +87,11 @@ def _entry(command: Command, key: str) -> list[str]:
     """A key with what it takes, and its meaning with its default."""
     text = meaning_of(command, key)
     default = _default(command, key)
-    if default is not None:  # what none means is in the text
-        text += f" (default: {json.dumps(default).replace(chr(34), '')})"
+    notes = [] if default is None else [f"default: {json.dumps(default).replace(chr(34), '')}"]  # none is in the text
+    if command.chooses and key in CHOSEN_KEYS:
+        notes.append("with data_path alone, chosen for the data")
+    if notes:
+        text += f" ({'; '.join(notes)})"
     indent = " " * 6
     lines = textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=indent)
     return [f"  --{key} {placeholder(command.hints[key])}", *lines]

@@ -12,7 +12,7 @@ import numpy as np
 
 from unet_dist.assembly.evaluating import Evaluation, Subject, open_subject, score, step_of
 from unet_dist.assembly.inference import reason_of
-from unet_dist.assembly.opening import teller_of
+from unet_dist.assembly.opening import describe_taken, teller_of
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.errors import ConfigError, DataError
@@ -65,8 +65,6 @@ def run(words: Sequence[str], options: EvaluateOptions) -> None:
         collective_timeout_s=options.collective_timeout_s,
     ) as processes:
         teller = teller_of(processes)
-        if line := precision_line(options.mixed_precision, processes.precision):
-            teller.say(line)
         found = [_evaluate(word, options, processes, teller) for word in words]
         if len(found) > 1:
             teller.say(spread(words, [evaluation.scores.miou for evaluation in found]))
@@ -80,6 +78,10 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
         raise ConfigError(f"output_path: {word} is no run's folder to write into. Set --output_path DIR.")
     if options.data_path is not None and options.output_path is None:
         _require_own_place(subject, output)
+    precision = precision_line(options.mixed_precision, processes.precision)
+    for line in (describe_taken(word, options.average), precision):
+        if line:
+            teller.say(line)
     if (reason := reason_of(subject.tiles)) and not (options.blend or options.whole):
         teller.say(reason)
     evaluation = score(subject, options, processes, teller)

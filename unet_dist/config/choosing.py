@@ -54,6 +54,33 @@ class ConfigureOptions(DataConfig):
 
 DATA_KEYS = frozenset(field.name for field in fields(ConfigureOptions)) - {"memory", "time", "processes"}
 """The keys of a config that say what is trained on and where the run goes: `configure` takes them."""
+CHOSEN_KEYS = frozenset(
+    {
+        "model",
+        "stem_stride",
+        "base_channels",
+        "depth",
+        "padding",
+        "norm",
+        "input_size",
+        "tile_size",
+        "context_px",
+        "batch_size",
+    }
+    | {"micro_batch_size", "total_steps", "eval_steps", "learning_rate", "encoder_learning_rate_factor"}
+    | {
+        "schedule",
+        "warmup_fraction",
+        "max_grad_norm",
+        "ema_decay",
+        "loss",
+        "class_weights",
+        "class_balance",
+        "augmentation",
+    }
+    | {"mixed_precision"}
+)
+"""The keys that are chosen for the data and the device where a command names its data alone."""
 _FREE_OF_CHOICE = frozenset(
     {
         "expected_processes",

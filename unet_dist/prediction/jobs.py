@@ -76,11 +76,14 @@ class Job:
         return cls(Path(record["source"]), (height, width), outputs, overlay, beside)
 
 
-def find_sources(words: Sequence[str], select: Select = ALL) -> list[Path]:
+def find_sources(
+    words: Sequence[str], select: Select = ALL, masks_among: Callable[[Sequence[Path]], Sequence[Path]] | None = None
+) -> list[Path]:
     """Expand files, folders, globs and stacks, each in the order of its names; an image named twice counts once.
 
     Args:
         select: the images of stacks that are meant.
+        masks_among: names the files of a folder that are masks, which are left out; one that is named itself stays.
 
     Raises:
         DataError: a word that gives no image.
@@ -89,8 +92,9 @@ def find_sources(words: Sequence[str], select: Select = ALL) -> list[Path]:
     for word in words:
         path = Path(word)
         if path.is_dir() and not (is_zarr(path) or path.suffix == ".zarr"):
-            names = (p for p in path.iterdir() if looks_like_image(p))
-            found = sorted(names)
+            found = sorted(p for p in path.iterdir() if looks_like_image(p))
+            masks = set(masks_among(found)) if masks_among else set()
+            found = [p for p in found if p not in masks]
         elif split_page(path)[0].exists():
             found = [path]
         else:

@@ -1,4 +1,4 @@
-"""How far a prediction is, over all processes.
+"""How much a prediction has to do and how far it is, over all processes.
 
 Owns the reading of the journal while others write it: no process is asked, and none waits.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from unet_dist.config.options import PredictOptions
 from unet_dist.prediction.journal import Done
 from unet_dist.prediction.run import Totals
 from unet_dist.prediction.work import Work
 from unet_dist.terminal import ProgressBar
-from unet_dist.wording import duration
+from unet_dist.wording import counted, duration
 
 _LOOK_S = 1.0
 _TELL_S = 30.0
@@ -39,7 +40,7 @@ class TileProgress:
         return more.tiles
 
     def detail(self, seconds: float) -> str:
-        """Say megapixels a second since the start, and the time left."""
+        """Say megapixels per second since the start, and the time left."""
         done = self.now.pixels - self.at_start.pixels
         if not done or seconds <= 0:
             return ""
@@ -70,3 +71,22 @@ def show_progress(progress: TileProgress, bar: ProgressBar) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def announce(
+    work: Work, done: Done, options: PredictOptions, tile_size: int, scaled: Sequence[int] | None
+) -> Iterator[str]:
+    """Say how much is ahead, and what differs from what one might expect."""
+    total, jobs = Totals.of(work), work.jobs
+    images = f"{counted(len(jobs), 'image')}"
+    kind = "blended windows" if options.blend else "windows"
+    tiles = f"{total.tiles} tiles from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
+    scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
+    yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {tiles}{scale}"
+    if options.blend:
+        yield "Blended: the labels depend on the tile size."
+    if options.overlay and (num_without := sum(job.overlay is None for job in jobs)):
+        yield f"No overlay for {counted(num_without, 'image')} too large to be made in memory."
+    if done.batches or done.images:
+        num_done = Totals.of(work, sorted(done.batches)).tiles
+        yield f"Resuming: {num_done} tiles and {len(done.images)} of the images were finished before."

@@ -12,6 +12,8 @@ from typing import TypeVar
 from unet_dist.data.batches.shares import StepShare
 
 T = TypeVar("T")
+ENOUGH_S = 5.0
+"""Seconds of steps that a forecast is made from. Assumption: nobody minds to wait for it as long."""
 
 
 class Clock:
@@ -66,3 +68,25 @@ class Clock:
         now = time.perf_counter()
         seconds, self._taken = now - self._taken, now
         return seconds
+
+
+class Forecast:
+    """The pace of the steps after the first, which warms up: threads, caches and memory are new to it."""
+
+    def __init__(self) -> None:
+        self._steps, self._seconds = -1, 0.0
+
+    def after(self, seconds: float) -> float | None:
+        """Take in the wall time of a step; gives the seconds per step once, when the later steps fill a few seconds.
+
+        >>> forecast = Forecast()
+        >>> [forecast.after(seconds) for seconds in (9.0, 2.0, 2.0, 2.0, 2.0)]
+        [None, None, None, 2.0, None]
+        """
+        if self._steps >= 0:
+            is_early = self._seconds < ENOUGH_S
+            self._seconds += seconds
+            self._steps += 1
+            return self._seconds / self._steps if is_early and self._seconds >= ENOUGH_S else None
+        self._steps = 0
+        return None

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from unet_dist.runs.metrics_log import MetricsLog
 from unet_dist.terminal import ProgressBar
-from unet_dist.training.pace import Clock
+from unet_dist.training.pace import Clock, Forecast
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.wording import duration, size
 
 WORTH_TELLING_S = 60.0
 """Nobody plans a day by less."""
+LONG_S = 3600.0
+"""Who sees that it takes longer may prefer other settings."""
 
 
 class Record:
@@ -35,6 +37,7 @@ class Record:
         self._progress = progress
         self._clock = clock
         self._metrics = MetricsLog(parts.folder / "metrics.jsonl")
+        self._forecast = Forecast()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=parts.processes.device)
         self._noted: tuple[int, Callable[[], None]] | None = None
         if progress.logged_step is None:
@@ -103,17 +106,24 @@ class Record:
             (_, write), self._noted = self._noted, None
             write()
 
-    def first_step(self, seconds: float) -> None:
-        """Say how long the rest will take, after the first step of a start: where it is minutes, one wants to know.
+    def pace(self, seconds: float) -> None:
+        """Say once how long the rest will take, from the first steps of a start: where it is minutes, one wants to know.
 
         A step on a GPU is over later than its call, and the first record is near: nothing is printed there.
+
+        Args:
+            seconds: wall time of the last step, its waiting for data included.
         """
         parts, progress = self._parts, self._progress
+        per_step = self._forecast.after(seconds)
+        if parts.processes.device.type != "cpu" or per_step is None:
+            return
         left = parts.config.schedule.total_steps - progress.step
-        if parts.processes.device.type == "cpu" and seconds * left >= WORTH_TELLING_S:
+        if per_step * left >= WORTH_TELLING_S:
+            shorter = " unet-dist configure DATA --time 1h chooses settings for a time." * (per_step * left >= LONG_S)
             parts.teller.say(
-                f"The first step took {seconds:.1f} s; at this pace the other {left:,} need about {duration(seconds * left)}, and "
-                "the validations more."
+                f"A step takes about {per_step:.1f} s, so the other {left:,} need about {duration(per_step * left)}, and the "
+                f"validations more.{shorter}"
             )
 
     def write(self, record: dict[str, Any]) -> None:

@@ -227,6 +227,7 @@ class Trainer:
             )
             parts.model.train()
             with closing(shares):
+                began = time.perf_counter()
                 for share in self._clock.waits(shares):
                     if self.boundary.is_early_stop:
                         parts.teller.say(
@@ -236,13 +237,11 @@ class Trainer:
                     divisor, outcome = self._agree(share, wish)
                     if outcome != NO_WISH:
                         return self.boundary.leave(outcome, wish)
-                    began = time.perf_counter()
                     loss = self.step(share, divisor)
                     for callback in parts.callbacks:
                         callback.on_step(progress.step, loss)
                     bar.advance(detail=self._clock.detail)
-                    if progress.step == steps.start:
-                        self._record.first_step(time.perf_counter() - began)
+                    self._record.pace(time.perf_counter() - began)
                     if progress.step % config.run.log_steps == 0 or progress.step == total:
                         self._record.steps(self._grad_norm, bar)
                     if self.boundary.is_evaluation_due:
@@ -251,6 +250,7 @@ class Trainer:
                             return self.boundary.leave(outcome, wish)
                     if self.boundary.is_checkpoint_due:
                         self.boundary.save()
+                    began = time.perf_counter()
         self.boundary.save()
         return NO_WISH
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,6 +92,36 @@ class Layout:
                 del wide[name]
         return image_files, mask_files
 
+    def masks_beside(self, files: Sequence[Path]) -> list[Path]:
+        """List those of the files of one folder that are masks by their names and have their image beside them.
+
+        >>> layout = Layout(".", ".", mask_names="*_mask")
+        >>> [path.name for path in layout.masks_beside([Path("x.png"), Path("x_mask.png"), Path("y_mask.png")])]
+        ['x_mask.png']
+        """
+        if self.image_names == self.mask_names:
+            return []
+        images: dict[str | None, set[Path]] = {}
+        for path in files:
+            images.setdefault(shared_part(path, self.image_names), set()).add(path)
+        masks = [(path, part) for path in files if (part := shared_part(path, self.mask_names)) is not None]
+        return [path for path, part in masks if images.get(part, set()) - {path}]
+
+
+def shared_part(path: Path, pattern: str) -> str | None:
+    """Give the part of a file's name that stands for the * of a pattern, None where the name does not fit.
+
+    >>> shared_part(Path("a/x_mask.png"), "*_mask")
+    'x'
+    """
+    head, _, tail = pattern.partition("*")
+    with_extension = bool(re.search(r"\.\w+$", tail)) and is_picture(Path("x" + tail))
+    is_plain_folder = path.suffix != ".zarr" and path.is_dir()
+    name = path.name if with_extension or is_plain_folder else path.stem
+    if len(name) <= len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
+        return None
+    return name[len(head) : len(name) - len(tail)]
+
 
 def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None) -> dict[str, Path]:
     """Give the files below a folder whose names fit a pattern by the path that the pattern leaves of them.
@@ -99,14 +129,12 @@ def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None)
     Raises:
         DataError: two files have the same.
     """
-    head, _, tail = pattern.partition("*")
-    with_extension = bool(re.search(r"\.\w+$", tail)) and is_picture(Path("x" + tail))
     found: dict[str, Path] = {}
     for path in find_files(folder, suffixes):
-        name = path.name if with_extension else path.name if path.is_dir() and path.suffix != ".zarr" else path.stem
-        if len(name) <= len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
+        part = shared_part(path, pattern)
+        if part is None:
             continue
-        shared = path.relative_to(folder).with_name(name[len(head) : len(name) - len(tail)])
+        shared = path.relative_to(folder).with_name(part)
         key = unicodedata.normalize("NFC", shared.as_posix())  # a Mac's names, and those of others
         if key in found:
             raise DataError(f"{path}: {found[key].name} beside it has the same name. Keep one of the two.")
