@@ -54,10 +54,10 @@ def _names_in_one_folder(config: Config) -> dict[str, str] | None:
 def layout_of(folder: Path | None) -> Layout:
     """How the names of images and masks differ in the folder that a run was trained on; alike where they lie apart."""
     names = None if folder is None else _read(folder).get(_NAMES)
-    is_plain = isinstance(names, dict) and all(
-        isinstance(name, str) and name.count("*") == 1 for name in names.values()
-    )
-    return Layout(**names) if is_plain and set(names) <= {"image_names", "mask_names"} else Layout()
+    if not isinstance(names, dict) or set(names) != {"image_names", "mask_names"}:
+        return Layout()
+    is_plain = all(isinstance(name, str) and name.count("*") == 1 for name in names.values())
+    return Layout(**names) if is_plain else Layout()
 
 
 def bound(config: Config, folder: Path | None) -> Config:
