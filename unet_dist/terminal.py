@@ -88,7 +88,9 @@ class Teller:
             image = file.convert("RGB")
         image.thumbnail((min(self.console.width, _PICTURE_COLUMNS), 10 * _PICTURE_COLUMNS))
         pixels = np.asarray(image)
-        for upper, lower in zip(pixels[0::2], pixels[1::2], strict=False):  # the upper half block shows two rows a line
+        for upper, lower in zip(
+            pixels[0::2], pixels[1::2], strict=False
+        ):  # the upper half block shows two rows per line
             line = Text()
             for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
                 line.append("\u2580", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))

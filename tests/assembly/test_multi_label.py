@@ -278,6 +278,6 @@ def test_data_and_network_are_of_one_kind(finished: Path, tmp_path: Path) -> Non
     config = Config(**KEYS, data_path=str(finished / "data"), cache_path=str(finished / "cache"))
     cache = open_data(config, Teller(speaks=False))
     with pytest.raises(
-        ConfigError, match="multi_label: got data of overlapping classes and a network of one class a pixel"
+        ConfigError, match="multi_label: got data of overlapping classes and a network of one class per pixel"
     ):
         evaluate(tmp_path / "model", cache, split="validation", mixed_precision="no")

@@ -48,7 +48,7 @@ def assert_same_end(lab: Laboratory, folder: Path, world_size: int) -> None:
 
 
 def kill_at_a_random_step(group: Group, folder: Path, victim: int, seed: int) -> None:
-    """Kill one process once a step drawn by the seed has been recorded; the others must end by themselves."""
+    """Kill one process once per step drawn by the seed has been recorded; the others must end by themselves."""
     group.wait_for_step(folder, random.Random(seed).randint(8, 40))
     group.ranks[victim].send_signal(signal.SIGKILL)
     codes = group.wait()

@@ -1,22 +1,32 @@
-"""Measure the prose of the pages: sentences by their words, table cells by their characters, and habits to drop.
+"""Measure the prose of the pages: sentences by their words, table cells by their characters, and habits to drop; these in the
+docstrings, help texts, messages and comments of the package, too.
 
 python -m tests.docs.prose
 """
 
 from __future__ import annotations
 
+import ast
+import io
 import re
 import statistics
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "unet_dist").rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MOST_WORDS = 18
 """The median sentence of the pages has at most so many words."""
 MOST_CHARACTERS = 60
 """In a table cell, as a reader sees it: the words of a link, not its address."""
+_PER = (
+    r"\b(?:one|once|twice|ids?|logits|operations|crops|units|megapixels|images|tensor|launcher|threads|bits) an? "
+    r"(?:second|class|pixel|process|step|window|channel|layer|node|sample|value|line|object|split|term)\b"
+)
 HABITS = re.compile(
-    r"\b(?:is|are|was|were) (?:said|told)\b|\bgo(?:es)? on\b|\bwent on\b|\bof such\b|^What (?:is|are|was)\b[^?\n]*[^?\n\w]$",
+    r"\b(?:is|are|was|were|be|been) (?:said|told)\b|\bgo(?:es)? on\b|\bgoing on\b|\bwent on\b|\bof such\b"
+    r"|^What (?:is|are|was|were)\b[^?\n]*[^?\n\w]$|" + _PER,
     re.IGNORECASE | re.MULTILINE,
 )
 """Turns of phrase that a reader stumbles over."""
@@ -33,6 +43,9 @@ def main() -> None:
             print(f"      {len(cell)} characters: {cell}")
         for habit in habits(text):
             print(f"      habit: {habit}")
+    for path in MODULES:
+        for habit in code_habits(path):
+            print(f"{path.relative_to(ROOT)}:{habit}")
     print(f"median of all: {median_words():.1f} words")
 
 
@@ -66,6 +79,20 @@ def long_cells(text: str) -> list[str]:
     rows = [line for line in without_code(text).splitlines() if line.startswith("|")]
     cells = [as_seen(cell).strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
     return [cell for cell in cells if len(cell) > MOST_CHARACTERS]
+
+
+def code_habits(path: Path) -> list[str]:
+    """The turns of phrase to drop in the strings and comments of a module, each with its line."""
+    source = path.read_text(encoding="utf-8")
+    strings = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [(token.start[0], token.string.lstrip("# ")) for token in tokens if token.type == tokenize.COMMENT]
+    found = [(line, match) for line, text in strings + comments for match in HABITS.finditer(" ".join(text.split()))]
+    return [f"{line}: {match.group(0)[:60]}" for line, match in sorted(found, key=lambda each: each[0])]
 
 
 def habits(text: str) -> list[str]:

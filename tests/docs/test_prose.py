@@ -1,8 +1,9 @@
-"""Proves that the pages are easy to read, and that every figure on the pages of benchmarks comes from a record."""
+"""Proves that pages, docstrings, help and messages are easy to read, and that every figure of the benchmarks has its record."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tests.docs import prose
 from tests.docs.prose import PAGES, ROOT
@@ -17,6 +18,23 @@ def test_prose_is_short() -> None:
     assert long == {}
     found = {str(page.relative_to(ROOT)): turns for page in PAGES if (turns := prose.habits(page.read_text("utf-8")))}
     assert found == {}
+
+
+def test_docstrings_help_messages_and_comments_are_free_of_habits() -> None:
+    found = {str(path.relative_to(ROOT)): turns for path in prose.MODULES if (turns := prose.code_habits(path))}
+    assert found == {}
+
+
+def test_a_habit_is_found_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(
+        '"""What is told here."""\n\n# a second comment of such a kind\nraise ValueError(f"{1} goes on at 3 crops\\n a step")\n'
+    )
+    assert prose.code_habits(tmp_path / "module.py") == [
+        "1: What is told here.",
+        "3: of such",
+        "4: goes on",
+        "4: crops a step",
+    ]
 
 
 def test_pages_of_figures_are_those_of_the_records() -> None:

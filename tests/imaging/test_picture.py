@@ -123,7 +123,7 @@ def test_16_bits_lose_nothing_as_stored_or_by_a_range(tmp_path, channels):
 
 def test_16_bit_colour_in_memory_is_refused_because_half_of_it_is_gone():
     data = io.BytesIO(imagecodecs.png_encode(np.zeros((4, 4, 3), np.uint16)))
-    with pytest.raises(DataError, match=r"16 bits a colour.*Give its path"):
+    with pytest.raises(DataError, match=r"16 bits per colour.*Give its path"):
         as_reader(Image.open(data))
 
 

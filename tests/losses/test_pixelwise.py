@@ -113,7 +113,7 @@ def test_listed_weights_are_taken_as_they_are() -> None:
     assert weigh_classes([1, 0.5], [7, 9], ignore_index=None).tolist() == [1.0, 0.5]
     with pytest.raises(ConfigError) as refusal:
         weigh_classes([1.0], [7, 9], ignore_index=None)
-    assert str(refusal.value) == "class_weights: got 1 numbers, expected 2, one a class (the ignored one included)."
+    assert str(refusal.value) == "class_weights: got 1 numbers, expected 2, one per class (the ignored one included)."
 
 
 @pytest.mark.parametrize(

@@ -281,13 +281,13 @@ def test_keys_on_disk_stay() -> None:
         ({"depth": 0}, "depth = 0. Expected a whole number of at least 1."),
         ({"base_channels": 1.5}, "base_channels = 1.5. Expected a whole number"),
         ({"dropout": 1.0}, "dropout = 1.0. Expected a probability, 0 <= p < 1."),
-        ({"mean": [1.0]}, "mean = [1.0]. Expected 3 numbers, one an input channel."),
+        ({"mean": [1.0]}, "mean = [1.0]. Expected 3 numbers, one per input channel."),
         ({"std": [1.0, 1.0, 0.0]}, "std = [1.0, 1.0, 0.0]. Expected deviations above 0."),
         (
             {"num_classes": 3, "class_names": ["sky", "car", "car"]},
             'Expected names that differ, and not 2 times "car".',
         ),
-        ({"class_names": ["sky"]}, "class_names = ['sky']. Expected 35 names, one a class."),
+        ({"class_names": ["sky"]}, "class_names = ['sky']. Expected 35 names, one per class."),
     ],
 )
 def test_refuses_options_with_a_sentence(options: dict[str, Any], message: str) -> None:

@@ -161,7 +161,7 @@ def test_smaller_windows_after_an_overflow_give_the_same(recipe: Recipe) -> None
         r"Memory ran out with 2 window\(s\) of (\d+) px at once: continuing with 1 of at most \1 px; the result is .*\."
     )
     assert re.fullmatch(sentence, said[0])
-    assert len(said) <= 3, "said once a step, not once a batch"
+    assert len(said) <= 3, "said once per step, not once a batch"
 
 
 class _NoNewTensors(TorchDispatchMode):

@@ -182,7 +182,7 @@ def test_launch_that_is_what_it_says(environment: dict[str, str]) -> None:
         ),
         (
             {"SLURM_STEP_NUM_TASKS": "2"},
-            "srun: got 2 tasks that know nothing of each other, expected one launcher a node.",
+            "srun: got 2 tasks that know nothing of each other, expected one launcher per node.",
         ),
         (
             {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "pod-0", "MASTER_PORT": "23456"},

@@ -249,7 +249,7 @@ def test_tile_size_is_strict() -> None:
     with pytest.raises(SizeError) as error:
         plan_tiles((100, 100), 188, *UNET)
     assert str(error.value) == (
-        "Got tile_size = 188, whose window leaves 4 exact pixels a side inside a halo of 92. "
+        "Got tile_size = 188, whose window leaves 4 exact pixels per side inside a halo of 92. "
         "Expected at least one stride of 16. Set tile_size to 204 or more."
     )
     assert plan_tiles((100, 100), 204, *UNET).grid == (6, 6)

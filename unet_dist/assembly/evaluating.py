@@ -49,7 +49,7 @@ Split = Literal["train", "validation", "test", "all"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, on one process.
+    """The network, data and options of an evaluation, on one process.
 
     Attributes:
         name: of the model, as the user gave it.
@@ -290,7 +290,7 @@ def _require_same_task(cache: Cache, network: Network, options: EvaluateOptions)
     """
     overlap = answers_of(network).overlap
     if cache.multi_label != overlap:
-        kinds = {True: "overlapping classes", False: "one class a pixel"}
+        kinds = {True: "overlapping classes", False: "one class per pixel"}
         raise ConfigError(
             f"multi_label: got data of {kinds[cache.multi_label]} and a network of {kinds[overlap]}. Evaluate it on data of its "
             "kind."

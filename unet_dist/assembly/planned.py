@@ -34,7 +34,7 @@ _REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3
 
 @dataclass(frozen=True)
 class KnownData:
-    """What is known of the data: the usual image, channels and classes, and where it is known from."""
+    """Facts about the data: the usual image, channels and classes, and where it is known from."""
 
     image_shape: tuple[int, int]
     channels: int

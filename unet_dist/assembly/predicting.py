@@ -36,7 +36,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Predicted(NamedTuple):
-    """What was predicted of an image.
+    """The prediction of an image.
 
     Attributes:
         name: the file's stem, or image-0, image-1, ... of pictures in memory.

@@ -40,7 +40,7 @@ _ENCODER_SHARE, _ENCODER_OUTPUT_PX, _ENCODER_BATCH = 0.6, 320, 2
 # Crops that a network of so many channels wants: the reference run has 96,000. 1,500 taught CamVid's in the ablation, ISBI's had
 # 1,800. assumption: half of the former, and as many without blocks.
 _WANTED_CROPS = {64: 50_000, 32: 1_500, 16: 500}
-# "Steps count for most": twice the crops a step lost 1.1 points at equal work (experiments.md). The longest run there has so many
+# "Steps count for most": twice the crops per step lost 1.1 points at equal work (experiments.md). The longest run there has so many
 # steps of one crop; only what is beyond makes the batch larger.
 _ENOUGH_STEPS, _LARGEST_BATCH = 10_000, 16
 # Crops of a third of an image led by 11.8 points over whole ones at equal work (experiments.md); 388 px is the paper's output.
@@ -83,7 +83,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Device:
-    """What a process has: its kind (cuda or cpu), its memory, and the operations a second of training steps, data included."""
+    """What a process has: its kind (cuda or cpu), its memory, and the operations per second of training steps, data included."""
 
     kind: str
     memory_bytes: int
@@ -147,7 +147,7 @@ def recommend(
 
 
 def as_yaml(choices: Mapping[str, Choice]) -> str:
-    """One line a key, the reason behind it."""
+    """One line per key, the reason behind it."""
     lines = []
     for key, (value, reason) in choices.items():
         word = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
@@ -265,7 +265,7 @@ def _course(
     while batch > least and crops // batch < _ENOUGH_STEPS:
         batch //= 2
     batch = math.ceil(batch / processes) * processes
-    told = f"steps count for most: more crops a step only beyond {_ENOUGH_STEPS:,} steps"
+    told = f"steps count for most: more crops per step only beyond {_ENOUGH_STEPS:,} steps"
     if processes > 1:
         told += f"; a multiple of {processes} processes"
     steps = max(1, crops // batch)
@@ -292,7 +292,7 @@ def _course(
 
 
 def classes(data: Fingerprint) -> dict[str, Choice]:
-    """What is done for rare classes."""
+    """Choose the keys that help rare classes."""
     rarest, even = min(data.shares, default=1.0), 1 / max(len(data.shares), 1)
     told = f"the rarest class has {rarest:.2%} of the pixels"
     is_rare, is_scarce = rarest <= _RARE and not data.is_windowed, rarest < min(_SCARCE, even / 4)

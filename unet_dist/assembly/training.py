@@ -48,7 +48,7 @@ from unet_dist.training.parts import Parts
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a run before any data is read.
+    """A run as its config and network settle it, before any data is read.
 
     Attributes:
         given: the objects that a caller brought.

@@ -55,7 +55,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, budget_s: float) 
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float, side: int | None = None) -> float:
-    """Floating-point operations a second of a square matrix product, the median of some."""
+    """Floating-point operations per second of a square matrix product, the median of some."""
     side = side or SIDE.get(device.type, SIDE_OF_DEVICES)
     # Not all alike: a GPU draws less power over such numbers, and is faster with them than with any real ones.
     left, right, out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
@@ -69,7 +69,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, budget_s: float, side:
 
 
 def copy_rate(device: torch.device, budget_s: float, num_bytes: int | None = None) -> float:
-    """Bytes read and written a second by a copy, the median of some."""
+    """Bytes read and written per second by a copy, the median of some."""
     num_bytes = num_bytes or COPY_BYTES.get(device.type, COPY_BYTES_OF_DEVICES)
     source = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)

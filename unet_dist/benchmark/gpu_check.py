@@ -121,7 +121,7 @@ class Check:
         return {**self.scale.keys, "cache_path": str(self.folder / "cache"), "trackers": []}
 
     def open(self, batch_size: int, **keys: Any) -> Setting:
-        """A run of so many crops a step, with its parts ready to be measured."""
+        """A run of so many crops per step, with its parts ready to be measured."""
         self._opened += 1
         config = Config.from_flat({**self.keys, "batch_size": batch_size, **keys})
         folder = self.folder / f"setting-{self._opened}"

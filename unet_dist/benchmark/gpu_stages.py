@@ -124,7 +124,7 @@ def large_batch(check: Check) -> Figures:
 
 
 def prediction(check: Check) -> Figures:
-    """Predict an image in the run's precision: images and pixels a second."""
+    """Predict an image in the run's precision: images and pixels per second."""
     setting = check.open(check.scale.batches[0])
     image = image_pixels(setting.cache.split("validation").image(0))
     model: Any = build_network(setting.config, setting.cache)

@@ -18,7 +18,7 @@ LABELLED = 8
 
 
 def draw_roofline(path: Path, layers: Sequence[MeasuredLayer], ceilings: Ceilings, *, title: str) -> None:
-    """Draw layers over the two roofs: operations a byte to the right, operations a second upwards, area the time taken.
+    """Draw layers over the two roofs: operations per byte to the right, operations per second upwards, area the time taken.
 
     Layers without products, such as pooling, have no place there: they stand in the legend with their share of the time.
     """
@@ -56,7 +56,9 @@ def draw_roofline(path: Path, layers: Sequence[MeasuredLayer], ceilings: Ceiling
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 2},
         )  # fmt: skip
     rest = sum(layer.seconds for layer in layers if not layer.flops) / total
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte moved (FLOP/B)", ylabel="GFLOP/s", xlim=(low, high))
+    axes.set(
+        xscale="log", yscale="log", xlabel="operations per byte moved (FLOP/B)", ylabel="GFLOP/s", xlim=(low, high)
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))

@@ -55,7 +55,7 @@ class Result:
     """A setting, measured.
 
     Attributes:
-        figures: by name; rates a second are of all processes together.
+        figures: by name; rates per second are of all processes together.
         amounts: what the figures are of.
         peak_bytes: the most that the device held in the loop; None where a device has no record of its own.
         predicted_bytes: what `plan` predicts for a step; None for a network that is not ours.

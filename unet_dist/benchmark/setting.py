@@ -106,7 +106,7 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """What is measured, in a line."""
+        """Name the subject of the measurement in one line."""
         batch = self.subject.bare.share.batches[0]
         number, height, width = batch.shape
         options, cut = architecture(self.config), self.layout.crops.cut

@@ -24,7 +24,7 @@ from unet_dist.models.contract import as_module
 from unet_dist.training.parts import Parts
 
 Round = dict[str, float]
-"""What was measured in one round, by its name: FLOPS, BYTES, STEP, LOOP, WAIT, READ, PREDICT, PREDICT_BARE."""
+"""The measurements of one round, by its name: FLOPS, BYTES, STEP, LOOP, WAIT, READ, PREDICT, PREDICT_BARE."""
 
 FLOPS, BYTES = "matmul_flops_per_s", "copy_bytes_per_s"
 STEP, LOOP, WAIT, READ = "step_s", "loop_s", "data_wait", "read_s"

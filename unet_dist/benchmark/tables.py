@@ -96,7 +96,7 @@ def scaling_table(rows: Sequence[tuple[str, float, float, Spread]], world_size: 
     """What several processes do together against one of them alone.
 
     Args:
-        rows: what, units a second alone, units a second together, their ratio.
+        rows: what, units per second alone, units per second together, their ratio.
     """
     table = _table(
         f"{world_size} processes against one alone", "what", "alone", "together", "times", "lowest", "highest"

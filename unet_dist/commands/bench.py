@@ -103,7 +103,7 @@ def _refuse(config: Config, options: BenchOptions) -> None:
 
 
 class _Bench:
-    """What is measured, on the processes there are."""
+    """The subject of the measurement, on the processes there are."""
 
     def __init__(self, config: Config, options: BenchOptions, processes: Processes) -> None:
         self.config = config

@@ -142,7 +142,7 @@ def fingerprint(cache: Cache) -> Fingerprint:
 
 
 def probe(config: Config, processes: Processes, scratch: Path, teller: Teller) -> float:
-    """Train for some seconds on the data, into a scratch folder, and say how many operations a second that makes."""
+    """Train for some seconds on the data, into a scratch folder, and say how many operations per second that makes."""
     teller.say(f"Timing {config.model.base_channels} channels, depth {config.model.depth} for some seconds.")
     setting = open_setting(config, processes, scratch, Teller(speaks=False), name="probe", predicts=False)
     bare = setting.subject.bare

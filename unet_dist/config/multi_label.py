@@ -56,7 +56,9 @@ def check_multi_label(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
                 "loss", term, f"a sum of {', '.join(LOSSES_OF_PLANES)}, which have a form for each class by itself"
             )
     if values["data_path"] == "synthetic":
-        raise _refusal("data_path", "synthetic", "masks with a plane for each class: its scenes have one class a pixel")
+        raise _refusal(
+            "data_path", "synthetic", "masks with a plane for each class: its scenes have one class per pixel"
+        )
     for key, why in (
         ("border_class", "none: it parts objects of classes that exclude each other"),
         ("label_smoothing", "0: it spreads a label over classes that exclude each other"),

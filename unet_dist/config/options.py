@@ -92,7 +92,7 @@ class EvaluateOptions(InferenceOptions):
     label_map: dict[str, int] | None = None
     """Colour or id of a mask -> class id. Default: the run's."""
     names: PathWord | None = None
-    """File with the names of the data's classes: id2label.json, or one name a line. Default: the data's own, else the network's."""
+    """File of the data's class names: id2label.json, or one name per line. Default: the data's own, else the network's."""
     cache_path: PathWord | None = None
     """Folder of the decoded caches. Default: the run's."""
     output_path: PathWord | None = None
@@ -369,7 +369,7 @@ class StartOptions(OptionsSection):
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions(OptionsSection):
-    """What is written"""
+    """The output"""
 
     output: PathWord = "."
     """Folder to write into."""

@@ -24,7 +24,7 @@ class Rule(Protocol):
     """What a value must be."""
 
     def expected(self, value: Any) -> str | None:
-        """What was expected of a value, in words; None where it holds."""
+        """The expectation that a value breaks, in words; None where it holds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AtLeast:
     most: int = 2**31 - 1
 
     def expected(self, value: Any) -> str | None:
-        """What was expected of a value; NaN is no number."""
+        """The expectation that a value breaks; NaN is no number."""
         if not value >= self.least:
             return f"{self.least} or more"
         return None if value <= self.most else f"{self.most} at most"
@@ -49,7 +49,7 @@ class Must:
     words: str
 
     def expected(self, value: Any) -> str | None:
-        """What was expected of a value."""
+        """The expectation of a value."""
         try:
             return None if self.holds(value) else self.words
         except TypeError:  # of another type within, such as a mapping in a list of numbers
@@ -66,7 +66,7 @@ class Reads:
     """What the help writes beside the key."""
 
     def expected(self, value: Any) -> str | None:
-        """What was expected of a word."""
+        """The expectation of a word."""
         try:
             self.read(value)
         except ValueError:
@@ -213,7 +213,7 @@ class OptionsSection(Section):
 
 
 def _expected(kind: Any, value: Any) -> str | None:
-    """What was expected of a value; None where all holds."""
+    """The expectation that a value breaks; None where all hold."""
     if not fits(kind, value):
         # What a rule says of the whole field is nearer to the point than the names of its types.
         own = [rule.words for rule in getattr(kind, "__metadata__", ()) if isinstance(rule, Must)]

@@ -69,7 +69,7 @@ class InspectedStep:
         return [layer.name for layer in self.layers if layer.grad_norm == 0]
 
     def complaint(self) -> str | None:
-        """What is not finite, in sentences; None where all is."""
+        """Describe values that are not finite, in sentences; None where all are."""
         if self.bad_output is not None:
             return f"The first layer whose output is not finite is {self.bad_output}. {self._cause(self.bad_output)}"
         operation = f" (in {self.bad_operation})" if self.bad_operation else ""

@@ -163,7 +163,7 @@ def _redo(trainer: Trainer) -> None:
 
 
 def _divisor(parts: Parts, share: StepShare) -> Tensor:
-    """Valid pixels, or their summed weights, of a step: float64 on the device, one number a term."""
+    """Valid pixels, or their summed weights, of a step: float64 on the device, one number per term."""
     return share.divisor(parts.loss).to(parts.processes.device)
 
 

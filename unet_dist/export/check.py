@@ -58,7 +58,7 @@ class Agreement:
 
     @property
     def max_difference(self) -> float:
-        """What is allowed of two logits."""
+        """The difference that is allowed of two logits."""
         return MAX_DIFFERENCE_COUPLED if self.is_coupled else MAX_DIFFERENCE
 
     @property

@@ -45,7 +45,7 @@ class Placement:
     has_nodata: bool = False
     """Whether some pixels may have no data: a stated value (GDAL_NODATA), transparent, or no number."""
     band_names: tuple[str, ...] = ()
-    """One a channel, as the file names them; none where it does not."""
+    """One per channel, as the file names them; none where it does not."""
 
     @property
     def microns_per_px(self) -> float | None:

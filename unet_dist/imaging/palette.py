@@ -64,7 +64,7 @@ def class_palette(num_classes: int) -> np.ndarray:
     assert 1 <= num_classes <= 255, f"a palette holds 1 to 255 classes, not {num_classes}"
     colours: list[tuple[int, ...]] = list(_OKABE_ITO[:num_classes])
     if num_classes > len(colours):
-        axis = np.arange(0, 256, 15)  # 18 steps an axis: 5,832 candidates, 0.2 s for 255 classes
+        axis = np.arange(0, 256, 15)  # 18 steps per axis: 5,832 candidates, 0.2 s for 255 classes
         candidates = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
         seen = _as_seen(candidates)  # (visions, candidates, 3)
         # OKLab spreads the darks wide: without a floor a third of the colours would look black on a screen.

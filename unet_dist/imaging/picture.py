@@ -136,7 +136,7 @@ def picture_reader(image: Image.Image, *, value_range: ValueRange | None, name: 
     with parsing(name):
         form = _Form(_dtype(image), _num_channels(image, name), name)
         if _deep_layout(image):
-            raise RefusedError(f"{name} has 16 bits a colour, of which Pillow keeps 8", "Give its path instead.")
+            raise RefusedError(f"{name} has 16 bits per colour, of which Pillow keeps 8", "Give its path instead.")
         values = _colours(image, name).astype(form.dtype, copy=False)
         to_pixels = form.conversion(Opening(value_range=value_range), has_alpha=values.shape[2] in (2, 4))
         pixels = np.ascontiguousarray(upright(to_pixels(values), image.getexif().get(_ORIENTATION_TAG, 1)))

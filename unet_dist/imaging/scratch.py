@@ -29,7 +29,7 @@ class Scratch:
 
     Every process of a prediction opens the same path, in any order; an existing file keeps what is in it. Rectangles
     are written by ordinary writes at their place, not through a map: two processes, also on two machines, may write
-    neighbouring pixels, as long as no pixel has two writers. What was written survives the death of the process at
+    neighbouring pixels, as long as no pixel has two writers. Written pixels survive the death of the process at
     once, and that of the machine after `flush`.
 
     Args:

@@ -15,7 +15,7 @@ _LOOKED_AT_PX = 2**20
 def as_picture(image: np.ndarray) -> np.ndarray:
     """Show an image (H, W, C): of 8 bits the first three bands or the first as they are, of other types stretched.
 
-    What is no number is black.
+    NaN is black.
 
     Returns:
         (H, W, 3) or (H, W, 1) uint8.

@@ -1,6 +1,6 @@
 """The chain of pages in a TIFF, walked before a library reads them: each page names the next, and may name itself.
 
-Owns the limit on their number. Reads a few bytes a page, no tag.
+Owns the limit on their number. Reads a few bytes per page, no tag.
 """
 
 from __future__ import annotations

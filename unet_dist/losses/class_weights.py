@@ -16,7 +16,7 @@ def weigh_classes(
     histogram: Sequence[int],
     ignore_index: int | None,
 ) -> Tensor:
-    """Derive one weight a class from the pixels of the training split.
+    """Derive one weight per class from the pixels of the training split.
 
     inverse: the mean frequency over the class's frequency; median: the median frequency over it (Eigen and Fergus 2015,
     section 4.3.2, with frequencies over the whole split); sqrt: the square root of median, which lifts rare classes without
@@ -36,7 +36,7 @@ def weigh_classes(
     if not isinstance(rule, str):
         if len(rule) != len(histogram):
             raise ConfigError(
-                f"class_weights: got {len(rule)} numbers, expected {len(histogram)}, one a class (the ignored one included)."
+                f"class_weights: got {len(rule)} numbers, expected {len(histogram)}, one per class (the ignored one included)."
             )
         return torch.tensor(list(rule), dtype=torch.float64)
     counts = torch.tensor(list(histogram), dtype=torch.float64)

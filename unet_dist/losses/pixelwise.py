@@ -1,4 +1,4 @@
-"""Losses that add one number a pixel: cross-entropy and focal.
+"""Losses that add one number per pixel: cross-entropy and focal.
 
 Owns what a crop adds to the loss and to its divisor. A loss here is never a mean: the trainer divides the sum over the
 whole global batch once, so that how the batch is cut into ranks, micro-batches or tiles leaves the gradient alone.

@@ -39,7 +39,7 @@ def keep_freed_memory() -> bool:
     The peak of memory stays what it is; between steps it is no longer given back.
     """
     # torch reads it at its first allocation, so that no module may make a tensor at import: large pages for large tensors, which
-    # then begin on a page. What is cut off before and after a tensor is too large for malloc's thread cache and grows together
+    # then begin on a page. The parts cut off before and after a tensor are too large for malloc's thread cache and grows together
     # again; smaller pieces stay in that cache, and the next tensor of the size no longer finds its place.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if not sys.platform.startswith("linux"):

@@ -52,7 +52,7 @@ _FEW_FILES = 4096
 
 @dataclass
 class Findings:
-    """What was found: rows of a name and a value under headings, and remarks with a remedy each."""
+    """The findings: rows of a name and a value under headings, and remarks with a remedy each."""
 
     rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is counted of predictions, and what follows from it.
+"""Counts of predictions, and the scores that follow from it.
 
 Owns the definition of IoU, mean IoU, pixel accuracy and calibration error. Counts are int64 and are summed over ranks before
 anything is divided, so that the scores are the same bits on any number of processes.

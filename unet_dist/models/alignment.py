@@ -39,7 +39,7 @@ class Alignment:
         return not self.only_model and self.source == list(range(len(self.source)))
 
     def told(self) -> str:
-        """What was done, in a sentence."""
+        """Describe the alignment in a sentence."""
         shared = sum(index is not None for index in self.source)
         text = f"Classes aligned by name: {shared} of {len(self.source)}"
         if self.only_data:
@@ -63,7 +63,7 @@ def align_names(theirs: Sequence[str], ours: Sequence[str]) -> Alignment:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DataError(
-                f'The {side} has two classes "{twice}": they cannot be told apart by name. Rename one of them.'
+                f'The {side} has two classes "{twice}": they cannot be distinguished by name. Rename one of them.'
             )
     at = {name: index for index, name in enumerate(keys)}
     source = [at.get(name) for name in wanted]

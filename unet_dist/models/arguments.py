@@ -25,7 +25,7 @@ class Description(TypedDict, total=False):
 
     mean: per input channel, in units of uint8 (0 to 255); None means 127.5.
     std: likewise.
-    class_names: one a class, or None.
+    class_names: one per class, or None.
     ignore_index: the class that is no answer, or None.
     """
 
@@ -82,7 +82,7 @@ def keep_description(
     model.class_names = None if class_names is None else list(class_names)
     if model.class_names is not None:
         is_complete = len(model.class_names) == num_classes
-        require(is_complete, "class_names", model.class_names, f"{num_classes} names, one a class")
+        require(is_complete, "class_names", model.class_names, f"{num_classes} names, one per class")
         is_text = all(isinstance(name, str) for name in model.class_names)
         require(is_text, "class_names", model.class_names, "names that are texts")
         twice = [name for name in model.class_names if model.class_names.count(name) > 1]
@@ -119,5 +119,5 @@ def scale_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:
     values = [default] * in_channels if values is None else [float(value) for value in values]
-    require(len(values) == in_channels, name, values, f"{in_channels} numbers, one an input channel")
+    require(len(values) == in_channels, name, values, f"{in_channels} numbers, one per input channel")
     return values

@@ -31,11 +31,11 @@ class Network(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """K, logits a pixel."""
+        """K, logits per pixel."""
 
     @property
     def class_names(self) -> list[str] | None:
-        """One a class; None where nobody named them."""
+        """One per class; None where nobody named them."""
 
     @property
     def ignore_index(self) -> int | None:
@@ -43,7 +43,7 @@ class Network(Protocol):
 
     @property
     def mean(self) -> Sequence[float]:
-        """One a channel, in units of the pixels: images come as (pixel - mean) / std."""
+        """One per channel, in units of the pixels: images come as (pixel - mean) / std."""
 
     @property
     def std(self) -> Sequence[float]:

@@ -45,7 +45,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
 
     Args:
         in_channels: of the image.
-        num_classes: logits a pixel.
+        num_classes: logits per pixel.
         encoder: a name of encoders/registry.py, the import path of what makes one, or the maker itself, at the top of a module.
         base_channels: channels of the decoder at stride 2; each level down has half of it more.
         depth: halvings of the side, 1 to 5: at 4 the deepest map has stride 16.
@@ -57,7 +57,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         pretrained: whether the encoder's weights began as the published ones; for the model card.
         mean: per input channel, in units of uint8 (0 to 255); None means the encoder's own.
         std: likewise.
-        class_names: one a class, or None.
+        class_names: one per class, or None.
         ignore_index: the class that is no answer, or None.
 
     Raises:
@@ -216,7 +216,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         """Derive how many pixels beyond an output of one stride its first and its last pixel read, where nothing pads.
 
         Walked from the output back to the image. Windows whose origins differ by multiples of the stride have the same grids, so
-        that this is the halo. What is padded reads no further: a pixel that reads zeros of a map would read beyond the image.
+        that this is the halo. Padding reads no further: a pixel that reads zeros of a map would read beyond the image.
         """
         stride = 2**self.depth
         span = Span(0, stride // 2)  # at stride 2, of an output of one stride

@@ -149,7 +149,7 @@ class Standardised:
     """Standardised filters, and what their gradient needs.
 
     Attributes:
-        filters: one tensor a layer.
+        filters: one tensor per layer.
         centred: flat, the weights less their rows' means.
         squares, inverse, factor: (R + 1,) a row.
     """

@@ -34,7 +34,7 @@ _TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """The findings.
 
     Attributes:
         sizes: the sides it takes.

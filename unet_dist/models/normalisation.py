@@ -40,7 +40,7 @@ def standardise(weight: Tensor, gain: Tensor, *, dims: tuple[int, ...]) -> Tenso
         dims: the dimensions of `weight` that one output value sums over; their sizes multiply to the fan-in N.
 
     Costs 5 % of a forward pass at the paper's width on one 572 window (CPU, float32), less with any batch. Training standardises
-    all filters together, once a step (models/step_weights.py).
+    all filters together, once per step (models/step_weights.py).
 
     Source: arXiv 2101.08692, equation 3.
     """

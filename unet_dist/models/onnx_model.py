@@ -1,6 +1,6 @@
 """A network that was exported to ONNX, computed by onnxruntime: predicts as the one it was made from.
 
-Owns the reading of such a file. What it needs to know stands in the file's own metadata, so that this is also the proof that
+Owns the reading of this file. What it needs to know stands in the file's own metadata, so that this is also the proof that
 the metadata suffice.
 """
 

@@ -44,7 +44,7 @@ from unet_dist import predict_image
 from unet_dist.models.registry import load_model
 
 model = load_model("path/to/this/folder")  # or its id on the hub
-label_map = predict_image(model, "image.jpg")  # (H, W) uint8, one class id a pixel
+label_map = predict_image(model, "image.jpg")  # (H, W) uint8, one class id per pixel
 ```
 
 `config.json` holds the architecture, the class names, and the mean and deviation of the training images.

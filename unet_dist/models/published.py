@@ -43,7 +43,7 @@ class Processor:
     """How a published network's images are prepared.
 
     Attributes:
-        mean, std: one a channel, in units of uint8 (0 to 255).
+        mean, std: one per channel, in units of uint8 (0 to 255).
         resize_to: (height, width) to which an image of any size and shape is scaled; None leaves it as it is.
     """
 

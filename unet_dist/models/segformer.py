@@ -64,7 +64,7 @@ class SegFormer(
 
     Args:
         in_channels: of the image.
-        num_classes: logits a pixel.
+        num_classes: logits per pixel.
         architecture: what shapes the network, by the names of transformers' SegformerConfig; b0's by default.
         dropout: probability before the classifier, 0 <= p < 1; 0.1 in the paper.
         checkpoint_activations: recompute the activations of a stage in the backward pass.

@@ -34,7 +34,7 @@ class SegmentationModel(nn.Module, PretrainedModel, pipeline_tag="image-segmenta
 
     Args:
         in_channels: of the image.
-        num_classes: logits a pixel.
+        num_classes: logits per pixel.
         decoder: of the library, in any case of letters: Unet, UnetPlusPlus, FPN, DeepLabV3Plus, ...
         encoder: of the library, such as resnet34, or tu-NAME for one of timm.
         description: mean, std, class_names, ignore_index.

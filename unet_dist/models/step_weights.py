@@ -1,4 +1,4 @@
-"""The weights as a training step computes with them, made once a step and not for every window.
+"""The weights as a training step computes with them, made once per step and not for every window.
 
 Owns the way from a network's parameters to the filters of its convolutions, and of their gradients back: standardised where the
 layer wants it, and in the type of mixed precision, which autocast else casts to tensor by tensor, for every window anew. Both

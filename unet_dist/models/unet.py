@@ -137,7 +137,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
 
     Args:
         in_channels: of the image, 1 for grey.
-        num_classes: logits a pixel.
+        num_classes: logits per pixel.
         base_channels: feature channels at full resolution; they double with each pooling. 64 in the paper.
         depth: number of poolings. 4 in the paper.
         norm: none (the paper), weight (scaled weight standardisation), batch, group.

@@ -36,7 +36,7 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
 
     Args:
         in_channels: of the image.
-        num_classes: logits a pixel.
+        num_classes: logits per pixel.
         source: the import path or the name of what makes the network, with its arguments; None for one that is given.
         network: the network itself; by default made by `source`.
         measured: what was measured of it; by default it is measured now.
@@ -176,7 +176,7 @@ def _stated(network: nn.Module) -> Measured | None:
 
 @lru_cache(maxsize=16)
 def _measure_made(source: str, in_channels: int, num_classes: int) -> Measured:
-    """Measure another network of the same source: once a process, whatever is made of it."""
+    """Measure another network of the same source: once per process, whatever is made of it."""
     return _aside(lambda: _look_at(_make(source, in_channels, num_classes), in_channels, num_classes))
 
 

@@ -58,7 +58,7 @@ def usable_bytes(memory_bytes: int, device_type: str) -> int:
 def largest_side(setting: SimulatedRun, memory_bytes: int, need: Callable[[int], int], start: int) -> int | None:
     """Find the largest valid side whose need fits; None where the smallest does not.
 
-    A need grows with the square of the side, so a few simulations suffice: each guess is the side that the last one's bytes a
+    A need grows with the square of the side, so a few simulations suffice: each guess is the side that the last one's bytes per
     pixel promise, until two neighbours are known of which one fits.
 
     Args:

@@ -170,9 +170,9 @@ def make_jobs(
         rasters: labels, and perhaps probabilities and confidence.
         class_names: of overlapping classes, whose labels have a plane each; None where a pixel has one class.
         format: auto keeps TIFF and Zarr, and takes PNG for the others up to DEFAULT_MAX_PIXELS. Probabilities, and labels of
-            overlapping classes, which have a plane a class, are TIFF instead of PNG; such labels, asked for as PNG, a file a class.
+            overlapping classes, which have a plane per class, are TIFF instead of PNG; such labels as PNG have a file per class.
         overlay: for images of at most DEFAULT_MAX_PIXELS, as an overlay is made in memory.
-        beside: names, qgis, geojson: what stands beside a map of one class a pixel; names only beside TIFF.
+        beside: names, qgis, geojson: what stands beside a map of one class per pixel; names only beside TIFF.
         say: takes a line for the user.
 
     Raises:
@@ -289,7 +289,7 @@ def _require_apart(jobs: Sequence[Job]) -> None:
 
 
 def describe(jobs: Sequence[Job]) -> Iterator[str]:
-    """A line a job for the few that fit on a screen."""
+    """A line per job for the few that fit on a screen."""
     for job in jobs[:5]:
         first, *others = files_of(job)
         yield f"{job.source.name} -> {first}" + "".join(f", {path.name}" for path in others)

@@ -52,7 +52,7 @@ class _Settings(TypedDict, total=False):
 
 @dataclass
 class Done:
-    """What is finished.
+    """The finished work.
 
     Attributes:
         batches: numbers of the batches whose values are in the rasters.

@@ -33,7 +33,7 @@ class BatchShare:
 
 
 def divide(costs: Sequence[int], world_size: int) -> list[range]:
-    """Cut items into consecutive ranges of costs as equal as whole items allow, one a process.
+    """Cut items into consecutive ranges of costs as equal as whole items allow, one per process.
 
     An item belongs to the process in whose part of the total its middle lies.
 

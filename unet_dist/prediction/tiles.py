@@ -99,7 +99,7 @@ class Tiles(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """What is computed of each pixel."""
+        """The outputs that are computed for each pixel."""
 
     @property
     def pieces_at_once(self) -> int:

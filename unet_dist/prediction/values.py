@@ -28,7 +28,7 @@ Scale = Literal["none", "uint8", "float16", "float32"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is computed for each pixel.
+    """The outputs that are computed for each pixel.
 
     Attributes:
         probabilities: of every class.

@@ -120,7 +120,7 @@ class Processes:
         return tensor
 
     def barrier(self) -> None:
-        """Wait for all processes: on the host, where a process that is gone is an error that can be told."""
+        """Wait for all processes: on the host, where a lost process is an error with a sentence."""
         if self.world_size > 1:
             dist.all_reduce(torch.zeros((), device=self.host))
 
@@ -292,7 +292,7 @@ def open_processes(
 
 
 def _leave(processes: Processes) -> None:
-    """Shut down in step. What is freed here held the group; as it ends, its threads are waited for."""
+    """Shut down in step. The objects freed here held the group; as it ends, its threads are waited for."""
     processes.accelerator.free_memory()
     gc.collect()
     processes.barrier()

@@ -52,13 +52,13 @@ def refuse_silent_single_process(environment: Any) -> None:
     for key in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"):
         if environment.get(key, "1") != "1" and not has_ranks:
             raise LaunchError(
-                f"mpirun: got {environment[key]} processes ({key}) that know nothing of each other, expected one launcher a node. "
-                "Start accelerate launch --num_machines N --machine_rank M --main_process_ip HOST in each, one a node."
+                f"mpirun: got {environment[key]} processes ({key}) that know nothing of each other, expected one launcher per "
+                "node. Start accelerate launch --num_machines N --machine_rank M --main_process_ip HOST in each, one per node."
             )
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks > 1 and not has_ranks:
         raise LaunchError(
-            f"srun: got {tasks} tasks that know nothing of each other, expected one launcher a node. Start accelerate launch in "
+            f"srun: got {tasks} tasks that know nothing of each other, expected one launcher per node. Start accelerate launch in "
             "each task with --num_machines, --machine_rank and --main_process_ip, as the scripts in launch/slurm do."
         )
 

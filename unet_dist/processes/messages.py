@@ -1,7 +1,7 @@
 """What processes tell each other beside tensors: JSON, as bytes in a tensor.
 
-Owns what may be told and how it travels. Nothing that another process says is unpickled: a process that came by a wrong way can
-tell wrong figures, but make nobody run its code.
+Owns which values may be sent and how they travel. Nothing from another process is unpickled: a process that does not
+belong here can send wrong figures, but makes nobody run its code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several runs as a table: a row a run, the published figure beside ours.
+"""Several runs as a table: a row per run, the published figure beside ours.
 
 Owns the columns, their order and what each sorts by.
 """
@@ -64,7 +64,7 @@ class OwnMetric:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, what it sorts by (None last), and a remark."""
+    """The text to show, what it sorts by (None last), and a remark."""
 
     text: str
     key: float | str | None

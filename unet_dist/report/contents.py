@@ -1,6 +1,6 @@
 """What a run's folder says, read for the page.
 
-Owns which files are read and what each missing or half-written one means: a run that is still going on, or was never evaluated,
+Owns which files are read and what each missing or half-written one means: a run that is still training, or was never evaluated,
 is read like any other. Loads no model and no data.
 """
 

@@ -34,11 +34,11 @@ class Sample(NamedTuple):
 
 
 def draw_samples(path: Path, samples: Sequence[Sample], class_names: Sequence[str]) -> None:
-    """Draw image, label and prediction side by side, a row a sample, with a legend of the classes that occur.
+    """Draw image, label and prediction side by side, a row per sample, with a legend of the classes that occur.
 
     Args:
         path: of the PNG; its folder is made.
-        class_names: one a class.
+        class_names: one per class.
     """
     samples = [_shrunk(sample) for sample in samples]
     occurring = _occurring([part for sample in samples for part in sample[1:]], class_names)
@@ -63,7 +63,7 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
         path: of the PNG; its folder is made.
         image: (H, W, C).
         prediction: (H, W) uint8, or (K, H, W) of overlapping classes.
-        class_names: one a class.
+        class_names: one per class.
     """
     image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
     height = PANEL_INCHES * prediction.shape[-2] / prediction.shape[-1] + 0.3
@@ -92,7 +92,7 @@ def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) ->
     Args:
         path: of the PNG; its folder is made.
         pairs: 1 or more; values of more than 8 bits are stretched.
-        class_names: one a class.
+        class_names: one per class.
     """
     shrunk = [Pair(*_shrunk(Sample(one.image, one.label, one.label))[:2], one.name) for one in pairs]
     occurring = _occurring([one.label for one in shrunk], class_names)
@@ -128,7 +128,7 @@ def draw_fed(
         path: of the PNG; its folder is made.
         window: (h, w, C), what the network sees.
         labels: (h - 2 halo, w - 2 halo) of its output, class ids or packed planes.
-        class_names: one a class.
+        class_names: one per class.
         title: such as the sample's id.
     """
     from matplotlib.patches import Rectangle

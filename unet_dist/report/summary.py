@@ -152,7 +152,7 @@ def headline(run: RunContents, split: str | None) -> list[Headline]:
     if pace is not None:
         waits = data_wait(run)
         note = "median" + ("" if waits is None else f"; waiting for data {waits:.0%}")
-        tiles.append(Headline("crops a second", number(pace, 2 if pace < 10 else 1), note))
+        tiles.append(Headline("crops per second", number(pace, 2 if pace < 10 else 1), note))
     memory = peak_memory_bytes(run)
     if memory is not None:
         kind = "device" if device_type(run) == "cuda" else "resident, main process"
@@ -244,7 +244,7 @@ _HARDWARE = {
     "processes": "processes",
     "device_memory_bytes": "device memory",
     "cores": "CPU cores",
-    "threads": "threads a process",
+    "threads": "threads per process",
     "memory_bytes": "memory",
     "torch": "torch",
     "cuda": "CUDA",

@@ -19,7 +19,7 @@ from unet_dist.storage.typed import parse_json, read_bytes
 
 
 class MetricsLog:
-    """metrics.jsonl: one object a line, each with step and split.
+    """metrics.jsonl: one object per line, each with step and split.
 
     Lines are flushed as they come. A resumed run drops those after its checkpoint: they will be written again.
     """

@@ -169,7 +169,7 @@ class TilePlan:
 
 
 def plan_tiles(image_shape: tuple[int, int], tile_size: int, sizes: WindowSizes, locality: Locality) -> TilePlan:
-    """Plan the exact tiles of an image for windows of at most `tile_size` pixels a side.
+    """Plan the exact tiles of an image for windows of at most `tile_size` pixels per side.
 
     The window is as small as the number of tiles allows: an image smaller than a tile gets one small window.
 
@@ -193,7 +193,7 @@ def plan_tiles(image_shape: tuple[int, int], tile_size: int, sizes: WindowSizes,
     if tile_size < smallest:
         exact = max(tile_size - 2 * halo, 0)
         raise SizeError(
-            f"Got tile_size = {tile_size}, whose window leaves {exact} exact pixels a side inside a halo of "
+            f"Got tile_size = {tile_size}, whose window leaves {exact} exact pixels per side inside a halo of "
             f"{halo}. Expected at least one stride of {locality.stride}. "
             f"Set tile_size to {smallest} or more."
         )
@@ -205,7 +205,7 @@ def plan_tiles(image_shape: tuple[int, int], tile_size: int, sizes: WindowSizes,
 def aligned_halo(sizes: WindowSizes, locality: Locality) -> int:
     """Return the halo of a plan: the network's own, and so much more that the trimmed output stays on the grid.
 
-    What is trimmed of forward's output (halo - margin a side) is a multiple of the stride. So a tile equals not only
+    The part trimmed off forward's output (halo - margin a side) is a multiple of the stride. So a tile equals not only
     other tiles but any pass whose output begins at a multiple of the stride: the whole image, or a training crop that
     holds it.
     """

@@ -2,7 +2,7 @@
 
 Owns the forward and the backward pass of windows, whole crops or tiles of them. With valid convolutions and nothing that
 couples pixels or samples, the loss of a crop is a sum over its tiles, so its gradient is the sum of theirs: no exchange of
-halos. A loss that is a ratio of such sums takes two passes: the first counts them, the second is again a sum over tiles. Must
+halos. A loss that is a ratio of these sums takes two passes: the first counts them, the second is again a sum over tiles. Must
 not know processes, optimizers or where windows come from.
 """
 

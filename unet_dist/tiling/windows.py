@@ -58,7 +58,7 @@ def normalise(
 
     Args:
         windows: (N, H, W, C) uint8, uint16, int16 or float32, on the device that is to compute.
-        mean, std: one a channel, in units of the pixels.
+        mean, std: one per channel, in units of the pixels.
         dtype: of the result. The arithmetic is float32 or float64, also for narrower types.
         limits: low and high of each channel, to which pixels beyond them are set; None sets none.
 

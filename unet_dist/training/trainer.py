@@ -89,7 +89,7 @@ class Trainer:
 
         Args:
             share: windows and labels, micro-batch after micro-batch.
-            divisor: float64 on the device: valid pixels (or summed weights) of the whole global batch, one number a term.
+            divisor: float64 on the device: valid pixels (or summed weights) of the whole global batch, one number per term.
 
         Returns:
             What this share adds to the loss of the global batch: a scalar on the device.
@@ -119,7 +119,7 @@ class Trainer:
                 sums.append(
                     self._gradient.add(*tensors, scale=push, borders=there.borders, totals=totals, backward=backward)
                 )
-        losses = torch.cat(sums)  # (n,) or (n, T), a row a window
+        losses = torch.cat(sums)  # (n,) or (n, T), a row per window
         self._finite.note(step, ids, losses)
         loss = (losses.sum(0) * scale).sum() / processes.world_size
         self._record.add(loss)

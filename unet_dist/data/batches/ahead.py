@@ -1,7 +1,7 @@
 """Reading ahead: the shares of a run's steps, read while the device computes.
 
 Owns who reads, and how much before it is asked for: one share that is held at once, or a couple of micro-batches of one that is
-not, those of the next step among them. The labels of such a share are counted while the step before it is computed.
+not, those of the next step among them. The labels of this share are counted while the step before it is computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AHEAD = 2
 _LACK_OF_SHARED_MEMORY = ("shared memory", "Bus error", "No space left on device")
 
 Part = SharePlan | list[WindowPlace]
-"""What is read in one go: a share that is held at once, or a micro-batch of another."""
+"""A portion that is read at once: a share that is held at once, or a micro-batch of another."""
 
 
 def read_ahead(

@@ -98,7 +98,7 @@ class StepShare:
         return [name for batch in self.batches for name in batch.ids]
 
     def divisor(self, loss: Divisible) -> Tensor:
-        """What the share adds to the divisor of a loss: float64, one number a term."""
+        """What the share adds to the divisor of a loss: float64, one number per term."""
         return loss.divisor(self.counts)
 
     def pin_memory(self) -> StepShare:

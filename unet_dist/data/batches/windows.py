@@ -26,7 +26,7 @@ class WindowBatch:
         windows: (n, h, w, C) of the images' type; with sources (P, C), the pixels that they are looked up in on the device.
         labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
-        ids: the samples' ids, one a window.
+        ids: the samples' ids, one per window.
         borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.
         colours: what is still to be done to the windows' light and colour; None: nothing.
         sources: where the windows' pixels come from; None: they are there.

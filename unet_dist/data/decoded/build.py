@@ -100,7 +100,7 @@ def prepare(
 
 @dataclass
 class _Problems:
-    """What is wrong with the pairs so far: the first few in words, all of them in number."""
+    """The faults of the pairs so far: the first few in words, all of them in number."""
 
     total: int = 0
     first: list[RefusedError] = field(default_factory=list)

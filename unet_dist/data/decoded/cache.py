@@ -179,7 +179,7 @@ class Cache:
 
     @cached_property
     def table(self) -> dict[str, np.ndarray]:
-        """What is known of each of the n samples, as integers.
+        """Facts about each of the n samples, as integers.
 
         heights, widths, image_offsets, label_offsets (n,), in numbers; what ChannelSums records; class_counts
         (n, K + 1), the last for ignored pixels; image_digests, label_digests (n, 32), by which pixels are known; and what
@@ -189,7 +189,7 @@ class Cache:
 
     @cached_property
     def identity(self) -> dict[str, dict[str, Any]]:
-        """What is there to train on, wherever its files lie: of each split that the source gives the number of images, and
+        """The pixels and labels to train on, wherever its files lie: of each split that the source gives the number of images, and
         digests of all their pixels and of all their labels.
 
         A given test split is left out, as no training reads it.
@@ -240,7 +240,7 @@ class Cache:
         return self.known_bytes[start : start + height * width].reshape(height, width)
 
     def check(self, position: int) -> None:
-        """Compare what the files hold of a decoded sample with the digests taken when it was made, once a process.
+        """Compare what the files hold of a decoded sample with the digests taken when it was made, once per process.
 
         Costs 0.4 ms for 1080 x 1920 pixels and labels, by whoever reads the sample first. An older cache has
         no quick digests: its SHA-256 are compared, which takes 27 ms.

@@ -30,7 +30,7 @@ from unet_dist.imaging.views import PartReader, with_channels
 
 
 class Header(NamedTuple):
-    """What is known of an image before its pixels are read."""
+    """Facts about an image before its pixels are read."""
 
     shape: tuple[int, int, int]
     """(H, W, C)."""

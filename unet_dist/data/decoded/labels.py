@@ -151,7 +151,8 @@ class LabelRules:
         if values.shape[2] == 3 and values.dtype == np.uint8:
             return self._map_pixels(values)
         raise RefusedError(
-            f"holds {values.shape[2]} {values.dtype} values a pixel", "Write masks with one id a pixel, palette or RGB."
+            f"holds {values.shape[2]} {values.dtype} values per pixel",
+            "Write masks with one id per pixel, palette or RGB.",
         )
 
     def map_ids(self, ids: np.ndarray) -> np.ndarray:
@@ -300,7 +301,7 @@ def explain_gaps(counts: np.ndarray) -> str | None:
         counts: (255,), pixels of each id.
 
     Returns:
-        What was found and what to say, in two sentences.
+        The finding and the remedy, in two sentences.
     """
     found = np.flatnonzero(counts)
     soft = _remedy_for_soft_edges(counts)

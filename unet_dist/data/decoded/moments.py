@@ -20,7 +20,7 @@ _HALF = 2 * _OCTAVES * _PER_OCTAVE
 
 
 class ChannelSums:
-    """What is summed up over the windows of one sample.
+    """The sums over the windows of one sample.
 
     Args:
         channels: of the image.
@@ -129,7 +129,7 @@ def mean_and_std(table: dict[str, np.ndarray], rows: Sequence[int]) -> tuple[lis
 
 
 def num_bins(dtype: np.dtype) -> int:
-    """Bins of a histogram: of 8 bits one a value; of others 32 an octave of the magnitude, from 2^-24 to 2^24, for either sign."""
+    """Bins of a histogram: of 8 bits one per value; else 32 per octave of the magnitude, from 2^-24 to 2^24, for either sign."""
     return 256 if dtype == np.uint8 else 2 * _HALF + 1
 
 

@@ -109,7 +109,7 @@ def scan_pair(pair: RawPair, rules: Rules, image_rules: ImageRules) -> DecodedPa
 
 
 class WindowedFiles:
-    """The files of such pairs, of which a few are open at a time. Safe for threads, and after a fork.
+    """The files of pairs that are read by windows, of which a few are open at a time. Safe for threads, and after a fork.
 
     Args:
         root: folder that the paths are below.

@@ -20,7 +20,7 @@ from unet_dist.imaging.views import Part
 
 _VERSION = "blocks 1"
 _LEAST_PX = 10
-"""What is left of a side for the blocks: one pixel for each tenth of 7:1:2."""
+"""The part of a side that is left for the blocks: one pixel for each tenth of 7:1:2."""
 
 
 class Blocks:

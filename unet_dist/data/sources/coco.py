@@ -160,7 +160,7 @@ def _draw_outline(canvas: Canvas, outline: Any, value: int, size: tuple[int, int
 def decode_runs(text: str) -> list[int]:
     """Read the compressed run lengths of pycocotools.
 
-    Source: rleFrString (maskApi.c): groups of 5 bits from 48 on, the sixth goes on, and from the third run on the
+    Source: rleFrString (maskApi.c): groups of 5 bits from 48 on, the sixth says that more follow, and from the third run on the
     difference to the one before the last.
     """
     counts: list[int] = []

@@ -27,7 +27,7 @@ _SUFFIXES = (".geojson", ".gpkg", ".json")
 _USUAL = ("class", "label", "class_name", "category", "classname", "name", "type")
 _ONLY_CLASS = "object"
 _MARGIN_PX = 1024.0
-"""What is kept of an outline around the raster."""
+"""The margin around the raster within which outlines are kept."""
 _SCALE, _TIE_POINTS, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED, _IS_POINT = 1025, 2048, 3072, 2
 

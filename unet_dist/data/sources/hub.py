@@ -26,7 +26,7 @@ _MARKS = ("README.md", "id2label.json", "dataset_dict.json", "dataset_info.json"
 
 
 class _TableSource:
-    """What the hub and a local directory share: pairs from the rows of tables, one table a split."""
+    """What the hub and a local directory share: pairs from the rows of tables, one table per split."""
 
     fixed_shape: tuple[int, int, int] | None = None
     files_root: Path | None = None

@@ -102,7 +102,7 @@ def _entries(path: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: this list cannot be read ({error}). Write one name a line in UTF-8.") from error
+        raise DataError(f"{path}: this list cannot be read ({error}). Write one name per line in UTF-8.") from error
     if path.suffix.lower() == ".csv":
         for number, cells in enumerate(csv.reader(text.splitlines()), start=1):
             if any(cells) and not (number == 1 and cells[0].strip().lower() in _HEADS):

@@ -1,6 +1,6 @@
 """Names of classes, in the forms that people keep them.
 
-Owns where they lie and how each form is read: {"0": "sky"}, {"sky": 0}, a list of names or of {"id", "name"}, one name a line,
+Owns where they lie and how each form is read: {"0": "sky"}, {"sky": 0}, a list of names or of {"id", "name"}, one name per line,
 or any of these inside a file of settings.
 """
 

@@ -160,7 +160,7 @@ class Drawn:
     class_names: list[str]
     files: list[Path]
     note: str = ""
-    """What was left out or assumed, for the user."""
+    """Notes for the user: samples left out, and assumptions."""
 
 
 class DrawnSource:

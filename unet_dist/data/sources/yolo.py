@@ -1,4 +1,4 @@
-"""YOLO's text of outlines: one line an object, its class and points in shares of the width and the height.
+"""YOLO's text of outlines: one line per object, its class and points in shares of the width and the height.
 
 Owns where such files lie and what their lines mean. Class ids: 0 is background, class 0 of the file is 1, and so on.
 """
