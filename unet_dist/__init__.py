@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unet_dist.assembly.run import Run
     from unet_dist.assembly.train import train
     from unet_dist.config.sections import Config
-    from unet_dist.models.registry import load_model
+    from unet_dist.models.ensemble import load_model
     from unet_dist.models.unet import UNet
     from unet_dist.prediction.image import predict_image
     from unet_dist.training.parts import Callback
@@ -39,7 +39,7 @@ _HOMES = {
     "Run": "unet_dist.assembly.run",
     "UNet": "unet_dist.models.unet",
     "evaluate": "unet_dist.assembly.evaluating",
-    "load_model": "unet_dist.models.registry",
+    "load_model": "unet_dist.models.ensemble",
     "predict": "unet_dist.assembly.predicting",
     "predict_files": "unet_dist.assembly.file_prediction",
     "predict_image": "unet_dist.prediction.image",

@@ -31,7 +31,13 @@ from unet_dist.tiling.gradient import WindowGradient
 
 pytestmark = pytest.mark.processes
 
-CUTS = ["float64-1-cut", *(f"float64-{n}{cut}" for n in (2, 3, 4) for cut in ("", "-cut"))]
+FOUR = pytest.mark.slow
+"""Four processes on two cores take longest and prove what three do."""
+CUTS = [
+    "float64-1-cut",
+    *(f"float64-{n}{cut}" for n in (2, 3) for cut in ("", "-cut")),
+    *(pytest.param(f"float64-4{cut}", marks=FOUR) for cut in ("", "-cut")),
+]
 
 
 def run_of(lab: Laboratory, name: str) -> Path:
@@ -151,7 +157,7 @@ def test_loss_is_the_sum_over_the_global_batch_and_no_mean_of_means(lab: Laborat
     assert abs(mean_of_means - recorded) > 1e-4 * recorded, "the ranks' valid pixels are too even to tell"
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, pytest.param(4, marks=FOUR)])
 def test_gradient_of_one_state_agrees_in_float32(lab: Laboratory, world_size: int) -> None:
     """After one step the first moment is the gradient, times 1 - beta1."""
 

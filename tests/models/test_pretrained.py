@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import unet_dist
 from tests.models.hub_stand_in import running_hub
 from unet_dist.errors import CheckpointError
 from unet_dist.models.pretrained import find_model_folder
@@ -155,12 +156,21 @@ def test_a_pickle_is_never_read(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_folder_of_a_run_is_pointed_to_its_best_model(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_loaded_by_its_folder_and_several_by_plus(folder: Path, tmp_path: Path) -> None:
+    """As the command line takes them: best/, else last/, and the mean of runs joined by +."""
     run = tmp_path / "run"
     run.mkdir()
-    folder.rename(run / "best")
-    with pytest.raises(CheckpointError, match=r"Did you mean .*run/best\?"):
-        load_model(run)
+    folder.rename(run / "last")
+    last = unet_dist.load_model(run).state_dict()
+    UNet(1, 2, base_channels=2, depth=1).save_pretrained(run / "best")
+    best = unet_dist.load_model(str(run)).state_dict()
+    assert all(
+        torch.equal(tensor, best[name]) for name, tensor in UNet.from_pretrained(run / "best").state_dict().items()
+    )
+    assert not all(torch.equal(tensor, best[name]) for name, tensor in last.items())
+    both = unet_dist.load_model(f"{run}/best+{run}/last")
+    assert [each.in_channels for each in both.members] == [1, 1]
+    assert not both.training
 
 
 def test_a_file_is_no_folder(folder: Path) -> None:

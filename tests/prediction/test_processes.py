@@ -17,7 +17,8 @@ import pytest
 
 from tests import large_image
 from tests.prediction.parts import Prediction, build, contents, write_images
-from unet_dist.errors import DataError
+from unet_dist.cli import run
+from unet_dist.errors import ConfigError, DataError
 from unet_dist.prediction import writing
 from unet_dist.prediction.journal import FOLDER, Journal
 
@@ -59,19 +60,10 @@ def num_done(journal: Journal) -> int:
     return 0
 
 
-def predict(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "unet_dist", "predict", *words],
-        env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("own_process")
+def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (source,) = write_images(tmp_path / "in", [(700, 1100)])
     build().save_pretrained(tmp_path / "model")
     output = tmp_path / "out"
@@ -92,14 +84,14 @@ def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(tmp_pa
     assert json.loads((output / "requeue").read_text()) == {"step": num_done}
     assert 0 < num_done < journal.settings()["num_batches"]  # type: ignore[index]
 
-    refused = predict(*words, "--tile_size", "76", "--window_batch", "1")
-    assert refused.returncode == 2
-    assert f"{output} holds an unfinished prediction with tile_size 60 -> 76. Give the same settings" in refused.stderr
+    with pytest.raises(
+        ConfigError, match=f"{output} holds an unfinished prediction with tile_size 60 -> 76. Give the same"
+    ):
+        run(["predict", *words, "--tile_size", "76", "--window_batch", "1"])
     assert len(journal.done().batches) == num_done
 
-    finished = predict(*words, "--tile_size", "auto", "--window_batch", "1")
-    assert finished.returncode == 0, finished.stderr
-    assert f"Resuming: {num_done} tiles" in finished.stdout
+    run(["predict", *words, "--tile_size", "auto", "--window_batch", "1"])
+    assert f"Resuming: {num_done} tiles" in capsys.readouterr().out
     assert sorted(path.name for path in output.iterdir()) == ["image0.tif"], (FOLDER, "and the marker are gone")
 
 

@@ -20,7 +20,6 @@ from unet_dist.assembly.inference import choose_tiles
 from unet_dist.assembly.objective import require_border_class
 from unet_dist.assembly.opening import (
     load_network,
-    members_of,
     require_data_trusted,
     require_metrics_trusted,
     validated_best,
@@ -38,6 +37,7 @@ from unet_dist.metrics.registry import Counted, Metric, compute_metrics, load_me
 from unet_dist.metrics.table import scores_table
 from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network
+from unet_dist.models.ensemble import members_of
 from unet_dist.prediction.evaluation import Details, evaluate_instances, evaluate_split
 from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
 from unet_dist.prediction.values import Recipe

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -114,14 +115,20 @@ def build_skeleton(config: Config) -> TrainableNetwork:
         return build_model(config.model.model, **options)
 
 
+@lru_cache(maxsize=64)
+def _builder(model: str, channels: int, num_classes: int) -> Callable[..., TrainableNetwork]:
+    """One object per network, so that a simulation of it is recognised and not repeated."""
+    return partial(build_model, model, in_channels=channels, num_classes=num_classes)
+
+
 def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> SimulatedRun:
-    """What the planner takes of a config: the network, where it computes, and what is trained.
+    """The parts of a config that the planner takes: the network, where it computes, and what is trained.
 
     Args:
         precision: no, bf16 or fp16.
     """
     return SimulatedRun(
-        build=partial(build_model, config.model.model, in_channels=channels, num_classes=num_classes),
+        build=_builder(config.model.model, channels, num_classes),
         options=tuple(architecture(config).items()),
         device_type=device_type,
         precision=precision,

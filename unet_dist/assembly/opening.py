@@ -16,7 +16,7 @@ from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.machine.arithmetic import choose_algorithms
 from unet_dist.models.contract import Network, TrainableNetwork, as_module
-from unet_dist.models.ensemble import Ensemble
+from unet_dist.models.ensemble import Ensemble, members_of
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
@@ -102,11 +102,6 @@ def describe_taken(word: str, average: str | None = None) -> str | None:
             steps = [int(record["step"]) for record in read_metrics(folder / METRICS_FILE)]
             found.append(f"{folder / 'last'}{f', step {steps[-1]:,}' if steps else ''}, without a validation")
     return f"{'Model' if len(found) == 1 else 'Models'}: {'; '.join(found)}" if found else None
-
-
-def members_of(word: str) -> list[str]:
-    """The runs that a word names: RUN, or RUN+RUN+RUN for an ensemble of them."""
-    return [word] if Path(word).exists() else word.split("+")
 
 
 def load_network(

@@ -20,9 +20,16 @@ from unet_dist.assembly.sizes import training_halo
 from unet_dist.config.options import PlanOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError
-from unet_dist.planner.fitting import largest_micro_batch, largest_side, prediction_bytes, training_bytes, usable_bytes
+from unet_dist.planner.fitting import (
+    largest_micro_batch,
+    largest_side,
+    operations,
+    prediction_bytes,
+    training_bytes,
+    training_parts,
+    usable_bytes,
+)
 from unet_dist.planner.memory import OPTIMIZER
-from unet_dist.planner.simulation import prediction_flops, training_flops, training_peak
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.wording import counted, duration, size
@@ -121,7 +128,11 @@ def recommend(
     for network, wanted in networks:
         planned = _plan(data, device, network | {"batch_size": Choice(1, "")})
         fitting = _fitting(planned, device)
-        crop_s = len(planned.crop) * training_flops(planned.setting, planned.crop.window_shape) / device.flops_per_s
+        crop_s = (
+            len(planned.crop)
+            * operations(planned.setting, planned.crop.window_shape, is_training=True)
+            / device.flops_per_s
+        )
         eval_s = _evaluation_flops(planned, data) / device.flops_per_s
         evals = max(1, min(_MOST_EVALS, int(_VALIDATING * time_s / max(eval_s, 1e-9))))
         left_s = max((1 - _SPARE) * time_s - _START_S - evals * eval_s, crop_s)
@@ -227,7 +238,7 @@ def _fitting(planned: PlannedRun, device: Device) -> tuple[int | None, int | Non
     """Micro-batch and tile size that fit a memory, each None where it need not be set; None where none does."""
     setting, window, cut = planned.setting, planned.crop.window_shape, planned.cut
     usable = usable_bytes(device.memory_bytes, device.kind)
-    training = training_peak(setting, cut.micro_batch_size, window)
+    training = training_parts(setting, cut.micro_batch_size, window)
     prediction = prediction_bytes(setting, planned.window_batch, planned.prediction_window)
     if max(training.total_bytes, prediction + training.parts[OPTIMIZER]) <= usable:
         return None, None
@@ -247,7 +258,11 @@ def _fitting(planned: PlannedRun, device: Device) -> tuple[int | None, int | Non
 
 def _evaluation_flops(planned: PlannedRun, data: Fingerprint) -> float:
     assert planned.tiles is not None
-    return data.num_validation * len(planned.tiles) * prediction_flops(planned.setting, planned.tiles.window_shape)
+    return (
+        data.num_validation
+        * len(planned.tiles)
+        * operations(planned.setting, planned.tiles.window_shape, is_training=False)
+    )
 
 
 def _course(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,36 @@ from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError
 from unet_dist.models.answers import answers_of
-from unet_dist.models.contract import Network, as_module, pixels_of, zero_of
+from unet_dist.models.contract import Network, TrainableNetwork, as_module, pixels_of, zero_of
+from unet_dist.models.onnx_model import OnnxModel
+from unet_dist.models.registry import load_model as load_one
 from unet_dist.tiling.geometry import Locality, WindowSizes
+
+
+def load_model(
+    path_or_hub_id: str | Path, *, device: str | torch.device = "cpu", trust: Sequence[str] = ()
+) -> TrainableNetwork | OnnxModel | Ensemble:
+    """Load what the command line calls RUN, in evaluation mode, in the precision of its files.
+
+    >>> model = load_model("runs/mine")  # doctest: +SKIP
+
+    Args:
+        path_or_hub_id: a run's folder (its best/, else its last/), a model folder, a hub id or an exported ONNX file; or several
+            joined by +, whose probabilities are averaged.
+        trust: packages whose code a folder may name: without it nothing of somebody else's is imported.
+
+    Raises:
+        CheckpointError: no such model, a damaged file, weights of another model, or a type that is not known here.
+        ConfigError: the models of an ensemble do not go together.
+        ExtraError: an ONNX file, and onnxruntime is not installed.
+    """
+    members = [load_one(word, device=device, trust=trust) for word in members_of(str(path_or_hub_id))]
+    return members[0] if len(members) == 1 else Ensemble(members).eval()
+
+
+def members_of(word: str) -> list[str]:
+    """The runs that a word names: RUN, or RUN+RUN+RUN for an ensemble of them."""
+    return [word] if Path(word).exists() else word.split("+")
 
 
 class Ensemble(nn.Module):

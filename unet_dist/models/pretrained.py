@@ -59,14 +59,19 @@ Model = TypeVar("Model", bound="PretrainedModel")
 def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
     """Find the folder that holds a model: the local one if it exists, else the hub's, downloaded to the hub's cache.
 
+    Of a run's folder it is best/, or last/ where there is no best.
+
     Args:
         download: revision, token, cache_dir, force_download, local_files_only, as the hub library has them.
 
     Raises:
-        CheckpointError: neither is there, or what is there is no model folder.
+        CheckpointError: neither is there, or it is no model folder.
     """
     path = Path(path_or_hub_id)
     if path.exists():
+        nested = [path / name for name in ("best", "last") if (path / name / CONFIG_FILE).is_file()]
+        if nested and not (path / CONFIG_FILE).is_file():
+            path = nested[0]
         _require_files(path)
         return path
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path_or_hub_id)):
@@ -110,11 +115,8 @@ def _require_files(folder: Path) -> None:
     remedy = "Give a run's folder, or one that save_pretrained or export wrote."
     if (folder / "config.yaml").is_file():
         remedy = "The run has no model yet: the first comes with the first validation."
-    nested = [name for name in ("best", "last") if (folder / name / CONFIG_FILE).is_file()]
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-    if nested:
-        remedy = f"Did you mean {folder / nested[0]}?"
-    elif pickles:
+    if pickles:
         remedy = f"{pickles[0]} is a pickle, which can run code when it is read, and is not loaded. {remedy}"
     elif folder.suffix == ".onnx" and folder.is_file():
         remedy = "unet_dist.load_model takes an ONNX file."

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from unet_dist.planner.simulation import SimulatedRun, prediction_peak, training_peak
+from unet_dist.planner.memory import Peak
+from unet_dist.planner.simulation import (
+    SimulatedRun,
+    prediction_flops,
+    prediction_peak,
+    training_flops,
+    training_peak,
+)
 from unet_dist.tiling.geometry import TilePlan, covering_tile_size, plan_tiles, smallest_tile_size
 
 # Outside of torch's record: the CUDA context with its kernels. assumption: not measured, no GPU was at hand.
@@ -39,9 +46,20 @@ class Remedy:
 
 
 @lru_cache(maxsize=256)
+def training_parts(setting: SimulatedRun, micro_batch_size: int, window: tuple[int, int]) -> Peak:
+    """Predicted peak of a training step, by its parts; simulated once."""
+    return training_peak(setting, micro_batch_size, window)
+
+
 def training_bytes(setting: SimulatedRun, micro_batch_size: int, window: tuple[int, int]) -> int:
     """Predicted peak of a training step."""
-    return training_peak(setting, micro_batch_size, window).total_bytes
+    return training_parts(setting, micro_batch_size, window).total_bytes
+
+
+@lru_cache(maxsize=256)
+def operations(setting: SimulatedRun, window: tuple[int, int], *, is_training: bool) -> int:
+    """Floating-point operations of one window in training or in prediction; counted once."""
+    return (training_flops if is_training else prediction_flops)(setting, window)
 
 
 @lru_cache(maxsize=256)
