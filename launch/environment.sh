@@ -45,7 +45,7 @@ check_python() {
 # prepare_environment [EXTRA]: .venv holds this package (editable), its requirements and those of EXTRA ("test").
 prepare_environment() {
   local extra=${1:-} python=${PYTHON:-python3} torch stamp wanted
-  local -a constraint=() stamps
+  local -a constraint=() compile=() stamps
   check_python "$python"
   torch=$(choose_torch)
   case $torch in
@@ -78,7 +78,10 @@ prepare_environment() {
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
     fail "could not make $venv. Look at the message above; is the disk full or the folder read-only?"
   echo "$torch" >"$venv/.torch"
-  "$venv/bin/python" -m pip install -qq ${constraint[@]+"${constraint[@]}"} --editable "$root${extra:+[$extra]}" ||
+  # Of 21,000 modules the tests import a part, which Python compiles then: pip's own pass is most of an installation. Where many
+  # nodes share the environment they would all compile at once, so runs get it compiled.
+  [ "$extra" != test ] || compile=(--no-compile)
+  "$venv/bin/python" -m pip install -qq ${compile[@]+"${compile[@]}"} ${constraint[@]+"${constraint[@]}"} --editable "$root${extra:+[$extra]}" ||
     fail "pip could not install the requirements. Its lines above say which one and why; run this again when mended."
   echo "$wanted" >"$venv/.installed-$extra"
 }

@@ -80,6 +80,7 @@ def test_environment_is_made_once_and_again_when_the_requirements_change(checkou
     assert checkout.make("test").returncode == 0
     (call,) = checkout.pip_calls()
     assert call.endswith(f"--editable {checkout.root}[test]")
+    assert "--no-compile" in call, "most of an installation"
     assert checkout.make("test").stdout.strip() == f"{checkout.root}/.venv is as it should be."
     assert checkout.make("").stdout.strip() == f"{checkout.root}/.venv is as it should be."  # it has more than that
     assert checkout.pip_calls() == []
@@ -93,6 +94,7 @@ def test_torch_is_constrained_to_the_cpu_where_no_device_is_visible(checkout: Ch
     checkout.make()
     (call,) = checkout.pip_calls()
     assert f"-c {checkout.root}/launch/constraints-cpu.txt" in call
+    assert "--no-compile" not in call, "many nodes may share it"
 
 
 def test_a_visible_device_takes_the_cuda_torch_into_a_new_environment(checkout: Checkout) -> None:
