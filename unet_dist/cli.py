@@ -21,7 +21,7 @@ from unet_dist.config.sections import Config
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.address_space import explain_lack, require_address_space
 from unet_dist.machine.cores import num_cores
-from unet_dist.processes.launcher import is_first
+from unet_dist.processes.launcher import is_first, refuse_broken_places
 from unet_dist.processes.starting import (
     device_environment,
     is_launched,
@@ -80,6 +80,8 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
 
         print(yaml.safe_dump(parsed.arguments[0].flat(), sort_keys=False, allow_unicode=True), end="")
         return
+    if command.starts_processes:
+        refuse_broken_places(os.environ)
     os.environ.update(device_environment(parsed.start.device, os.environ))
     arguments, count = parsed.arguments, parsed.start.processes if command.starts_processes else None
     if command.starts_processes and not is_launched(os.environ):

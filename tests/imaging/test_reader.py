@@ -188,6 +188,28 @@ def test_a_mapped_array_of_wider_values_is_as_stored_or_mapped(tmp_path):
         assert_windows_equal(reader, np.rint(values * 255.0 / 4095)[:, :, None])
 
 
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "f4"])
+def test_an_archive_of_one_array_is_that_array(tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 200, (37, 53, 2)).astype(dtype)
+    np.savez_compressed(tmp_path / "a.npz", np.asfortranarray(values))
+    with open_image(tmp_path / "a.npz") as reader:
+        np.testing.assert_array_equal(reader.read(3, 37, 5, 53), values[3:, 5:])
+    with pytest.raises(DataError, match="must be decoded in one piece of 37 x 53"):
+        open_image(tmp_path / "a.npz", max_pixels=1000)
+
+
+def test_an_archive_of_several_arrays_or_of_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "two.npz", image=np.zeros((4, 4)), mask=np.zeros((4, 4)))
+    with pytest.raises(DataError, match=r"two.npz holds 2 arrays \(image, mask\). Expected one"):
+        open_image(tmp_path / "two.npz")
+    np.savez(tmp_path / "o.npz", np.array([[{}]]))
+    with pytest.raises(DataError, match=r"o.npz is a damaged or truncated archive of arrays: Object arrays cannot be"):
+        open_image(tmp_path / "o.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:300])
+    with pytest.raises(DataError, match=r"cut.npz is a damaged or truncated archive"):
+        open_image(tmp_path / "cut.npz")
+
+
 def test_a_truncated_or_foreign_npy_is_named(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((64, 64), np.uint8))
     content = (tmp_path / "a.npy").read_bytes()

@@ -109,6 +109,13 @@ def test_a_palette_is_colour_and_min_is_white_is_turned(tmp_path):
     tifffile.imwrite(tmp_path / "w.tif", ids, photometric="miniswhite")
     with open_image(tmp_path / "w.tif") as reader:
         assert_windows_equal(reader, 255 - ids[:, :, None])
+    deep = ids.astype(np.uint16) * 16
+    tifffile.imwrite(tmp_path / "w.tif", deep, photometric="miniswhite", bitspersample=12)
+    with open_image(tmp_path / "w.tif") as reader:
+        assert_windows_equal(reader, 4095 - deep[:, :, None])
+    tifffile.imwrite(tmp_path / "w.tif", deep.astype(np.uint32), photometric="miniswhite")
+    with pytest.raises(DataError, match="stores white as 0 in uint32"):
+        open_image(tmp_path / "w.tif")
 
 
 def test_one_bit_is_black_and_white_and_four_bits_need_a_range(tmp_path):
@@ -427,6 +434,10 @@ def test_overviews_and_masks_belong_to_their_image(rgb, tmp_path):
         file.write(rgb[::2, ::2], photometric="rgb", tile=(16, 16), compression="zlib", subfiletype=1, metadata=None)
     with open_image(tmp_path / "cog.tif") as reader:
         assert_windows_equal(reader, rgb)
+        assert reader.placement.has_nodata
+        for top, bottom, left, right in ((0, rgb.shape[0], 0, rgb.shape[1]), (3, 21, 15, 33)):
+            known = reader.known(top, bottom, left, right)
+            np.testing.assert_array_equal(known, rgb[top:bottom, left:right, 0] > 9)
     with tifffile.TiffWriter(tmp_path / "two.tif") as file:
         file.write(rgb, photometric="rgb", metadata=None)
         file.write(rgb[:9, :9], photometric="rgb", metadata=None)
@@ -546,3 +557,13 @@ def test_values_of_no_bits_and_indices_beyond_the_palette_are_refused(tmp_path):
         open_image(tmp_path / "b.tif") as reader,
     ):
         reader.read(0, 4, 0, 4)
+
+
+def test_what_the_library_finds_odd_is_no_line_on_the_terminal(tmp_path, capfd):
+    values = np.zeros((8, 8), np.float32)
+    values[0] = np.finfo(np.float32).min
+    tags = [(42113, "s", 0, "-3.4028234663852886e+38", True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=tags)
+    with open_image(tmp_path / "a.tif") as reader:
+        np.testing.assert_array_equal(reader.known(0, 8, 0, 8)[:, 0], np.arange(8) > 0)
+    assert capfd.readouterr() == ("", "")

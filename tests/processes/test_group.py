@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
+from unet_dist.cli import run
 from unet_dist.errors import ConfigError, ExtraError, LaunchError
 from unet_dist.processes import group as distributed
 from unet_dist.processes.launcher import launcher_accumulation
@@ -149,6 +151,9 @@ def test_accelerate_does_not_divide_the_loss_by_the_launchers_accumulation(monke
     assert weight.grad.item() == 8
 
 
+MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -158,12 +163,15 @@ def test_accelerate_does_not_divide_the_loss_by_the_launchers_accumulation(monke
             "RANK": "0",
             "LOCAL_RANK": "0",
             "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
         },  # a launcher's rank
         {"ACCELERATE_MIXED_PRECISION": "no"},  # accelerate launch of one process
         {"MASTER_PORT": "29500"},  # a cluster's environment
         {"SLURM_STEP_NUM_TASKS": "1"},
-        {"SLURM_STEP_NUM_TASKS": "2", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
-        {"OMPI_COMM_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
+        {"SLURM_STEP_NUM_TASKS": "2", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", **MEETING},
+        {"OMPI_COMM_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", **MEETING},
+        {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", **MEETING},
+        MEETING,
         {"OMPI_COMM_WORLD_SIZE": "1"},
         {"RANK": "0", "WORLD_SIZE": "1"},
         {},
@@ -201,6 +209,30 @@ def test_launch_that_would_train_several_times(environment: dict[str, str], sent
     with pytest.raises(LaunchError) as refusal:
         distributed.refuse_silent_single_process(environment)
     assert str(refusal.value).startswith(sentence)
+
+
+def test_half_an_environment_is_refused_by_name() -> None:
+    """Whatever is missing of what a launcher exports: torch ended in a traceback, or each process trained alone."""
+    whole = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", **MEETING}
+    for count in range(1, len(whole)):
+        for keys in itertools.combinations(whole, count):
+            if set(keys) <= set(MEETING):  # a cluster's environment: says nothing of others
+                distributed.refuse_silent_single_process({key: whole[key] for key in keys})
+                continue
+            with pytest.raises(LaunchError, match=r"^(RANK|WORLD_SIZE|LOCAL_RANK|MASTER_ADDR|MASTER_PORT): got "):
+                distributed.refuse_silent_single_process({key: whole[key] for key in keys})
+
+
+@pytest.mark.parametrize("word", ["", "two", "-1", "2(x3)", "\u00b2"])
+@pytest.mark.parametrize(
+    "key", ["WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"]
+)
+def test_numbers_of_a_launcher_are_judged_before_they_are_read(
+    key: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(key, word)
+    with pytest.raises(LaunchError, match=f"^{key}: got .* from the launcher, expected a whole number"):
+        run(["train", "--device", "cuda:0", "--data_path", "none"])
 
 
 def test_trackers_are_known_and_installed() -> None:

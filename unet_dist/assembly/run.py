@@ -52,7 +52,7 @@ class Run:
     def __init__(
         self, folder: str | os.PathLike[str], *, network: nn.Module | None = None, trust: Sequence[str] = ()
     ) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(os.path.expanduser(folder))
         self._network = network
         self._trust = list(trust)
 

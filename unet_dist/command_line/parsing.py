@@ -6,6 +6,7 @@ read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, 
                 raise ConfigError(
                     f"Unknown option {shorten(word)!r}. Keys start with two dashes; unet-dist COMMAND --help lists them."
                 )
-            positional.append(word)
+            positional.append(word if os.path.lexists(word) else os.path.expanduser(os.path.expandvars(word)))
             continue
         key, equals, value = word[2:].partition("=")
         key = key.replace("-", "_")
@@ -132,15 +133,15 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
         ConfigError: no such file, not a mapping, or a key that is not one of keys (names the nearest).
     """
     try:
-        is_file = Path(path).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # too long a name, a null character, a ~ of nobody
+        is_file = Path(os.path.expanduser(path)).is_file()
+    except (OSError, ValueError):  # too long a name, a null character
         is_file = False
     if not is_file:
         raise ConfigError(
             f"Config file: got {shorten(path)!r}, which is not a file; expected a YAML file. Keys start with --."
         )
     remedy = "Expected lines of `key: value`."
-    values = read_mapping(Path(path).expanduser(), dict[object, object], error=ConfigError, remedy=remedy)
+    values = read_mapping(Path(os.path.expanduser(path)), dict[object, object], error=ConfigError, remedy=remedy)
     for key in values:
         if key not in keys:
             raise ConfigError(f"{path}: unknown key {shorten(repr(key))}. {suggest_key(str(key), keys)}")

@@ -37,7 +37,7 @@ def split_page(path: Path) -> tuple[Path, int | None]:
     (PosixPath('stack.tif'), 3)
     """
     match = _PAGE.fullmatch(path.name)
-    if match is None or path.exists():
+    if match is None or os.path.exists(path):  # which says no of a name that is too long
         return path, None
     return path.with_name(match[1]), int(match[2])
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.envi import ENVI
 from unet_dist.imaging.image import ImageFormat
-from unet_dist.imaging.npy import NPY
+from unet_dist.imaging.npy import NPY, NPZ
 from unet_dist.imaging.other_formats import find_other_format, other_suffixes
 from unet_dist.imaging.picture import PICTURE
 from unet_dist.imaging.slide import SLIDE
 from unet_dist.imaging.tiff import TIFF
 from unet_dist.imaging.zarr_store import ZARR, is_zarr
 
-FORMATS = (ZARR, SLIDE, TIFF, NPY, ENVI, PICTURE)
+FORMATS = (ZARR, SLIDE, TIFF, NPY, NPZ, ENVI, PICTURE)
 
 _SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 

@@ -79,10 +79,10 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         require_decodable(height, width, opening.max_pixels, name, bytes_per_px=_BYTES_PER_PX)
         _require_one_frame(image, name)
         _require_unscaled(image, name)
-        is_deep = _deep_decoder(image, encoded) is not None
+        deep_form = _deep_decoder(image, encoded)
         # The plain getexif, since that of a PNG decodes the pixels to look behind them.
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
-        form = _Form(np.dtype(np.uint16) if is_deep else _dtype(image), _num_channels(image, name), name)
+        form = _Form(_dtype(image) if deep_form is None else deep_form[1], _num_channels(image, name), name)
         has_alpha = image.has_transparency_data or _deep_layout(image) in ("LA;16B", "RGBA;16B")
         stored = form.channels + has_alpha if opening.keeps_channels and image.mode != "P" else 1
         to_pixels = (
@@ -92,10 +92,10 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
     def decode(block_row: int, block_col: int) -> np.ndarray:
         with _open(encoded) as image:
             deep_decoder = _deep_decoder(image, encoded)
-            deep = None if deep_decoder is None else np.atleast_3d(deep_decoder(encoded.read()))
+            deep = None if deep_decoder is None else np.atleast_3d(deep_decoder[0](encoded.read()))
             if opening.interpret is not None:
                 values = _stored_values(image) if deep is None else deep
-                pixels = opening.interpret(_stored(image, values))(values)
+                pixels = opening.interpret(_stored(image, values, encoded))(values)
             else:
                 values = _colours(image, name).astype(form.dtype, copy=False) if deep is None else deep
                 pixels = form.conversion(opening, has_alpha=values.shape[2] in (2, 4))(values)
@@ -156,6 +156,9 @@ def _colours(image: Image.Image, name: str) -> np.ndarray:
                 f"{name} holds the index {largest} of a palette of {entries} colours",
                 "The file is damaged: fetch it again, or leave it out.",
             )
+    if image.has_transparency_data and image.mode.startswith("I"):  # which Pillow would cut to 8 bits
+        values = np.asarray(image).astype(np.uint16)
+        return np.dstack([values, np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)])
     if image.has_transparency_data:
         return np.asarray(image.convert("LA" if num_channels == 1 else "RGBA"))
     if num_channels == 3 and image.mode != "RGB":
@@ -175,10 +178,11 @@ def _stored_values(image: Image.Image) -> np.ndarray:
     return np.atleast_3d(values)
 
 
-def _stored(image: Image.Image, values: np.ndarray) -> Stored:
+def _stored(image: Image.Image, values: np.ndarray, encoded: Encoded) -> Stored:
     palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
     entries = None if palette is None else np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
-    return Stored(values.dtype, values.shape[2], entries, _LOSSY.get(image.format or ""))
+    lossy = "lossy WebP" if image.format == "WEBP" and b"VP8 " in _start_of(encoded) else _LOSSY.get(image.format or "")
+    return Stored(values.dtype, values.shape[2], entries, lossy)
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def _open(encoded: Encoded) -> Iterator[Image.Image]:
             except UnidentifiedImageError as error:
                 raise RefusedError(
                     f"{encoded.name} is not an image that can be read",
-                    "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, Zarr or a slide (.svs, .ndpi, "
+                    "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, .npz, Zarr or a slide (.svs, .ndpi, "
                     ".mrxs): convert it, or leave it out.",
                 ) from error
             finally:
@@ -229,20 +233,29 @@ def _num_channels(image: Image.Image, name: str) -> int:
     return 1 if _deep_layout(image) == "LA;16B" else _CHANNELS[image.mode]  # Pillow calls that one RGBA
 
 
-def _deep_decoder(image: Image.Image, encoded: Encoded) -> Callable[[bytes], np.ndarray] | None:
-    """Return what decodes colours of more than 8 bits, which Pillow would cut to 8; None where Pillow keeps all."""
+def _deep_decoder(image: Image.Image, encoded: Encoded) -> tuple[Callable[[bytes], np.ndarray], np.dtype] | None:
+    """Return what decodes values that Pillow would change, and their type; None where Pillow keeps all."""
     import imagecodecs
 
     if _deep_layout(image):
-        return imagecodecs.png_decode
-    if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA"):
+        return imagecodecs.png_decode, np.dtype(np.uint16)
+    if image.format == "JPEG2000":
         start = _start_of(encoded)
-        size = start.find(b"\xff\x4f\xff\x51")  # the sizes of the code stream: bits less one stand 42 bytes on
-        return imagecodecs.jpeg2k_decode if size >= 0 and start[size + 42] & 0x7F >= 8 else None
+        sizes = start.find(
+            b"\xff\x4f\xff\x51"
+        )  # the sizes of the code stream: sign and bits less one stand 42 bytes on
+        bits, has_sign = (start[sizes + 42] & 0x7F) + 1, start[sizes + 42] >= 0x80
+        # Of colours Pillow keeps 8 bits; grey of others it scales to 16, and what has a sign it shifts.
+        if sizes < 0 or (not has_sign and (bits <= 8 or (bits == 16 and image.mode == "I;16"))):
+            return None
+        return imagecodecs.jpeg2k_decode, np.dtype(
+            f"{'i' if has_sign else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}"
+        )
     if image.format == "AVIF":
         start = _start_of(encoded)
         settings = start.find(b"av1C")
-        return imagecodecs.avif_decode if settings >= 0 and start[settings + 6] & 0x40 else None
+        is_deep = settings >= 0 and start[settings + 6] & 0x40
+        return (imagecodecs.avif_decode, np.dtype(np.uint16)) if is_deep else None
     return None
 
 

@@ -289,6 +289,36 @@ class BandsReader(Closing):
         self._stored.close()
 
 
+class MaskedReader(Closing):
+    """An image whose file has a mask beside: where that is 0, there are no data.
+
+    Args:
+        stored: the image.
+        mask: (H, W, 1), of the same size; closed with the image.
+    """
+
+    def __init__(self, stored: ImageReader, mask: ImageReader) -> None:
+        assert stored.shape[:2] == mask.shape[:2], (stored.shape, mask.shape)
+        self._stored, self._mask = stored, mask
+        self.shape, self.dtype = stored.shape, stored.dtype
+        self.placement = replace(stored.placement, has_nodata=True)
+
+    def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
+        """Read a rectangle inside the image: (rows, cols, channels)."""
+        return self._stored.read(row_start, row_stop, col_start, col_stop)
+
+    def known(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray | None:
+        """Tell where a rectangle has data: (rows, cols) bool."""
+        known = self._stored.known(row_start, row_stop, col_start, col_stop)
+        unmasked = self._mask.read(row_start, row_stop, col_start, col_stop)[:, :, 0] != 0
+        return unmasked if known is None else known & unmasked
+
+    def close(self) -> None:
+        """Let go of the file and of the blocks."""
+        self._mask.close()
+        self._stored.close()
+
+
 class FilledReader(Closing):
     """An image as a network sees it: a stated value where there are no data.
 

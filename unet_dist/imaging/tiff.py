@@ -2,12 +2,13 @@
 
 Owns what in a TIFF counts as an image: one picture of the file's first series, or of a stack the one that is named
 (`tiff_stack.py`), with all its samples as channels but the one that the file calls alpha, which must be opaque. Overviews
-and masks belong to their image. It stands upright, as its orientation says.
+and masks belong to their image: where its mask is 0, it has no data. It stands upright, as its orientation says.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -23,15 +24,20 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import GEO_TAGS, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
-from unet_dist.imaging.readers import UINT8, BlockReader, TurnedReader
+from unet_dist.imaging.readers import UINT8, BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.tiff_pages import count_pages
-from unet_dist.imaging.tiff_stack import image_of, num_images
+from unet_dist.imaging.tiff_stack import StackImage, image_of, num_images
 from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
+
+# What it finds odd, such as a GDAL_NODATA of more digits than float32 has, is judged here.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 Decode = Callable[[int, int], np.ndarray]
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_MASK = 4
+"""The bit of NewSubfileType that says so."""
 _ALPHA = (1, 2)  # associated and unassociated
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
@@ -102,7 +108,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
             raise _damaged(name, f"a tile or strip holds {values.shape}, not {(rows, cols, samples)}")
         return to_pixels(values[:rows, :cols])  # without what a tile at the border is filled up with
 
-    reader = BlockReader(
+    reader: ImageReader = BlockReader(
         (height, width, to_pixels.channels),
         block_shape,
         decode,
@@ -112,6 +118,9 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         cache_bytes=opening.cache_bytes,
         release=file.close,
     )
+    if opening.interpret is None and (mask := _mask_of(file, (height, width), name)) is not None:
+        mask_of, mask_block = _source(encoded, file, mask, opening.max_pixels)
+        reader = MaskedReader(reader, BlockReader((height, width, 1), mask_block, mask_of))
     orientation = page.tags.valueof(274, default=1)
     # Where the place in the world is stated it is that of the stored rows, and viewers of maps turn nothing.
     return reader if placement.geo_tags or orientation not in range(2, 9) else TurnedReader(reader, orientation)
@@ -138,6 +147,13 @@ def _require_image(file: Any, encoded: Encoded) -> int:
             f"{name} holds {len(others) + 1} images of different kinds", "Write each as a file of its own."
         )
     return (encoded.page or 1) - 1
+
+
+def _mask_of(file: Any, shape: tuple[int, int], name: str) -> StackImage | None:
+    """Find the mask of an image of this (height, width), as GDAL writes it beside: 0 where there are no data; None without one."""
+    levels = [level for series in file.series[1:] for level in series.levels]
+    masks = [level for level in levels if int(level.keyframe.subfiletype) & _MASK and level.shape == shape]
+    return image_of(masks[0], 0, name) if masks else None
 
 
 def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[Decode, tuple[int, int]]:
@@ -271,6 +287,7 @@ def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, na
         name=name,
         alpha=_alpha_index(page),
         is_inverted=page.photometric == _MIN_IS_WHITE,
+        bits=page.bitspersample if 8 < page.bitspersample < 16 else None,
     )
 
 

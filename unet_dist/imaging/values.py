@@ -96,6 +96,7 @@ def make_conversion(
     name: str,
     alpha: int | None = None,
     is_inverted: bool = False,
+    bits: int | None = None,
 ) -> Conversion:
     """Make the way from stored values to pixels.
 
@@ -105,6 +106,7 @@ def make_conversion(
         nodata: the value that stands for no data.
         alpha: which sample is alpha: 0 is no data, and anything between that and opaque refused.
         is_inverted: whether the file's zero is white.
+        bits: of a value, where its type has more: white is the largest of so many.
 
     Raises:
         RefusedError: values that are no numbers, and inverted ones that have no upper end.
@@ -113,7 +115,7 @@ def make_conversion(
     target = pixel_type(dtype, name)
     if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
         raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")
-    if is_inverted and value_range is None and dtype.kind not in "bu":
+    if is_inverted and value_range is None and (dtype.kind not in "bu" or dtype.itemsize > 2):
         raise RefusedError(
             f"{name} stores white as 0 in {dtype}", "Say the values of black and white with value_range."
         )
@@ -129,7 +131,8 @@ def make_conversion(
             known = marked if known is None else known & marked
         pixels = _to_type(values, name, known) if value_range is None else to_uint8(values, value_range)
         if is_inverted:
-            pixels = np.iinfo(pixels.dtype).max - pixels
+            white = np.iinfo(pixels.dtype).max if bits is None or value_range is not None else 2**bits - 1
+            pixels = pixels.dtype.type(white) - pixels
         if known is None or known.all():
             return pixels
         return np.concatenate([pixels, known[:, :, None].astype(pixels.dtype)], axis=2)

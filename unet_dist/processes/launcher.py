@@ -10,6 +10,11 @@ from typing import Any
 
 from unet_dist.errors import ConfigError, LaunchError
 
+_NUMBERS = (
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+)
+
 
 def is_first(environment: Mapping[str, str]) -> bool:
     """Whether this process is the first of its launcher's, or alone: it prints and writes, and the others keep still."""
@@ -49,6 +54,7 @@ def refuse_silent_single_process(environment: Any) -> None:
             f"LOCAL_RANK: got {environment['LOCAL_RANK']} without RANK and WORLD_SIZE, expected all three or none. Unset it for "
             "one process, or let torchrun or accelerate launch start them."
         )
+    _refuse_halves(environment)
     for key in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"):
         if environment.get(key, "1") != "1" and not has_ranks:
             raise LaunchError(
@@ -63,14 +69,28 @@ def refuse_silent_single_process(environment: Any) -> None:
         )
 
 
+def _refuse_halves(environment: Mapping[str, str]) -> None:
+    """Refuse what says that there are others and not how to meet them: torch ends in a traceback, or every process trains alone."""
+    places = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    given = {key: environment[key] for key in places if environment.get(key)}
+    meets = given.get("WORLD_SIZE", "1") != "1" or "LOCAL_RANK" in given
+    missing = [key for key in places if key not in given]
+    if missing and (meets or ("RANK" in given and "WORLD_SIZE" not in given)):
+        found = ", ".join(f"{key}={value}" for key, value in given.items())
+        raise LaunchError(
+            f"{missing[0]}: got none beside {found}, expected all of {', '.join(places)} or none of them. Unset them for one "
+            "process, or let torchrun or accelerate launch start it."
+        )
+
+
 def refuse_broken_places(environment: Any) -> None:
-    """Judge what a launcher exports about ranks and the rendezvous, before torch ends on it in a traceback.
+    """Judge the numbers that a launcher exports, before torch or we end on them in a traceback.
 
     Raises:
         LaunchError: not a whole number, a rank beyond the world, or no port.
     """
     numbers = {}
-    for key in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
+    for key in _NUMBERS:
         word = environment.get(key)
         if word is not None:
             if not word.isascii() or not word.isdigit():
@@ -129,7 +149,7 @@ def refuse_idle_gpu(environment: Mapping[str, str], *, has_gpu: bool, why: Calla
     if wants_cpu(environment) or visible in ("", "-1", "NoDevFiles"):
         return
     given = environment.get("SLURM_GPUS_ON_NODE", "0")
-    if given.isdigit() and int(given) > 0:
+    if given.isdecimal() and int(given) > 0:
         sign = f"SLURM_GPUS_ON_NODE is {given}"
     elif visible is not None:
         sign = f"CUDA_VISIBLE_DEVICES is {visible}"

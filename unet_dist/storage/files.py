@@ -19,10 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import DataError, UnetDistError
+from unet_dist.wording import shorten
 
 _TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
 """Stem and suffix of what it is to become; older releases named it without the part that makes it unique."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -82,12 +84,23 @@ def permitted(kind: type[UnetDistError] = DataError) -> Iterator[None]:
 
 def refusal_of_disk(error: BaseException) -> str | None:
     """Say in a sentence what a disk refused to a library of others, that wrote beside us; None where it is no such error."""
-    if not isinstance(error, OSError) or error.errno not in (*_REFUSALS, *_FORBIDDEN):
+    if isinstance(error, FileNotFoundError) and error.filename is None and _is_cwd_gone():
+        return "The folder that this was started in is gone. Change to another one, and start it again."
+    if not isinstance(error, OSError) or error.errno not in (*_REFUSALS, *_FORBIDDEN, *_NAMES):
         return None
-    name = f"{error.filename}: " if error.filename else ""
-    if error.errno in _FORBIDDEN:
-        return f"{name}{error.strerror}. Check your permissions there, or name another place."
+    name = f"{shorten(str(error.filename))}: " if error.filename else ""
+    if error.errno in (*_FORBIDDEN, *_NAMES):
+        check = "Check your permissions there, or name" if error.errno in _FORBIDDEN else "Name"
+        return f"{name}{error.strerror}. {check} another place."
     return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: what was saved before is whole."
+
+
+def _is_cwd_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -102,13 +102,14 @@ def read_yaml(
 
 
 def read_text(path: Path, *, error: type[UnetDistError] = DataError, remedy: str = "") -> str:
-    """Read a regular file as UTF-8, without the mark that some editors put first.
+    """Read a regular file as UTF-8, without the mark that some editors put first; as UTF-16 where the mark says so (PowerShell).
 
     Raises:
-        error: as `read_bytes`, or it is no UTF-8.
+        error: as `read_bytes`, or it is neither.
     """
+    content = read_bytes(path, error=error, remedy=remedy)
     try:
-        return read_bytes(path, error=error, remedy=remedy).decode("utf-8-sig")
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as problem:
         raise error(f"{printable(str(path))} cannot be read: {first_line(problem)}. {remedy}") from None
 

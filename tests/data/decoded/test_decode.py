@@ -78,6 +78,8 @@ def test_sizes_that_differ_are_refused_from_the_headers():
     with pytest.raises(RefusedError) as caught:
         read_header(pair, RULES, 10**6, ImageRules())
     assert str(caught.value) == expected == refuse(pair)
+    turned = make_pair(png(image), png(np.ascontiguousarray(label.T)))
+    assert "One of the two may say that it is stored turned (the orientation of Exif)" in refuse(turned)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])

@@ -137,7 +137,7 @@ def tiff(values: np.ndarray, **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float16, np.float32, np.float64])
 def test_whole_numbers_are_ids_in_any_type(dtype):
     assert read(tiff(IDS.astype(dtype)), num_classes=3).tolist() == IDS.tolist()
 
@@ -150,6 +150,13 @@ def test_floats_that_are_no_whole_numbers_are_refused():
     values[0, 1] = np.nan
     with pytest.raises(RefusedError, match="such as nan"):
         read(tiff(values), num_classes=3)
+
+
+def test_a_webp_that_loses_is_no_mask_of_ids():
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat(IDS[..., None], 3, axis=2)).save(buffer, "WEBP", quality=90)
+    with pytest.raises(RefusedError, match="is a lossy WebP, which changes ids"):
+        read(buffer.getvalue())
 
 
 def marked(values: np.ndarray, nodata: str) -> bytes:

@@ -100,6 +100,7 @@ def test_lists_that_contradict_are_refused(tmp_path, lists, sentence):
             "valid.csv": "id\nsample001\n",
         },
         {"splits.json": json.dumps({"train": ["sample000", "sample002"], "val": ["sample001"]})},
+        {"train.csv": "image;mask\nsample000.png;sample000.png\nsample002;\n", "val.csv": "image;mask\nsample001;x\n"},
     ],
 )
 def test_lists_of_other_names_and_places_are_read(tmp_path, lists):
@@ -117,6 +118,8 @@ def test_lists_of_other_names_and_places_are_read(tmp_path, lists):
         ({"train.txt": "sample000", "train_list.txt": "sample001"}, "two lists are of the split train"),
         ({"splits.json": '[{"train": ["sample000"]}]'}, 'splits.json: .*Expected {"train": '),
         ({"split.json": '{"train": ["sample000"], "extra": []}'}, "the splits of this file are train, extra"),
+        ({"train.txt": "sample000\n" + "y" * 5000}, 'line 2: there is no image "yyy'),
+        ({"train.csv": '"' + "y" * 200_000}, "train.csv: this list cannot be read"),
     ],
 )
 def test_lists_that_would_be_read_wrongly_are_refused(tmp_path, lists, sentence):
@@ -125,6 +128,14 @@ def test_lists_that_would_be_read_wrongly_are_refused(tmp_path, lists, sentence)
         (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=sentence):
         _ = open_source(tmp_path).splits
+
+
+def test_lists_of_windows_and_of_macs_are_read(tmp_path):
+    """PowerShell writes UTF-16, a Mac spells accents as marks of their own."""
+    write(tmp_path, "images/\u00e9.png", "masks/\u00e9.png", "images/b.png", "masks/b.png")
+    (tmp_path / "train.txt").write_bytes("images\\e\u0301.png\r\n".encode("utf-16"))
+    (tmp_path / "val.txt").write_text("b")
+    assert ids(tmp_path) == {"train": ["\u00e9"], "validation": ["b"]}
 
 
 def test_abbreviated_splits_are_refused(tmp_path):
@@ -197,6 +208,7 @@ def test_rows_without_a_mask_are_named(tmp_path):
             "'mask_*'",
             {"train": ["1", "2"]},
         ),
+        (["images/a.png", "images/b.png", "masks/mask_a.png", "masks/mask_b.png"], "'mask_*'", {"train": ["a", "b"]}),
         (["JPEGImages/a.jpg", "SegmentationClass/a.png"], "SegmentationClass", {"train": ["a"]}),
         (["images/training/a.jpg", "annotations/training/a.png"], "annotations", {"train": ["a"]}),
         (["images/a.jpg", "labels/a.png"], "labels", {"train": ["a"]}),

@@ -125,3 +125,55 @@ def test_rows_that_cannot_be_used(tmp_path, change, sentence):
     path = write(tmp_path / "d/list.csv", table)
     with pytest.raises(DataError, match=sentence):
         _ = open_source(path).splits
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.jsonl", "[1, 2]\n", "line 1: got a list, expected an object"),
+        ("t.jsonl", '{"image": "a", "mask": "b"}\n5\n', "line 2: got 5, expected an object"),
+        ("t.jsonl", "[" * 100_000, "line 1"),
+        ("t.csv", "image,mask\n" + "y" * 5000 + ",m.png\n", "files that are not there"),
+        ("t.csv", "image,mask\na\0.png,~nobody-at-all/m.png\n", "files that are not there"),
+        ("t.csv", "image,mask\n", "it has no rows"),
+        ("t.csv", "image,mask,split\na.png,,train\na.png,m.png,odd\n", "row 1: it has no mask, row 2: odd is no split"),
+    ],
+)
+def test_tables_that_somebody_else_wrote(tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        _ = open_source(tmp_path / name).splits
+
+
+def test_a_table_with_pictures_in_it_names_its_folder(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pictures = [{"bytes": b"x", "path": None}]
+    pyarrow.parquet.write_table(pyarrow.table({"image": pictures, "mask": pictures}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"its column image holds pictures, expected paths. Give the folder"):
+        _ = open_source(tmp_path / "t.parquet").splits
+
+
+def test_paths_as_windows_and_macs_write_them(tmp_path):
+    """Backslashes, decomposed accents, spaces behind commas, UTF-16 of PowerShell."""
+    table = rows(tmp_path / "d", 2)
+    for kind in ("images", "masks"):
+        (tmp_path / "d" / kind / "sample001.png").rename(tmp_path / "d" / kind / "\u00e9.png")
+    text = "image, mask\r\nimages\\sample000.png, masks\\sample000.png\r\nimages/e\u0301.png, masks/e\u0301.png\r\n"
+    (tmp_path / "d/list.csv").write_bytes(text.encode("utf-16"))
+    source = open_source(tmp_path / "d/list.csv")
+    assert source.splits == {"train": len(table)}
+    assert [source.read_pair("train", i).id for i in range(2)] == ["sample000", "\u00e9"]
+
+
+def test_a_link_keeps_its_name(tmp_path):
+    """git-annex and DVC put the content elsewhere, under its digest."""
+    rows(tmp_path / "d", 1)
+    (tmp_path / "d/objects").mkdir()
+    image = tmp_path / "d/images/sample000.png"
+    image.rename(tmp_path / "d/objects/c0ffee")
+    image.symlink_to("../objects/c0ffee")
+    (tmp_path / "d/list.csv").write_text("image,mask\nimages/sample000.png,masks/sample000.png\n")
+    pair = open_source(tmp_path / "d/list.csv").read_pair("train", 0)
+    assert (pair.id, pair.image_name) == ("sample000", "images/sample000.png")

@@ -239,8 +239,11 @@ def naming(name: str) -> Iterator[None]:
 def check_sizes(pair: RawPair, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
     """Refuse a mask of another (height, width) than its image's. Raises: RefusedError."""
     if tuple(image_size) != tuple(mask_size):
+        is_turned = tuple(image_size) == tuple(mask_size)[::-1]
         raise RefusedError(
             f"image {pair.image_name} is {image_size[0]} x {image_size[1]} and its mask {pair.mask_name} is "
             f"{mask_size[0]} x {mask_size[1]} (height x width)",
-            "A mask has one id for each pixel of its image: write it again at that size, without interpolation.",
+            "One of the two may say that it is stored turned (the orientation of Exif), and the other not: save both upright."
+            if is_turned
+            else "A mask has one id for each pixel of its image: write it again at that size, without interpolation.",
         )

@@ -334,6 +334,8 @@ def whole_numbers(ids: np.ndarray) -> np.ndarray:
         return ids
     if ids.dtype.kind != "f":
         raise RefusedError(f"holds {ids.dtype} values", f"Write ids from 0 to {MAX_ID}.")
+    if ids.dtype.itemsize < 4:  # float16 ends at 65504
+        ids = ids.astype(np.float32)
     broken = ~(np.abs(ids) <= MAX_ID) | (ids != np.rint(ids))  # not a number compares as false
     if broken.any():
         raise RefusedError(

@@ -50,9 +50,9 @@ class CacheSettings:
 def cache_folder(cache_path: str | Path | None = None) -> Path:
     """Give the folder of all caches: as told, or `$UNET_DIST_CACHE`, or `unet_dist` below the user's cache folder."""
     if cache_path is not None:
-        return Path(cache_path).expanduser()
+        return Path(os.path.expanduser(cache_path))
     if told := os.environ.get("UNET_DIST_CACHE"):
-        return Path(told).expanduser()
+        return Path(os.path.expanduser(told))
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "unet_dist"

@@ -29,6 +29,8 @@ _MASKS = (
     "groundtruth",
     "gt",
 )
+_TRIED = 8
+"""Patterns of names that are tried; assumption: the name of an image stands no more often in its mask's."""
 _MASK_WORDS = r"(?P<affix>[-_. ](mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids))"
 
 
@@ -182,16 +184,20 @@ def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
     mask_names = [name for folder in masks.values() for name in by_name(folder, "*")]
     if not image_names or not mask_names or set(image_names) & set(mask_names):
         return plain
-    patterns = (_affixes(image_names), _affixes(mask_names))
-    first = next((name for name in mask_names if Path(image_names[0]).name in Path(name).name), None)
-    candidates = [("*", Path(first).name.replace(Path(image_names[0]).name, "*", 1))] if first else []
-    for image_pattern, mask_pattern in [*candidates, patterns]:
-        layout = Layout(images_folder, masks_folder, image_pattern, mask_pattern)
-        if all(
-            set(by_name(images[split], image_pattern)) & set(by_name(masks[split], mask_pattern)) for split in images
-        ):
-            return layout
-    return plain
+    stem = Path(image_names[0]).name
+    around = [Path(name).name for name in mask_names if stem in Path(name).name][:_TRIED]
+    # Wherever the name stands in the mask's: a is in mask_a twice.
+    found = [(name, match.start()) for name in around for match in re.finditer(f"(?={re.escape(stem)})", name)]
+    patterns = [("*", f"{name[:start]}*{name[start + len(stem) :]}") for name, start in found][:_TRIED]
+    patterns.append((_affixes(image_names), _affixes(mask_names)))
+
+    def shared(layout: Layout) -> list[int]:
+        pairs = [(images[split], masks[split]) for split in images]
+        return [len(set(by_name(a, layout.image_names)) & set(by_name(b, layout.mask_names))) for a, b in pairs]
+
+    layouts = dict.fromkeys(Layout(images_folder, masks_folder, *pattern) for pattern in patterns)
+    fitting = {layout: sum(counts) for layout in layouts if all(counts := shared(layout))}
+    return max(fitting, key=lambda layout: fitting[layout]) if fitting else plain
 
 
 def _starts_alike(images: Path, masks: Path) -> bool:

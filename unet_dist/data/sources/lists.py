@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from unet_dist.data.sources.splits import canonical_split, is_split_name, looks_like_split
-from unet_dist.data.sources.walk import folders_of, is_picture
+from unet_dist.data.sources.walk import folders_of
 from unet_dist.errors import DataError
-from unet_dist.storage.typed import read_json
+from unet_dist.imaging.formats import image_suffixes
+from unet_dist.storage.typed import read_json, read_text
 
 _PLACES = ["imagesets/segmentation", "imagesets", "imagesets/main"]
 _PLACES += ["splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images"]
@@ -99,14 +101,16 @@ def _split_of(stem: str) -> str | None:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, list[str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: this list cannot be read ({error}). Write one name per line in UTF-8.") from error
+    remedy = "Write one name per line in UTF-8."
+    text = read_text(path, remedy=remedy)
     if path.suffix.lower() == ".csv":
-        for number, cells in enumerate(csv.reader(text.splitlines()), start=1):
-            if any(cells) and not (number == 1 and cells[0].strip().lower() in _HEADS):
-                yield f"line {number}", [cell.strip() for cell in cells]
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        try:
+            for number, cells in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
+                if any(cells) and not (number == 1 and cells[0].strip().lower() in _HEADS):
+                    yield f"line {number}", [cell.strip() for cell in cells]
+        except csv.Error as error:
+            raise DataError(f"{path}: this list cannot be read ({error}). {remedy}") from error
         return
     for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
         if line:
@@ -172,15 +176,20 @@ def forms_of(paths: Iterable[tuple[str, str]]) -> dict[str, str]:
     for path, sample in paths:
         parts = PurePosixPath(path).parts
         for start in range(len(parts)):
-            form = "/".join(parts[start:])
+            form = _spelt("/".join(parts[start:]))
             forms[form] = sample if forms.get(form, sample) == sample else None
     return {form: sample for form, sample in forms.items() if sample is not None}
 
 
 def _look_up(line: str, names: Mapping[str, str]) -> str | None:
-    path = PurePosixPath(line.replace("\\", "/"))
-    if is_picture(Path(path)) or path.suffix == ".zarr":
+    path = PurePosixPath(_spelt(line.replace("\\", "/")))
+    if path.suffix.lower() in image_suffixes():
         path = path.with_suffix("")
     parts = [part for part in path.parts if part not in ("/", ".")]
     found = (names.get("/".join(parts[start:])) for start in range(len(parts)))
     return next((sample for sample in found if sample is not None), None)
+
+
+def _spelt(text: str) -> str:
+    """Spell accents in one way: a Mac writes them as marks of their own."""
+    return unicodedata.normalize("NFC", text)

@@ -5,6 +5,7 @@ Owns the choice of the kind of source from what the user typed, and the sentence
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -115,7 +116,7 @@ def _find_source(
     *,
     multi_label: bool,
 ) -> Source:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.exists():
         return _open_path(path, columns, group_by, layout, say, multi_label=multi_label)
     if is_part(text):
@@ -129,7 +130,7 @@ def is_part(data_path: str) -> bool:
     """Say whether `data_path` names somebody else's source, by an entry point or an import path, and no path or hub id."""
     name = data_path.partition("(")[0].strip()
     is_named = is_import_path(name) or (re.fullmatch(r"[A-Za-z_]\w*", name) is not None and name in SOURCES.names())
-    return is_named and data_path != SYNTHETIC and not Path(data_path).expanduser().exists()
+    return is_named and data_path != SYNTHETIC and not Path(os.path.expanduser(data_path)).exists()
 
 
 def _build(word: str, say: Callable[[str], None] | None) -> Source:

@@ -6,8 +6,9 @@ Owns which columns hold images, masks, splits and groups. Paths are absolute, or
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_n
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
+from unet_dist.storage.typed import parse_json, read_text
 from unet_dist.wording import listed
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -73,7 +75,8 @@ class TableSource(FolderSource):
         self.name = path.resolve().stem
         self._path, self._wanted, self._group_by = path, (image_column, label_column), group_by or ""
         found = [file for _, _, *files in self._rows for file in files]
-        self.root = Path(os.path.commonpath([path.parent.resolve(), *(file.parent for file in found)]))
+        # By their own names: a link of git-annex leads to a file that is called by its digest.
+        self.root = Path(os.path.commonpath([os.path.abspath(path.parent), *(file.parent for file in found)]))
         self.files_root = self.root
 
     @property
@@ -97,7 +100,9 @@ class TableSource(FolderSource):
             for file in files_below(split_page(first_of(path))[0])
         ]
         names = find_id_names(self._path.parent)[0]
-        digest = digest_files(self.root, dict.fromkeys([*files, *([names.resolve()] if names else [])]), memo_path)
+        digest = digest_files(
+            self.root, dict.fromkeys([*files, *([Path(os.path.abspath(names))] if names else [])]), memo_path
+        )
         return digest_text("table", digest, *(f"{split} {name}" for split, name, *_ in pairs))
 
     @cached_property
@@ -106,7 +111,9 @@ class TableSource(FolderSource):
 
     @cached_property
     def _columns(self) -> dict[str, str | None]:
-        names = list(dict.fromkeys(key for row in self._stored for key in row))
+        if not self._stored:
+            raise DataError(f"{self._path}: it has no rows. Expected names of columns, and a row for each image.")
+        names = [name for name in dict.fromkeys(key for row in self._stored for key in row) if isinstance(name, str)]
         found = {
             "image_column": _pick(names, (self._wanted[0], *_IMAGES)),
             "label_column": _pick(names, (self._wanted[1], *_MASKS)),
@@ -126,29 +133,41 @@ class TableSource(FolderSource):
 
     @cached_property
     def _rows(self) -> list[tuple[str, str, Path, Path]]:
-        """Split, group, image and mask of each row. Raises: DataError: a row lacks something, or a file is not there."""
-        rows, missing = [], []
+        """Split, group, image and mask of each row. Raises: DataError: rows lack something, or files are not there."""
+        rows, faults, missing = [], [], []
         columns = self._columns
+        wanted = ("image_column", "label_column", *(("split",) if columns["split"] else ()))
         for number, row in enumerate(self._stored, start=1):
-            told = {key: str(row.get(column) or "").strip() if column else "" for key, column in columns.items()}
-            where = f"{self._path}, row {number}"
-            for key in ("image_column", "label_column", *(("split",) if columns["split"] else ())):
-                if not told[key]:
-                    raise DataError(f"{where}: it has no {columns[key]}. Fill it, or remove the row.")
+            told = {key: _word(row.get(column)) if column else "" for key, column in columns.items()}
+            lacking = [str(columns[key]) for key in wanted if not told[key]]
+            pictures = [columns[key] for key in wanted[:2] if isinstance(row.get(columns[key] or ""), dict | bytes)]
+            if pictures:
+                raise DataError(
+                    f"{self._path}: its column {pictures[0]} holds pictures, expected paths. Give the folder of this file as "
+                    "data_path, with no other tables in it."
+                )
+            if lacking:
+                faults.append(f"row {number}: it has no {' and no '.join(lacking)}")
+                continue
             if told["split"] and not is_split_name(told["split"]):
-                raise DataError(f"{where}: {told['split']} is no split that is known. Expected train, val or test.")
-            files = [self._locate(told[key]) for key in ("image_column", "label_column")]
-            missing += [str(file) for file in files if not split_page(file)[0].exists()]
+                faults.append(f"row {number}: {told['split']} is no split that is known (train, val or test)")
+                continue
+            files = [self._locate(told[key]) for key in wanted[:2]]
+            missing += [str(file) for file in files if not os.path.exists(split_page(file)[0])]
             rows.append((canonical_split(told["split"] or "train"), told["group"], *files))
+        if faults:
+            raise DataError(f"{self._path}, {listed(faults)}. Correct or remove these rows.")
         if missing:
             raise DataError(f"{self._path}: files that are not there: {listed(missing)}. Correct the paths.")
-        if not rows:
-            raise DataError(f"{self._path}: it has no rows. Expected one for each image.")
         return rows  # type: ignore[return-value]
 
     def _locate(self, word: str) -> Path:
-        path = Path(os.path.expandvars(word)).expanduser()
-        return (path if path.is_absolute() else self._path.parent / path).resolve()
+        """Give the file that a word names; written on Windows or on a Mac where it is not there as it stands."""
+        told = os.path.expanduser(os.path.expandvars(word))
+        forms = [told, told.replace("\\", "/")]
+        forms += [unicodedata.normalize(form, text) for form in ("NFC", "NFD") for text in forms]
+        places = [Path(os.path.abspath(self._path.parent / form)) for form in forms]
+        return next((place for place in places if os.path.exists(split_page(place)[0])), places[0])
 
     @cached_property
     def _pairs(self) -> dict[str, list[Pair]]:
@@ -172,20 +191,28 @@ def is_table(path: Path) -> bool:
 
 def read_table(path: Path) -> list[_Row]:
     """Read the rows of a table. Raises: DataError: it cannot be read."""
+    kind, remedy = path.suffix.lower(), "Write it again as CSV in UTF-8."
     try:
-        if path.suffix.lower() == ".parquet":
+        if kind == ".parquet":
             import pyarrow.parquet
 
             rows: list[_Row] = pyarrow.parquet.read_table(path).to_pylist()
             return rows
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() in (".jsonl", ".ndjson"):
-                return [json.loads(line) for line in file if line.strip()]
-            head = file.readline()
-            file.seek(0)
-            return list(csv.DictReader(file, delimiter=max("\t,;", key=head.count)))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error}). Write it again as CSV in UTF-8.") from error
+        text = read_text(path, remedy=remedy)
+        if kind in (".jsonl", ".ndjson"):
+            lines = ((number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip())
+            return [
+                parse_json(line, dict[str, object], f"{path}, line {number}", remedy=remedy) for number, line in lines
+            ]
+        delimiter = max("\t,;|", key=text.partition("\n")[0].count)
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+    except (OSError, ValueError, NotImplementedError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}). {remedy}") from error
+
+
+def _word(cell: object) -> str:
+    """Give a cell as a text, empty where nothing is in it."""
+    return "" if cell is None else str(cell).strip()
 
 
 def _pick(names: Iterable[str], wanted: Iterable[str]) -> str | None:
