@@ -128,7 +128,7 @@ def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
 
 
 def _launch(command: Command, words: list[str], count: int) -> NoReturn:
-    """Become the launcher of so many processes: signals then reach it as if it had been called."""
+    """Become the launcher of these processes: signals then reach it as if it had been called."""
     call = launch_command([command.name, *without_key(words, "processes")], count, os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // count)))
     sys.stdout.flush()

@@ -23,7 +23,7 @@ class DataError(UnetDistError):
 
 
 class RefusedError(DataError):
-    """One image that cannot be used: what is wrong with it, and apart what to do, so that many can share a remedy."""
+    """One image that cannot be used: its fault, and apart the remedy, so that many can share a remedy."""
 
     def __init__(self, got: str, remedy: str) -> None:
         super().__init__(f"{got}. {remedy}")

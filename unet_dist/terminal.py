@@ -37,7 +37,7 @@ class Teller:
         self._progress: Progress | None = None
 
     def is_low(self, num_lines: int) -> bool:
-        """Whether so many lines do not fit a terminal; a log has room for any."""
+        """Whether this number of lines exceeds the terminal; a log has room for any."""
         return self.console.is_terminal and self.console.height < num_lines
 
     def say(self, text: str) -> None:

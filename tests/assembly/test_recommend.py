@@ -58,7 +58,8 @@ def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device, e
     chosen = values(data, device, 3600, encoder)
     assert ("model" in chosen) == (encoder is not None and data.channels == 3)
     config = Config(**chosen)
-    assert chosen.keys() <= CHOSEN_KEYS, "the help names them"
+    assert chosen.keys() <= CHOSEN_KEYS | {"mixed_precision"}, "the help names them"
+    assert chosen["mixed_precision"] == "auto"
     assert config.flat().items() >= chosen.items(), "nothing is read as something else"
     assert peak_bytes(plan(data, device, chosen)) <= usable_bytes(device.memory_bytes, device.kind)
     assert isinstance(config.schedule.input_size, int)

@@ -1,4 +1,4 @@
-"""The data of an evaluation: which are opened, under whose names of classes, and what is known of the network's training split.
+"""The data of an evaluation: which are opened, under whose names of classes, and which images trained the network.
 
 Owns the choice among the run's own data and others, and how their classes meet the network's. Must not score anything.
 """
@@ -85,7 +85,7 @@ _OF_ONE_DATA_SET = ("synthetic_images", "synthetic_size", "label_map", "group_by
 def open_evaluated(
     options: EvaluateOptions, trained: Config | None, folder: Path | None, network: Network, teller: Teller
 ) -> tuple[Cache, str]:
-    """Open the data of an evaluation, and say what is known of the training split.
+    """Open the data of an evaluation, and describe the training split as far as it is known.
 
     Raises:
         DataError: none were named, and those of the run are gone or have changed.

@@ -1,6 +1,6 @@
 """The scores of a network over a split, for the command and for scripts.
 
-Owns what is opened for an evaluation, how it is scored, and its record. Must not know the terminal's words or pictures.
+Owns an evaluation's network and data, its scores and its record. Must not know the terminal's words or pictures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Subject:
     Attributes:
         name: of the model, as the user gave it.
         folder: the run's, None where it is no run's.
-        training_split: what is known of the images that the network has seen.
+        training_split: the images that the network has seen, as far as they are known.
         split: name of the part of the data.
         samples: that part.
         metrics: other scores of it, by name.
@@ -87,7 +87,7 @@ class Evaluation:
         instances: how well objects are separated, if asked for.
         class_names, ignore_index: of the data.
         ids: of the images.
-        about: what was evaluated and how: model, step, data, split, inference and so on.
+        about: the subject and the way: model, step, data, split, inference and so on.
         seconds: that the scores took.
     """
 

@@ -364,7 +364,7 @@ def _predict(prediction: _Prediction, processes: Processes, wish: StopWish) -> P
 
 
 def _conclude(work: Work, agreed: Agreed, wish: StopWish, asked: int, teller: Teller, *, is_complete: bool) -> None:
-    """Clear away the journal of what is complete, and say what was done.
+    """Clear away the journal of a complete prediction, and print the outputs.
 
     Args:
         asked: how the processes were asked to stop.

@@ -29,7 +29,7 @@ def choose_tiles(
     """Choose how a network predicts: exactly where it is local, else as it was trained, else by blended tiles.
 
     Args:
-        recipe: what is computed of each pixel.
+        recipe: the outputs of each pixel.
         blend, whole: what the user asked for.
         must_be_asked: refuse to blend unasked, as whoever gets the labels is to know that they depend on the tile size.
         say: prints that memory ran out and with which windows the work continues.

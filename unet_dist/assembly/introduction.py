@@ -1,4 +1,4 @@
-"""The few lines that say what is about to run, before its first step."""
+"""A run in a few lines, printed before its first step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unet_dist.wording import counted
 
 
 def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
-    """Say in a few lines what is about to run."""
+    """Describe the run in a few lines."""
     model, cut, schedule = parts.model, parts.cut, parts.config.schedule
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())

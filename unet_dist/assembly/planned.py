@@ -1,6 +1,6 @@
 """What a run will need, from its config: sizes, tiles, how the batch is cut, and what decides the memory.
 
-Owns what is planned and what is known of data that nobody reads. Must not know how a plan is shown.
+Owns the planned run, and the facts about data that nobody reads. Must not know how a plan is shown.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def plan_run(config: Config, options: PlanOptions, teller: Teller) -> PlannedRun
     setting = replace(
         setting,
         trim=planner.halo - model.window_sizes.margin,
-        # A GPU holds one micro-batch; a host also what is read ahead.
+        # A GPU holds one micro-batch; a host also the crops read ahead.
         held_bytes=0
         if options.device == "cuda"
         else _ahead_bytes(config, cut, crop, planner.halo, share, data.channels * data.pixel_bytes),

@@ -48,7 +48,7 @@ _ENCODER_SHARE, _ENCODER_OUTPUT_PX, _ENCODER_BATCH = 0.6, 320, 2
 # 1,800. assumption: half of the former, and as many without blocks.
 _WANTED_CROPS = {64: 50_000, 32: 1_500, 16: 500}
 # "Steps count for most": twice the crops per step lost 1.1 points at equal work (experiments.md). The longest run there has so many
-# steps of one crop; only what is beyond makes the batch larger.
+# steps of one crop; only further crops make the batch larger.
 _ENOUGH_STEPS, _LARGEST_BATCH = 10_000, 16
 # Crops of a third of an image led by 11.8 points over whole ones at equal work (experiments.md); 388 px is the paper's output.
 _SHARE_OF_IMAGE, _LARGEST_OUTPUT_PX = 1 / 3, 388

@@ -31,7 +31,7 @@ from unet_dist.terminal import Teller
 from unet_dist.training.parts import Progress
 
 WHERE_KEYS = ("data_path", "revision", "image_column", "label_column", *LAYOUT_KEYS)
-"""Keys that say where data lie: where what is read there is known to be the same, they may differ."""
+"""Keys that say where data lie. They may differ if the data are known to be the same."""
 
 
 def find_checkpoint(config: Config, processes: Processes, teller: Teller, folder: Path) -> Checkpoint | None:
@@ -86,7 +86,7 @@ def answer_changes(
     changes it.
 
     Args:
-        data: what is read now, as Cache.identity says it.
+        data: the data that are read now, as Cache.identity says it.
         given: the objects that were brought, by key, as words.
 
     Returns:

@@ -1,6 +1,6 @@
-"""The data of a run, found again: its paths, wherever a command is given, and whether they still hold what was trained on.
+"""The data of a run, found again: its paths, wherever a command is given, and whether they are still those of the training.
 
-Owns what data.json records for it. Must not know how a data set is opened.
+Owns the entries of data.json for it. Must not know how a data set is opened.
 """
 
 from __future__ import annotations

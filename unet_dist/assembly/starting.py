@@ -80,7 +80,7 @@ def start(config: Config, given: Given, processes: Processes, teller: Teller) ->
         ConfigError, SizeError, LocalityError, DataError, CheckpointError: it cannot be as the config says.
     """
     folder = Path(config.run.output_path)
-    if given.is_plain:  # what is measured of it depends on the channels and classes of the data
+    if given.is_plain:  # measuring it needs the channels and classes of the data
         given = given.wrapped(open_data(config, teller, given.source))
     layout = lay_out(config, given, processes.world_size, teller)  # sizes and obstacles are known before data is read
     refuse_beyond_memory(layout.skeleton, layout.crops)

@@ -23,7 +23,7 @@ class Link:
 
 
 def ring_s(num_bytes: float, count: int, link: Link) -> float:
-    """Seconds in which a ring of so many processes sums a tensor: each sends 2 (n - 1) messages of a part of 1 / n.
+    """Seconds in which a ring of processes sums a tensor: each sends 2 (n - 1) messages of a part of 1 / n.
 
     Source: Patarasu and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", section 3.
     """
@@ -63,5 +63,5 @@ def exposed_s(parts: Sequence[Part], step_s: float, sums_s: Sequence[float]) -> 
 
 
 def speedup(count: int, step_s: float, added_s: float) -> float:
-    """How many times as fast so many devices are as one, each with the work of one."""
+    """How many times as fast several devices are as one, each with the work of one."""
     return count * step_s / (step_s + added_s)

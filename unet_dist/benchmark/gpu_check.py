@@ -121,7 +121,7 @@ class Check:
         return {**self.scale.keys, "cache_path": str(self.folder / "cache"), "trackers": []}
 
     def open(self, batch_size: int, **keys: Any) -> Setting:
-        """A run of so many crops per step, with its parts ready to be measured."""
+        """A run with this number of crops per step, with its parts ready to be measured."""
         self._opened += 1
         config = Config.from_flat({**self.keys, "batch_size": batch_size, **keys})
         folder = self.folder / f"setting-{self._opened}"
@@ -130,7 +130,7 @@ class Check:
     def free(self) -> None:
         """Give back what a run held that is gone, so that the next finds the device empty."""
         self.processes.accelerator.free_memory()  # it keeps every network that it has prepared
-        torch.compiler.reset()  # of each network a graph is kept, and only so many of one kind
+        torch.compiler.reset()  # of each network a graph is kept, and only a few of one kind
         gc.collect()
         if self.processes.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -308,7 +308,7 @@ def scaling(check: Check) -> Figures:
 
 
 def scaling_on(check: Check, count: int) -> Figures:
-    """Run `bench` on so many processes."""
+    """Run `bench` on this number of processes."""
     output = check.folder / "scaling"
     limits = {"bench_rounds": 3, "bench_seconds": max(1.0, 40 * check.scale.pace), "bench_predict": False}
     keys = {**check.keys, "batch_size": 2 * count, "output_path": output, **limits, "processes": count}

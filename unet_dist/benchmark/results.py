@@ -29,7 +29,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much a setting does in what is timed.
+    """The work of a setting that is timed.
 
     Attributes:
         crops: of a step, by all processes.

@@ -59,7 +59,7 @@ class Setting:
 
     Attributes:
         precision: in which products are computed, in words.
-        title: what is measured, in a line.
+        title: the subject, in a line.
         image_shape: of the images predicted; None where none are.
     """
 
@@ -206,7 +206,7 @@ class Setting:
         scale = torch.ones_like(self.subject.bare.divisor)
 
         def forward_and_backward() -> None:
-            # A loss of two passes is taken as that of these windows alone: one pass is what is looked at.
+            # A loss of two passes is taken as that of these windows alone: one pass is measured.
             gradient.add(
                 batch.windows, batch.labels, batch.keys, scale=scale, borders=batch.borders, totals=lambda own: own
             )

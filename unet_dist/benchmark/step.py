@@ -71,7 +71,7 @@ class BareStep:
         return seconds(lambda: self.make(count), self._device) / count
 
     def make(self, count: int) -> None:
-        """Order so many steps, and wait for none."""
+        """Order this number of steps, and wait for none."""
         for _ in range(count):
             self._trainer.step(self.share, self.divisor)
 
@@ -102,7 +102,7 @@ class _EnoughError(Exception):
 
 
 class _Steps:
-    """Stands where the loop asks at each step whether it is to stop, and leaves it after so many steps."""
+    """Stands where the loop asks at each step whether it is to stop, and leaves it after this number of steps."""
 
     def __init__(self, count: int) -> None:
         self._left = count

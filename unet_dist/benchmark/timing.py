@@ -1,6 +1,6 @@
 """Seconds that mean something: the device waited for, and medians with their spread.
 
-Owns the clock and what is made of repeated measurements. Must not know what is measured.
+Owns the clock and the summary of repeated measurements. Must not know their subject.
 """
 
 from __future__ import annotations

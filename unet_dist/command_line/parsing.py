@@ -32,7 +32,7 @@ class Parsed:
     """What the words of a command say.
 
     Attributes:
-        arguments: what its run gets.
+        arguments: those of its run.
         config_options: what was asked about the config; the defaults for a command that takes none.
         start: on how many processes and on which device; the defaults likewise.
     """

@@ -259,7 +259,7 @@ def _baseline_result(setting: Setting, rounds: Sequence[Round]) -> Result:
 
 @contextmanager
 def _scratch(folder: Path, processes: Processes) -> Iterator[Path]:
-    """A folder for what is written on the way, below the run's folder, which all processes see."""
+    """A folder for files written on the way, below the run's folder, which all processes see."""
     path = None
     if processes.is_main:
         try:

@@ -49,7 +49,7 @@ COMMAND = Command(
 )
 
 MAX_DRAWN_PX = 2048
-"""Side of what is drawn of an image; matplotlib shrinks even that."""
+"""Side of the part of an image that is drawn; matplotlib shrinks even that."""
 
 
 def run(words: Sequence[str], options: EvaluateOptions) -> None:
@@ -189,10 +189,10 @@ def figure_path(folder: Path, subject: Subject, index: int) -> Path:
 def _cut_out(
     reader: ImageReader, locality: Locality | None
 ) -> tuple[np.ndarray, tuple[slice, slice], tuple[slice, slice]]:
-    """Read what is drawn of an image: all, or the middle of one too large to be looked at.
+    """Read the part of an image to draw: all, or the middle of one too large to look at.
 
     Returns:
-        Pixels (h, w, C) with the halo around what is drawn; what is drawn, in the image; and the same in the pixels.
+        Pixels (h, w, C) with the halo around the part; the part's place in the image; and its place in the pixels.
     """
     halo, stride = (locality.halo, locality.stride) if locality else (0, 1)
     spans, cut, inner = [], [], []

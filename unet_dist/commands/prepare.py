@@ -1,4 +1,4 @@
-"""`unet-dist prepare`: read a data set, check every pair, write the decoded cache and say what is in it."""
+"""`unet-dist prepare`: read a data set, check every pair, write the decoded cache and describe it."""
 
 from __future__ import annotations
 

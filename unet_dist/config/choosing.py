@@ -53,7 +53,7 @@ class ConfigureOptions(DataConfig):
 
 
 DATA_KEYS = frozenset(field.name for field in fields(ConfigureOptions)) - {"memory", "time", "processes"}
-"""The keys of a config that say what is trained on and where the run goes: `configure` takes them."""
+"""The keys of a config that name the data and the run's folder: `configure` takes them."""
 CHOSEN_KEYS = frozenset(
     {
         "model",
@@ -78,9 +78,8 @@ CHOSEN_KEYS = frozenset(
         "class_balance",
         "augmentation",
     }
-    | {"mixed_precision"}
 )
-"""The keys that are chosen for the data and the device where a command names its data alone."""
+"""The keys that are chosen for the data and the device where a command names its data alone; mixed_precision stays auto."""
 _FREE_OF_CHOICE = frozenset(
     {
         "expected_processes",

@@ -18,4 +18,4 @@ class DecodingOptions(OptionsSection):
     decode_memory: Bytes | None = None
     """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
     decode_seconds: Positive = 300.0
-    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
+    """Longest time to open an image, or to decode one piece of it, s. A slower image is refused."""

@@ -64,7 +64,7 @@ class InferenceOptions(OptionsSection):
     expected_processes: Count | None = None
     """Refuse to start with another number of processes. Launch scripts set it."""
     collective_timeout_s: Positive = 1800.0
-    """End the command if a process waits for another longer than so many seconds."""
+    """Longest time that a process waits for another, s. After it the command ends."""
 
 
 @dataclass(frozen=True, kw_only=True)

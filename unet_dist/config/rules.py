@@ -153,7 +153,7 @@ def _in_words(kind: Any) -> str:
 
 
 def fits(kind: Any, value: object) -> bool:
-    """Whether a value is of one of a field's types; what is in a list or a mapping is not looked at."""
+    """Whether a value is of one of a field's types; the items of a list or a mapping are not checked."""
     return any(_fits(bare(one), value) for one in alternatives(kind))
 
 

@@ -95,7 +95,7 @@ class DataConfig(Section):
     decode_memory: Free[Bytes | None] = None
     """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
     decode_seconds: Free[Positive] = 300.0
-    """Refuse an image if opening it, or decoding one piece of it, takes longer than so many seconds."""
+    """Longest time to open an image, or to decode one piece of it, s. A slower image is refused."""
     ignore_index: (
         Annotated[int, AtLeast(0), Must(lambda index: index <= 65535, "0 to 65535, what a 16-bit mask holds")] | None
     ) = None
@@ -197,14 +197,14 @@ class ScheduleConfig(Section):
     total_steps: Main[Count] = 6000
     """Number of optimizer steps."""
     eval_steps: Main[Count] = 100
-    """Validate every so many steps, and after the last one."""
+    """Steps from one validation to the next. One more follows the last step."""
     learning_rate: Main[Positive] = 5e-4
     """Peak learning rate, above 0."""
     encoder_learning_rate_factor: NotNegative = 1.0
     """Factor on the learning rate of an encoder (model unet:ENCODER), 0 or more. At 0 its weights stay as published, and it
     needs no backward pass."""
     encoder_frozen_steps: Annotated[int, AtLeast(0)] = 0
-    """Keep the encoder's weights for so many first steps."""
+    """Number of first steps that leave the encoder's weights as they are."""
     schedule: Annotated[str, Reads(str, "a word", shown="onecycle|constant|cosine|poly|PACKAGE.MODULE:NAME")] = (
         "onecycle"
     )
@@ -238,9 +238,9 @@ class ScheduleConfig(Section):
     """Decay of a moving average of the weights, above 0 and below 1, such as 0.999. Validations, best/ and last/ use the
     averaged weights; checkpoints keep both. Default: no average."""
     early_stopping_evals: Free[Count | None] = None
-    """End the run after so many validations without a better mean IoU. Default: never."""
+    """Number of validations without a better mean IoU that ends the run. Default: never."""
     time_limit_min: Free[Positive | None] = None
-    """Save and exit after so many minutes. The same command resumes. Default: no limit."""
+    """Minutes until the run saves and exits. The same command resumes. Default: no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -267,11 +267,11 @@ class RunConfig(Section):
     """Learning rate after total_steps was raised on an unfinished run: continue enters the course of the new length at the
     current step; restart begins a new course over the steps left. Default: refuse."""
     checkpoint_steps: Free[Count | None] = None
-    """Write a checkpoint every so many steps. Default: eval_steps."""
+    """Steps from one checkpoint to the next. Default: eval_steps."""
     keep_checkpoints: Free[Count] = 2
     """Number of newest checkpoints to keep, 1 or more."""
     log_steps: Free[Count] = 10
-    """Write a line of metrics every so many steps."""
+    """Steps from one line of metrics to the next."""
     metrics: Free[str | None] = None
     """More scores of each validation and evaluation, separated by commas: mean_dice, or an import path such as
     my_package.metrics:kappa(power=2)."""
@@ -302,7 +302,7 @@ class RunConfig(Section):
     expected_processes: Free[Count | None] = None
     """Refuse to start with another number of processes. Launch scripts set it."""
     collective_timeout_s: Free[Positive] = 1800.0
-    """End the run if a process waits for another longer than so many seconds."""
+    """Longest time that a process waits for another, s. After it the run ends."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The debug mode: one process, what was fed as pictures, four crops to overfit, and a resume to try.
+"""The debug mode: one process, the inputs as pictures, four crops to overfit, and a resume to try.
 
 Owns which values are looked at and the words for them. It runs the training's own step, crops and checkpoints, given as
 finished parts: a debug mode with a loop of its own would prove the wrong thing.
@@ -201,7 +201,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
         found.append(f"{', '.join(flat)} is one flat colour")
     if config.model.dropout:
         found.append(f"dropout {config.model.dropout:g} works against overfitting: try --dropout 0")
-    found.append("the pictures of what was fed: does each mask lie on its image, and are the classes the right ones?")
+    found.append("the pictures of the inputs: does each mask lie on its image, and are the classes the right ones?")
     return found
 
 
@@ -209,7 +209,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
 
 
 def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progress) -> None:
-    """Write what was fed, look at the first step, overfit its crops and try a resume on the way.
+    """Write the inputs as pictures, look at the first step, overfit its crops and try a resume on the way.
 
     Args:
         parts: what the run is made of, by debugging_config.
@@ -217,7 +217,7 @@ def debug(parts: Parts, restore: Callable[[Checkpoint], Progress], start: Progre
         start: where the state of the parts stands; step 0 for a new network.
 
     Raises:
-        DebugFinding: says what is wrong and what to look at.
+        DebugFinding: names the fault and where to look.
     """
     began = time.perf_counter()
     say = parts.teller.say

@@ -1,6 +1,6 @@
 """The model card: what somebody who finds the model must know, as text.
 
-Owns the words. It states only what was recorded: figures of evaluations that were made, a licence that was named. Must not know
+Owns the words. It states only records: figures of evaluations that were made, a licence that was named. Must not know
 where the folder goes.
 """
 

@@ -1,6 +1,6 @@
 """A network as a folder for the Hugging Face hub: weights, config, model card, example picture.
 
-Owns what is in the folder and its way to the hub. The folder is a model folder like a run's own `best/`.
+Owns the folder's files and their way to the hub. The folder is a model folder like a run's own `best/`.
 """
 
 from __future__ import annotations

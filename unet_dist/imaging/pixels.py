@@ -35,7 +35,7 @@ class Pixels:
     bands: tuple[int | str, ...] | None = None
 
     def record(self) -> dict[str, Any]:
-        """The same as JSON, without what is by default."""
+        """The same as JSON, without defaults."""
         return {key: value for key, value in vars(self).items() if value != getattr(EIGHT_BIT, key)}
 
     @classmethod

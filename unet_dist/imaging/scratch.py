@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Scratch:
     """A raw file of (H, W) or (planes, H, W) values, one plane after the other, zeros where nothing was written.
 
-    Every process of a prediction opens the same path, in any order; an existing file keeps what is in it. Rectangles
+    Every process of a prediction opens the same path, in any order; an existing file keeps its content. Rectangles
     are written by ordinary writes at their place, not through a map: two processes, also on two machines, may write
     neighbouring pixels, as long as no pixel has two writers. Written pixels survive the death of the process at
     once, and that of the machine after `flush`.

@@ -1,6 +1,6 @@
 """Images of any type as pictures for the eye.
 
-Owns what is shown of many bands and wide values: the first three bands, or the first, each from its 0.5 to its 99.5 percentile.
+Owns how many bands and wide values are shown: the first three bands, or the first, each from its 0.5 to its 99.5 percentile.
 Nothing that a network sees comes this way.
 """
 

@@ -164,7 +164,7 @@ def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[
     height, width = page.chunks[:2]
     height = min(height, page.imagelength)  # RowsPerStrip may be 2^32 - 1, which means one strip
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
-    bytes_per_px = 2 * samples * np.dtype(page.dtype).itemsize  # what is decoded, and a copy as pixels
+    bytes_per_px = 2 * samples * np.dtype(page.dtype).itemsize  # the decoded bytes, and a copy as pixels
     require_decodable(height, width, max_pixels, encoded.name, bytes_per_px=bytes_per_px)
     return _segments(encoded, file, series, (height, width)), (height, width)
 
@@ -207,7 +207,7 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
 
     def decode_segment(part: Any, index: int) -> np.ndarray:
         count, offset = part.databytecounts[index], part.dataoffsets[index]
-        if count == 0:  # a sparse file leaves out what is empty
+        if count == 0:  # a sparse file leaves out empty tiles
             return np.full((*segment_shape, samples), page.nodata, page.dtype)
         try:
             # pread moves no file position: threads and forked workers share the descriptor.

@@ -216,5 +216,5 @@ def upright(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def upright_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Give (height, width) of what is stored as height x width."""
+    """Give (height, width) of pixels stored as height x width."""
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)

@@ -78,5 +78,5 @@ class GreyAsColour(Closing):
 
 
 def with_channels(reader: ImageReader, channels: int | None) -> ImageReader:
-    """Let a grey image have three channels where so many are wanted; any other stays as it is."""
+    """Give a grey image three channels where three are wanted; any other stays as it is."""
     return GreyAsColour(reader, 3) if channels == 3 and reader.shape[2] == 1 else reader

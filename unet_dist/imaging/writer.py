@@ -133,7 +133,7 @@ def _label_picture(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def _borders(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Mark the pixels whose right or lower neighbour is of another class, both in what is kept: (H, W) bool."""
+    """Mark the pixels whose right or lower neighbour is of another class, both in the kept part: (H, W) bool."""
     borders = np.zeros(labels.shape, dtype=bool)
     borders[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & kept[:, :-1] & kept[:, 1:]
     borders[:-1] |= (labels[:-1] != labels[1:]) & kept[:-1] & kept[1:]

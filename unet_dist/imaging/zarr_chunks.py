@@ -1,6 +1,6 @@
 """How many bytes a chunk of a Zarr array decodes to, found before a codec gets it.
 
-Owns what is checked: codecs (numcodecs 0.16.6) take memory for as much as a chunk claims or expands to, and that of Blosc decodes
+Owns the checks: codecs (numcodecs 0.16.6) take memory for as much as a chunk claims or expands to, and that of Blosc decodes
 beyond the end of one that was cut short. Knows bytes and metadata; imports no zarr.
 """
 

@@ -105,7 +105,7 @@ class CrossEntropy(OnePass):
 
 
 class Focal(CrossEntropy):
-    """Cross-entropy times (1 - p)^gamma, p being the probability of the label: what is learnt counts less.
+    """Cross-entropy times (1 - p)^gamma, p being the probability of the label: learnt pixels count less.
 
     Source: Lin et al. 2017 (arXiv 1708.02002), equation 5; the class weights are its alpha. It divides as cross-entropy does.
 

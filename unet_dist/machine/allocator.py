@@ -25,7 +25,7 @@ _TORCH_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 def use_growing_segments(environment: MutableMapping[str, str]) -> None:
     """Let torch's allocator on a GPU enlarge a segment in place, before it is first asked for memory.
 
-    By default a step of 14.3 GiB of tensors reserves 16.6 GiB, as what is freed fits no larger tensor; so it reserves 14.0
+    By default a step of 14.3 GiB of tensors reserves 16.6 GiB, as freed blocks fit no larger tensor; so it reserves 14.0
     (counted with torch 2.13's own allocator over a stub driver). What the user has set stays.
     """
     if not any(name in environment for name in _TORCH_ALLOCATOR):
@@ -34,7 +34,7 @@ def use_growing_segments(environment: MutableMapping[str, str]) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep what is freed; returns whether it can.
+    """Ask the C library to keep freed memory; returns whether it can.
 
     The peak of memory stays what it is; between steps it is no longer given back.
     """

@@ -1,6 +1,6 @@
 """How a device computes: the same bits each time, and float32 as float32.
 
-Owns torch's process-wide switches for both. Must not know what is computed.
+Owns torch's process-wide switches for both. Must not know the computation.
 """
 
 from __future__ import annotations

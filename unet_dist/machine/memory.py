@@ -1,6 +1,6 @@
 """Memory: how much a process may still take, and lack of it told from other failures.
 
-Owns the words by which libraries report it where they have no type for it. Must not know what is done about it.
+Owns the words by which libraries report it where they have no type for it. Must not know the remedy.
 """
 
 from __future__ import annotations

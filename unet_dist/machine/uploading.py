@@ -1,6 +1,6 @@
 """Copies from the host to a GPU, beside its computing.
 
-Owns the stream that they take, one per device. Must not know what is copied.
+Owns the stream that they take, one per device. Must not know the tensors' meaning.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def load_metrics(words: str | None) -> list[tuple[Word, Callable[..., object]]]:
 def make_metrics(
     metrics: str | Sequence[Metric] | None, num_classes: int, ignore_index: int | None, *, multi_label: bool = False
 ) -> dict[str, Counted]:
-    """Make metrics ready to be computed, and try each on counts of so many classes.
+    """Make metrics ready to be computed, and try each on counts of this number of classes.
 
     Args:
         metrics: words such as "mean_dice,my_package.metrics:kappa(power=2)", or objects.

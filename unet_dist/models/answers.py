@@ -62,7 +62,7 @@ def answers_of(network: Network) -> Answers:
 
 
 def require_one_class(network: Network, key: str) -> None:
-    """Refuse what shows one class per pixel where classes overlap. Raises: ConfigError: names what was asked for."""
+    """Refuse what shows one class per pixel where classes overlap. Raises: ConfigError: names the request."""
     if answers_of(network).overlap:
         raise ConfigError(
             f"{key}: the network was trained with multi_label, and {key} takes one class per pixel. Use unet-dist predict, which "

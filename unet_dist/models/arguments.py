@@ -46,7 +46,7 @@ def require(is_valid: bool, name: str, got: object, expected: str) -> None:
 
 
 def require_count(name: str, count: object) -> None:
-    """Refuse what is no whole number of at least 1. Raises: ConfigError."""
+    """Refuse a value that is no whole number of at least 1. Raises: ConfigError."""
     require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
 
 

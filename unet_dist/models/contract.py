@@ -149,7 +149,7 @@ class TrainableNetwork(Network, Protocol):
         """As of nn.Module."""
 
     def load_variant(self, variant: str) -> str | None:
-        """Copy the published weights of `--model NAME:VARIANT`; says what was copied, None where there are none."""
+        """Copy the published weights of `--model NAME:VARIANT`; describes the copy, None where there are none."""
 
     def save_pretrained(self, save_directory: Path) -> None:
         """Write config.json and model.safetensors."""

@@ -1,7 +1,7 @@
 """Standardises the filters of many layers in a few operations, and differentiates that by its closed form.
 
-Owns the layout: every filter is a row of one flat tensor, cut into chunks of one width, so that what is done to a layer's
-filters is done to all by one operation of the device. Layer by layer it takes 8 launches forward and 23 backward for each. Must
+Owns the layout: every filter is a row of one flat tensor, cut into chunks of one width, so that one operation serves the
+filters of all layers of the device. Layer by layer it takes 8 launches forward and 23 backward for each. Must
 not know when it is called.
 """
 

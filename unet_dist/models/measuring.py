@@ -166,7 +166,7 @@ class _Runner:
 
 
 def _draw(network: nn.Module) -> None:
-    """Draw every weight anew: filters in scale, offsets and gains above 0, so that most of what is rectified passes."""
+    """Draw every weight anew: filters in scale, offsets and gains above 0, so that most values pass the rectifiers."""
     for parameter in network.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(0, 1.4 / math.sqrt(parameter[0].numel()))

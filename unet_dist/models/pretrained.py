@@ -1,6 +1,6 @@
 """A model as a folder: `config.json` (model_type, format_version, the constructor's options) and `model.safetensors`.
 
-Owns loading from a local folder or the Hugging Face hub, and what is refused: only JSON and safetensors are ever read,
+Owns loading from a local folder or the Hugging Face hub, and the refusals: only JSON and safetensors are ever read,
 so that nothing is unpickled, and weights that do not fit are an error. Must not know any one architecture.
 """
 
@@ -236,7 +236,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         """
 
     def load_variant(self, variant: str) -> str | None:
-        """Copy a variant's published weights into this new network; says what was copied, None where there are none.
+        """Copy a variant's published weights into this new network; describes the copy, None where there are none.
 
         Raises:
             CheckpointError: they cannot be had, or do not fit.

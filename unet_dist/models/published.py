@@ -27,7 +27,7 @@ _MEAN, _STD, _SIZE = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], {"height": 51
 
 
 class _ProcessorFile(TypedDict, total=False):
-    """preprocessor_config.json, as far as it says what is done to pixels."""
+    """preprocessor_config.json, as far as it describes the scaling of pixels."""
 
     rescale_factor: float
     do_rescale: bool | None

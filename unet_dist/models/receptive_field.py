@@ -2,8 +2,8 @@
 
 Integers only, one axis at a time (rows and columns behave alike). A *level* is a resolution: level 0 the first block's,
 level `depth` the bottleneck's, each half as fine as the one above. Level 0 is the input's own, or that of its cells: with
-a stem stride s, s x s pixels of the image are one cell, and what is derived for cells holds for pixels times s. Must not
-know torch: what is derived here by walking the architecture is confirmed in the tests by perturbing pixels of the real
+a stem stride s, s x s pixels of the image are one cell, and a result for cells holds for pixels times s. Must not
+know torch: the results of walking the architecture are confirmed in the tests by perturbing pixels of the real
 network.
 """
 

@@ -1,7 +1,7 @@
 """A network of somebody else's under the contract of this package: `wrap(module)`, or `--model my_package.nets:make`.
 
-Owns the adapter and its folder: weights in safetensors, and in config.json the import path of what makes the network, with what was
-measured of it. Reading such a folder imports nothing unless the user trusts the package.
+Owns the adapter and its folder: weights in safetensors, and in config.json the import path of what makes the network, with its
+measurements. Reading such a folder imports nothing unless the user trusts the package.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Wrapped(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
         num_classes: logits per pixel.
         source: the import path or the name of what makes the network, with its arguments; None for one that is given.
         network: the network itself; by default made by `source`.
-        measured: what was measured of it; by default it is measured now.
+        measured: its measurements; by default it is measured now.
         description: mean, std, class_names, ignore_index.
 
     Raises:
@@ -181,7 +181,7 @@ def _measure_made(source: str, in_channels: int, num_classes: int) -> Measured:
 
 
 def _look_at(network: nn.Module, in_channels: int, num_classes: int) -> Measured:
-    """What a network says of itself, else what is measured of it, which uses it up."""
+    """A network's own statements, else measurements of it, which use it up."""
     return _stated(network) or measure(network, in_channels, num_classes)
 
 

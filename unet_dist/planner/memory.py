@@ -1,7 +1,7 @@
 """Count the memory that a computation would take, by part, without taking it.
 
 Owns the bookkeeping: which storages live, what each is for, and how much was alive at the worst moment. Runs under torch's fake
-tensors, which have shapes and no values. Must not know what is computed.
+tensors, which have shapes and no values. Must not know the computation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTS = (WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, INPUT, WORKSPACE, GAPS)
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
-# In inference mode these arrive whole, and what is computed is found below them.
+# In inference mode these arrive whole, and their results are found below them.
 _COMPOSED = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input)
 
 
@@ -91,7 +91,7 @@ class LiveMemory(TorchDispatchMode):
 
     @contextmanager
     def making(self, part: str) -> Iterator[None]:
-        """Count what is made inside as this part."""
+        """Count tensors made inside as this part."""
         before, self._part = self._part, part
         try:
             yield

@@ -1,7 +1,7 @@
-"""What torch's allocator on a GPU takes from the device for a sequence of tensors: more than they hold, as what is freed has gaps.
+"""What torch's allocator on a GPU takes from the device for a sequence of tensors: more than they hold, as freed memory has gaps.
 
 Owns the rules of growing segments (`expandable_segments:True`, which machine/allocator.py sets), for one stream. Must not know
-what is allocated.
+the tensors' meaning.
 
 Source: c10/cuda/CUDACachingAllocator.cpp of torch 2.13: round_size, get_free_block, try_allocate_expandable_block, should_split.
 """
@@ -39,7 +39,7 @@ class Segment:
         self._free: dict[int, int] = {}  # start of a free range -> its bytes
 
     def take(self, size: int) -> int:
-        """Find a place for so many bytes: the smallest gap that holds them, else the end, which grows."""
+        """Find a place for these bytes: the smallest gap that holds them, else the end, which grows."""
         fitting = [(have, start) for start, have in self._free.items() if have >= size]
         # What lies at the end could grow, so it counts as the largest.
         inner = [pair for pair in fitting if sum(pair) != self.mapped]

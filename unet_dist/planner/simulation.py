@@ -134,7 +134,7 @@ def prediction_peak(
     Args:
         window: height and width of the input window.
         halo: of the plan; None takes the network's margin.
-        compute: what is made of windows, (network, (N, H, W, C) uint8, halo).
+        compute: from windows to results, (network, (N, H, W, C) uint8, halo).
     """
     with FakeTensorMode(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
         model = _build(setting, memory).eval()

@@ -149,7 +149,7 @@ class ExactTiles:
         return answers_of(self.model).probabilities(self.logits(pieces, number))
 
     def _view_of(self, piece: Piece, number: int, part: Tensor) -> Tensor:
-        """Cut a tile out of what was computed of a view, and undo the view: (K, height, width)."""
+        """Cut a tile out of the result of a view, and undo the view: (K, height, width)."""
         row, col = piece.offsets[number]
         view, (_, _, height, width) = self._views[number], piece.tile
         if view.is_transposed:

@@ -58,7 +58,7 @@ def _apart(values: np.ndarray) -> np.ndarray:
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-        # The system has no more; the heap may have kept what was freed. If it has not, numpy raises MemoryError.
+        # The system has no more; the heap may have kept freed memory. If it has not, numpy raises MemoryError.
         return values.copy()
     copy = np.frombuffer(memory, values.dtype, values.size).reshape(values.shape)
     copy[...] = values

@@ -218,7 +218,7 @@ def kinds_beside(also: str | None, *, overlap: bool, has_names: bool) -> list[st
     """Name the kinds of files beside each label map.
 
     Args:
-        also: what is asked for, separated by commas.
+        also: the kinds asked for, separated by commas.
         overlap: a pixel may have several classes.
         has_names: the network's classes have names.
 

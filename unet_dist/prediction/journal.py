@@ -6,7 +6,7 @@ rasters in the making. A batch stands in the journal only when its values are on
     .unet-dist-predict/settings.json     what the values depend on; the folder counts only with it
                        done.txt          finished before this launch
                        done-00000.txt    finished by process 0 since: lines such as "batch 12 17=1a2b3c4d ~5e6f7a8b", a checksum of
-                                         what was written of each image, and one of the line
+                                         the written pixels of each image, and one of the line
                        stop              a process of this launch was asked to stop
                        00000017.labels   raster of image 17 in the making (imaging/scratch.py)
 """

@@ -1,6 +1,6 @@
 """Batches that are read while others are computed.
 
-Owns the thread that reads ahead, and its end. Must not know what is read.
+Owns the thread that reads ahead, and its end. Must not know the items' meaning.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[
     """Read items in their order in a thread of their own, AHEAD of whoever takes them.
 
     Yields:
-        Pairs of an item and what was read of it.
+        Pairs of an item and its pixels.
     """
     with Stopping("reader") as thread:
 

@@ -49,7 +49,7 @@ def compute_share(
     """Compute one process's share and finish the images that are its own; returns early when stopped.
 
     Args:
-        done: what was done before this launch.
+        done: the work of earlier launches.
         is_stopped: asked before each batch.
         around_forward: context of the forward passes.
         finishers: images whose outputs are made at once, beside the computing.
@@ -191,7 +191,7 @@ class Totals:
 
 
 def share_of(work: Work, done: Done, rank: int, world_size: int) -> BatchShare:
-    """Give a process its part of what is not done."""
+    """Give a process its part of the remaining work."""
     return share_out(
         work.plans,
         work.batches,

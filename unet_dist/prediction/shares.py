@@ -57,7 +57,7 @@ def share_out(
     rank: int,
     world_size: int,
 ) -> BatchShare:
-    """Give this process its part of what is not done.
+    """Give this process its part of the remaining work.
 
     A batch has one owner. An image whose remaining batches all have one owner is finished by it as soon as they are
     computed, so that the rasters of many images do not pile up; the others wait for the end (`share_finishing`).

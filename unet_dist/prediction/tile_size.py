@@ -1,6 +1,6 @@
 """The tile size of least time that memory allows.
 
-Owns the choice for `--tile_size auto`: which windows are tried on the device, and what is made of
+Owns the choice for `--tile_size auto`: which windows are tried on the device, and the choice by
 their times. What windows need and how long they should take is the planner's knowledge. The result of a prediction does not
 depend on the choice.
 """
@@ -40,7 +40,7 @@ _LARGEST = 4096
 _SHAPES = 16
 """Images of a data set have few shapes; of more, those with the most pixels decide."""
 _CLOSE, _TRIALS = 1.25, 3
-"""Tile sizes predicted to take at most so many times the least time are tried on the device, and at most so many."""
+"""Tile sizes predicted to take at most this multiple of the least time are tried on the device, and at most this number."""
 _TRIAL_SHARE = 0.1
 """Part of the predicted time that trials may take; a smaller prediction goes by what the planner says."""
 
@@ -211,7 +211,7 @@ class _Trial:
 
 
 def _compute(recipe: Recipe, model: Network, pixels: Tensor, halo: int, answers: Answers) -> None:
-    """Make what is written of a batch of windows."""
+    """Make the outputs of a batch of windows."""
     logits = window_logits(model, pixels, halo=halo)
     probabilities = answers.probabilities(logits) if recipe.needs_probabilities else None
     for _ in views_of(recipe)[1:]:

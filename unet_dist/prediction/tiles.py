@@ -66,7 +66,7 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A tile and what is read for it.
+    """A tile and the window read for it.
 
     Attributes:
         image: its number.
@@ -147,7 +147,7 @@ def fill(
 
     Args:
         rasters: as Recipe.rasters has them.
-        entry: what was computed of the piece, None where it is all background.
+        entry: the result of the piece, None where it is all background.
     """
     _, _, height, width = piece.tile
     return {

@@ -1,4 +1,4 @@
-"""Logits to what is written: labels, probabilities, the winning probability.
+"""Logits to outputs: labels, probabilities, the winning probability.
 
 Owns their types and scales, and which pixels of a background are asked about at all. Must not know windows or files.
 """

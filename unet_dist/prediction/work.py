@@ -51,7 +51,7 @@ class Work:
     def without_lost(self, done: Done) -> Done:
         """Take out of the journal what somebody has deleted or changed since: outputs, or rasters in the making.
 
-        Reads what was written of the images that are not finished: once per launch, by one process.
+        Reads the written pixels of unfinished images: once per launch, by one process.
 
         Raises:
             DataError: a raster is of another size, or no file.

@@ -1,4 +1,4 @@
-"""Values into files: rasters in the making, the journal of what is in them, and the outputs of what is complete.
+"""Values into files: rasters in the making, the journal of their content, and the outputs of complete images.
 
 Owns the order in which things reach the disk. Images are finished beside the writing, as many at once as set, for a picture
 is compressed more slowly than a GPU computes it. Must not know how values come about.
@@ -137,7 +137,7 @@ class Writing(AbstractContextManager["Writing"]):
         return self._scratches[image, kind]
 
     def _commit(self) -> None:
-        """Put what is written into the journal, once it is on the disk."""
+        """Note written pixels in the journal, once they are on the disk."""
         if self._uncommitted:
             for scratch in self._scratches.values():
                 scratch.flush()

@@ -1,7 +1,7 @@
 """Processes: the one place that knows accelerate, process groups and the ranks in the environment.
 
-Owns starting and ending them, the device, mixed precision, and the few collectives the toolkit needs. Must not know what is
-trained or predicted.
+Owns starting and ending them, the device, mixed precision, and the few collectives the toolkit needs. Must not know training
+or prediction.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Processes:
             dist.destroy_process_group(own)
 
     def in_precision(self, wish: Precision) -> Processes:
-        """The same processes in another mixed precision, to compare; what was prepared before keeps its own.
+        """The same processes in another mixed precision, to compare; parts that were prepared before keep theirs.
 
         Raises:
             ConfigError: fp16 on a CPU.
@@ -164,7 +164,7 @@ class Processes:
         """Move a model to the device, wrap it for mixed precision and, on several processes, for gradient averaging.
 
         Args:
-            backend: compiles what is returned, and leaves the model itself as it is; None compiles nothing.
+            backend: compiles the returned model, and leaves the given one as it is; None compiles nothing.
             say: what to do with the sentence of a compiler that fails.
         """
         prepared: Any = self.accelerator.prepare_model(model)
@@ -254,7 +254,7 @@ def open_processes(
             project_dir=project_dir,
             # Otherwise it divides every loss by what accelerate launch says; ours is divided once, by the whole batch.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles what is within.
+            # Otherwise it compiles the averaging, too, by what accelerate launch says; prepare compiles the inner model.
             dynamo_plugin=TorchDynamoPlugin(backend="no"),
             kwargs_handlers=[
                 InitProcessGroupKwargs(

@@ -17,7 +17,7 @@ DEVICE_WISH = "UNET_DIST_DEVICE"
 
 
 def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str]) -> list[str]:
-    """The command that starts a program of ours on so many processes of this machine, by torch's own launcher.
+    """The command that starts a program of ours on several processes of this machine, by torch's own launcher.
 
     Args:
         words: of unet-dist, without those that ask for processes.

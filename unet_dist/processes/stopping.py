@@ -62,7 +62,7 @@ class StopWish:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopWish:
-        """Clear what was left of an earlier launch, and listen.
+        """Clear the traces of an earlier launch, and listen.
 
         Raises:
             LaunchError: a folder has the name of the stop file.
@@ -136,7 +136,7 @@ def follow_launcher(environment: Mapping[str, str]) -> None:
 
 
 def _leave_at_once() -> None:
-    """End this process and its workers where they stand: nothing is saved, and what was saved before is whole."""
+    """End this process and its workers where they stand: nothing is saved, and earlier checkpoints are whole."""
     for child in multiprocessing.active_children():
         child.kill()
     if sys.stdout.isatty():

@@ -1,8 +1,8 @@
 """The charts of the page, as Plotly figures.
 
-Owns what is drawn against what. Colours are left to the page, which knows whether it is dark: a trace says which of the series'
-colours it takes (`meta.colour`), or that it is a scale (`meta.scale`). So is the width:
-a layout says what is other on a phone (`meta.narrow`).
+Owns the axes and marks of each chart. Colours are left to the page, which knows whether it is dark: a trace says which of the
+series' colours it takes (`meta.colour`), or that it is a scale (`meta.scale`). So is the width: a layout says what differs on a
+phone (`meta.narrow`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from unet_dist.report.summary import (
 from unet_dist.wording import duration, size
 
 FREE_OF_INTEREST = frozenset({"output_path", "cache_path", "trackers"})
-"""Keys in which runs differ always, or without effect on what is compared."""
+"""Keys in which runs differ always, or without effect on the comparison."""
 
 
 class Column(Enum):

@@ -181,7 +181,7 @@ def _occurring(parts: Sequence[np.ndarray], class_names: Sequence[str]) -> np.nd
 
 
 def _class_colours(class_names: Sequence[str]) -> np.ndarray:
-    """(256, 3) uint8: a colour for each class id, black for what is none."""
+    """(256, 3) uint8: a colour for each class id, black for others."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(class_names)] = class_palette(len(class_names))
     return colours

@@ -1,7 +1,7 @@
 """From what a run's folder says to one HTML file.
 
-Owns what is embedded and how: the page loads nothing from anywhere, and says so to the browser (its content security policy), so
-that a class name or an id of hostile words stays words.
+Owns what the page embeds, and how: the page loads nothing from anywhere, and says so to the browser (its content security policy),
+so that a class name or an id of hostile words stays words.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _render(
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Plotly writes NaN as null; what is left must be JSON for everybody.
+    # Plotly writes NaN as null; the rest must be JSON for everybody.
     charts = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
     packed = json.dumps({**data, "charts": charts}, allow_nan=False, separators=(",", ":"))
     library, library_hash = _packed_plotly()
@@ -97,7 +97,7 @@ def _render(
     environment = Environment(
         loader=PackageLoader("unet_dist.report", "web"),
         autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is HTML already
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not text that is HTML already
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

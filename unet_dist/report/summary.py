@@ -201,7 +201,7 @@ def missing(run: RunContents, split: str | None, wanted: str | None = None) -> l
             text = f"The evaluation is of step {step:,}; the best model is now that of step {run.best['step']:,}. This renews it:"
             notes.append((text, command))
     if not run.is_finished and run.step:
-        notes.append(("The run is unfinished: the page shows what is recorded so far.", None))
+        notes.append(("The run is unfinished: the page shows the records so far.", None))
     return notes
 
 

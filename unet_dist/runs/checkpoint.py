@@ -35,7 +35,7 @@ from unet_dist.wording import counted
 VERSION = 1
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
 GIVEN = "given"
-"""Beside the keys of a config: what was brought as an object, by key, as words."""
+"""Beside the keys of a config: the objects that the caller brought, by key, as words."""
 _NAME = re.compile(r"step-(\d{8,})")
 
 

@@ -1,7 +1,7 @@
 """How the tensors of a checkpoint come to the host while training continues.
 
 Owns the copy alone. On a GPU it goes into one page-locked buffer, on a stream beside the training's: the host waits for nothing.
-Must not know what is written where.
+Must not know the files.
 """
 
 from __future__ import annotations

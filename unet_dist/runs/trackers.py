@@ -1,7 +1,7 @@
 """Trackers over the life of a run: a run that is started again continues its curves.
 
 Owns the name under which a tracker knows a run, the arguments of each at a start, and pictures for TensorBoard. Must not know
-what is tracked.
+the figures' meaning.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def tracker_settings(names: Sequence[str], folder: Path, step: int) -> dict[str,
         step: where the run resumes, 0 at first.
 
     Returns:
-        By tracker the arguments of its start: W&B and trackio continue the run of this folder; TensorBoard forgets what was
-        written after the step, as it is written again.
+        By tracker the arguments of its start: W&B and trackio continue the run of this folder; TensorBoard forgets records
+        after the step, as they are written again.
     """
     settings: dict[str, dict[str, object]] = {}
     if "tensorboard" in names and step > 0:

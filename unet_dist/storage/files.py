@@ -1,7 +1,7 @@
 """Files and folders that are whole or not there.
 
 Owns the temporary name, the flush to disk and the rename; and says so in a sentence when the disk refuses. Knows nothing of
-what is in them.
+their content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     One process writes a `path` at a time.
 
-    When the body raises, what was written goes away and an older `path` stays as it was.
+    When the body raises, the new content goes away and an older `path` stays as it was.
 
     Raises:
         DataError: the disk is full, the folder cannot be written to, or another refusal of the system.

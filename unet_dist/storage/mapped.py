@@ -1,7 +1,7 @@
 """Mapped files that somebody cuts short. The kernel ends a process (SIGBUS) that reads a page which is no longer there; here a
 sentence comes first.
 
-Owns that last word. Knows nothing of what is in the files.
+Owns that last word. Knows nothing of the files' content.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A folder that many processes need and one makes, whole or not at all.
 
-Owns the lock, the rename and what killed builders leave behind. Knows nothing of what is in the folder. One builder at a
+Owns the lock, the rename and what killed builders leave behind. Knows nothing of the folder's content. One builder at a
 time per file system; where its locks do not hold, the rename still lets only one folder appear.
 """
 

@@ -1,4 +1,4 @@
-"""JSON and YAML of files, read by a schema: what is read has its types, or is refused by the place in the file.
+"""JSON and YAML of files, read by a schema: values have its types, or are refused by the place in the file.
 
 Owns the way from bytes to checked values. A schema is a dataclass, a TypedDict, or a plain type: int, float, str, bool, None,
 `X | None`, `list[X]`, `tuple[X, Y]`, `dict[str, X]`, or `object` for what the caller leaves open. A dataclass becomes an object,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BrokenPromiseError(AssertionError):
-    """A part does not keep what its contract promises: what was promised, and what was seen."""
+    """A part breaks its contract: the promise, and the observation."""
 
 
 def promise(is_kept: bool, sentence: str) -> None:

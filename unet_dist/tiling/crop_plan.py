@@ -111,8 +111,8 @@ class CropPlanner:
         halo = sizes.margin if locality is None else aligned_halo(sizes, locality)
         if context_px is not None and context_px < sizes.margin:
             raise SizeError(
-                f"context_px: got {context_px}, expected {sizes.margin} or more: convolutions without padding take so many pixels "
-                "off each side. Set --padding same, or remove context_px."
+                f"context_px: got {context_px}, expected {sizes.margin} or more: convolutions without padding take that many "
+                "pixels off each side. Set --padding same, or remove context_px."
             )
         planner = cls(sizes, locality, halo if context_px is None else context_px, tile_size)
         if planner.cuts(side) and planner.halo != halo:

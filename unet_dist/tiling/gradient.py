@@ -71,7 +71,7 @@ class WindowGradient:
 
     Attributes:
         model: the network, on the device.
-        wrapped: what is called: the network, or its wrapper for mixed precision and several processes.
+        wrapped: the callable: the network, or its wrapper for mixed precision and several processes.
         loss: the loss, a sum over pixels.
         trim: pixels cut off each side of the logits, so that they cover the labels.
         seed: the run's, for dropout.
@@ -139,7 +139,7 @@ class WindowGradient:
         return torch.stack(counts).sum(0)
 
     def rehearse(self, batch: WindowsAndLabels, device: torch.device) -> None:
-        """Make both passes over a batch and keep nothing of them, so that what is made by a first call is made."""
+        """Make both passes over a batch and keep nothing of them, so that a first call's objects exist."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         with self._leaving_no_trace(device):
             there = batch.on(device)

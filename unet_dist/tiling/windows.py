@@ -1,6 +1,6 @@
 """Windows to labels: a batch of windows on its way through the network.
 
-Owns what happens between pixels and labels: normalise on the device, forward, trim to what is exact, argmax. It must not know
+Owns what happens between pixels and labels: normalise on the device, forward, trim to exact pixels, argmax. It must not know
 readers, processes or files: which windows are read and computed is decided in prediction/.
 """
 

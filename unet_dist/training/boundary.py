@@ -37,7 +37,7 @@ class Boundary:
         parts: what the run is made of.
         progress: where it stands.
         average: of its weights, which validations and models have.
-        finite: what is known of steps that are not finite.
+        finite: the flag of steps that are not finite.
         record: where scores are written.
         clock: of its loop.
     """

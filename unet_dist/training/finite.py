@@ -1,6 +1,6 @@
 """Steps that are not finite: masked on the device, so that no state is damaged, and named once the host knows.
 
-Owns the flag of the first such step and what is known of the latest ones. Nothing here waits for the device but `check`.
+Owns the flag of the first such step and the losses of the latest ones. Nothing here waits for the device but `check`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FiniteWatch:
         return int(self.bad_step.item())
 
     def culprit(self, bad_step: int, processes: Processes) -> str:
-        """Say what was not finite in a step: the loss of samples, by name, or the gradient alone. All processes ask."""
+        """Describe what was not finite in a step: the loss of samples, by name, or the gradient alone. All processes ask."""
         mine = [
             f"{name} ({value})"
             for step, ids, losses in self._recent

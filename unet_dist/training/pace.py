@@ -39,7 +39,7 @@ class Clock:
             yield share
 
     def timed(self, items: Iterable[T]) -> Iterator[T]:
-        """Pass on what is read and add up how long each item let us wait."""
+        """Pass items on and add up how long each let us wait."""
         remaining = iter(items)
         while True:
             started = time.perf_counter()

@@ -1,6 +1,6 @@
 """What a training run is made of, what it remembers beside its tensors, and whom it tells.
 
-Owns the types that the loop, the boundary of a step and a resume share. Must not know what is done with them.
+Owns the types that the loop, the boundary of a step and a resume share. Must not know their use.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Parts:
         shares: this rank's share of every step.
         evaluate: the validation.
         folder: the run's folder.
-        data: what is read, as Cache.identity says it: for the checkpoints.
+        data: the identity of the data (Cache.identity), for the checkpoints.
         class_names, ignore_index: for the tables.
         given: what a caller brought as objects, by key, as words: for the checkpoints.
         metrics: further numbers of a validation by name, each from its confusion matrix.

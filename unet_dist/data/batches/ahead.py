@@ -123,7 +123,7 @@ class _BatchesAhead(UnreadBatches):
                 yield next(self._read)
 
     def skip(self, count: int | None = None) -> None:
-        """Let go of so many, or of all that are still to come."""
+        """Let go of this number, or of all that are still to come."""
         for _ in range(self._left if count is None else count):
             self._left -= 1
             next(self._read)

@@ -1,8 +1,8 @@
 """Light and colour of training windows, as batched arithmetic on whole numbers.
 
-Owns what is drawn for a sample, and its application to uint8 batches on any device. A pixel's new value depends on its old one and
-on the sample alone, in whole numbers: so tiles of one crop see one transform, no crop need be held for it, and a CPU, a GPU, one
-process and several make the same bytes.
+Owns the random draw for a sample, and its application to uint8 batches on any device. A pixel's new value depends on its old one
+and on the sample alone, in whole numbers: so tiles of one crop see one transform, no crop need be held for it, and a CPU, a GPU,
+one process and several make the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Scale, rotation, bending and mirroring of training crops: one look-up by whole numbers, on the device.
 
-Owns what is drawn for a sample, where a window's pixels and labels come from, and the look-up of batches of windows. Every place is
-a sum of products of whole numbers, exact in float64 in any order of summation; weights have 7 bits. So tiles of one crop see one
+Owns the random draw for a sample, where a window's pixels and labels come from, and the look-up of batches of windows. Every place
+is a sum of products of whole numbers, exact in float64 in any order of summation; weights have 7 bits. So tiles of one crop see one
 transform, and a CPU, a GPU, one process and several make the same bytes. Must not know how crops are cut into tiles.
 """
 

@@ -84,7 +84,7 @@ class StepShare:
 
     Attributes:
         step: the step.
-        batches: what is computed, one after the other. Of a share that is not kept each is read when it is asked for.
+        batches: the windows to compute, one after the other. Of a share that is not kept each is read when it is asked for.
         counts: of all labels.
     """
 

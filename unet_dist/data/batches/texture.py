@@ -1,7 +1,7 @@
 """Blur, sharpness and noise of training windows, as batched arithmetic on whole numbers.
 
-Owns what is drawn for a sample, and its application on any device. Noise is a hash of (sample, row, column, channel); a blur reads
-MARGIN_PX more on each side. So tiles of one crop see one transform, and all kinds of processors make the same bytes.
+Owns the random draw for a sample, and its application on any device. Noise is a hash of (sample, row, column, channel); a blur
+reads MARGIN_PX more on each side. So tiles of one crop see one transform, and all kinds of processors make the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A micro-batch of windows on its way to the device: what was read of it, and what the device still does to it.
+"""A micro-batch of windows on its way to the device: the pixels read for it, and what the device still does to them.
 
 Owns the order of what the device does: look up, blur, recolour, add noise, paste. Must not know how a step is cut.
 """

@@ -210,7 +210,7 @@ class _Builder:
         in_words: Callable[[_Seen], str],
         remedy: str,
     ) -> None:
-        """Refuse the images that differ from most others in what is looked at."""
+        """Refuse the images that differ from most others in type or channels."""
         counts = Counter(look(header) for header in headers if header is not None)
         if len(counts) < 2:
             return

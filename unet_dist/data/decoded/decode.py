@@ -229,7 +229,7 @@ def _interpret(rules: Rules, name: str) -> Interpret:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of a file before what is wrong with it."""
+    """Put the name of a file before its fault."""
     try:
         yield
     except RefusedError as error:

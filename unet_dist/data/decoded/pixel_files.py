@@ -1,4 +1,4 @@
-"""The files of a cache that hold pixels, one sample behind the other, and what is written into them.
+"""The files of a cache that hold pixels, one sample behind the other, and their content.
 
 Owns their layout: the place of a sample is known before the first is written, so that threads write at once. `cache.py` maps them.
 """
@@ -67,7 +67,7 @@ class PixelWriter:
             self._write(KNOWN, number, known, at)
 
     def write_histogram(self, number: int, decoded: DecodedPair) -> None:
-        """Write what is counted of a sample's values: (C, bins) float32, whose error in a percentile is below 1e-6."""
+        """Write the counts of a sample's values: (C, bins) float32, whose error in a percentile is below 1e-6."""
         _write_at(
             self._files[HISTOGRAMS], np.ascontiguousarray(decoded.histogram, np.float32), number * self._histogram_bytes
         )

@@ -27,7 +27,7 @@ _WHITE_IS_PRESENT = '{"0": 0, "1": 1, "255": 1}'
 
 
 def planes_dtype(num_classes: int) -> np.dtype:
-    """Say which type holds the planes of so many classes: int16 up to 8, int32 up to 16, int64 up to 32."""
+    """Choose the type that holds the planes of this number of classes: int16 up to 8, int32 up to 16, int64 up to 32."""
     assert 1 <= num_classes <= MAX_PLANES, num_classes
     return np.dtype(np.int16 if num_classes <= 8 else np.int32 if num_classes <= 16 else np.int64)
 

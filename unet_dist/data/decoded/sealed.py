@@ -59,7 +59,7 @@ def read_index(cache: Path) -> dict[str, Any]:
 
 
 def read_table(cache: Path, sha256: Mapping[str, str] | None) -> dict[str, np.ndarray]:
-    """Read what is known of each sample.
+    """Read the facts about each sample.
 
     Args:
         sha256: as the index has it; None in a cache from before it.

@@ -78,7 +78,7 @@ def cut_groups(groups: Sequence[str], fractions: Mapping[str, int], seed: int) -
         left = len(order) - number
         empty = [name for name in parts if not parts[name]]
         open_parts = empty if left <= len(empty) else list(parts)
-        # In whole numbers: what is missing of a part, times all proportions.
+        # In whole numbers: the samples that a part lacks, times all proportions.
         chosen = max(open_parts, key=lambda name: fractions[name] * len(groups) - total * len(parts[name]))
         parts[chosen].extend(members[group])
     return {name: sorted(positions) for name, positions in parts.items()}

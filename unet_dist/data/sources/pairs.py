@@ -60,5 +60,5 @@ class Source(Protocol):
         """Identify the content: equal for equal bytes and another one for any change.
 
         Args:
-            memo_path: a folder where what was learnt may be kept, so that the next start is quick.
+            memo_path: a folder for digests already computed, so that the next start is quick.
         """

@@ -40,7 +40,7 @@ class Canvas:
     """Ids of an image, (H, W), drawn object after object; or a plane for each class, where classes overlap.
 
     Args:
-        num_classes: 0 for what is not covered included; decides the type of the ids.
+        num_classes: 0 for uncovered pixels included; decides the type of the ids.
         overlap: draw planes of the classes from 1 on. An object covers no other class then; one of id 0 covers all.
     """
 
@@ -86,7 +86,7 @@ class Canvas:
                 plane[start : start + len(inside)][inside] = written
 
     def _targets(self, value: int) -> Iterator[tuple[np.ndarray, int]]:
-        """The planes that an object of this id is drawn on, and what is written there."""
+        """The planes that an object of this id is drawn on, and their value there."""
         if not self._overlap:
             yield self._planes[0], value
         elif value:
@@ -95,7 +95,7 @@ class Canvas:
             yield from ((plane, 0) for plane in self._planes)
 
     def pixels(self, mask: np.ndarray, value: int, top: int = 0, left: int = 0) -> None:
-        """Fill the pixels of a mask (h, w) bool that lies at (top, left); what is beyond the image is left out."""
+        """Fill the pixels of a mask (h, w) bool that lies at (top, left); pixels beyond the image are left out."""
         height, width = self._shape
         rows = slice(max(top, 0), min(top + mask.shape[0], height))
         cols = slice(max(left, 0), min(left + mask.shape[1], width))
@@ -133,7 +133,7 @@ class Canvas:
                 plane[start:end] = written
 
     def ids(self) -> np.ndarray:
-        """Give what was drawn: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on."""
+        """Give the drawing: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on."""
         height, width = self._shape
         upright = self._planes.reshape(-1, width, height).transpose(2, 1, 0)
         return np.ascontiguousarray(upright if self._overlap else upright[..., 0])

@@ -86,7 +86,7 @@ def open_source(
         synthetic_size: (height, width) in pixels.
 
     Raises:
-        DataError: nothing fits; the message says what was tried.
+        DataError: nothing fits; the message lists the attempts.
         ConfigError: a select that would have no effect.
     """
     text = str(data_path)

@@ -112,7 +112,7 @@ class EfficientNetLite0(LayeredEncoder):
         return [layers[start:stop] for start, stop in itertools.pairwise(cuts)]
 
     def load_published(self) -> str:
-        """Copy the ImageNet weights; says what was copied.
+        """Copy the ImageNet weights and describe the copy.
 
         Images of another number of channels than three begin with the sum of the stem's filters over the colours, evenly shared
         out.
