@@ -5,17 +5,23 @@ The package is in package/, with a pyproject of its own; docs/how-to/extending.m
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 
+from unet_dist.cli import main
 from unet_dist.config.courses import COURSES
 from unet_dist.config.loss_terms import LOSSES
 from unet_dist.config.models import MODELS
@@ -41,21 +47,26 @@ TRAIN = {
 }  # fmt: skip
 
 
-def run(folder: Path, *words: str, launch: bool = False, fails: bool = False) -> str:
-    """Run a command in a folder, on two processes or one, as a user of the package does."""
-    command = [*ACCELERATE, "-m", "unet_dist"] if launch else [sys.executable, "-m", "unet_dist"]
-    root = Path(__file__).parents[2]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{root}:{PACKAGE}:{folder / 'installed'}",
-        "OMP_NUM_THREADS": "1",
-        "XDG_CACHE_HOME": str(folder),
-    }
-    result = subprocess.run(
-        [*command, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert (result.returncode != 0) == fails, result.stdout + result.stderr
-    return result.stdout + result.stderr
+def run(folder: Path, *words: str, fails: bool = False) -> str:
+    """Run a command in a folder, as a user of the package does; returns what it printed."""
+    heard, before = io.StringIO(), Path.cwd()
+    os.chdir(folder)
+    try:
+        with redirect_stdout(heard), redirect_stderr(heard), pytest.raises(SystemExit) as left:
+            main(list(words))
+    finally:
+        os.chdir(before)
+    assert bool(left.value.code) == fails, heard.getvalue()
+    return heard.getvalue()
+
+
+def launch(folder: Path, *words: str) -> None:
+    """The same on two processes, below accelerate launch."""
+    path = f"{Path(__file__).parents[2]}:{PACKAGE}:{folder / 'installed'}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [*ACCELERATE, "-m", "unet_dist", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def install(folder: Path) -> None:
@@ -68,20 +79,28 @@ def install(folder: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(groups))
 
 
-def train(folder: Path, *, launch: bool, **changes: str) -> str:
-    keys = {**TRAIN, **changes}
-    return run(folder, "train", *(f"--{key}={value}" for key, value in keys.items()), launch=launch)
+def train(**changes: str) -> list[str]:
+    """The words of a training with the parts of the package."""
+    return ["train", *(f"--{key}={value}" for key, value in {**TRAIN, **changes}.items())]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a run of two steps on two processes, resumed by one process for two more; and the same run on one."""
     folder = tmp_path_factory.mktemp("lab")
     install(folder / "installed")
-    train(folder, launch=True, output_path="two")
-    train(folder, launch=False, output_path="two", total_steps="4", extend_schedule="continue")
-    train(folder, launch=False, output_path="one", total_steps="4")
-    return folder
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.syspath_prepend(str(PACKAGE))
+        patch.syspath_prepend(str(folder / "installed"))
+        launch(folder, *train(output_path="two"))
+        run(folder, *train(output_path="two", total_steps="4", extend_schedule="continue"))
+        run(folder, *train(output_path="one", total_steps="4"))
+        yield folder
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def losses(folder: Path) -> list[float]:
