@@ -22,7 +22,7 @@
 long null_launches, null_waits, null_event_waits, null_large_pageable, null_to_device, null_to_host, null_bytes;
 long null_collectives, null_order; /* how many, and a hash of what each was, in order */
 long null_in_turn;                 /* copies to the device that wait in the computing's stream for all before them */
-long null_copies;                  /* set by the tests */
+long null_copies;                  /* whether the device keeps what is copied to it: set by the tests, or NULL_COPIES at the start */
 long null_foreign;                 /* times that a device other than that of the process's local rank was chosen */
 
 typedef struct {
@@ -43,6 +43,8 @@ static int number_of(const char *key, int otherwise) {
   const char *word = getenv(key);
   return word ? atoi(word) : otherwise;
 }
+
+__attribute__((constructor)) static void begin(void) { null_copies = number_of("NULL_COPIES", 0); }
 
 static void *take(Arena *arena, size_t bytes) {
   static int is_busy;

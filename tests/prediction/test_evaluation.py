@@ -5,9 +5,14 @@ That counts are the same on any number of processes is proved with real processe
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
+from tests.measure.validation_busy import Host, busy
 from unet_dist import UNet, predict_image
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.metrics.confusion import Scores, count_confusion, image_scores
@@ -91,3 +96,20 @@ def test_objects_are_scored_by_the_average_that_is_evaluated() -> None:
         averaged.append(score_image(((one + other) / 2).float().double().numpy(), label, 1))
     assert scored == [InstanceScores.of(np.array(plain)), InstanceScores.of(np.array(averaged))]
     assert scored[0] != scored[1]
+
+
+def test_the_formula_of_a_busy_gpu_takes_the_slowest_part_of_a_batch() -> None:
+    host = Host(batches=2, start_s=0.5, order_s=4.0, read_s=6.0, end_s=0.5, best_s=10.0)  # of a batch 2 and 3 s
+    found = busy(host, batches=10, device_s=4.0, copy_s=1.0)
+    assert found["busy"] == pytest.approx(40 / (0.5 + 3 + 2 + 40 + 0.5))
+    assert found["busy, one core"] == pytest.approx(40 / (6 + 50))
+    assert found["busy, best/ written"] == pytest.approx(40 / (46 + 10))
+    assert busy(host, batches=10, device_s=2.0, copy_s=5.0)["busy"] == pytest.approx(20 / (6 + 50))
+
+
+def test_a_gpu_is_busy_above_nine_tenths_of_a_validation() -> None:
+    """Recorded by tests.measure.validation_busy on the null GPU; how many launches the host orders is held in tests/nullgpu."""
+    record = Path(__file__).parents[2] / "docs/evidence/validation_busy.json"
+    for name, found in json.loads(record.read_text(encoding="utf-8"))["settings"].items():
+        assert found["busy"] > 0.9, name
+        assert found["busy, best/ written"] > 0.9, name

@@ -281,7 +281,8 @@ def assemble(
         teller.say(reason)
 
     def evaluate(is_stopped: Callable[[], bool]) -> Scores | None:
-        return evaluate_split(tiles, validation, processes, tile_size=tile_size, is_stopped=is_stopped)
+        with processes.autocast():  # once around all: each forward pass would cast the weights anew
+            return evaluate_split(tiles, validation, processes, tile_size=tile_size, is_stopped=is_stopped)
 
     parts = Parts(
         config=config,

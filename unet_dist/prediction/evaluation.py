@@ -21,7 +21,7 @@ from unet_dist.machine.uploading import uploading
 from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion, count_planes, tally
 from unet_dist.metrics.instances import InstanceScores, score_image
 from unet_dist.models.answers import answers_of
-from unet_dist.models.contract import as_module
+from unet_dist.models.contract import Network, as_module
 from unet_dist.models.normalisation import standardised_once
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_rasters
@@ -88,30 +88,22 @@ def evaluate_split(
     batches = plan_batches(plans, tiles.pieces_at_once)
     mine = assign(len(batches), processes.rank, processes.world_size)
     rounds = len(assign(len(batches), 0, processes.world_size))  # rank 0 has the most; all ask as often
-    count, overlap = model.num_classes, answers_of(model).overlap
-    confusion = torch.zeros((count, 2, 2) if overlap else (count, count), dtype=torch.int64, device=device)
+    count = model.num_classes
+    shape = (count, 2, 2) if answers_of(model).overlap else (count, count)
+    confusion = torch.zeros(shape, dtype=torch.int64, device=device)
 
-    def read(number: int) -> tuple[list[Piece], list[Tensor]]:
+    def read(number: int) -> tuple[list[Piece], Tensor]:
         return _read(tiles, samples, plans, batches[number], is_pinned=device.type == "cuda")
 
     with standardised_once(as_module(model)), read_ahead(mine, read) as reads:
         for _ in range(rounds):
             if is_stopped is not None and is_stopped():
                 return None
-            for _, (pieces, truths) in islice(reads, 1):
-                for piece, truth, values in zip(pieces, truths, compute_pieces(tiles, pieces), strict=True):
-                    assert values is not None, "evaluation leaves out no background"
-                    with uploading(device) as upload:
-                        truth = upload(truth)
-                    labels = values["labels"].to(device, non_blocking=True)
-                    if overlap:
-                        truth = unpack(truth, count)
-                        counts = count_planes(truth, labels)
-                    else:
-                        counts = count_confusion(truth, labels, count)
-                    confusion += counts
-                    if details is not None:
-                        details.add(piece.image, truth, labels, _certainty(values, labels, overlap=overlap), counts)
+            for _, (pieces, truth) in islice(reads, 1):
+                values = [_present(one) for one in compute_pieces(tiles, pieces)]
+                with uploading(device) as upload:
+                    truth = upload(truth)
+                confusion += _count(model, pieces, truth, values, details)
             if advance is not None:
                 windows = tiles.pieces_at_once
                 advance(min(processes.world_size * windows, len(batches) * windows))
@@ -119,6 +111,31 @@ def evaluate_split(
         processes.sum_(details.by_image)
         processes.sum_(details.confidence)
     return Scores.of(processes.sum_(confusion), model.ignore_index)
+
+
+def _count(
+    model: Network, pieces: Sequence[Piece], truth: Tensor, values: Sequence[Values], details: Details | None
+) -> Tensor:
+    """Count a batch: its confusion matrix, and what details hold."""
+    count, overlap, device = model.num_classes, answers_of(model).overlap, truth.device
+    labels = [one["labels"].to(device, non_blocking=True) for one in values]
+    if details is None and not overlap:
+        # All tiles at once: a count is several launches, which the host must order.
+        return count_confusion(truth, torch.cat([label.flatten() for label in labels]), count)
+    shapes = [(piece.tile.height, piece.tile.width) for piece in pieces]
+    truths = [part.view(shape) for part, shape in zip(truth.split([h * w for h, w in shapes]), shapes, strict=True)]
+    counts = []
+    for piece, part, label, one in zip(pieces, truths, labels, values, strict=True):
+        known = unpack(part, count) if overlap else part
+        counts.append(count_planes(known, label) if overlap else count_confusion(known, label, count))
+        if details is not None:
+            details.add(piece.image, known, label, _certainty(one, label, overlap=overlap), counts[-1])
+    return torch.stack(counts).sum(0)
+
+
+def _present(values: Values | None) -> Values:
+    assert values is not None, "evaluation leaves out no background"
+    return values
 
 
 def _certainty(values: Values, labels: Tensor, *, overlap: bool) -> Tensor:
@@ -131,22 +148,23 @@ def _certainty(values: Values, labels: Tensor, *, overlap: bool) -> Tensor:
 
 def _read(
     tiles: Tiles, samples: WindowedSamples, plans: Sequence[TilePlan], refs: Sequence[WindowRef], *, is_pinned: bool
-) -> tuple[list[Piece], list[Tensor]]:
-    """Read a batch: its pieces, and the labels (height, width) of each.
+) -> tuple[list[Piece], Tensor]:
+    """Read a batch: its pieces, and the labels of their pixels, tile behind tile, (n,).
 
     Args:
         is_pinned: the labels go into pinned memory, from which their upload waits for nothing.
     """
-    pieces, truths = [], []
+    pieces, parts = [], []
     for ref in refs:
         plan, reader = plans[ref.image], as_seen(tiles.model, as_reader(samples.image(ref.image)))
         tile = plan[ref.tile]
         pieces.append(tiles.read(ref.image, reader, plan, tile))
-        part = samples.label(ref.image)[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
-        truth = torch.empty(part.shape, dtype=getattr(torch, part.dtype.name), pin_memory=is_pinned)
-        truth.numpy()[...] = part
-        truths.append(truth)
-    return pieces, truths
+        parts.append(samples.label(ref.image)[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width])
+    sizes = [part.size for part in parts]
+    truth = torch.empty(sum(sizes), dtype=getattr(torch, parts[0].dtype.name), pin_memory=is_pinned)
+    for part, there in zip(parts, truth.split(sizes), strict=True):
+        there.numpy().reshape(part.shape)[...] = part
+    return pieces, truth
 
 
 def evaluate_instances(

@@ -184,9 +184,13 @@ def _channels(count: int) -> str:
 def _evaluation(model: Network) -> Iterator[None]:
     """Set evaluation mode, then restore each layer's own flag: some may have been frozen on purpose."""
     was_training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    if any(
+        flag for _, flag in was_training
+    ):  # else nothing is set: torch sets a flag in microseconds, a hundred times a batch
+        model.eval()
     try:
         yield
     finally:
         for module, flag in was_training:
-            module.training = flag
+            if flag:
+                module.training = flag
