@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from unet_dist import UNet
 from unet_dist.models import pooling
 from unet_dist.models.pooling import halve
 
@@ -29,3 +30,15 @@ def test_parts_give_the_bits_of_the_whole(
     assert whole.grad is not None
     assert parts.grad is not None
     assert torch.equal(whole.grad, parts.grad)
+
+
+def test_no_pooling_at_full_size_has_values_that_32_bits_cannot_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """66 crops of 732 px, 64 channels wide, without their memory."""
+    counts: list[int] = []
+    max_pool2d = pooling.F.max_pool2d
+    monkeypatch.setattr(pooling.F, "max_pool2d", lambda x, side: (counts.append(x.numel()), max_pool2d(x, side))[1])
+    with torch.device("meta"):
+        network, images = UNet(3, 2, base_channels=64, depth=1), torch.empty(66, 3, 732, 732)
+    network(images)
+    assert len(counts) == 2
+    assert sum(counts) == 66 * 64 * 728**2 > 2**31 > max(counts)
