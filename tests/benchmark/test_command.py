@@ -78,6 +78,7 @@ def test_settings_in_turn(
     assert max(len(line) for line in printed.splitlines() if "│" in line) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_two_processes_against_one_alone(words: Words, tmp_path: Path) -> None:
     jobs = [words(tmp_path / "weak"), words(tmp_path / "split", batch_size=1, input_size=92, tile_size=60)]

@@ -78,6 +78,7 @@ def evaluate(model: Path, data: Path, output: Path, *more: str) -> dict[str, Any
     return dict(json.loads((output / "evaluation-all.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_segformer_trains_and_is_evaluated_beside_the_unet(tmp_path: Path) -> None:
     scores = {}
     for name, options in (("segformer", []), ("unet", ["--base_channels", "4", "--depth", "2", "--norm", "weight"])):
@@ -213,6 +214,7 @@ def test_settings_without_effect_are_refused_before_any_data(words: list[str], m
         run_command(["train", *words, "--output_path", str(tmp_path), "--data_path", "/no/such"])
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_segformer_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", "segformer:b0", "--input_size", "60", "--device", "cpu", "--batch_size", "2"]
     run_command(["plan", *words, "--image_size", "64x64", "--num_classes", "5"])

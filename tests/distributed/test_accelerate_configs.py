@@ -43,6 +43,7 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_each_config_starts_what_it_says(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(2)]

@@ -15,6 +15,7 @@ from unet_dist.prediction.journal import Journal
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.slow
 def test_all_processes_stop_when_one_is_asked(lab: Laboratory) -> None:
     """SIGTERM to the second process alone: the first stops before its next batch, and a cancelled job stays cancelled."""
     place = lab.folder / "prediction"

@@ -15,10 +15,13 @@ from tests.report.chromium import MISSING, open_chromium, set_screen
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("sphinx", "myst_parser", "pydata_sphinx_theme")),
-    reason="needs pip install 'unet_dist[docs]'",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        any(find_spec(name) is None for name in ("sphinx", "myst_parser", "pydata_sphinx_theme")),
+        reason="needs pip install 'unet_dist[docs]'",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

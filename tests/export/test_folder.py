@@ -175,7 +175,7 @@ def test_the_example_is_what_the_user_names(
     mine = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     Image.fromarray(mine).save(tmp_path / "mine.png")
     run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "mine.png")])
-    assert "see that you may pass it on" in capsys.readouterr().out
+    assert "make sure that you may pass it on" in capsys.readouterr().out
     assert np.array_equal(np.asarray(Image.open(run_folder / "huggingface/example_input.png")), mine)
     np.save(tmp_path / "bands.npy", mine[:, :, :2])
     before = sorted(run_folder.rglob("*"))

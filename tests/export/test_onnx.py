@@ -280,7 +280,7 @@ def test_a_failed_check_leaves_nothing(run_folder: Path, monkeypatch: pytest.Mon
 def test_foreign_and_damaged_files_are_refused(exported: tuple[Any, Path], tmp_path: Path) -> None:
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(exported[1].read_bytes()[:500])
-    with pytest.raises(CheckpointError, match=r"cut\.onnx is no whole ONNX file: "):
+    with pytest.raises(CheckpointError, match=r"cut\.onnx is not a whole ONNX file: "):
         load_model(cut)
     foreign = onnx.load(exported[1])
     del foreign.metadata_props[:]

@@ -32,16 +32,19 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     torch.set_num_threads(threads)
 
 
-def test_damage_is_read_or_refused(judge: Judge) -> None:
+@pytest.mark.parametrize(
+    "seeds", [range(COUNT // 3), pytest.param(range(COUNT // 3, COUNT), marks=pytest.mark.slow)], ids=str
+)
+def test_damage_is_read_or_refused(judge: Judge, seeds: range) -> None:
     kinds: Counter[str] = Counter()
     faults = []
-    for seed in range(COUNT):
+    for seed in seeds:
         verdict = judge.judge(seed)
         kinds[verdict.kind] += 1
         if verdict.kind in FAULTS:
             faults.append(f"seed {seed}, {judge.draw(seed)}: {verdict.kind} after {verdict.damage}\n{verdict.words}")
     assert not faults, "\n\n".join(faults)
-    assert min(kinds[READ], kinds[REFUSED]) > COUNT // 10, "damage must be neither harmless nor always fatal"
+    assert min(kinds[READ], kinds[REFUSED]) > len(seeds) // 10, "damage must be neither harmless nor always fatal"
 
 
 def test_refusals_are_sentences(judge: Judge) -> None:

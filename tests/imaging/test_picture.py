@@ -318,7 +318,7 @@ def test_a_palette_of_one_bit_is_read_by_its_colours(tmp_path, kind):
 
 def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a.png is no regular file"):
+    with pytest.raises(DataError, match=r"a.png is not a regular file"):
         open_image(tmp_path / "a.png")
 
 

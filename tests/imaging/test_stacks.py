@@ -109,7 +109,7 @@ def test_a_folder_of_stacks_trains_on_the_slice_that_is_chosen(tmp_path: Path, k
 
 
 def test_a_choice_without_effect_is_refused():
-    with pytest.raises(ConfigError, match="select: synthetic is no folder of images and masks"):
+    with pytest.raises(ConfigError, match="select: synthetic is not a folder of images and masks"):
         open_source("synthetic", select=parse_select("z=1"))
 
 

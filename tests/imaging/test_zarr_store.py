@@ -291,5 +291,5 @@ def test_a_pipe_in_place_of_a_file_is_refused(tmp_path, name):
     zarr.create_array(str(path), shape=(4, 4), chunks=(4, 4), dtype="uint8")[...] = 1
     (path / name).unlink()
     os.mkfifo(path / name)
-    with pytest.raises(DataError, match="is no regular file"), open_image(path) as reader:
+    with pytest.raises(DataError, match="is not a regular file"), open_image(path) as reader:
         reader.read(0, 4, 0, 4)

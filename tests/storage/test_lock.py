@@ -113,7 +113,7 @@ def test_lock_that_is_no_file_is_refused_and_its_target_stays(tmp_path: Path, ma
     with pytest.raises(LaunchError) as refusal, lock_run(folder):
         pass
     assert str(refusal.value) == (
-        f"output_path: {lock} is no regular file, expected one that a run made. Remove it, or choose another --output_path."
+        f"output_path: {lock} is not a regular file, expected one that a run made. Remove it, or choose another --output_path."
     )
     assert precious.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()

@@ -118,7 +118,7 @@ def _data_config(options: EvaluateOptions, trained: Config | None, model: Networ
     """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
     if options.data_path is None and trained is None:
         raise ConfigError(
-            "data_path: got none, expected one, as RUN is no run's folder that names its data. Set --data_path."
+            "data_path: got none, expected one, as RUN is not a run's folder, which would name its data. Set --data_path."
         )
     base = trained or Config()
     changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}

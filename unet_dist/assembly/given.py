@@ -129,7 +129,7 @@ class Given:
             return
         if crops.planner.cuts(crops.side) or crops.cut.splits_samples:
             raise ConfigError(
-                f"loss: got {type(self.loss).__name__}, which sees an image as a whole and is no sum over tiles, together with "
+                f"loss: got {type(self.loss).__name__}, which sees an image as a whole and is not a sum over tiles, together with "
                 "tile_size or split_sample. Expected whole crops. Remove tile_size and split_sample."
             )
 

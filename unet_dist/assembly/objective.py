@@ -31,7 +31,7 @@ def refuse_whole_images(loss: str | dict[str, float], setting: str) -> None:
     whole = [term for term in parse_loss(loss) if build_loss({term: 1.0}).sees_whole_images]
     if whole:
         raise ConfigError(
-            f"loss: got {whole[0]}, which sees an image as a whole and is no sum over tiles, together with {setting}. "
+            f"loss: got {whole[0]}, which sees an image as a whole and is not a sum over tiles, together with {setting}. "
             f"Expected whole crops. Take {setting} back, or set --loss cross_entropy+dice, which is exact by tiles."
         )
 

@@ -75,7 +75,7 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
     subject = open_subject(word, options, processes, teller)
     output = Path(options.output_path) if options.output_path else subject.folder
     if output is None:
-        raise ConfigError(f"output_path: {word} is no run's folder to write into. Set --output_path DIR.")
+        raise ConfigError(f"output_path: {word} is not a run's folder to write into. Set --output_path DIR.")
     if options.data_path is not None and options.output_path is None:
         _require_own_place(subject, output)
     precision = precision_line(options.mixed_precision, processes.precision)

@@ -71,7 +71,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
 def _output(options: ExportOptions, folder: Path | None, named: str) -> Path:
     if options.output is None:
         if folder is None:
-            raise ConfigError(f"output: {named} is no run's folder to write into. Set --output.")
+            raise ConfigError(f"output: {named} is not a run's folder to write into. Set --output.")
         return folder / ("model.onnx" if options.format == "onnx" else "huggingface")
     output = Path(options.output)
     if options.format == "onnx" and output.suffix != ".onnx":
@@ -173,7 +173,7 @@ def _export_folder(
     num_bytes = sum(path.stat().st_size for path in output.iterdir())
     teller.say(f"Written: {output} ({size(num_bytes)}): unet_dist.load_model({str(output)!r})")
     if options.example is not None:
-        teller.say(f"{options.example} is part of it, as example_input.png: see that you may pass it on.")
+        teller.say(f"{options.example} is part of it, as example_input.png: make sure that you may pass it on.")
     elif example is None:
         teller.say("The card has no example picture: --example FILE adds one that you may pass on.")
     if options.license is None:

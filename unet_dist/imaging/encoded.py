@@ -103,7 +103,7 @@ class Encoded:
         try:
             if not stat.S_ISREG(self.content.stat().st_mode):
                 raise RefusedError(
-                    f"{self.name} is no regular file", "Expected an image file: remove it, or name a file."
+                    f"{self.name} is not a regular file", "Expected an image file: remove it, or name a file."
                 )
             with self.content.open("rb") as file:
                 return file.read(16)

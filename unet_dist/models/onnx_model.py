@@ -125,4 +125,4 @@ def open_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class that it exports
-        raise CheckpointError(f"{path} is no whole ONNX file: {first_line(error)}. Export it again.") from error
+        raise CheckpointError(f"{path} is not a whole ONNX file: {first_line(error)}. Export it again.") from error

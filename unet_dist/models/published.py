@@ -119,5 +119,5 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(
         isinstance(tensor, Tensor) and tensor.layout is torch.strided for tensor in weights.values()
     ):
-        raise CheckpointError(f"{file} is no table of dense tensors. Take a checkpoint with {WEIGHTS_FILE}.")
+        raise CheckpointError(f"{file} is not a table of dense tensors. Take a checkpoint with {WEIGHTS_FILE}.")
     return dict(weights)

@@ -23,7 +23,7 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     """
     try:
         if not file.is_file():  # a pipe would never answer
-            raise CheckpointError(f"{file} is no regular file. Give the folder that save_pretrained wrote.")
+            raise CheckpointError(f"{file} is not a regular file. Give the folder that save_pretrained wrote.")
         weights = load_file(file)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}. Check your permissions.") from error

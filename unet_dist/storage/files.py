@@ -139,7 +139,7 @@ def append_to(path: Path, text: str, *, is_synced: bool = False) -> None:
     how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(path, how, 0o666), "w", encoding="utf-8") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         file.write(text)
         if is_synced:
             file.flush()
@@ -171,11 +171,11 @@ def digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal.
 
     Raises:
-        OSError: it cannot be read, or is no regular file: a pipe would never answer.
+        OSError: it cannot be read, or is not a regular file: a pipe would never answer.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         sha = hashlib.sha256()
         while block := file.read(1 << 20):
             sha.update(block)

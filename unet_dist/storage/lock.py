@@ -48,7 +48,9 @@ def _refusal(path: Path, error: OSError, key: str) -> str:
     """Say why the lock of a folder cannot be opened."""
     folder = path.parent
     if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR):
-        return f"{key}: {path} is no regular file, expected one that a run made. Remove it, or choose another --{key}."
+        return (
+            f"{key}: {path} is not a regular file, expected one that a run made. Remove it, or choose another --{key}."
+        )
     try:
         owner = path.lstat().st_uid
     except OSError:

@@ -58,7 +58,7 @@ def read_json(
         remedy: what its owner can do, a sentence.
 
     Raises:
-        error: it is not there, may not be read, is no regular file, no JSON, or at some place of another type.
+        error: it is not there, may not be read, is not a regular file, no JSON, or at some place of another type.
     """
     return parse_json(read_text(path, error=error, remedy=remedy), schema, str(path), error=error, remedy=remedy)
 
@@ -125,7 +125,7 @@ def read_bytes(path: Path, *, error: type[UnetDistError] = DataError, remedy: st
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise error(f"{printable(str(path))} is no regular file, expected one. {remedy}")
+                raise error(f"{printable(str(path))} is not a regular file, expected one. {remedy}")
             if status.st_size > MAX_BYTES:
                 raise error(
                     f"{printable(str(path))} has {status.st_size:,} bytes, expected at most {MAX_BYTES:,}. {remedy}"

@@ -308,7 +308,7 @@ def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_p
     again.split("all").image(0)
     for check in (lambda: again.split("all").image(9), again.check_all):
         with pytest.raises(
-            DataError, match=rf"{name}: what it holds of sample009 is not what was written.*remove the folder"
+            DataError, match=rf"{name}: its content of sample009 is not what was written.*remove the folder"
         ):
             check()
 
@@ -327,7 +327,7 @@ def test_a_byte_that_changed_where_some_pixels_have_no_data(tmp_path, name):
     content = bytearray((cache.path / name).read_bytes())
     content[0] ^= 1
     (cache.path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: what it holds of 0 is not what was written"):
+    with pytest.raises(DataError, match=rf"{name}: its content of 0 is not what was written"):
         Cache(cache.path, seed=0).split("all").image(0)
 
 
@@ -344,7 +344,7 @@ def test_an_older_cache_is_checked_by_its_sha256(tmp_path, name):
     (cache.path / name).write_bytes(content)
     again = Cache(cache.path, seed=0)
     again.table = table
-    with pytest.raises(DataError, match=rf"{name}: what it holds of sample009 is not what was written"):
+    with pytest.raises(DataError, match=rf"{name}: its content of sample009 is not what was written"):
         again.check_all()
 
 
@@ -606,5 +606,5 @@ def test_a_pipe_among_the_files_of_a_data_set_is_named(tmp_path):
     """Whoever opens it waits for ever, and in a thread no signal reaches the wait."""
     (tmp_path / "data").mkdir()
     os.mkfifo(tmp_path / "data" / "a.json")
-    with pytest.raises(DataError, match=r"a\.json is no regular file"):
+    with pytest.raises(DataError, match=r"a\.json is not a regular file"):
         digest_files(tmp_path / "data", [tmp_path / "data" / "a.json"], tmp_path / "memo")

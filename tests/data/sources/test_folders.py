@@ -34,13 +34,13 @@ def ids(root: Path, **layout: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("odd", ["train_extra", "testA", "trainval", "val-mini", "background"])
 def test_folders_beside_splits_that_are_none_are_refused_by_name(tmp_path, odd):
     write_folder(tmp_path, {"train": 2, "val": 2, odd: 2})
-    with pytest.raises(DataError, match=rf"images: {odd} beside train, val is no split that is known"):
+    with pytest.raises(DataError, match=rf"images: {odd} beside train, val is not a known split"):
         _ = open_source(tmp_path).splits
 
 
 def test_what_only_looks_like_splits_is_refused(tmp_path):
     write_folder(tmp_path / "a", {"train_a": 2, "val_a": 2})
-    with pytest.raises(DataError, match="images: train_a, val_a is no split that is known"):
+    with pytest.raises(DataError, match="images: train_a, val_a is not a known split"):
         _ = open_source(tmp_path / "a").splits
     write_folder(tmp_path / "b", {"site1/train": 2, "site1/val": 2})
     with pytest.raises(DataError, match="looks like a split, inside a folder that is none"):
@@ -141,7 +141,7 @@ def test_lists_of_windows_and_of_macs_are_read(tmp_path):
 def test_abbreviated_splits_are_refused(tmp_path):
     for number, names in enumerate((("trn", "x"), ("tr", "ts"))):
         write_folder(tmp_path / str(number), dict.fromkeys(names, 2))
-        with pytest.raises(DataError, match=f"images: {names[0]}.* is no split that is known"):
+        with pytest.raises(DataError, match=f"images: {names[0]}.* is not a known split"):
             _ = open_source(tmp_path / str(number)).splits
     write_folder(tmp_path / "countries", {"tr": 2, "de": 2})
     assert open_source(tmp_path / "countries").splits == {"train": 4}

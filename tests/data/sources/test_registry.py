@@ -124,7 +124,7 @@ def test_a_folder_of_data_sets_names_them(tmp_path):
     for name in ("one", "two"):
         write_parquet(tmp_path / name / "data" / "train.parquet", PAIRS)
         write_names(tmp_path / name, ["a"])
-    with pytest.raises(DataError, match=rf"is no data set but holds 2: {tmp_path}/one, {tmp_path}/two\. Name one\."):
+    with pytest.raises(DataError, match=rf"is not a data set but holds 2: {tmp_path}/one, {tmp_path}/two\. Name one\."):
         open_source(tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_another_split_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"split": "fold1"}, r"list.csv, row 2: fold1 is no split that is known"),
+        ({"split": "fold1"}, r"list.csv, row 2: fold1 is not a known split"),
         ({"split": ""}, r"list.csv, row 2: it has no split"),
         ({"mask": ""}, r"list.csv, row 2: it has no mask"),
         ({"img": "images/none.png"}, r"files that are not there: .*images/none.png"),
@@ -136,7 +136,11 @@ def test_rows_that_cannot_be_used(tmp_path, change, sentence):
         ("t.csv", "image,mask\n" + "y" * 5000 + ",m.png\n", "files that are not there"),
         ("t.csv", "image,mask\na\0.png,~nobody-at-all/m.png\n", "files that are not there"),
         ("t.csv", "image,mask\n", "it has no rows"),
-        ("t.csv", "image,mask,split\na.png,,train\na.png,m.png,odd\n", "row 1: it has no mask, row 2: odd is no split"),
+        (
+            "t.csv",
+            "image,mask,split\na.png,,train\na.png,m.png,odd\n",
+            "row 1: it has no mask, row 2: odd is not a known split",
+        ),
     ],
 )
 def test_tables_that_somebody_else_wrote(tmp_path, name, content, sentence):

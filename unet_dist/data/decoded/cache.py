@@ -264,7 +264,7 @@ class Cache:
                 is_same = digest_pixels(read(position)) == self.table[key][position].tobytes()
             if not is_same:
                 raise DataError(
-                    f"{self.path / name}: what it holds of {self.ids[position]} is not what was written. The cache is damaged: "
+                    f"{self.path / name}: its content of {self.ids[position]} is not what was written. The cache is damaged: "
                     f"remove the folder {self.path}; `unet-dist prepare` makes it again."
                 )
         self._checked.add(position)

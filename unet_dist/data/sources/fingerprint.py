@@ -132,12 +132,12 @@ def _load(memo_file: Path) -> dict[str, tuple[_Stamp, str]]:
 
 
 def _digest_file(path: Path) -> str:
-    """Raises: DataError: it cannot be read, or is no regular file, as a pipe would never answer."""
+    """Raises: DataError: it cannot be read, or is not a regular file, as a pipe would never answer."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise DataError(f"{printable(str(path))} is no regular file. Remove it from the data set.")
+                raise DataError(f"{printable(str(path))} is not a regular file. Remove it from the data set.")
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:

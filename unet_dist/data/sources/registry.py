@@ -100,7 +100,7 @@ def open_source(
         return source
     if not isinstance(source, FolderSource):
         raise ConfigError(
-            f"select: {text} is no folder of images and masks, so it would have no effect. Leave it out; in a table name one "
+            f"select: {text} is not a folder of images and masks, so it would have no effect. Leave it out; in a table name one "
             "image of a stack by its number, stack.tif#3."
         )
     return FolderSource(source.root, source.layout, say, multi_label=multi_label, select=select)
@@ -180,7 +180,7 @@ def _open_path(
         return FolderSource(path, usual, say)
     if inside := DatasetDirectory.find_inside(path):
         raise DataError(
-            f"data_path: {path} is no data set but holds {len(inside)}: {', '.join(map(str, inside[:10]))}. Name one."
+            f"data_path: {path} is not a data set but holds {len(inside)}: {', '.join(map(str, inside[:10]))}. Name one."
         )
     if DatasetDirectory.recognises(path):
         return DatasetDirectory(path, image_column=image_column, label_column=label_column)

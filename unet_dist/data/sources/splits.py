@@ -79,7 +79,7 @@ def check_split_folders(parent: object, names: Iterable[str]) -> bool:
     if odd:
         beside = f" beside {', '.join(known)}" if known else ""
         raise DataError(
-            f"{parent}: {', '.join(odd[:10])}{beside} is no split that is known. Expected train, val and test "
+            f"{parent}: {', '.join(odd[:10])}{beside} is not a known split. Expected train, val and test "
             "(training, validation, train2017 ... mean the same). Rename it to one of these, or move it out of the folder."
         )
     meanings = {canonical_split(name) for name in known}

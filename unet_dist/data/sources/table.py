@@ -150,7 +150,7 @@ class TableSource(FolderSource):
                 faults.append(f"row {number}: it has no {' and no '.join(lacking)}")
                 continue
             if told["split"] and not is_split_name(told["split"]):
-                faults.append(f"row {number}: {told['split']} is no split that is known (train, val or test)")
+                faults.append(f"row {number}: {told['split']} is not a known split (train, val or test)")
                 continue
             files = [self._locate(told[key]) for key in wanted[:2]]
             missing += [str(file) for file in files if not os.path.exists(split_page(file)[0])]
