@@ -282,7 +282,7 @@ def test_a_damaged_cache_is_noticed(tmp_path):
         Cache(cache.path, seed=0).split("all").image(0)
     index = json.loads((cache.path / "index.json").read_text())
     (cache.path / "index.json").write_text(json.dumps({**index, "version": 99}))
-    with pytest.raises(DataError, match="has format 99 and this program reads 4"):
+    with pytest.raises(DataError, match=f"has format 99 and this program reads {index['version']}"):
         Cache(cache.path, seed=0)
 
 
