@@ -12,6 +12,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,18 @@ import torch
 
 from tests.nullgpu.settings import ALONE, STEPS, TINY, TOGETHER
 from unet_dist.assembly import training
+from unet_dist.benchmark.gpu_check import SMOKE, Check
+from unet_dist.benchmark.gpu_stages import lost_process
 from unet_dist.cli import main
 from unet_dist.prediction import run as prediction
-from unet_dist.processes.group import Processes
+from unet_dist.processes.group import Processes, open_processes
 from unet_dist.training.boundary import Boundary
 from unet_dist.training.trainer import Trainer
 
 COUNTS = ("launches", "waits", "event_waits", "large_pageable", "in_turn", "collectives", "order", "foreign")
+
+LOST_LIMIT_S = 450
+"""Of some 40 s on a quiet core."""
 
 Counts = dict[str, int]
 
@@ -187,6 +193,12 @@ def lonely(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "lonely", {}
 
 
+def lost(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stage of the check of a GPU that kills one of two processes and starts the same command again."""
+    with open_processes(mixed_precision="auto") as processes:
+        yield "lost", lost_process(Check(SMOKE, processes, probe.folder, time.monotonic() + LOST_LIMIT_S))
+
+
 if __name__ == "__main__":
     library, folder, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     probe = Probe(library, folder)
@@ -194,6 +206,7 @@ if __name__ == "__main__":
         "alone": lambda: alone(probe),
         "together": lambda: together(probe, json.loads(sys.argv[4])),
         "lonely": lambda: lonely(probe),
+        "lost": lambda: lost(probe),
     }
     found = {}
     for name, counts in parts[what]():

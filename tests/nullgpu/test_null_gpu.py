@@ -195,6 +195,18 @@ def test_a_dead_peer_is_a_sentence_and_the_same_command_ends_the_run(gpu: NullGp
     assert "Finished at step 4" in ended[0][1]
 
 
+def test_the_check_of_two_gpus_kills_a_process_and_starts_it_again(gpu: NullGpu) -> None:
+    """The stage of `doctor --gpu` that needs two. What is computed is nothing, so the device's memory is fresh each time: zeros."""
+    keeps = {"NULL_DEVICES": "2", "NULL_COPIES": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    code, said = finish(gpu.start(probe(gpu, "lost"), **keeps))
+    if "The time was over" in said:
+        pytest.skip("this machine is too slow or too busy for two processes")
+    assert code == 0, said[-3000:]
+    found = json.loads((gpu.folder / "lost-0.json").read_text(encoding="utf-8"))["lost"]
+    assert found["sentence"].startswith("unet-dist: error: rank 0 of 2 lost rank 1")
+    assert found["the same command"] == "ended the run"
+
+
 @pytest.mark.parametrize(("is_there", "environment"), [(True, {"NULL_DRIVER": "12020"}), (False, {})])
 def test_a_driver_that_is_old_or_missing_is_refused(gpu: NullGpu, is_there: bool, environment: dict[str, str]) -> None:
     """A job that was given a GPU must not train on the CPU in silence."""
