@@ -144,7 +144,9 @@ def test_the_model_that_is_taken_is_named(place: Path) -> None:
     run = place / "a/run"
     best = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     line = f"Model: run/best, step 1, validation mean IoU {best['miou_present']:.4f}"
-    assert line in command(place / "a", "evaluate", "run", "--pictures", "0")[1]
+    text = command(place / "a", "evaluate", "run", "--split", "validation", "--pictures", "0")[1]
+    assert line in text
+    assert "validation of data, 1 image, exact tiles" in text
     code, text = command(place / "a", "predict", "run", "data/images/test", "--output", "out")
     assert (code, text.count(line)) == (0, 1)
     shutil.rmtree(run / "best")

@@ -43,6 +43,7 @@ from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.terminal import Teller
+from unet_dist.wording import counted
 
 Split = Literal["train", "validation", "test", "all"]
 
@@ -107,7 +108,7 @@ class Evaluation:
         known = self.about["training_split"]
         unknown = "" if known == "its own" else f" (training split {known})"
         about = self.about
-        return f"{about['split']} of {about['data']}, {len(self.ids)} images, {about['inference']}{unknown}"
+        return f"{about['split']} of {about['data']}, {counted(len(self.ids), 'image')}, {about['inference']}{unknown}"
 
     def table(self, *, is_short: bool = False) -> Table:
         """The scores by class, for rich to print; the worst classes only where it is to be short."""

@@ -79,7 +79,7 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
     height, width = data.image_shape
     number = counted(options.processes, "process", "es")
     head = (
-        f"# {data.num_images} images of {height}x{width} px to train on; {duration(options.seconds())} of "
+        f"# {counted(data.num_images, 'image')} of {height}x{width} px to train on; {duration(options.seconds())} of "
         f"{number} on {device.kind} with {size(memory)} each, measured at {device.flops_per_s / 1e9:,.3g} GFLOP/s.\n"
     )
     return head + as_yaml({**given, **chosen, **given})

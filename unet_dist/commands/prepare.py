@@ -49,7 +49,9 @@ def check(config: Config, teller: Teller) -> Cache:
     sides = f"{heights.min()}x{widths.min()}"
     if heights.min() < heights.max() or widths.min() < widths.max():
         sides += f" to {heights.max()}x{widths.max()}"
-    teller.say(f"{len(cache)} images of {sides} px, {counted(cache.channels, 'channel')}{kind}, {size(num_bytes)}")
+    teller.say(
+        f"{counted(len(cache), 'image')} of {sides} px, {counted(cache.channels, 'channel')}{kind}, {size(num_bytes)}"
+    )
     scale = " (of 255)" if cache.dtype == "uint8" else ""
     teller.say(f"mean {_numbers(cache.mean)}, deviation {_numbers(cache.std)} of the training split{scale}")
     if cache.has_nodata:

@@ -20,6 +20,7 @@ from unet_dist.imaging.reader import ArrayReader, ImageReader, read_window
 from unet_dist.models.contract import Network
 from unet_dist.tiling.geometry import DEFAULT_TILE_SIZE_PX, WindowSizes
 from unet_dist.tiling.windows import classify, window_logits
+from unet_dist.wording import counted
 
 MAX_DIFFERENCE = 1e-3
 """Of two logits."""
@@ -74,7 +75,8 @@ class Agreement:
             else ""
         )
         return (
-            f"{self.images} images, {self.pixels / 1e6:.3g} Mpx: every label equal{ties}, logits within {self.difference:.1e}"
+            f"{counted(self.images, 'image')}, {self.pixels / 1e6:.3g} Mpx: every "
+            f"label equal{ties}, logits within {self.difference:.1e}"
             f"{allowed}"
         )
 

@@ -143,7 +143,7 @@ def two_white(folder: Path, name: str, planes: np.ndarray) -> None:
             {},
             r"s1\.tif holds 7 \([\d,]+ px\), expected 0, 1 or 255 \(counts nowhere\) in the plane of a class",
         ),
-        (lose_plane, {}, r"1 images lack the mask of a class: s1 \(blue\)"),
+        (lose_plane, {}, r"1 image without the mask of a class: s1 \(blue\)"),
         (resize_plane, {}, r"mask red/s1\.png is 64 x 64 with 1 channel, expected 32 x 64 with 1, as blue/s1\.png"),
         (two_white, {}, r"no pixel is 1 in the masks of class_1"),
         (write_tiff, {"ignore_index": 1}, r"ignore_index: got 1 with multi_label, expected 2 to 65535"),

@@ -50,7 +50,7 @@ def test_a_yolo_export(tmp_path, folder):
     assert {name: cache.split(name).ids for name in cache.splits} == {"train": ["a", "b"], "validation": ["a~2", "b~2"]}
     assert (cache.split("val").label(0)[:] == MASK).all()
     assert not cache.split("val").label(1)[:].any()
-    assert "2 images have no text: all background" in said[0]
+    assert "2 images without text: all background" in said[0]
     assert covered_classes(tmp_path / "d", cache, tmp_path / "cache") == 2 * 4
 
 

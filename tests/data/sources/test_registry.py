@@ -64,9 +64,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 def test_images_beside_folders_of_splits_are_refused(tmp_path):
     write_folder(tmp_path, {"train": 1, "val": 1})
     shutil.copy(tmp_path / "images" / "val" / "sample000.png", tmp_path / "images" / "loose.png")
-    with pytest.raises(
-        DataError, match=r"folders of splits \(train, val\) and 1 images beside them, such as loose.png"
-    ):
+    with pytest.raises(DataError, match=r"folders of splits \(train, val\) and 1 image beside them, such as loose.png"):
         _ = open_source(tmp_path).splits
 
 

@@ -171,7 +171,7 @@ class FolderSource:
             pairs[split] = self._match(self._found[0][split], *found[split])
         num_left = sum(len(found[split][0]) for split in found.keys() & {"", *self._lists}) - len(taken)
         lists = ", ".join(dict.fromkeys(str(found.path.relative_to(self.root)) for found in self._lists.values()))
-        self._say(f"{self.name}: splits from {lists}; {num_left} images are in none of these lists and left out")
+        self._say(f"{self.name}: splits from {lists}; {counted(num_left, 'image')} in none of these lists, left out")
         return {split: pairs[split] for split in FRACTIONS if split in pairs}
 
     def _match(self, place: Path, images: dict[str, Path], masks: dict[str, MaskFile]) -> list[Pair]:

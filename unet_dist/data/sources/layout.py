@@ -14,6 +14,7 @@ from pathlib import Path
 from unet_dist.data.sources.splits import canonical_split, check_split_folders, looks_like_split
 from unet_dist.data.sources.walk import find_files, first_picture, folders_of, is_picture
 from unet_dist.errors import DataError
+from unet_dist.wording import counted
 
 SPLIT = "{split}"
 _IMAGES = ("images", "imgs", "img", "image", "img_dir", "jpegimages", "leftimg8bit")
@@ -262,7 +263,7 @@ def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
         if loose:
             raise DataError(
                 f"{place}: it has folders of splits ({', '.join(path.name for path in folders)}) and "
-                f"{len(loose)} images beside them, such as {loose[0].name}. Put every image into a split, or none."
+                f"{counted(len(loose), 'image')} beside them, such as {loose[0].name}. Put every image into a split, or none."
             )
         return {canonical_split(path.name): path for path in folders}
     head, _, tail = folder.partition(SPLIT)

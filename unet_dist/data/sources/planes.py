@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unet_dist.errors import DataError
-from unet_dist.wording import listed
+from unet_dist.wording import counted, listed
 
 MaskFile = Path | tuple[Path, ...]
 """One file with a plane for each class, or a file for each."""
@@ -66,8 +66,8 @@ def stack_masks(place: Path, by_image: Mapping[str, Mapping[str, Path]], classes
             stacked[image] = tuple(masks[name] for name in classes)
     if lacking:
         raise DataError(
-            f"{place}: {len(lacking)} images lack the mask of a class: {listed(sorted(lacking), _MOST_LISTED)}. Expected a mask of "
-            f"each of {', '.join(classes)}, as multi_label says. Where a class is absent, write a mask of zeros; where nobody "
-            "looked, one of 255."
+            f"{place}: {counted(len(lacking), 'image')} without the mask of a class: "
+            f"{listed(sorted(lacking), _MOST_LISTED)}. Expected a mask of each of {', '.join(classes)}, as multi_label says. "
+            "Where a class is absent, write a mask of zeros; where nobody looked, one of 255."
         )
     return stacked

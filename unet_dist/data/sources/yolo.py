@@ -17,7 +17,7 @@ from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import find_files, first_picture
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_text, read_yaml
-from unet_dist.wording import listed
+from unet_dist.wording import counted, listed
 
 
 def find_yolo(root: Path) -> Layout | None:
@@ -56,7 +56,7 @@ def read_yolo(root: Path, layout: Layout) -> Drawn:
             )
             for name, path in sorted(pictures.items())
         ]
-    note = f"{num_without} images have no text: all background, as YOLO reads them" if num_without else ""
+    note = f"{counted(num_without, 'image')} without text: all background, as YOLO reads them" if num_without else ""
     return Drawn(samples, class_names, files, note)
 
 
