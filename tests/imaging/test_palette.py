@@ -7,7 +7,7 @@ from unet_dist.imaging import palette as module
 from unet_dist.imaging.palette import class_palette
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 7, 8, 11, 35, 255])
+@pytest.mark.parametrize("num_classes", [1, 2, 7, 8, 11, 35, 255, 300, 65535])
 def test_colours_are_distinct_and_never_black(num_classes):
     palette = class_palette(num_classes)
     assert palette.shape == (num_classes, 3)
@@ -17,6 +17,8 @@ def test_colours_are_distinct_and_never_black(num_classes):
 
 
 def test_a_larger_palette_begins_with_the_smaller_one():
+    assert (class_palette(65535)[:300] == class_palette(300)).all()
+    assert (class_palette(300)[:255] == class_palette(255)).all()
     assert (class_palette(255)[:35] == class_palette(35)).all()
     assert (class_palette(35)[:4] == class_palette(4)).all()
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def digest(path):
         if file.is_file():
             hashed.update(str(file.relative_to(path)).encode() + file.read_bytes())
     return hashed.hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".zarr"])
+def test_ids_beyond_8_bits_come_back_as_they_were(suffix, labels, tmp_path):
+    many = labels.astype(np.uint16) * 200
+    many[5, 7] = 65535
+    write_raster(
+        tmp_path / f"a{suffix}", many, palette=class_palette(7001), placement=replace(PLACEMENT, has_nodata=True)
+    )
+    with open_image(tmp_path / f"a{suffix}") as reader:
+        assert reader.dtype == np.uint16
+        np.testing.assert_array_equal(whole(reader)[..., 0], many)
+    if suffix == ".tif":
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            assert file.pages[0].tags[42113].value == "65535"
 
 
 def test_a_label_tiff_is_a_tiled_compressed_coloured_pyramid_in_its_place(labels, tmp_path):

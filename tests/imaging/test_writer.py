@@ -32,6 +32,19 @@ def test_a_label_map_keeps_ids_and_shows_colours_in_8_bits(tmp_path, num_classes
     np.testing.assert_array_equal(colours.reshape(-1, 3)[1:], palette[labels].reshape(-1, 3)[1:])
 
 
+def test_more_ids_than_8_bits_hold_are_grey_in_16_bits_and_coloured_in_the_overlay(tmp_path):
+    labels = np.array([[0, 255, 256], [299, 300, 65535]], np.uint16).repeat(30, 0).repeat(30, 1)
+    palette = class_palette(300)
+    write_label_map(tmp_path / "a.png", labels, palette)
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), labels)
+    image = np.full((*labels.shape, 3), 100, np.uint8)
+    write_overlay(tmp_path / "o.png", image, labels, palette, opacity=1.0)
+    shown = np.asarray(Image.open(tmp_path / "o.png"))[15::30, 15::30]
+    np.testing.assert_array_equal(shown[0], palette[[0, 255, 256]])
+    np.testing.assert_array_equal(shown[1], [palette[299], [100] * 3, [100] * 3])
+
+
 def test_the_same_labels_give_the_same_bytes(tmp_path):
     labels = np.random.default_rng(0).integers(0, 5, (300, 40), dtype=np.uint8)
     for name in "ab":

@@ -18,6 +18,8 @@ from unet_dist.imaging.encoded import Encoded
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+UINT8 = np.dtype(np.uint8)
+
 ValueRange = tuple[float, float]
 """The values that become 0 and 255; between them the map is linear, beyond them it is clipped."""
 
@@ -90,8 +92,21 @@ class Stored:
     nodata: float | None = None
 
 
-Interpret = Callable[[Stored], Callable[[np.ndarray], np.ndarray]]
-"""How a file stores its values -> the way from them, (rows, cols, channels), to (rows, cols, any) uint8."""
+@dataclass(frozen=True)
+class Interpret:
+    """What is made of stored values, such as the ids of a mask.
+
+    Attributes:
+        of: how a file stores its values -> the way from them, (rows, cols, channels), to (rows, cols, any) of the type.
+        dtype: of what comes.
+    """
+
+    of: Callable[[Stored], Callable[[np.ndarray], np.ndarray]]
+    dtype: np.dtype = UINT8
+
+    def __call__(self, stored: Stored) -> Callable[[np.ndarray], np.ndarray]:
+        """The way from the values of a file that stores them so."""
+        return self.of(stored)
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,7 @@ class Opening:
         nodata: the value that stands for no data, in place of what the file says.
         max_pixels: refuse to decode more pixels than this in one piece.
         cache_bytes: decoded pieces of the file that are kept; also the bound on what a reader holds.
-        interpret: turns stored values into uint8 of one channel, such as the ids of a mask; None gives colours.
+        interpret: turns stored values into one channel, such as the ids of a mask; None gives colours.
         keeps_channels: interpret gives as many channels as are stored, such as a mask's plane for each class.
     """
 

@@ -46,7 +46,7 @@ def write_category_names(path: Path, names: Sequence[str]) -> None:
 def write_qgis_style(path: Path, names: Sequence[str], palette: np.ndarray) -> None:
     """Write a QGIS style with a value, a colour and a label for each class, into NAME.qml: QGIS takes it with NAME.tif or NAME.png.
 
-    Pixels without a class, 255, are transparent.
+    Pixels without a class, 255 or 65535, are transparent.
 
     Args:
         names: of the classes, from id 0 on.

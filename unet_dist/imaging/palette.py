@@ -23,6 +23,9 @@ _OKABE_ITO = (
     (240, 228, 66),
 )
 
+_CHOSEN = 255
+"""Colours that are chosen one by one, far from each other. Ids beyond them get any colour of their own."""
+
 # Source: Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color vision
 # deficiency", severity 1.0; they act on linear RGB.
 _PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
@@ -56,12 +59,12 @@ def class_palette(num_classes: int) -> np.ndarray:
     tritanopia see between them. A larger palette begins with the smaller one.
 
     Args:
-        num_classes: 1 to 255; id 255 is left for ignored pixels.
+        num_classes: 1 to 65535. Beyond 255 classes colours are chosen for being different, not for looking so.
 
     Returns:
         (num_classes, 3) uint8 RGB, read-only; all rows differ and none is black.
     """
-    assert 1 <= num_classes <= 255, f"a palette holds 1 to 255 classes, not {num_classes}"
+    assert 1 <= num_classes <= 65535, f"a palette holds 1 to 65535 classes, not {num_classes}"
     colours: list[tuple[int, ...]] = list(_OKABE_ITO[:num_classes])
     if num_classes > len(colours):
         axis = np.arange(0, 256, 15)  # 18 steps per axis: 5,832 candidates, 0.2 s for 255 classes
@@ -72,15 +75,33 @@ def class_palette(num_classes: int) -> np.ndarray:
         nearest = np.full(len(candidates), np.inf)
         for colour in (IGNORED_COLOUR, (255, 255, 255), *colours):
             nearest = np.minimum(nearest, _distance(seen, colour))
-        while len(colours) < num_classes:
+        while len(colours) < min(num_classes, _CHOSEN):
             # Rounding breaks ties by order rather than by the last bit, which differs between machines.
             best = int(np.argmax(np.round(nearest, 6)))
             colours.append(tuple(int(value) for value in candidates[best]))
             nearest = np.minimum(nearest, _distance(seen, colours[-1]))
             nearest[best] = -1.0  # far into a long palette all distances near zero: still never the same colour twice
     palette = np.array(colours, dtype=np.uint8)
+    if num_classes > _CHOSEN:
+        palette = np.concatenate([palette, _further(num_classes - _CHOSEN, palette)])
     palette.setflags(write=False)
     return palette
+
+
+def colour_table(palette: np.ndarray) -> np.ndarray:
+    """Give every id a colour, IGNORED_COLOUR beyond the palette: (256, 3) uint8, or (65536, 3) for 16 bits."""
+    table = np.full((256 if len(palette) <= 255 else 65536, 3), IGNORED_COLOUR, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def _further(count: int, taken: np.ndarray) -> np.ndarray:
+    """Colours beyond those that an eye tells apart: (count, 3) uint8, all different, none of those that are taken, none dark."""
+    # An odd factor permutes the 24-bit numbers; this one (2^32 over the golden ratio) leaps far from one to the next.
+    packed = (np.arange(1, 4 * count + 4 * len(taken), dtype=np.uint64) * 0x9E3779B1) & 0xFFFFFF
+    colours = np.stack([packed >> 16, packed >> 8 & 0xFF, packed & 0xFF], axis=1).astype(np.uint8)
+    used = (taken.astype(np.uint64) << np.array([16, 8, 0], dtype=np.uint64)).sum(axis=1)
+    return colours[(colours.max(axis=1) >= 96) & ~np.isin(packed, used)][:count]
 
 
 def _as_seen(colours: np.ndarray) -> np.ndarray:

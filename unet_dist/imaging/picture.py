@@ -19,7 +19,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
-from unet_dist.imaging.readers import UINT8, ArrayReader, BlockReader
+from unet_dist.imaging.readers import ArrayReader, BlockReader
 from unet_dist.imaging.values import (
     Conversion,
     make_conversion,
@@ -86,7 +86,9 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         has_alpha = image.has_transparency_data or _deep_layout(image) in ("LA;16B", "RGBA;16B")
         stored = form.channels + has_alpha if opening.keeps_channels and image.mode != "P" else 1
         to_pixels = (
-            form.conversion(opening) if opening.interpret is None else Conversion(UINT8, stored, False, np.asarray)
+            form.conversion(opening)
+            if opening.interpret is None
+            else Conversion(opening.interpret.dtype, stored, False, np.asarray)
         )
 
     def decode(block_row: int, block_col: int) -> np.ndarray:

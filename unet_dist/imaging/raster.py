@@ -20,7 +20,7 @@ import tifffile
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, GEO_TAGS, Placement
 from unet_dist.imaging.legend import as_xml_text
-from unet_dist.imaging.palette import IGNORED_COLOUR
+from unet_dist.imaging.palette import colour_table
 from unet_dist.imaging.writer import write_grey, write_label_map
 from unet_dist.imaging.zarr_store import require_zarr
 from unet_dist.storage.files import replacing
@@ -29,7 +29,6 @@ RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".zarr")
 
 _TILE = 512
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
-_NO_CLASS = 255
 _BUFFER_BYTES = 32 * 2**20
 """Tiles in flight between the threads that compress them."""
 
@@ -53,7 +52,7 @@ def write_raster(
 
     Args:
         path: .png, .tif, .tiff or .zarr.
-        values: (H, W) uint8, or (planes, H, W) uint8 or float16.
+        values: (H, W) uint8, or uint16 of a label map; or (planes, H, W) uint8 or float16.
         palette: (num_classes, 3) uint8 of a label map; None writes grey.
         band_names: of the planes of labels, which TIFF keeps as GDAL's descriptions of bands.
         placement: resolution and georeference of the image that the values belong to.
@@ -67,9 +66,9 @@ def write_raster(
     path = Path(path)
     placement = placement or Placement()
     if path.suffix == ".png":
-        if values.ndim != 2 or values.dtype != np.uint8 or values.size > DEFAULT_MAX_PIXELS:
+        if values.ndim != 2 or not _fits_png(values, palette) or values.size > DEFAULT_MAX_PIXELS:
             raise DataError(
-                f"{path} would hold {values.shape} {values.dtype}. A PNG holds one uint8 plane of at most "
+                f"{path} would hold {values.shape} {values.dtype}. A PNG holds one uint8 plane, or one of uint16 ids, of at most "
                 f"{DEFAULT_MAX_PIXELS} px: name it .tif or .zarr."
             )
         if palette is None:
@@ -84,6 +83,10 @@ def write_raster(
             _write_zarr(temporary, values, palette, placement)
     else:
         raise DataError(f"{path} is of no known kind. Expected a name that ends in {', '.join(RASTER_SUFFIXES)}.")
+
+
+def _fits_png(values: np.ndarray, palette: np.ndarray | None) -> bool:
+    return values.dtype == np.uint8 or (palette is not None and values.dtype == np.uint16)
 
 
 def _overviews(values: np.ndarray) -> list[np.ndarray]:
@@ -103,9 +106,8 @@ def _write_tiff(
     num_threads: int,
 ) -> None:
     options: dict[str, Any] = {"photometric": "minisblack"}
-    if palette is not None:
-        table = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint16)
-        table[: len(palette)] = palette
+    if palette is not None and values.dtype == np.uint8:  # few programs know palettes of 16 bits: those ids are grey
+        table = colour_table(palette).astype(np.uint16)
         options = {"photometric": "palette", "colormap": np.ascontiguousarray(table.T * 257)}
     if values.ndim == 3:
         options["planarconfig"] = "separate"
@@ -126,7 +128,7 @@ def _write_tiff(
     if (
         palette is not None or band_names is not None
     ) and placement.has_nodata:  # where the image had no data, the labels say no class
-        tags.append((_GDAL_NODATA, "s", 0, str(_NO_CLASS), True))
+        tags.append((_GDAL_NODATA, "s", 0, str(np.iinfo(values.dtype).max), True))
     levels = _overviews(values)
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         # Overviews follow as pages of their own (not as sub-images), which is where GDAL and OpenSlide look for them.

@@ -16,6 +16,7 @@ import numpy as np
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.image import (
     DEFAULT_CACHE_BYTES,
+    UINT8,
     Closing,
     ImageReader,
     Interpret,
@@ -25,8 +26,6 @@ from unet_dist.imaging.image import (
 )
 from unet_dist.imaging.values import Conversion, make_conversion, upright, upright_shape
 from unet_dist.wording import listed
-
-UINT8 = np.dtype(np.uint8)
 
 
 class ArrayReader(Closing):
@@ -67,7 +66,7 @@ class ArrayReader(Closing):
             self._conversion = make_conversion(array.dtype, samples, value_range=value_range, nodata=nodata, name=name)
         else:
             self._conversion = Conversion(
-                UINT8, samples if keeps_channels else 1, False, interpret(Stored(array.dtype, samples))
+                interpret.dtype, samples if keeps_channels else 1, False, interpret(Stored(array.dtype, samples))
             )
         self.dtype = self._conversion.dtype
         has_nodata = known is not None or self._conversion.has_nodata

@@ -11,10 +11,10 @@ from PIL import Image
 
 from unet_dist.errors import ExtraError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
-from unet_dist.imaging.image import ImageFormat, Opening, Placement
+from unet_dist.imaging.image import UINT8, ImageFormat, Opening, Placement
 from unet_dist.imaging.limits import in_time
 from unet_dist.imaging.pyramid import choose_level
-from unet_dist.imaging.readers import UINT8, BlockReader
+from unet_dist.imaging.readers import BlockReader
 from unet_dist.imaging.values import make_conversion, nodata_of
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")

@@ -21,10 +21,10 @@ import tifffile
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import GEO_TAGS, ImageFormat, ImageReader, Opening, Placement, Stored
+from unet_dist.imaging.image import GEO_TAGS, UINT8, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
-from unet_dist.imaging.readers import UINT8, BlockReader, MaskedReader, TurnedReader
+from unet_dist.imaging.readers import BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.tiff_pages import count_pages
 from unet_dist.imaging.tiff_stack import StackImage, image_of, num_images
@@ -94,8 +94,8 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     if opening.interpret is None:
         to_pixels = _colours(page, samples, opening, _nodata(file, opening), name)
     else:
-        stored = _stored(page, samples, _nodata(file, opening))
-        to_pixels = Conversion(UINT8, samples if opening.keeps_channels else 1, False, opening.interpret(stored))
+        stored, interpret = _stored(page, samples, _nodata(file, opening)), opening.interpret
+        to_pixels = Conversion(interpret.dtype, samples if opening.keeps_channels else 1, False, interpret(stored))
 
     if to_pixels.channels < 1:
         raise _damaged(name, "it has no channel beside its alpha")

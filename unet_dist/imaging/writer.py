@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unet_dist.imaging.palette import IGNORED_COLOUR
+from unet_dist.imaging.palette import colour_table
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import replacing, write_whole
 
@@ -31,10 +31,10 @@ _REGIONS_PIXELS = 500_000
 
 
 def write_label_map(path: str | os.PathLike, labels: np.ndarray, palette: np.ndarray) -> None:
-    """Write class ids as an 8-bit PNG with a palette: the pixel values are the ids, the colours are for looking.
+    """Write class ids as a PNG: 8 bits with a palette, whose colours are for looking, or 16 bits of grey.
 
     Args:
-        labels: (H, W) uint8.
+        labels: (H, W) uint8 or uint16.
         palette: (num_classes, 3) uint8; ids beyond it are black.
 
     Raises:
@@ -70,8 +70,8 @@ def write_overlay(
 
     Args:
         image: (H, W, C), shown as `as_picture` does.
-        labels: (H, W) uint8; an id without a colour leaves the image as it is. Of overlapping classes (K, H, W) of 0 and 1:
-            where there are several, their colours are mixed.
+        labels: (H, W) uint8 or uint16; an id without a colour leaves the image as it is. Of overlapping classes (K, H, W) of
+            0 and 1: where there are several, their colours are mixed.
         palette: (num_classes, 3) uint8.
         opacity: of the tint, 0 to 1.
 
@@ -91,8 +91,7 @@ def write_overlay(
 def _mix(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
     """Mix image and colours: (H, W, 3) uint8."""
     base = as_picture(image)
-    colours = np.zeros((256, 3), dtype=np.float32)
-    colours[: len(palette)] = palette
+    colours = colour_table(palette).astype(np.float32)
     borders = _borders(labels, _large_regions(labels))
     mixed = np.empty((*labels.shape, 3), dtype=np.uint8)
     for start in range(0, len(labels), _BAND_ROWS):
@@ -124,11 +123,10 @@ def _mix_planes(image: np.ndarray, planes: np.ndarray, palette: np.ndarray, opac
 
 def _label_picture(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
     assert labels.ndim == 2, f"labels {labels.shape}"
-    assert labels.dtype == np.uint8, f"labels {labels.dtype}"
-    table = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint8)
-    table[: len(palette)] = palette
+    assert labels.dtype in (np.uint8, np.uint16), f"labels {labels.dtype}"
     picture = Image.fromarray(labels)
-    picture.putpalette(table.tobytes())  # all 256 entries, or Pillow would pack few classes into 1, 2 or 4 bits
+    if labels.dtype == np.uint8:  # all 256 entries, or Pillow would pack few classes into 1, 2 or 4 bits
+        picture.putpalette(colour_table(palette).tobytes())
     return picture
 
 

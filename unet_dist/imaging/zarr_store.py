@@ -15,7 +15,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Interpret, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
-from unet_dist.imaging.readers import UINT8, BlockReader
+from unet_dist.imaging.readers import BlockReader
 from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
 from unet_dist.imaging.zarr_chunks import chunk_check
 
@@ -85,7 +85,7 @@ def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interp
         to_pixels = make_conversion(dtype, channels, value_range=opening.value_range, nodata=nodata, name=name)
     else:
         to_pixels = Conversion(
-            UINT8, channels if opening.keeps_channels else 1, False, interpret(Stored(dtype, channels))
+            interpret.dtype, channels if opening.keeps_channels else 1, False, interpret(Stored(dtype, channels))
         )
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
     # A chunk is decoded whole, also the part of it that lies beyond a small array.

@@ -18,7 +18,7 @@ from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.data.sources.pairs import Mask, RawPair, Source
 from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.imaging.encoded import Encoded, parsing
-from unet_dist.imaging.image import ImageFormat, Opening
+from unet_dist.imaging.image import ImageFormat, Interpret, Opening
 from unet_dist.imaging.values import PIXEL_TYPES
 from unet_dist.losses.contract import Loss
 from unet_dist.metrics.registry import Metric
@@ -151,7 +151,7 @@ def check_format(part: ImageFormat, file: Path) -> None:
             for window, pixels in zip(windows, threads.map(lambda one: reader.read(*one), windows), strict=True):
                 cut = whole[window[0] : window[1], window[2] : window[3]]
                 promise(np.array_equal(pixels, cut), f"format: the window {window} differs from the whole image.")
-    with part.open(encoded, Opening(interpret=lambda stored: lambda values: values[:, :, :1])) as mask:
+    with part.open(encoded, Opening(interpret=Interpret(lambda stored: lambda values: values[:, :, :1]))) as mask:
         promise(
             mask.shape == (height, width, 1), f"format: read as ids it is {mask.shape}; it ignores Opening.interpret."
         )

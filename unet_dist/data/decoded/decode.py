@@ -224,7 +224,7 @@ def _interpret(rules: Rules, name: str) -> Interpret:
 
         return map_values
 
-    return interpret
+    return Interpret(interpret)
 
 
 @contextmanager
