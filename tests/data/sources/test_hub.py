@@ -185,6 +185,41 @@ def test_tables_that_a_directory_names_elsewhere_are_not_read(tmp_path, head, wo
         _ = DatasetDirectory(root).splits
 
 
+def _with_features(root: Path, **columns: object) -> Path:
+    """A directory whose table has these columns beside image and mask, as `datasets` writes it."""
+    import datasets
+
+    image, mask = random_pair(0)
+    features = {"pixel_values": datasets.Image(), "label": datasets.Image(), **columns}
+    row = {"pixel_values": {"bytes": png(image), "path": None}, "label": {"bytes": png(mask), "path": None}}
+    values = {name: [[0]] if hasattr(feature, "feature") else [0] for name, feature in columns.items()}
+    table = datasets.Dataset.from_dict(
+        {**{k: [v] for k, v in row.items()}, **values}, features=datasets.Features(features)
+    )
+    (root / "data").mkdir(parents=True)
+    table.to_parquet(str(root / "data" / "train.parquet"))
+    return root
+
+
+def test_features_of_a_table_name_the_classes(tmp_path):
+    """A list of ClassLabel, or one in a column called so; a class of the whole picture names none, and a file of names wins."""
+    from datasets import ClassLabel, Sequence
+
+    names, found = ["road", "sky", "tree"], {0: "road", 1: "sky", 2: "tree"}
+    listed = _with_features(tmp_path / "listed", seen=Sequence(ClassLabel(names=names)))
+    assert DatasetDirectory(listed).read_id_names() == found
+    called = _with_features(
+        tmp_path / "called", label_names=ClassLabel(names=names), weather=ClassLabel(names=["wet", "dry"])
+    )
+    assert DatasetDirectory(called).read_id_names() == found
+    weather = _with_features(tmp_path / "weather", weather=ClassLabel(names=["wet", "dry"]))
+    assert DatasetDirectory(weather).read_id_names() is None
+    two = _with_features(tmp_path / "two", a=Sequence(ClassLabel(names=names)), b=Sequence(ClassLabel(names=names[:2])))
+    assert DatasetDirectory(two).read_id_names() is None
+    (listed / "id2label.json").write_text(json.dumps({"0": "a", "1": "b", "2": "c"}))
+    assert DatasetDirectory(listed).read_id_names() == {0: "a", 1: "b", 2: "c"}
+
+
 def test_what_save_to_disk_wrote_names_no_table_elsewhere(tmp_path):
     root = _own_directory(tmp_path / "data set")
     (root / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../x.arrow"}]}))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text, write_json
-from unet_dist.data.sources.names import find_id_names, read_id2label
+from unet_dist.data.sources.names import find_id_names, names_in_features, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
 from unet_dist.errors import DataError, RefusedError
@@ -34,6 +34,7 @@ class _TableSource:
 
     def __init__(self, *, image_column: str, label_column: str) -> None:
         self._columns = (image_column, label_column)
+        self._feature_names: dict[int, str] | None = None
 
     @property
     def splits(self) -> dict[str, int]:
@@ -54,6 +55,11 @@ class _TableSource:
             image_name=f"{Path(image_path).name} ({where})" if image_path else f"of {where}",
             mask_name=f"{Path(mask_path).name} ({where})" if mask_path else f"of {where}",
         )
+
+    def _names_in_features(self) -> dict[int, str] | None:
+        """Names of classes that the table itself holds."""
+        _ = self._tables
+        return self._feature_names
 
     def _load(self) -> Any:
         raise NotImplementedError
@@ -77,6 +83,7 @@ class _TableSource:
             tables: dict[str, Any] = {}
             for split, table in by_split.items():
                 self._check_columns(table)
+                self._feature_names = self._feature_names or names_in_features(table.features, self._columns[1])
                 table = table.select_columns(list(self._columns))
                 for column in self._columns:
                     table = table.cast_column(column, datasets.Image(decode=False))
@@ -124,7 +131,7 @@ class DatasetDirectory(_TableSource):
 
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
-        return find_id_names(self.root)[1]
+        return find_id_names(self.root)[1] or self._names_in_features()
 
     def signature(self, memo_path: Path) -> str:
         """A text that changes with the content; it names the decoded cache."""
@@ -238,7 +245,7 @@ class HubDataset(_TableSource):
     def read_id_names(self) -> dict[int, str] | None:
         """Class names by the ids of the masks, None where the source has none."""
         path = self._file("id2label.json")
-        return None if path is None else read_id2label(path)
+        return self._names_in_features() if path is None else read_id2label(path)
 
     def _file(self, name: str) -> Path | None:
         """Get a file of the data set; None where it has none of that name."""

@@ -7,6 +7,7 @@ or any of these inside a file of settings.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from unet_dist.errors import DataError
@@ -33,6 +34,8 @@ _FILES = (
 )
 _SETTINGS = ("data.yaml", "dataset.yaml", "config.json")  # which hold names only where one of these keys is there:
 _INSIDE = ("id2label", "names", "class_names", "classes", "categories", "labels", "label2id")
+_OF_PIXELS = {*_INSIDE, "class", "segmentation_classes"}
+"""Columns whose ClassLabel names what pixels are."""
 _VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -78,6 +81,25 @@ def _holds_names(path: Path) -> bool:
 def read_id2label(path: Path) -> dict[int, str] | None:
     """Read the names of classes, None where there is no such file. Raises: DataError: it is something else."""
     return read_id_names(path) if path.is_file() else None
+
+
+def names_in_features(features: Mapping[str, object], label_column: str) -> dict[int, str] | None:
+    """Give the names that the features of a table of `datasets` have for the classes of its masks, None where they have none.
+
+    A list of ClassLabel says which classes are in a picture. A single ClassLabel says what the whole picture is; its names are
+    those of pixels only where its column is called after the masks or after classes. Different lists of names decide nothing.
+
+    Args:
+        features: of `datasets`, by column.
+        label_column: that of the masks.
+    """
+    found = set()
+    for column, feature in features.items():
+        inside = getattr(feature, "feature", None)  # of List, LargeList and Sequence
+        names = getattr(feature if inside is None else inside, "names", None)
+        if names and (inside is not None or column in _OF_PIXELS or column.startswith(f"{label_column}_")):
+            found.add(tuple(names))
+    return dict(enumerate(found.pop())) if len(found) == 1 else None
 
 
 def by_id(stored: object) -> dict[int, str]:
