@@ -13,27 +13,20 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from torch import Tensor
 
+from tests.assembly.cuts import gradient_of
 from tests.circles import draw_scene, write_circles, write_folders
 from tests.distributed.processes import ROOT, quiet_environment
 from unet_dist import Config, evaluate, predict, train
 from unet_dist.assembly.data_set import open_data
 from unet_dist.assembly.network import build_network
-from unet_dist.assembly.objective import loss_of
 from unet_dist.cli import run
 from unet_dist.commands import demo
-from unet_dist.data.batches.crops import CropReader
-from unet_dist.data.batches.recipes import RECIPES
-from unet_dist.data.batches.shares import RunShares
-from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.losses.pixelwise import CrossEntropy
 from unet_dist.report.contents import read_run
 from unet_dist.report.summary import class_scores
 from unet_dist.terminal import Teller
-from unet_dist.tiling.crop_plan import CropPlanner
-from unet_dist.tiling.gradient import WindowGradient
 
 KEYS: dict[str, Any] = {
     "multi_label": True, "input_size": 60, "base_channels": 8, "depth": 1, "norm": "weight", "batch_size": 4, "total_steps": 80,
@@ -108,33 +101,6 @@ def test_commands_write_scores_and_bands(finished: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "s3_overlay.png").exists()
 
 
-def gradient_of(
-    config: Config, cache: Cache, world_size: int, micro_batch_size: int, tile_size: int | None, *, splits: bool = False
-) -> tuple[float, dict[str, Tensor]]:
-    """The loss and the gradient of step 1, rank after rank, as the trainer puts them together."""
-    model: Any = build_network(config, cache).train()
-    planner = CropPlanner.of(model, side=60, tile_size=tile_size, splits_samples=splits)
-    crops = CropReader(cache.split("train"), 3, 60, planner.halo, recipe=RECIPES["paper"], zero=tuple(model.mean))
-    loss = loss_of(config.schedule, cache, torch.device("cpu"))
-    gradient = WindowGradient(model, model, loss, trim=planner.halo - model.window_sizes.margin)
-    shares = [
-        RunShares(
-            crops, planner=planner, batch_size=4, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size,
-            splits_samples=splits,
-        )[1]
-        for rank in range(world_size)
-    ]  # fmt: skip
-    divisor = sum(share.divisor(loss) for share in shares)
-    totals = sum(gradient.count(share.batches, torch.device("cpu")) for share in shares)
-    value = 0.0
-    for share in shares:
-        for batch in share.batches:
-            there = batch.on(torch.device("cpu"))
-            sums = gradient.add(there.windows, there.labels, there.keys, scale=1 / divisor, totals=totals)
-            value += float((sums.sum(0) / divisor).sum())
-    return value, {name: p.grad for name, p in model.named_parameters()}
-
-
 @pytest.mark.parametrize(
     ("world_size", "micro_batch_size", "tile_size", "splits"),
     [(1, 1, None, False), (2, 2, None, False), (2, 1, None, False), (1, 2, 44, False), (2, 1, 44, True)],
@@ -169,7 +135,7 @@ def test_gradient_is_the_same_however_the_batch_is_cut(
         ({"classmix": 0.5}, "classmix: got 0.5 with multi_label true"),
         ({"thresholds": [0.5, 1.5]}, "thresholds: got .*, expected numbers above 0 and below 1"),
         ({"multi_label": False, "thresholds": 0.4}, "thresholds: got 0.4, which has no effect without multi_label"),
-        ({"multi_label": False, "num_classes": 1}, "num_classes: got 1, expected 2 to 255"),
+        ({"multi_label": False, "num_classes": 1}, "num_classes: got 1, expected 2 to 65535"),
     ],
 )
 def test_keys_without_a_meaning_are_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -23,7 +23,7 @@ from unet_dist.models.answers import Answers
 from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_image, predict_logits
 from unet_dist.prediction.tiles import Tiles, compute_pieces, fill
-from unet_dist.prediction.values import NO_CLASS, Recipe, sees_something
+from unet_dist.prediction.values import Recipe, sees_something
 
 EVERYTHING = Recipe(probabilities="float16", confidence="uint8", flip=True)
 
@@ -126,7 +126,7 @@ def test_background_is_left_out_by_what_a_pixel_sees() -> None:
     )
     np.testing.assert_array_equal(sees_something(padded, halo, 100, 150), seen)
     assert 0.1 < seen.mean() < 0.9
-    expected = np.where(seen, predict_image(model, image, 60), NO_CLASS)
+    expected = np.where(seen, predict_image(model, image, 60), 255)
     for tile_size in (60, 140):
         rasters = compute(model, image, recipe, tile_size)
         np.testing.assert_array_equal(rasters["labels"], expected)

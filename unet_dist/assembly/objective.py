@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from unet_dist.config.courses import COURSES
@@ -14,7 +15,7 @@ from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
 from unet_dist.losses.class_weights import weigh_classes
 from unet_dist.losses.contract import Loss
-from unet_dist.losses.mixture import build_loss
+from unet_dist.losses.mixture import Mixture, build_loss
 from unet_dist.registry import parse_word, takes
 from unet_dist.training.optimizer import course
 
@@ -94,6 +95,22 @@ def loss_of(schedule: ScheduleConfig, cache: Cache, device: torch.device) -> Los
         focal_gamma=schedule.focal_gamma,
         multi_label=cache.multi_label,
     )
+
+
+def require_ids(loss: Loss, cache: Cache) -> None:
+    """Refuse a loss of somebody's own that may take 255 for what counts nowhere, where it is a class.
+
+    Raises:
+        ConfigError: names it.
+    """
+    if cache.label_dtype != np.uint16:
+        return
+    for term in [term for _, term in loss.terms] if isinstance(loss, Mixture) else [loss]:
+        if not getattr(term, "takes_16_bits", type(term).__module__.startswith("unet_dist.")):
+            raise ConfigError(
+                f"loss: got {type(term).__name__} with num_classes {cache.num_classes}, expected one that says takes_16_bits = "
+                "True: labels of more than 255 classes are uint16, and 65535 counts nowhere. Change the loss, or num_classes."
+            )
 
 
 def border_weights_of(schedule: ScheduleConfig, cache: Cache) -> BorderWeights | None:

@@ -17,7 +17,7 @@ import torch
 from unet_dist.assembly.given import Given
 from unet_dist.assembly.inference import choose_tiles, reason_of
 from unet_dist.assembly.network import build_skeleton
-from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_loss
+from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_ids, require_loss
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
 from unet_dist.config.transforms import is_recipe
@@ -273,6 +273,8 @@ def assemble(
     config, given, planner, cut = layout.config, layout.given, layout.crops.planner, layout.crops.cut
     schedule = config.schedule
     tile_size = resolve_tile_size(None, model, config)
+    loss = given.loss or loss_of(schedule, cache, processes.device)
+    require_ids(loss, cache)
     wrapped = processes.prepare(as_module(model), _backend(config, as_module(model), processes, teller), teller.say)
     validation = cache.split("validation")
     crops = replace(_open_crops(layout, cache, teller), zero=tuple(model.mean))
@@ -292,7 +294,7 @@ def assemble(
         wrapped=wrapped,
         trim=planner.halo - model.window_sizes.margin,
         optimizer=optimizer,
-        loss=given.loss or loss_of(schedule, cache, processes.device),
+        loss=loss,
         shares=RunShares(
             crops,
             planner=planner,

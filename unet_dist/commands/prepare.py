@@ -15,10 +15,11 @@ from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.data.decoded.likeness import find_twins_in
 from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
 from unet_dist.imaging.reader import as_reader
+from unet_dist.metrics.table import MOST_ROWS, WORST
 from unet_dist.processes.launcher import is_first
 from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, one_line, size
+from unet_dist.wording import counted, listed, one_line, size
 
 _MOST_TWINS, _MOST_PAIRS, _DRAWN_PX = 3, 6, 1024
 
@@ -119,12 +120,19 @@ def histogram_table(cache: Cache) -> Table:
         for index in range(len(cache.class_names))
         if index != cache.ignore_index and not any(shares[index] for shares in splits.values())
     ]
-    for index, name in enumerate(cache.class_names):
-        if index == cache.ignore_index or index in absent:
-            continue
-        table.add_row(one_line(name), *(f"{shares[index]:.2%}" if shares[index] else "-" for shares in splits.values()))
+    left_out = {cache.ignore_index, *absent}
+    shown = [index for index in range(len(cache.class_names)) if index not in left_out]
+    if len(shown) > MOST_ROWS:
+        table.title = f"share of the valid pixels, the {WORST} rarest of {len(shown)} classes"
+        shown = sorted(shown, key=lambda index: sum(shares[index] for shares in splits.values()))[:WORST]
+    for index in shown:
+        table.add_row(
+            one_line(cache.class_names[index]),
+            *(f"{shares[index]:.2%}" if shares[index] else "-" for shares in splits.values()),
+        )
     if absent:
-        table.caption = f"Without a pixel: {', '.join(one_line(cache.class_names[index]) for index in absent)}."
+        names = [one_line(cache.class_names[index]) for index in absent]
+        table.caption = f"Without a pixel: {listed(names, MOST_ROWS)}."
     return table
 
 

@@ -19,8 +19,8 @@ class ModelConfig(Section):
     smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
     in_channels: Count | None = None
     """Channels of an image, 1 or more. Default: those of the data set."""
-    num_classes: Annotated[int, between(1, 255)] | None = None
-    """Number of classes, 2 to 255 (1 to 32 with multi_label), including the ignored one. Default: those of the data set."""
+    num_classes: Annotated[int, between(1, 65535)] | None = None
+    """Number of classes, 2 to 65535 (1 to 32 with multi_label), including the ignored one. Default: those of the data set."""
     base_channels: Count = 64
     """Channels of the first level, 1 or more; each level down doubles them. With an encoder: channels of the decoder at half
     of the side; each level down adds half of that number."""

@@ -46,8 +46,8 @@ def check_multi_label(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
             )
         if values["num_classes"] == 1:
             raise ConfigError(
-                "num_classes: got 1, expected 2 to 255, or multi_label, where one class is there or not. Change num_classes in the "
-                "config or --num_classes."
+                "num_classes: got 1, expected 2 to 65535, or multi_label, where one class is there or not. Change num_classes in "
+                "the config or --num_classes."
             )
         return
     for term in parse_loss(values["loss"]):

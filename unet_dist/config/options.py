@@ -149,7 +149,7 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     whole: bool = False
     """Compute every image in one window, scaled if the network was trained so. Memory grows with images that are not scaled."""
     skip_background: bool = False
-    """Skip pixels whose whole field of view is bright background (235 or more in every channel): they become 255, no class."""
+    """Skip pixels whose whole field of view is bright background (235 or more in every channel): they become no class."""
     level: NotNegativeInt | None = None
     """Level of an image pyramid, 0 (the default) is the finest."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None

@@ -222,7 +222,7 @@ class ScheduleConfig(Section):
     """Share of the cross-entropy spread evenly over all classes but the ignored one, 0 to below 1."""
     focal_gamma: NotNegative = 2.0
     """Exponent of the focal loss, 0 or more."""
-    border_class: Annotated[int, AtLeast(0), Must(lambda index: index < 255, "a class id, 0 to 254")] | None = None
+    border_class: Annotated[int, AtLeast(0), Must(lambda index: index < 65535, "a class id, 0 to 65534")] | None = None
     """Class between objects. Its pixels weigh more in cross-entropy and focal loss, the closer two objects are (equation 2 of
     the paper). Default: no border weights."""
     border_weight: Positive = 10.0

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.config.sections import Config, DataConfig, RunConfig
+from unet_dist.data.batches.ids import ignored_of
 from unet_dist.data.batches.shares import StepShare
 from unet_dist.debug.inspection import InspectedStep, inspect_step, layer_table
 from unet_dist.errors import UnetDistError
@@ -187,8 +188,7 @@ def advice(losses: Sequence[float], share: StepShare, config: Config, without_gr
     else:
         found.append("the loss stopped falling: the labels may not be a function of the images")
     labels = torch.cat([batch.labels.flatten() for batch in share.batches])
-    all_bits = 255 if labels.dtype == torch.uint8 else -1
-    ignored = (labels == all_bits).double().mean().item()
+    ignored = (labels == ignored_of(labels)).double().mean().item()
     if ignored > 0.5:
         found.append(f"{ignored:.0%} of the labels are ignored (ignore_index, or a crop larger than its image)")
     flat = [

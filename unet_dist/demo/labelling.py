@@ -21,7 +21,7 @@ from PIL import Image
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.image import ImageReader
-from unet_dist.imaging.palette import IGNORED_COLOUR, class_palette
+from unet_dist.imaging.palette import class_palette, colour_table
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.models.contract import pixels_of
@@ -142,8 +142,7 @@ class Labeller:
         labels = _every_nth(job.outputs["labels"], step)
         shown = as_picture(shrink(reader, step))
         picture = Image.fromarray(shown if shown.shape[2] == 3 else shown[:, :, 0])
-        colours = np.full((256, 3), IGNORED_COLOUR, dtype=np.uint8)
-        colours[: self._tiles.model.num_classes] = class_palette(self._tiles.model.num_classes)
+        colours = colour_table(class_palette(self._tiles.model.num_classes))
         ids, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         shares = {int(ids[i]): float(counts[i] / labels.size) for i in order}

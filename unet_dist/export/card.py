@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from unet_dist.config.sections import Config
+from unet_dist.data.decoded.labels import label_dtype
 from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import TrainableNetwork
 from unet_dist.models.pretrained import PretrainedModel
@@ -148,7 +149,7 @@ def _usage(model: TrainableNetwork, repo_id: str | None, *, has_example: bool) -
     kind = (
         "(classes, height, width) uint8, 1 where a class is"
         if overlap
-        else "(height, width) uint8, one class id per pixel"
+        else f"(height, width) {label_dtype(model.num_classes)}, one class id per pixel"
     )
     return (
         f'## Use\n\n```python\n{load}\n\nmodel = load_model("{where}"){note}\n'

@@ -94,7 +94,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Interpret:
-    """What is made of stored values, such as the ids of a mask.
+    """The way to read stored values, such as the ids of a mask.
 
     Attributes:
         of: how a file stores its values -> the way from them, (rows, cols, channels), to (rows, cols, any) of the type.

@@ -35,7 +35,7 @@ def write_regions(path: Path, labels: np.ndarray, names: Sequence[str], palette:
     Memory: twice the label map, and one region.
 
     Args:
-        labels: (H, W) uint8; an id without a name is no region.
+        labels: (H, W) uint8 or uint16; an id without a name is no region.
         names: of the classes, from id 0 on.
         palette: (num_classes, 3) uint8.
 

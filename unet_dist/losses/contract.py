@@ -19,7 +19,9 @@ class Loss(SummedLoss, Protocol):
     """A sum over the global batch, over a divisor that its labels alone decide.
 
     It is made with those of class_weights ((K,), on the device, or None), ignore_index, label_smoothing and focal_gamma that its
-    constructor names, and with the arguments that stand in brackets behind its name.
+    constructor names, and with the arguments that stand in brackets behind its name. Labels are class ids, 255 where a pixel counts
+    nowhere; of more than 255 classes they are uint16, and 65535 counts nowhere: a loss that minds this says
+    `takes_16_bits = True`.
 
     Attributes:
         sees_whole_images: whether it is no sum over pixels, so that an image cannot be cut into tiles.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.ids import ignored_of, widened
 from unet_dist.data.batches.label_counts import LabelCounts
-from unet_dist.data.decoded.labels import IGNORED
 
 
 class Dice:
@@ -39,7 +39,7 @@ class Dice:
 
         Args:
             logits: (N, K, H, W), any floating type.
-            labels: (N, H, W) uint8.
+            labels: (N, H, W) uint8 or uint16.
 
         Returns:
             (3 K,) float64: I, P and G of each class.
@@ -76,10 +76,11 @@ class Dice:
         """I, P and G of each sample and class: (N, K), in float32 at least."""
         wide = logits if logits.dtype == torch.float64 else logits.float()
         probabilities = wide.softmax(1)
+        ignored, labels = ignored_of(labels), widened(labels)
         classes = torch.arange(logits.shape[1], device=labels.device, dtype=labels.dtype)
         is_label = labels[:, None] == classes[:, None, None]  # (N, K, H, W)
         hits = (probabilities * is_label).sum((2, 3))
-        mass = (probabilities * (labels != IGNORED)[:, None]).sum((2, 3))
+        mass = (probabilities * (labels != ignored)[:, None]).sum((2, 3))
         return hits, mass, is_label.sum((2, 3)).to(wide.dtype)
 
 

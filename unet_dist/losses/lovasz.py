@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.ids import ignored_of, widened
 from unet_dist.data.batches.label_counts import LabelCounts
-from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.losses.one_pass import OnePass
 
 
@@ -32,7 +32,7 @@ class Lovasz(OnePass):
 
         Args:
             logits: (N, K, H, W), any floating type; computed in float32 at least.
-            labels: (N, H, W) uint8, IGNORED where a pixel counts nowhere.
+            labels: (N, H, W) uint8 or uint16, all bits set where a pixel counts nowhere.
             borders, totals: not used.
 
         Returns:
@@ -40,12 +40,13 @@ class Lovasz(OnePass):
         """
         wide = logits if logits.dtype == torch.float64 else logits.float()
         num_classes = logits.shape[1]
+        ignored, labels = ignored_of(labels), widened(labels)
         flat = labels.flatten(1)[:, None]  # (N, 1, P)
         classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
         is_label = flat == classes[:, None]  # (N, K, P)
         errors = (is_label.to(wide.dtype) - wide.softmax(1).flatten(2)).abs()
         # Ignored pixels sort behind every other and add nothing: no mask of uneven length, for which a GPU would wait.
-        ordered, order = errors.masked_fill(flat == IGNORED, -1.0).sort(dim=2, descending=True, stable=True)
+        ordered, order = errors.masked_fill(flat == ignored, -1.0).sort(dim=2, descending=True, stable=True)
         hits = is_label.gather(2, order)
         # Whole numbers: exact, and their cumulative sum has a deterministic kernel.
         size = hits.sum(2, keepdim=True)

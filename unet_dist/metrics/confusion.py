@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.ids import ignored_of, widened
 from unet_dist.data.decoded.labels import IGNORED
+
+MATRIX_CLASSES = 1000
+"""Classes up to which every label is counted against every prediction, in 8 MB. Beyond, each class has counts of its own: a
+matrix of 65,535 classes would be 34 GB."""
 
 CALIBRATION_BINS = 15
 """Bins of a reliability diagram. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"."""
@@ -26,17 +31,31 @@ def count_confusion(labels: Tensor, predictions: Tensor, num_classes: int) -> Te
     """Count label against prediction over the valid pixels.
 
     Args:
-        labels: uint8 of any shape, IGNORED where a pixel counts nowhere.
-        predictions: uint8 of the same shape, each below num_classes.
+        labels: uint8 or uint16 of any shape, all bits set where a pixel counts nowhere.
+        predictions: whole numbers of the same shape, each below num_classes.
         num_classes: K.
 
     Returns:
-        (K, K) int64; rows are labels, columns predictions.
+        (K, K) int64; rows are labels, columns predictions. Beyond MATRIX_CLASSES (K, 2, 2): of each class a matrix of other
+        classes and itself.
     """
-    # IGNORED pixels fall behind the last row and are cut off: no mask, no copy of uneven length.
-    pairs = labels.flatten().long() * num_classes + predictions.flatten().long()
-    counts = _count(pairs, (IGNORED + 1) * num_classes)
-    return counts[: num_classes * num_classes].view(num_classes, num_classes)
+    # Pixels that count nowhere fall behind the last row and are cut off: no mask, no copy of uneven length.
+    rows, columns = widened(labels).flatten().long(), widened(predictions).flatten().long()
+    rows = torch.where(rows == ignored_of(labels), num_classes, rows).clamp_(max=num_classes)
+    if num_classes <= MATRIX_CLASSES:
+        counts = _count(rows * num_classes + columns, (num_classes + 1) * num_classes)
+        return counts[: num_classes * num_classes].view(num_classes, num_classes)
+    hits, labelled, predicted = (
+        _count(values, num_classes + 1)[:num_classes]
+        for values in (
+            torch.where(rows == columns, rows, num_classes),
+            rows,
+            torch.where(rows == num_classes, num_classes, columns),
+        )
+    )
+    missed, wrong = labelled - hits, predicted - hits
+    others = labelled.sum() - hits - missed - wrong
+    return torch.stack([others, wrong, missed, hits], dim=1).view(num_classes, 2, 2)
 
 
 def _count(values: Tensor, num_values: int) -> Tensor:
@@ -80,7 +99,8 @@ class Scores:
     """What a confusion matrix says.
 
     Attributes:
-        confusion: (K, K) int64, rows are labels, columns predictions; or of overlapping classes (K, 2, 2), a matrix for each.
+        confusion: (K, K) int64, rows are labels, columns predictions; or (K, 2, 2), a matrix of absent and present for each class,
+            of overlapping classes and of more than MATRIX_CLASSES.
         iou: intersection over union of each class, None where it occurs neither in label nor in prediction.
         miou: mean over the classes that occur, 0 where none does.
         pixel_accuracy: share of the valid pixels that are right, 0 where none is valid; of overlapping classes a pixel counts once
@@ -129,18 +149,23 @@ class Scores:
         return [hits / total if total and iou is not None else None for iou, hits, total in counts]
 
     @classmethod
-    def of(cls, confusion: Tensor, ignore_index: int | None = None) -> Scores:
-        """Derive the scores; the ignored class appears in none."""
+    def of(cls, confusion: Tensor, ignore_index: int | None = None, *, overlap: bool = True) -> Scores:
+        """Derive the scores; the ignored class appears in none.
+
+        Args:
+            overlap: of counts (K, 2, 2), whether a pixel counts once for each class.
+        """
         confusion = confusion.cpu()
         hits, labelled, predicted = tally(confusion)
         unions = labelled + predicted - hits
-        right = int(hits.sum()) + (int(confusion[:, 0, 0].sum()) if confusion.dim() == 3 else 0)
+        right, total = int(hits.sum()), int(labelled.sum())
+        if overlap and confusion.dim() == 3:
+            right, total = right + int(confusion[:, 0, 0].sum()), int(confusion.sum())
         iou: list[float | None] = [
             None if union == 0 or index == ignore_index else hit / union
             for index, (hit, union) in enumerate(zip(hits.tolist(), unions.tolist(), strict=True))
         ]
         known = [value for value in iou if value is not None]
-        total = int(confusion.sum())
         return cls(
             confusion=confusion,
             iou=iou,
@@ -179,8 +204,8 @@ def count_confidence(labels: Tensor, predictions: Tensor, confidence: Tensor) ->
     """Count the valid pixels, and those of them that are right, by the confidence of their prediction.
 
     Args:
-        labels: uint8 of any shape, IGNORED where a pixel counts nowhere.
-        predictions: uint8 of the same shape.
+        labels: uint8 or uint16 of any shape, all bits set where a pixel counts nowhere.
+        predictions: of the same shape.
         confidence: the winning class's probability, 0 to 1, of the same shape.
 
     Returns:
@@ -192,8 +217,11 @@ def count_confidence(labels: Tensor, predictions: Tensor, confidence: Tensor) ->
     # A bin holds its upper edge: (0, 1/15], (1/15, 2/15], ... as Guo et al. have it.
     edges = torch.arange(1, CALIBRATION_BINS, dtype=sure.dtype, device=sure.device) / CALIBRATION_BINS
     bins = torch.bucketize(sure, edges)
-    # As in count_confusion: IGNORED pixels fall behind the last row.
-    kinds = torch.where(labels == IGNORED, 2, (labels == predictions).long()).flatten()  # 0 wrong, 1 right, 2 neither
+    ignored, truth = ignored_of(labels), widened(labels)
+    # As in count_confusion: pixels that count nowhere fall behind the last row.
+    kinds = torch.where(
+        truth == ignored, 2, (truth == widened(predictions)).long()
+    ).flatten()  # 0 wrong, 1 right, 2 neither
     wrong, right, _ = _count(kinds * CALIBRATION_BINS + bins, 3 * CALIBRATION_BINS).view(3, CALIBRATION_BINS)
     steps = (sure.double() * _CONFIDENCE_STEPS).round_().long()
     sums = torch.zeros(CALIBRATION_BINS, dtype=torch.int64, device=sure.device)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import ignored_in
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))
 """Border probabilities from which on a pixel is border. The challenge's are 0 to 1 by 0.1; at 0 and 1 all or none is border."""
@@ -59,7 +59,7 @@ def score_image(border: np.ndarray, label: np.ndarray, border_class: int) -> np.
 
     Args:
         border: (H, W), the probability of the border class.
-        label: (H, W) uint8, IGNORED where a pixel counts nowhere.
+        label: (H, W) uint8 or uint16, all bits set where a pixel counts nowhere.
         border_class: its class id.
 
     Returns:
@@ -67,7 +67,7 @@ def score_image(border: np.ndarray, label: np.ndarray, border_class: int) -> np.
     """
     from scipy import ndimage  # slow to import, and most runs need none
 
-    is_object = (label != border_class) & (label != IGNORED)
+    is_object = (label != border_class) & (label != ignored_in(label.dtype))
     truth, _ = ndimage.label(is_object)
     rows: list[Sequence[float]] = []
     for threshold in THRESHOLDS:

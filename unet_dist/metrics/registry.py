@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unet_dist.config.metrics import METRICS
 from unet_dist.errors import ConfigError, UnetDistError
+from unet_dist.metrics.confusion import MATRIX_CLASSES
 from unet_dist.registry import Word, call_part, describe_error, parse_word, split_words
 
 
@@ -28,7 +29,10 @@ class Metric(Protocol):
     """
 
     def __call__(self, confusion: Tensor) -> float | None:
-        """(K, K) int64 on the CPU, rows are labels, columns predictions -> the score; None where nothing was counted."""
+        """(K, K) int64 on the CPU, rows are labels, columns predictions -> the score; None where nothing was counted.
+
+        Of more than 1,000 classes (K, 2, 2), where it says `takes_planes`.
+        """
 
 
 Counted = Callable[[Tensor], float | None]
@@ -58,7 +62,8 @@ def make_metrics(
     Args:
         metrics: words such as "mean_dice,my_package.metrics:kappa(power=2)", or objects.
 
-        multi_label: whether classes overlap; a metric then takes (K, 2, 2), and must say so by `takes_planes`.
+        multi_label: whether classes overlap; a metric then takes (K, 2, 2), as of more than MATRIX_CLASSES, and must say so by
+            `takes_planes`.
 
     Returns:
         By word or name, in the order in which they came.
@@ -72,16 +77,18 @@ def make_metrics(
     else:
         found = [(Word(metric_name(metric), {}), metric) for metric in metrics]
     made: dict[str, Counted] = {}
+    is_planar = multi_label or num_classes > MATRIX_CLASSES
+    why = "multi_label" if multi_label else f"num_classes {num_classes}, more than {MATRIX_CLASSES}"
     for word, metric in found:
         if str(word) in made:
             raise ConfigError(f"metrics: got {word} twice, expected it once. Rename one of the two.")
-        if multi_label and not getattr(metric, "takes_planes", word.name in METRICS.own):
+        if is_planar and not getattr(metric, "takes_planes", word.name in METRICS.own):
             raise ConfigError(
-                f"metrics: got {word} with multi_label, expected one that takes the counts (K, 2, 2) of overlapping classes and "
+                f"metrics: got {word} with {why}, expected one that takes the counts (K, 2, 2) of each class and "
                 "says so by an attribute takes_planes = True. Remove it from metrics."
             )
         made[str(word)] = partial(_compute, word, metric, ignore_index)
-    shape = (num_classes, 2, 2) if multi_label else (num_classes, num_classes)
+    shape = (num_classes, 2, 2) if is_planar else (num_classes, num_classes)
     compute_metrics(made, 3 * torch.eye(shape[1], dtype=torch.int64).expand(shape) + 1)
     return made
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from unet_dist.metrics.confusion import Scores
-from unet_dist.wording import one_line
+from unet_dist.wording import listed, one_line
 
 _BAR = 10
 WORST = 10
+MOST_ROWS = 100
+"""Classes that a table shows; of more it shows the WORST."""
 
 
 def scores_table(
@@ -27,7 +29,7 @@ def scores_table(
 
     Args:
         before: the IoU of each class in an earlier validation, to show the change since.
-        is_short: show the WORST classes only.
+        is_short: show the WORST classes only, as of more than MOST_ROWS.
         is_detailed: Dice, precision and recall in place of the bar.
     """
     table = Table(title=one_line(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
@@ -37,7 +39,9 @@ def scores_table(
         table.add_column(name, justify="left" if name in ("class", "") else "right")
     shares = scores.shares
     iou_of = {index: iou for index, iou in enumerate(scores.iou) if index != ignore_index and iou is not None}
-    shown = sorted(iou_of, key=lambda index: iou_of[index])[:WORST] if is_short else list(iou_of)
+    shown = (
+        sorted(iou_of, key=lambda index: iou_of[index])[:WORST] if is_short or len(iou_of) > MOST_ROWS else list(iou_of)
+    )
     if len(shown) == 2 == len(iou_of):  # of two classes the foreground is asked about
         shown.reverse()
     for index in shown:
@@ -65,5 +69,5 @@ def _left_out(scores: Scores, class_names: Sequence[str], ignore_index: int | No
     """A line about the classes without a row."""
     absent = [one_line(name) for i, name in enumerate(class_names) if i != ignore_index and scores.iou[i] is None]
     lines = [f"The {WORST} worst; {num_better} others are better."] if num_better else []
-    lines += [f"Neither labelled nor predicted: {', '.join(absent)}."] if absent else []
+    lines += [f"Neither labelled nor predicted: {listed(absent, MOST_ROWS)}."] if absent else []
     return " ".join(lines) or None

@@ -234,7 +234,7 @@ def _pass(
         return logits if setting.precision == "no" else logits.float()  # accelerate gives back float32
 
     margin = model.window_sizes.margin + setting.trim
-    kind = torch.int64 if setting.multi_label else torch.uint8
+    kind = torch.int64 if setting.multi_label else torch.uint8 if model.num_classes <= 255 else torch.uint16
     with memory.making(INPUT):
         windows = torch.empty(count, *window, model.in_channels, dtype=torch.uint8)
         labels = torch.empty(count, *(side - 2 * margin for side in window), dtype=kind)

@@ -15,10 +15,19 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.batches.crops import WindowedSamples
+from unet_dist.data.batches.ids import widened
 from unet_dist.data.batches.planes import unpack
 from unet_dist.imaging.reader import as_reader
 from unet_dist.machine.uploading import uploading
-from unet_dist.metrics.confusion import CALIBRATION_BINS, Scores, count_confidence, count_confusion, count_planes, tally
+from unet_dist.metrics.confusion import (
+    CALIBRATION_BINS,
+    MATRIX_CLASSES,
+    Scores,
+    count_confidence,
+    count_confusion,
+    count_planes,
+    tally,
+)
 from unet_dist.metrics.instances import InstanceScores, score_image
 from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network, as_module
@@ -74,7 +83,7 @@ def evaluate_split(
     Args:
         tiles: how images are predicted by a model on the device; for details with its confidence, or the probabilities
             of overlapping classes.
-        samples: the split, its labels with IGNORED where a pixel counts nowhere.
+        samples: the split, its labels with all bits set where a pixel counts nowhere.
         tile_size: largest side of a window, px.
         details: filled with the counts over all processes.
         is_stopped: asked by all processes together before each round of batches; True ends the evaluation.
@@ -88,8 +97,8 @@ def evaluate_split(
     batches = plan_batches(plans, tiles.pieces_at_once)
     mine = assign(len(batches), processes.rank, processes.world_size)
     rounds = len(assign(len(batches), 0, processes.world_size))  # rank 0 has the most; all ask as often
-    count = model.num_classes
-    shape = (count, 2, 2) if answers_of(model).overlap else (count, count)
+    count, overlap = model.num_classes, answers_of(model).overlap
+    shape = (count, 2, 2) if overlap or count > MATRIX_CLASSES else (count, count)
     confusion = torch.zeros(shape, dtype=torch.int64, device=device)
 
     def read(number: int) -> tuple[list[Piece], Tensor]:
@@ -110,7 +119,7 @@ def evaluate_split(
     if details is not None:
         processes.sum_(details.by_image)
         processes.sum_(details.confidence)
-    return Scores.of(processes.sum_(confusion), model.ignore_index)
+    return Scores.of(processes.sum_(confusion), model.ignore_index, overlap=overlap)
 
 
 def _count(
@@ -121,7 +130,7 @@ def _count(
     labels = [one["labels"].to(device, non_blocking=True) for one in values]
     if details is None and not overlap:
         # All tiles at once: a count is several launches, which the host must order.
-        return count_confusion(truth, torch.cat([label.flatten() for label in labels]), count)
+        return count_confusion(truth, torch.cat([widened(label).flatten() for label in labels]), count)
     shapes = [(piece.tile.height, piece.tile.width) for piece in pieces]
     truths = [part.view(shape) for part, shape in zip(truth.split([h * w for h, w in shapes]), shapes, strict=True)]
     counts = []

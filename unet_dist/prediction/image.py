@@ -87,7 +87,7 @@ def predict_image(
     window_batch: int = 1,
     device: str | torch.device | None = None,
 ) -> Labels:
-    """Predict an image: (H, W) uint8 class ids, the same for every `tile_size`; of overlapping classes (K, H, W) of 0 and 1.
+    """Predict an image: (H, W) class ids, the same for every `tile_size`; of overlapping classes (K, H, W) of 0 and 1.
 
     Computes in the model's own type. The model's training flags are left as they were.
 
@@ -96,6 +96,9 @@ def predict_image(
         tile_size: largest side of a window in pixels; None chooses one.
         window_batch: windows computed at once.
         device: moves the model there first; None computes where it is.
+
+    Returns:
+        uint8; uint16 where there are more than 255 classes.
 
     Raises:
         LocalityError: the network has no finite halo, so that exact tiles do not exist.

@@ -143,7 +143,7 @@ def read_piece(tiles: Tiles, image: int, reader: ImageReader, plan: TilePlan, ti
 def fill(
     rasters: Mapping[str, tuple[tuple[int, ...], np.dtype]], piece: Piece, entry: Mapping[str, np.ndarray] | None
 ) -> dict[str, np.ndarray]:
-    """Complete the values of a piece: NO_CLASS, or a probability of zero, where nothing is seen.
+    """Complete the values of a piece: no class, or a probability of zero, where nothing is seen.
 
     Args:
         rasters: as Recipe.rasters has them.

@@ -13,11 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unet_dist.data.decoded.labels import ignored_in, label_dtype
 from unet_dist.models.answers import Answers
 from unet_dist.tiling.windows import classify
-
-NO_CLASS = 255
-"""Label of a pixel that the network was not asked about; no class has it."""
 
 BRIGHT = 235
 """Least value of every channel of bright background. Assumption: scanners set empty glass to about 240 and more."""
@@ -51,8 +49,8 @@ class Recipe:
 
     def rasters(self, num_classes: int, *, overlap: bool = False) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Return, for each raster, the shape in front of (H, W) and the type; overlapping classes have a plane of labels each."""
-        planes = (num_classes,) if overlap else ()
-        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": (planes, np.dtype(np.uint8))}
+        planes, kind = ((num_classes,), np.dtype(np.uint8)) if overlap else ((), label_dtype(num_classes))
+        rasters: dict[str, tuple[tuple[int, ...], np.dtype]] = {"labels": (planes, kind)}
         if self.probabilities != "none":
             rasters["probabilities"] = ((num_classes,), np.dtype(self.probabilities))
         if self.confidence != "none":
@@ -71,7 +69,7 @@ def values_of(
         probabilities: (N, K, h, w), where the recipe needs them.
 
     Returns:
-        For each raster (N, h, w) uint8 or (N, K, h, w) of its type.
+        For each raster (N, h, w) or (N, K, h, w) of its type.
     """
     scores = probabilities if logits is None else logits
     assert scores is not None
@@ -121,5 +119,6 @@ def sees_something(window: npt.NDArray[np.uint8], halo: int, height: int, width:
 
 
 def blank(raster: str, values: np.ndarray, seen: npt.NDArray[np.bool_] | None) -> np.ndarray:
-    """Return values with NO_CLASS, or a probability of zero, where nothing is seen."""
-    return values if seen is None else np.where(seen, values, values.dtype.type(NO_CLASS if raster == "labels" else 0))
+    """Return values with the label of no class (255, or 65535 of 16 bits), or a probability of zero, where nothing is seen."""
+    nothing = ignored_in(values.dtype) if raster == "labels" else 0
+    return values if seen is None else np.where(seen, values, values.dtype.type(nothing))

@@ -25,6 +25,9 @@ MAX_POINTS = 2000
 ROW_PX = 21
 """Height of a class in the bars and in the confusion matrix."""
 
+MOST_CLASSES = 100
+"""That a chart shows. assumption, by the eye; of 268 classes a matrix took matplotlib five minutes."""
+
 NARROW = "narrow"
 """Key of a layout's meta: what its axes are like on a phone, by axis."""
 
@@ -176,7 +179,7 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
     """IoU beside frequency, the most frequent class on top."""
     from plotly.subplots import make_subplots
 
-    ordered = sorted(scores, key=_frequency)
+    ordered = most_frequent(scores)
     names = [score.name for score in ordered]
     figure = make_subplots(1, 2, shared_yaxes=True, column_widths=[0.62, 0.38], horizontal_spacing=0.03)
     figure.add_bar(
@@ -243,10 +246,23 @@ def _frequency(score: ClassScore) -> float:
     return score.train_share if score.train_share is not None else score.split_share or 0.0
 
 
+def most_frequent(scores: Sequence[ClassScore]) -> list[ClassScore]:
+    """The classes that a chart shows, the most frequent last: tables hold the others."""
+    return sorted(scores, key=_frequency)[-MOST_CLASSES:]
+
+
+def shown_classes(counts: np.ndarray, ignore_index: int | None) -> tuple[list[int], str]:
+    """The classes that a drawn confusion matrix (K, K) shows, in order, and how its axis of labels is called."""
+    pixels = counts.sum(0) + counts.sum(1)
+    occurring = [index for index in range(len(counts)) if pixels[index] > 0 and index != ignore_index]
+    shown = sorted(sorted(occurring, key=lambda index: -pixels[index])[:MOST_CLASSES])
+    rest = len(occurring) - len(shown)
+    return shown, f"label ({rest} more classes have fewer pixels)" if rest else "label"
+
+
 def _confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str], ignore_index: int | None) -> go.Figure:
     counts = np.asarray(confusion, dtype=np.int64)  # (K, K), rows are labels
-    occurs = (counts.sum(0) + counts.sum(1)) > 0
-    shown = [index for index in range(len(counts)) if occurs[index] and index != ignore_index]
+    shown, title = shown_classes(counts, ignore_index)
     counts = counts[np.ix_(shown, shown)]
     rows = counts.sum(1, keepdims=True)
     shares = np.where(rows > 0, counts / np.maximum(rows, 1), np.nan)
@@ -274,7 +290,7 @@ def _confusion_chart(confusion: Sequence[Sequence[int]], names: Sequence[str], i
         hovermode="closest",
         margin={"l": 8, "r": 8, "t": 8, "b": 28},
         xaxis={"title": {"text": "predicted"}, "tickangle": -60, "automargin": True, "dtick": 1, "showgrid": False},
-        yaxis={"title": {"text": "label"}, "autorange": "reversed", "automargin": True, "dtick": 1, "showgrid": False},
+        yaxis={"title": {"text": title}, "autorange": "reversed", "automargin": True, "dtick": 1, "showgrid": False},
         meta={LEAST_WIDTH: 140 + 16 * len(shown)},
     )
     return figure

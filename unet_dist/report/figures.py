@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unet_dist.data.decoded.labels import IGNORED, ignored_in
+from unet_dist.data.decoded.labels import ignored_in
 from unet_dist.data.decoded.planes import holds_planes, plane_of
-from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.palette import class_palette, colour_table
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.storage.files import write_whole
 from unet_dist.wording import one_line, shorten
@@ -22,6 +22,8 @@ from unet_dist.wording import one_line, shorten
 MAX_SIDE_PX = 960
 PANEL_INCHES = 4.0
 LEGEND_COLUMNS = 6
+_MOST_NAMED = 60
+"""Classes of a legend: each row of it takes height from the pictures, and layout takes time."""
 
 
 class Sample(NamedTuple):
@@ -62,7 +64,7 @@ def draw_prediction(path: Path, image: np.ndarray, prediction: np.ndarray, class
     Args:
         path: of the PNG; its folder is made.
         image: (H, W, C).
-        prediction: (H, W) uint8, or (K, H, W) of overlapping classes.
+        prediction: (H, W) class ids, or (K, H, W) of overlapping classes.
         class_names: one per class.
     """
     image, prediction, _ = _shrunk(Sample(image, prediction, prediction))
@@ -171,7 +173,7 @@ def _coloured(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _occurring(parts: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:
-    """The class ids that occur in labels, IGNORED among them."""
+    """The class ids that occur in labels, what counts nowhere among them."""
     stacks = [_planes_of(part, len(class_names)) for part in parts]
     found = [
         np.unique(part) if planes is None else np.flatnonzero((planes == 1).any(axis=(1, 2)))
@@ -181,10 +183,8 @@ def _occurring(parts: Sequence[np.ndarray], class_names: Sequence[str]) -> np.nd
 
 
 def _class_colours(class_names: Sequence[str]) -> np.ndarray:
-    """(256, 3) uint8: a colour for each class id, black for others."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(class_names)] = class_palette(len(class_names))
-    return colours
+    """(256, 3) uint8, or (65536, 3): a colour for each class id, black for others."""
+    return colour_table(class_palette(len(class_names)))
 
 
 def _panels(
@@ -196,12 +196,18 @@ def _panels(
     from matplotlib.patches import Patch
 
     colours = _class_colours(class_names)
-    names = [shorten(one_line(class_names[i]), 60) if i != IGNORED else "ignored" for i in occurring]
+    shown = occurring[:_MOST_NAMED]
+    names = [shorten(one_line(class_names[i]), 60) if i < len(class_names) else "ignored" for i in shown]
     legend_columns = LEGEND_COLUMNS * columns // 3
     legend_inches = 0.22 * -(-len(names) // legend_columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, sum(heights) + legend_inches), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    patches = [Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label="name") for i in occurring]
+    patches = [
+        Patch(facecolor=colours[i] / 255, edgecolor="0.5", linewidth=0.4, label="name") for i in occurring[:_MOST_NAMED]
+    ]
+    if len(occurring) > _MOST_NAMED:
+        names.append(f"and {len(occurring) - _MOST_NAMED} more")
+        patches.append(Patch(facecolor="none", edgecolor="none", label="name"))
     legend = figure.legend(handles=patches, loc="outside lower center", ncols=legend_columns, fontsize=7, frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):  # a legend leaves out labels that begin with _
         text.set(text=name, parse_math=False)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import IGNORED, ignored_in
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import parsing
-from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.palette import class_palette, colour_table
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.report.figures import Sample
 from unet_dist.storage.files import write_whole
@@ -59,7 +59,7 @@ def picture_name(split: str, index: int) -> str:
 
 
 def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> None:
-    """Write an image as WebP, label and prediction as palette PNGs of class ids, all of them at most MAX_SIDE_PX wide and high.
+    """Write an image as WebP, label and prediction as PNGs of class ids, all of them at most MAX_SIDE_PX wide and high.
 
     Raises:
         DataError: the disk refuses.
@@ -71,11 +71,13 @@ def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> N
     shown = picture if picture.shape[2] == 3 else picture[:, :, 0]
     image = Image.fromarray(np.ascontiguousarray(shown)).resize(size, Image.Resampling.LANCZOS)
     _write(folder / f"{name}{_IMAGE}", image, "WEBP", quality=80, method=4)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    palette[:num_classes] = class_palette(num_classes)
+    palette = colour_table(class_palette(num_classes))
     for suffix, ids in ((_LABEL, sample.label), (_PREDICTION, sample.prediction)):
+        if ids.dtype == np.uint8 and num_classes > IGNORED:  # of data with fewer classes than the network has
+            ids = np.where(ids == IGNORED, ignored_in(np.dtype(np.uint16)), ids)
         plane = Image.fromarray(np.ascontiguousarray(ids)).resize(size, Image.Resampling.NEAREST)
-        plane.putpalette(palette.tobytes())
+        if ids.dtype == np.uint8:
+            plane.putpalette(palette.tobytes())
         _write(folder / f"{name}{suffix}", plane, "PNG", optimize=True)
 
 
@@ -89,7 +91,8 @@ def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:
 def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
     """Read a kept picture as data URIs: image, label, prediction, width, height and the class ids that occur.
 
-    Class ids travel as grey values: what a browser reads back from a palette are colours.
+    Class ids travel as grey values: what a browser reads back from a palette are colours. Of 16 bits
+    red is the lower byte and green the upper one.
 
     Returns:
         None where a file is missing or damaged: an evaluation may be at work.
@@ -106,21 +109,28 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
         return None
     if any(part.shape != (height, width) for part in ids):
         return None
-    label, prediction = (_data_uri(_encode(Image.fromarray(part), "PNG", optimize=True), "png") for part in ids)
+    encoded = [_data_uri(_encode(Image.fromarray(_as_bytes(part)), "PNG", optimize=True), "png") for part in ids]
     return {
         "image": _data_uri(image, "webp"),
-        "label": label,
-        "prediction": prediction,
+        "label": encoded[0],
+        "prediction": encoded[1],
         "width": width,
         "height": height,
-        "classes": sorted({int(value) for part in ids for value in np.unique(part)} - {IGNORED}),
+        "classes": sorted({int(value) for part in ids for value in np.unique(part)} - {ignored_in(ids[0].dtype)}),
     }
+
+
+def _as_bytes(ids: np.ndarray) -> np.ndarray:
+    """Class ids of 8 bits as they are, others as (H, W, 3) uint8."""
+    if ids.dtype == np.uint8:
+        return ids
+    return np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], axis=2).astype(np.uint8)
 
 
 def _open_ids(path: Path) -> Image.Image:
     with Image.open(io.BytesIO(read_bytes(path)), formats=["PNG"]) as picture:
         picture.load()
-    if picture.mode not in ("P", "L"):
+    if picture.mode not in ("P", "L", "I;16"):
         raise ValueError(f"{path}: got mode {picture.mode}, expected class ids")
     return picture
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.report.charts import column, smooth
+from unet_dist.report.charts import column, most_frequent, shown_classes, smooth
 from unet_dist.report.contents import RunContents
 from unet_dist.report.figures import write_figure
 from unet_dist.report.summary import ClassScore, class_scores
@@ -76,7 +76,7 @@ def _curves(run: RunContents) -> Any:
 
 
 def _iou(scores: Sequence[ClassScore]) -> Any:
-    ordered = sorted(scores, key=lambda s: s.train_share if s.train_share is not None else s.split_share or 0.0)
+    ordered = most_frequent(scores)
     rows = np.arange(len(ordered))
     figure = _new(8, 1 + 0.2 * len(ordered))
     iou, share = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
@@ -105,7 +105,7 @@ def _iou(scores: Sequence[ClassScore]) -> Any:
 
 def _confusion(run: RunContents, split: str) -> Any:
     counts = np.asarray(run.evaluations[split]["confusion"], dtype=np.float64)  # (K, K), rows are labels
-    shown = [i for i in range(len(counts)) if counts[i].sum() + counts[:, i].sum() > 0 and i != run.ignore_index]
+    shown, title = shown_classes(counts, run.ignore_index)
     counts = counts[np.ix_(shown, shown)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [shorten(one_line(run.class_names[index]), 40) for index in shown]
@@ -115,7 +115,7 @@ def _confusion(run: RunContents, split: str) -> Any:
     figure = _new(side + 0.8, side)
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="predicted", ylabel="label")
+    axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="predicted", ylabel=title)
     axes.set_xticklabels(names, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticklabels(names, fontsize=7, parse_math=False)
     figure.colorbar(drawn, label="share of the label's pixels", shrink=0.6)

@@ -55,7 +55,7 @@ class WindowsAndLabels(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(N, h, w) uint8 labels."""
+        """(N, h, w) labels."""
 
     @property
     def keys(self) -> Tensor:
@@ -105,7 +105,7 @@ class WindowGradient:
 
         Args:
             windows: (n, h, w, C), on the device, as the others.
-            labels: (n, h - 2 halo, w - 2 halo) uint8, IGNORED where another tile counts the pixel, or none does.
+            labels: (n, h - 2 halo, w - 2 halo) uint8 or uint16, all bits set where another tile counts the pixel, or none does.
             keys: (n, 3) int64: the key of the sample, and the row and the column of the window in the sample's grid, in
                 strides.
             scale: scalar, or (T,) for a loss of T terms. The division comes before the backward pass: summed gradients

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unet_dist.data.batches.ids import narrowed
 from unet_dist.errors import DataError, LocalityError
 from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ImageReader
@@ -25,7 +26,7 @@ from unet_dist.tiling.geometry import (
     Locality,
 )
 
-Labels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 _CPU_AT_ONCE_PX = 400_000
@@ -98,19 +99,18 @@ def _as_floats(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
-    """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8.
+    """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8, or uint16 as `label_dtype`.
 
     Of equal ones the first. Nothing of the logits is copied: filling in -inf for the ignored class took four times as long
     (tests/measure/small_costs.py labels: four windows of 572 px and 35 classes, one CPU thread).
     """
-    assert logits.shape[1] <= 256, logits.shape
     start, *more = _answers(logits.shape[1], ignore_index)
     best = logits[:, start].max(dim=1)
     labels = best.indices + start.start
     for after in more:
         other = logits[:, after].max(dim=1)
         labels = torch.where(other.values > best.values, other.indices + after.start, labels)
-    return labels.to(torch.uint8)
+    return narrowed(labels, logits.shape[1])
 
 
 def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:

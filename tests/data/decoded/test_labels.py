@@ -249,7 +249,7 @@ def test_ids_with_gaps_are_explained_in_full():
         ({"label_map": {0: 0, "#000000": 1}}, "both ids and colours"),
         ({"label_map": {0: -1}}, "leads to -1"),
         ({"label_map": {0: 5}, "num_classes": 2}, "leads to 5; expected classes 0 to 1"),
-        ({"num_classes": 256}, "num_classes: got 256; expected 1 to 255"),
+        ({"num_classes": 65536}, "num_classes: got 65536; expected 1 to 65535"),
         ({"ignore_index": -100}, "ignore_index: got -100.*no effect"),
     ],
 )

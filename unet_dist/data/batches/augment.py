@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import IGNORED, ignored_in
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.wording import first_line
 
@@ -26,7 +26,7 @@ class Deform(albumentations.DualTransform):
     """Rotate, scale and bend a window about its middle, in one interpolation; its shape stays.
 
     Where it asks for pixels beyond the window, the image is mirrored as at the border of a prediction, and the labels are
-    IGNORED.
+    ignored.
 
     Args:
         rotation_deg: range of the angle, degrees.
@@ -75,7 +75,9 @@ class Deform(albumentations.DualTransform):
 
     def apply_to_mask(self, mask: np.ndarray, map_x: np.ndarray, map_y: np.ndarray, **_: Any) -> np.ndarray:
         """Deform labels (H, W) alike."""
-        return cv2.remap(mask, map_x, map_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORED)
+        return cv2.remap(
+            mask, map_x, map_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_beyond(mask)
+        )
 
 
 class Augmentation:
@@ -89,21 +91,29 @@ class Augmentation:
     """
 
     def __init__(self, transforms: list[dict[str, Any]]) -> None:
-        self._pipeline = albumentations.Compose(
-            [_build(dict(transform)) for transform in transforms], additional_targets={"border": "mask"}
-        )
+        self._transforms = transforms
+        self._pipelines = {IGNORED: self._compose(IGNORED)}
+
+    def _compose(self, beyond: int) -> Any:
+        """The pipeline of labels that are `beyond` where nothing counts."""
+        built = [_build(dict(transform), beyond) for transform in self._transforms]
+        return albumentations.Compose(built, additional_targets={"border": "mask"})
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, border: np.ndarray | None = None, *, seed: int
     ) -> tuple[np.ndarray, ...]:
-        """Transform an image (H, W, C), its labels (H, W) uint8 and, where given, a border map (H, W) float32 alike.
+        """Transform an image (H, W, C), its class ids (H, W) and, where given, a border map (H, W) float32 alike.
 
         The result is a function of the seed.
         """
-        self._pipeline.set_random_seed(seed)
+        beyond = _beyond(labels)
+        if beyond not in self._pipelines:
+            self._pipelines[beyond] = self._compose(beyond)
+        pipeline = self._pipelines[beyond]
+        pipeline.set_random_seed(seed)
         planes = {"image": image, "mask": labels, **({} if border is None else {"border": border})}
         try:
-            result = self._pipeline(**{name: np.ascontiguousarray(plane) for name, plane in planes.items()})
+            result = pipeline(**{name: np.ascontiguousarray(plane) for name, plane in planes.items()})
         except (ValueError, TypeError, cv2.error) as error:
             if image.dtype == np.uint8 and image.shape[2] in (1, 3):
                 raise
@@ -121,7 +131,12 @@ class Augmentation:
         return moved, result["mask"], *([] if border is None else [result["border"]])
 
 
-def _build(transform: dict[str, Any]) -> Any:
+def _beyond(plane: np.ndarray) -> int:
+    """What stands in class ids, or in a border map, where nothing moves in."""
+    return ignored_in(plane.dtype) if plane.dtype.kind == "u" else IGNORED
+
+
+def _build(transform: dict[str, Any], beyond: int) -> Any:
     name = transform.pop("name", None)
     known = {
         key: value
@@ -145,7 +160,7 @@ def _build(transform: dict[str, Any]) -> Any:
         )
     # What moves in from beyond the image has no label. Holes (CoarseDropout) keep theirs: their default is none.
     if "fill_mask" in parameters and parameters["fill_mask"].default is not None:
-        arguments.setdefault("fill_mask", IGNORED)
+        arguments.setdefault("fill_mask", beyond)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from unet_dist.data.decoded.labels import IGNORED, Label
+from unet_dist.data.decoded.labels import Label, ignored_in
 from unet_dist.errors import ConfigError
 
 # Maps kept in memory by each process that reads crops. Making one anew takes 0.1 s for 512x512 px with 150 objects.
@@ -71,7 +71,7 @@ def border_map(label: np.ndarray, border_class: int, *, weight: float = 10.0, si
     """Weigh the pixels of a border by the distances to the two nearest objects.
 
     Args:
-        label: (H, W) uint8 of a whole image.
+        label: (H, W) class ids of a whole image.
 
     Returns:
         (H, W) float32, 0 outside the border and where fewer than two objects are near.
@@ -80,7 +80,7 @@ def border_map(label: np.ndarray, border_class: int, *, weight: float = 10.0, si
     reach = math.ceil(sigma_px * math.sqrt(2 * math.log(max(weight, 1.0) * 2**25)))
     nearest, second = np.full((2, *label.shape), np.inf)
     for value in np.unique(label):
-        if value in (border_class, IGNORED):
+        if value in (border_class, ignored_in(label.dtype)):
             continue
         objects, _ = ndimage.label(label == value, structure=np.ones((3, 3)))
         for number, place in enumerate(ndimage.find_objects(objects), start=1):

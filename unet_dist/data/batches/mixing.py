@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unet_dist.data.batches.crops import Crop
 from unet_dist.data.batches.sampler import Draw, mixing_generator
-from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.labels import IGNORED, ignored_in
 from unet_dist.tiling.geometry import Tile
 
 _APART = 2**62  # what the position of a covering sample lies above that of the covered one: random numbers of its own
@@ -49,7 +49,7 @@ class Mixing:
             return Cover(draw, box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])))
         classes = random.integers(0, 2, 256).astype(bool)
         classes[IGNORED] = False
-        return Cover(draw, classes=classes)
+        return Cover(draw, classes=classes, seed=int(random.integers(2**63)))
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class Cover:
     Attributes:
         draw: of the sample that is seen.
         box: (top, left, bottom, right) of a rectangle, in heights and widths of the crop's output; None: its classes.
-        classes: (256,) bool, by id whether its pixels are seen.
+        classes: (256,) bool, by id of 8 bits whether its pixels are seen.
+        seed: of the same for ids of 16 bits.
     """
 
     draw: Draw
     box: tuple[float, float, float, float] | None = None
     classes: np.ndarray | None = None
+    seed: int = 0
 
     def mask(self, crop: Crop, tile: Tile, shape: tuple[int, int]) -> np.ndarray:
         """Where the other crop is seen in the window of a tile: bool of its shape.
@@ -73,7 +75,12 @@ class Cover:
             crop: the one that is seen.
         """
         if self.classes is not None:
-            seen: np.ndarray = self.classes[crop.read_window_labels(tile, shape)]
+            labels, classes = crop.read_window_labels(tile, shape), self.classes
+            if labels.dtype != np.uint8:
+                ignored = ignored_in(labels.dtype)
+                classes = np.random.default_rng(self.seed).integers(0, 2, ignored + 1).astype(bool)
+                classes[ignored] = False
+            seen: np.ndarray = classes[labels]
             return seen
         assert self.box is not None
         height, width = crop.output_shape

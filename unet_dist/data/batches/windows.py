@@ -24,7 +24,7 @@ class WindowBatch:
 
     Attributes:
         windows: (n, h, w, C) of the images' type; with sources (P, C), the pixels that they are looked up in on the device.
-        labels: (n, h', w') uint8, IGNORED where a pixel counts nowhere or in another window.
+        labels: (n, h', w') uint8 or uint16, all bits set where a pixel counts nowhere or in another window.
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one per window.
         borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.

@@ -21,7 +21,7 @@ import numpy as np
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
-from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
+from unet_dist.data.decoded.labels import LabelRules, explain_gaps
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
@@ -160,7 +160,7 @@ class _Builder:
             records: list[tuple[str, DecodedPair]] = []
             if not self.problems.total:
                 kept = [header for header in headers if header is not None]
-                dtype = planes_dtype(self.num_classes or 1) if self.settings.multi_label else np.dtype(np.uint8)
+                dtype = planes_dtype(self.num_classes or 1) if self.settings.multi_label else self.rules.dtype
                 writer = PixelWriter(folder, kept, self.windowed, dtype)
             try:
                 records = self._decode_all(pool, headers, writer)
@@ -272,8 +272,8 @@ class _Builder:
         return records
 
     def _check_ids(self, counts: np.ndarray, names: list[str]) -> None:
-        """Refuse ids that nobody explained, and a split with nothing to learn or to measure: (n, 256), as count_labels has them."""
-        found = counts[:, :IGNORED].sum(axis=0)
+        """Refuse ids that nobody explained, and a split with nothing to learn or to measure: (n, ids + 1), as count_as has them."""
+        found = counts[:, :-1].sum(axis=0)
         if isinstance(self.rules, PlaneRules):
             problem = None if self.rules.takes_any_void else explain_void(found, names)
             if problem:
@@ -282,7 +282,7 @@ class _Builder:
             raise DataError(f"{self.source.name}: {problem}")
         start = 0
         for split, num_pairs in self.splits.items():
-            valid = counts[start : start + num_pairs, :IGNORED].sum()
+            valid = counts[start : start + num_pairs, :-1].sum()
             start += num_pairs
             if valid == 0:
                 where = "every pixel" if len(self.splits) == 1 else f"every pixel of the split {split}"
@@ -292,8 +292,8 @@ class _Builder:
                 )
 
     def _write_index(self, folder: Path, writer: PixelWriter, records: list[tuple[str, DecodedPair]]) -> None:
-        counts = np.stack([record.class_counts for _, record in records])  # (n, 256)
-        num_classes = self.num_classes or int(counts[:, :IGNORED].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
+        counts = np.stack([record.class_counts for _, record in records])  # (n, ids + 1)
+        num_classes = self.num_classes or int(counts[:, :-1].sum(axis=0).nonzero()[0].max(initial=-1)) + 1
         names = [self.id_names.get(i, f"class_{i}") for i in range(num_classes)]
         self._check_ids(counts, names)
         shapes = np.array([header.shape for header in writer.headers], dtype=np.int64)
@@ -304,7 +304,7 @@ class _Builder:
         if self.settings.multi_label:
             columns |= class_columns(counts, num_classes)
         else:
-            columns["class_counts"] = counts[:, [*range(num_classes), IGNORED]]
+            columns["class_counts"] = counts[:, [*range(num_classes), -1]]
         with (folder / TABLE).open("wb") as file:
             np.savez(
                 file,
@@ -318,7 +318,7 @@ class _Builder:
             )
             file.flush()
             os.fsync(file.fileno())
-        index = {
+        index: dict[str, Any] = {
             "version": FORMAT_VERSION,
             "name": self.source.name,
             "num_classes": num_classes,
@@ -326,6 +326,7 @@ class _Builder:
             "ignore_index": None if self.settings.multi_label else self.settings.ignore_index,
             "channels": int(shapes[0, 2]),
             "dtype": str(writer.dtype),
+            **({"label_dtype": "uint16"} if self.rules.dtype == np.uint16 else {}),
             "has_nodata": any(record.has_gaps for _, record in records),
             "splits": self.splits,
             "ids": make_unique([name for name, _ in records]),

@@ -97,7 +97,8 @@ class Cache:
         self._planes: dict[str, Any] | None = index.get("multi_label")
         """How the values of planes are read; None where a pixel has one class."""
         self.multi_label = self._planes is not None
-        self.label_dtype = planes_dtype(self.num_classes) if self.multi_label else np.dtype(np.uint8)
+        kind = str(planes_dtype(self.num_classes)) if self.multi_label else index.get("label_dtype", "uint8")
+        self.label_dtype = np.dtype(kind)
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
         self._sha256: dict[str, str] | None = index.get("sha256")
@@ -212,7 +213,7 @@ class Cache:
 
     @cached_property
     def label_bytes(self) -> np.ndarray:
-        """All labels behind each other, as mapped memory: (pixels,) uint8 or packed planes, read-only."""
+        """All labels behind each other, as mapped memory: (pixels,) of label_dtype, read-only."""
         return self._map(LABELS, 1, self.label_dtype)
 
     @cached_property
@@ -355,7 +356,7 @@ class CachedSplit:
         return ArrayReader(pixels, known=cache.stored_known(position)) if cache.has_nodata else pixels
 
     def label(self, index: int) -> np.ndarray | WindowedLabel:
-        """Give the labels of a sample, (H, W): class ids, IGNORED (255) where nothing counts; or packed planes."""
+        """Give the labels of a sample, (H, W): class ids, all bits set where nothing counts; or packed planes."""
         height, width, _ = self.shape(index)
         if self.positions[index] in self.cache.windowed:
             return WindowedLabel(self.cache.files, self.positions[index], (height, width), self.cache.label_dtype)

@@ -70,12 +70,12 @@ class DecodedPair:
     """A pair as pixels, what the statistics are made from, and the digests that identify it."""
 
     image: np.ndarray  # (H, W, C)
-    label: np.ndarray  # (H, W) uint8, IGNORED where nothing counts; or packed planes
+    label: np.ndarray  # (H, W) uint8 or uint16, all bits set where nothing counts; or packed planes
     known: np.ndarray | None  # (H, W) bool, where the image has data; None everywhere
     has_gaps: bool  # whether a pixel has no data
     moments: dict[str, np.ndarray]  # as ChannelSums records them
     histogram: np.ndarray  # (C, bins) int64
-    class_counts: np.ndarray  # (256,) int64, as count_labels has them
+    class_counts: np.ndarray  # int64, as count_as has them
     image_digest: bytes  # 32, as PixelDigest gives them
     label_digest: bytes
 
@@ -112,7 +112,7 @@ Rules = LabelRules | PlaneRules
 def open_mask_of(
     pair: RawPair, rules: Rules, max_pixels: int, *, cache_bytes: int = DEFAULT_CACHE_BYTES
 ) -> ImageReader:
-    """Open the mask of a pair as class ids, (H, W, 1) uint8, or as packed planes. Raises: RefusedError: it cannot be used."""
+    """Open the mask of a pair as class ids, (H, W, 1), or as packed planes. Raises: RefusedError: it cannot be used."""
     mask = _open_stored(pair, rules, max_pixels, cache_bytes)
     if isinstance(rules, PlaneRules):
         assert rules.num_classes is not None, "the masks have told"
@@ -173,7 +173,7 @@ def decode_pair(
     max_pixels: int,
     image_rules: ImageRules = ImageRules(),
 ) -> DecodedPair:
-    """Decode an image and its mask, all checks included. Labels are IGNORED where the image has no data.
+    """Decode an image and its mask, all checks included. Labels count nowhere where the image has no data.
 
     Raises:
         RefusedError: either cannot be used; the message names the file and the reason.
@@ -204,9 +204,20 @@ def decode_pair(
         has_gaps=known is not None,
         moments=sums.record(),
         histogram=sums.histogram,
-        class_counts=count_labels(label),
+        class_counts=count_as(rules, label),
         image_digest=digest_pixels(image),
         label_digest=digest_pixels(label),
+    )
+
+
+def count_as(rules: Rules, labels: np.ndarray) -> np.ndarray:
+    """Count labels that the rules made: (256,), or of ids of 16 bits (limit + 1,), the last those that count nowhere.
+
+    A data set keeps these for each sample, so 65,536 of each would be too many where a few hundred classes are possible.
+    """
+    counts = count_labels(labels)
+    return (
+        counts if isinstance(rules, PlaneRules) or len(counts) <= 256 else np.append(counts[: rules.limit], counts[-1])
     )
 
 
@@ -224,7 +235,7 @@ def _interpret(rules: Rules, name: str) -> Interpret:
 
         return map_values
 
-    return Interpret(interpret)
+    return Interpret(interpret, rules.dtype)
 
 
 @contextmanager

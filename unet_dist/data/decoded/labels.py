@@ -13,14 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from unet_dist.data.decoded.label_map import MAX_ID, LabelMap
+from unet_dist.data.decoded.mask_values import pack, pascal_ids, whole_numbers
 from unet_dist.errors import ConfigError, RefusedError
 from unet_dist.imaging.image import Stored
 from unet_dist.wording import listed
 
 IGNORED = 255
-"""The label of a pixel that counts nowhere, in the cache and everywhere after it, whatever the data's own id for it."""
+"""The label of a pixel that counts nowhere, in the cache and everywhere after it, whatever the data's own id for it: of labels of
+8 bits, which up to 255 classes have. Beyond they are 16 bits, and it is 65535, as `ignored_in` says."""
 
-MAX_CLASSES = IGNORED  # ids are 0..254 in a uint8 label beside IGNORED
+MAX_CLASSES = MAX_ID  # ids are 0..65534 beside what counts nowhere
+_UNSTATED_CLASSES = (
+    IGNORED  # that ids may have where nobody says how many there are: a mask of more may well number objects
+)
 
 _UNMAPPED, _OUT_OF_RANGE = -1, -2
 _MAX_LISTED = 8
@@ -30,7 +35,7 @@ _SOFT_IDS = 12
 
 
 class Label(Protocol):
-    """Class ids of an image, (H, W) uint8, or its packed planes: an array, or anything that is cut like one."""
+    """Class ids of an image, (H, W) uint8 or uint16, or its packed planes: an array, or anything that is cut like one."""
 
     @property
     def shape(self) -> Any:
@@ -38,7 +43,7 @@ class Label(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """uint8 of class ids; a signed type of overlapping classes, as planes.py packs them."""
+        """Unsigned of class ids; a signed type of overlapping classes, as planes.py packs them."""
 
     def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
 
@@ -48,10 +53,21 @@ def ignored_in(dtype: np.dtype) -> int:
     return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
 
 
-class LabelRules:
-    """Turns a mask into (H, W) uint8 class ids, IGNORED where the mask holds `ignore_index`.
+def label_dtype(num_classes: int) -> np.dtype:
+    """Say which type holds so many class ids and what counts nowhere: uint8 up to 255, else uint16."""
+    assert 1 <= num_classes <= MAX_CLASSES, num_classes
+    return np.dtype(np.uint8 if num_classes <= IGNORED else np.uint16)
 
-    `num_classes` None allows every id from 0 to 254.
+
+class LabelRules:
+    """Turns a mask into (H, W) class ids, `ignored` where the mask holds `ignore_index`.
+
+    `num_classes` None allows every id from 0 to 254, and those that label_map leads to.
+
+    Attributes:
+        dtype: of the class ids: uint8, or uint16 where there are more than 255 classes.
+        ignored: the label that counts nowhere, 255 or 65535.
+        limit: ids are below it; without num_classes 255, or more where label_map leads there.
     """
 
     def __init__(
@@ -63,7 +79,7 @@ class LabelRules:
     ) -> None:
         if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
             raise ConfigError(
-                f"num_classes: got {num_classes}; expected 1 to {MAX_CLASSES} (a label is 8 bits, {IGNORED} is taken)."
+                f"num_classes: got {num_classes}; expected 1 to {MAX_CLASSES} (a label is 16 bits, {MAX_ID} is taken)."
             )
         if ignore_index is not None and not 0 <= ignore_index <= MAX_ID:
             raise ConfigError(
@@ -73,11 +89,16 @@ class LabelRules:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.label_map = None if label_map is None else LabelMap.parse(label_map)
-        self._check_targets()
-        self._table = self._build_table()  # (65536,) int16: what an id of a mask becomes, negative where refused
+        named = [] if self.label_map is None else [*self.label_map.by_id.values(), *self.label_map.by_colour.values()]
+        largest = max((target for target in named if target != ignore_index), default=-1)
+        self.limit = num_classes or max(_UNSTATED_CLASSES, min(largest + 1, MAX_CLASSES))
+        self.dtype = label_dtype(self.limit)
+        self.ignored = ignored_in(self.dtype)
+        self._check_targets(named)
+        self._table = self._build_table()  # (65536,): what an id of a mask becomes, negative where refused
 
     def reader_of(self, stored: Stored) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the way from the values of a mask, (H, W, C) as its file stores them, to (H, W) uint8 class ids.
+        """Return the way from the values of a mask, (H, W, C) as its file stores them, to (H, W) class ids.
 
         Raises:
             RefusedError: the mask's form needs a `label_map`; and from what is returned, an id or colour has no meaning.
@@ -107,14 +128,14 @@ class LabelRules:
         named = self.label_map is not None and nodata in self.label_map.by_id
         if named or nodata == self.ignore_index or not missing.any():
             return read(values)
-        if self.label_map is None and nodata in range(self.num_classes or MAX_CLASSES):
-            same = {int(value): int(value) for value in np.unique(values) if 0 <= value < MAX_CLASSES}
+        if self.label_map is None and nodata in range(self.limit):
+            same = {int(value): int(value) for value in np.unique(values) if 0 <= value < self.limit}
             raise RefusedError(
                 f"holds the id {nodata:g} ({int(missing.sum()):,} px), which the file itself calls no data (GDAL_NODATA)",
                 f"If these pixels have no label, say ignore_index: {nodata:g}; if it is a class, name it: "
                 f"label_map: {_listing(same)}.",
             )
-        labels = np.full(missing.shape, IGNORED, dtype=np.uint8)
+        labels = np.full(missing.shape, self.ignored, dtype=self.dtype)
         if not missing.all():
             some = values[tuple(np.argwhere(~missing)[0])]
             labels = np.where(missing, labels, read(np.where(missing[..., None], some, values)))
@@ -132,7 +153,7 @@ class LabelRules:
         return self.map_values(largest - values)
 
     def map_values(self, values: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
-        """Turn a part of a mask as its file stores it, (H, W, C), into (H, W) uint8 class ids.
+        """Turn a part of a mask as its file stores it, (H, W, C), into (H, W) class ids.
 
         Args:
             palette: (entries, 3) uint8, the colours that the values stand for.
@@ -156,7 +177,7 @@ class LabelRules:
         )
 
     def map_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Turn ids of masks, (H, W) whole numbers of any kind, into (H, W) uint8 class ids. Raises: RefusedError."""
+        """Turn ids of masks, (H, W) whole numbers of any kind, into (H, W) class ids. Raises: RefusedError."""
         ids = whole_numbers(ids)
         if self.label_map is not None and self.label_map.by_colour:
             raise RefusedError(
@@ -171,18 +192,15 @@ class LabelRules:
                 f"Write ids from 0 to {MAX_ID}; pixels without a label as 255, say, with ignore_index: 255.",
             )
         ids = ids.astype(np.uint16, copy=False)
-        labels = self._table[ids]  # (H, W) int16
+        labels = self._table[ids]  # (H, W)
         refused = labels < 0
         if refused.any():
             raise self._explain(ids, refused, labels)
-        return labels.astype(np.uint8)
+        return labels.astype(self.dtype)
 
-    def _check_targets(self) -> None:
-        if self.label_map is None:
-            return
-        limit = self.num_classes or MAX_CLASSES
-        targets = {*self.label_map.by_id.values(), *self.label_map.by_colour.values()}
-        outside = sorted(target for target in targets if target >= limit and target != self.ignore_index)
+    def _check_targets(self, targets: Iterable[int]) -> None:
+        limit = self.limit
+        outside = sorted({target for target in targets if target >= limit and target != self.ignore_index})
         if outside:
             raise ConfigError(
                 f"label_map: it leads to {_join(outside)}; expected classes 0 to {limit - 1}"
@@ -192,17 +210,16 @@ class LabelRules:
 
     def _class_of(self, target: int) -> int:
         if target == self.ignore_index:
-            return IGNORED
-        return target if target < (self.num_classes or MAX_CLASSES) else _OUT_OF_RANGE
+            return self.ignored
+        return target if target < self.limit else _OUT_OF_RANGE
 
     def _build_table(self) -> np.ndarray:
-        table = np.full(MAX_ID + 1, _UNMAPPED, dtype=np.int16)
+        table = np.full(MAX_ID + 1, _UNMAPPED, dtype=np.int16 if self.dtype == np.uint8 else np.int32)
         if self.label_map is None:
-            limit = self.num_classes or MAX_CLASSES
             table[:] = _OUT_OF_RANGE
-            table[:limit] = np.arange(limit)
+            table[: self.limit] = np.arange(self.limit)
             if self.ignore_index is not None:
-                table[self.ignore_index] = IGNORED
+                table[self.ignore_index] = self.ignored
         else:
             for key, target in self.label_map.by_id.items():
                 table[key] = self._class_of(target)
@@ -215,9 +232,9 @@ class LabelRules:
             raise RefusedError(
                 f"holds the index {largest} of a palette of {len(entries)} colours", "It is damaged: fetch it again."
             )
-        if self.label_map is None and (ids := _pascal_ids(indices, entries)) is not None:
-            ignored = ids == IGNORED
-            return np.where(ignored, np.uint8(IGNORED), self.map_ids(np.where(ignored, np.uint8(0), ids)))
+        if self.label_map is None and (ids := pascal_ids(indices, entries)) is not None:
+            void = ids == IGNORED
+            return np.where(void, self.dtype.type(self.ignored), self.map_ids(np.where(void, np.uint8(0), ids)))
         if self.label_map is None:
             same = {int(index): int(index) for index in np.unique(indices)}
             raise RefusedError(
@@ -227,20 +244,20 @@ class LabelRules:
             )
         if self.label_map.by_id:
             return self.map_ids(indices)
-        palette = np.zeros((256, 3), dtype=np.uint32)
+        palette = np.zeros((max(256, len(entries)), 3), dtype=np.uint32)
         palette[: len(entries)] = entries
-        return self._map_colours(_pack(palette)[indices])
+        return self._map_colours(pack(palette)[indices])
 
     def _map_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Turn colours, (H, W, 3) uint8, into (H, W) uint8 class ids; with ids as keys, grey written as colours."""
-        packed = _pack(pixels.astype(np.uint32))
+        """Turn colours, (H, W, 3) uint8, into (H, W) class ids; with ids as keys, grey written as colours."""
+        packed = pack(pixels.astype(np.uint32))
         if self.label_map is not None and self.label_map.by_colour:
             return self._map_colours(packed)
         is_grey = bool((pixels == pixels[..., :1]).all())
         if self.label_map is not None and is_grey:
             return self.map_ids(pixels[..., 0])
         colours, counts = np.unique(packed, return_counts=True)
-        if self.label_map is None and is_grey and len(colours) <= MAX_CLASSES:
+        if self.label_map is None and is_grey and len(colours) <= _UNSTATED_CLASSES:
             meaning = {int(colour) & 0xFF: place for place, colour in enumerate(colours)}
             what = f"Its colours are grey. If each is a class: --label_map '{_listing(meaning)}'."
         else:
@@ -254,7 +271,7 @@ class LabelRules:
     def _map_colours(self, colours: np.ndarray) -> np.ndarray:
         assert self.label_map is not None
         keys = np.array(sorted(self.label_map.by_colour), dtype=np.uint32)
-        classes = np.array([self._class_of(self.label_map.by_colour[int(key)]) for key in keys], dtype=np.uint8)
+        classes = np.array([self._class_of(self.label_map.by_colour[int(key)]) for key in keys], dtype=self.dtype)
         position = np.minimum(np.searchsorted(keys, colours), len(keys) - 1)
         unknown = keys[position] != colours
         if unknown.any():
@@ -275,7 +292,7 @@ class LabelRules:
             )
         assert (labels[refused] == _OUT_OF_RANGE).all()
         worst = int(ids[refused].max())
-        limit = self.num_classes or MAX_CLASSES
+        limit = self.limit
         got = f"holds {found_ids}, outside 0 to {limit - 1}"
         got += "" if self.num_classes is None else f" (num_classes: {self.num_classes})"
         if remedy := _remedy_for_soft_edges(np.bincount(np.minimum(ids, 256).ravel(), minlength=257)):
@@ -289,7 +306,7 @@ class LabelRules:
         count = f"--num_classes {worst + 1}, " if worst < MAX_CLASSES else ""
         found = [int(value) for value in np.unique(ids) if value != self.ignore_index]
         dense = {value: place for place, value in enumerate(found)}
-        says_all = self.num_classes is None and len(found) <= MAX_CLASSES
+        says_all = self.num_classes is None and len(found) <= _UNSTATED_CLASSES
         meaning = f" '{_listing(dense)}'" if says_all else ""
         return RefusedError(got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.")
 
@@ -298,7 +315,7 @@ def explain_gaps(counts: np.ndarray) -> str | None:
     """Say what ids of a whole data set may mean where nobody named the classes, None where they are 0, 1, 2 ...
 
     Args:
-        counts: (255,), pixels of each id.
+        counts: (n,), pixels of each id.
 
     Returns:
         The finding and the remedy, in two sentences.
@@ -326,40 +343,6 @@ def _remedy_for_soft_edges(counts: np.ndarray) -> str | None:
     if ends < 0.5 * counts.sum():
         return None
     return f"That looks like black and white with soft edges. If white is class 1: --label_map '{_BLACK_AND_WHITE}'."
-
-
-def whole_numbers(ids: np.ndarray) -> np.ndarray:
-    """Turn whole numbers stored as floats into integers. Raises: RefusedError: others."""
-    if ids.dtype.kind in "bui":
-        return ids
-    if ids.dtype.kind != "f":
-        raise RefusedError(f"holds {ids.dtype} values", f"Write ids from 0 to {MAX_ID}.")
-    if ids.dtype.itemsize < 4:  # float16 ends at 65504
-        ids = ids.astype(np.float32)
-    broken = ~(np.abs(ids) <= MAX_ID) | (ids != np.rint(ids))  # not a number compares as false
-    if broken.any():
-        raise RefusedError(
-            f"holds {ids.dtype} values that are no ids, such as {ids[broken][0]:g} ({int(broken.sum()):,} px)",
-            f"Write whole numbers from 0 to {MAX_ID}, without interpolation.",
-        )
-    return ids.astype(np.int64)
-
-
-def _pascal_ids(indices: np.ndarray, entries: np.ndarray) -> np.ndarray | None:
-    """Give the ids of a mask whose palette is Pascal VOC's, of which 255 is void; None where it is another palette.
-
-    Source: VOC development kit, VOCcolormap: the bits of an id, three by three from the highest of each colour on.
-    """
-    used = np.unique(indices)
-    colours = np.zeros((len(used), 3), dtype=np.uint8)
-    for bit in range(8):
-        colours[:, bit % 3] |= ((used >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
-    return indices if (entries[used] == colours).all() else None
-
-
-def _pack(pixels: np.ndarray) -> np.ndarray:
-    """Pack (..., 3 or 4) uint32 into (...) 0xRRGGBB."""
-    return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
 
 
 def _list_ids(ids: np.ndarray) -> str:

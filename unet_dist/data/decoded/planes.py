@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from unet_dist.data.decoded.label_map import MAX_ID, LabelMap
-from unet_dist.data.decoded.labels import IGNORED, whole_numbers
+from unet_dist.data.decoded.labels import IGNORED, ignored_in
+from unet_dist.data.decoded.mask_values import whole_numbers
 from unet_dist.errors import ConfigError, RefusedError
 from unet_dist.imaging.image import Closing, ImageReader, Stored
 from unet_dist.wording import counted, listed
@@ -74,13 +75,13 @@ def is_class(labels: np.ndarray, class_id: int) -> np.ndarray:
 
 
 def count_labels(labels: np.ndarray) -> np.ndarray:
-    """Count labels (..., H, W): (256,) int64.
+    """Count labels (..., H, W): (256,) int64, or (65536,) of ids of 16 bits.
 
-    Of class ids the pixels of each, the last IGNORED. Of planes the entries 2 k and 2 k + 1 are the pixels where class k is
-    absent and present, the last those where every class counts nowhere.
+    Of class ids the pixels of each, the last those that count nowhere. Of planes the entries 2 k and 2 k + 1 are the pixels where
+    class k is absent and present, the last those where every class counts nowhere.
     """
     if not holds_planes(labels.dtype):
-        return np.bincount(labels.ravel(), minlength=IGNORED + 1).astype(np.int64)
+        return np.bincount(labels.ravel(), minlength=ignored_in(labels.dtype) + 1).astype(np.int64)
     size = labels.dtype.itemsize
     num_bytes = np.ascontiguousarray(labels).view(np.uint8).reshape(-1, size)
     counts = np.zeros(IGNORED + 1, dtype=np.int64)
@@ -136,6 +137,11 @@ class PlaneRules:
             meaning = dict(self.label_map.by_id)
         for value, target in meaning.items():
             self._table[value] = IGNORED if target == ignored else target
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the planes before they are packed."""
+        return np.dtype(np.uint8)
 
     @property
     def takes_any_void(self) -> bool:

@@ -24,13 +24,13 @@ from unet_dist.data.decoded.decode import (
     Header,
     ImageRules,
     Rules,
+    count_as,
     look_at_mask,
     open_image_of,
     open_mask_of,
 )
 from unet_dist.data.decoded.labels import ignored_in
 from unet_dist.data.decoded.moments import ChannelSums
-from unet_dist.data.decoded.planes import count_labels
 from unet_dist.data.sources.fingerprint import PixelDigest, parts_of
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
@@ -85,14 +85,14 @@ def scan_pair(pair: RawPair, rules: Rules, image_rules: ImageRules) -> DecodedPa
     with _opened(pair, rules, image_rules) as (image, mask):
         height, width, channels = image.shape
         sums, has_gaps = ChannelSums(channels, image.dtype), False
-        class_counts = np.zeros(256, dtype=np.int64)
-        image_digest, label_digest = PixelDigest(image.shape, image.dtype), PixelDigest(image.shape[:2])
+        class_counts = count_as(rules, np.empty(0, mask.dtype))
+        image_digest, label_digest = PixelDigest(image.shape, image.dtype), PixelDigest(image.shape[:2], mask.dtype)
         for part in parts_of(height, width):
             pixels, labels, known = image.read(*part), mask.read(*part), image.known(*part)
             labels = without_unknown(labels, known)
             has_gaps = has_gaps or (known is not None and not known.all())
             sums.add(pixels, known)
-            class_counts += count_labels(labels)
+            class_counts += count_as(rules, labels)
             image_digest.add(pixels)
             label_digest.add(labels)
     return DecodedPair(

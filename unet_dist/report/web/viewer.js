@@ -2,7 +2,8 @@
 "use strict";
 (() => {
   const { pictures, classes } = report;
-  const IGNORED = 255;
+  const areMany = classes.length > 255;  // ids of 16 bits: red is the lower byte, green the upper one
+  const IGNORED = areMany ? 65535 : 255;
   const WRONG = [213, 94, 0];
   const decoded = new Map();
 
@@ -19,7 +20,7 @@
     return decoded.get(source);
   }
 
-  // Class ids of a picture, a byte a pixel: they travel as grey values.
+  // Class ids of a picture: they travel as grey values, or as colours where they are many.
   async function loadIds(source) {
     const key = `ids ${source}`;
     if (!decoded.has(key)) {
@@ -28,8 +29,8 @@
         const context = canvas.getContext("2d", { willReadFrequently: true });
         context.drawImage(image, 0, 0);
         const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-        const ids = new Uint8Array(data.length / 4);
-        for (let i = 0; i < ids.length; i += 1) ids[i] = data[4 * i];
+        const ids = new Uint16Array(data.length / 4);
+        for (let i = 0; i < ids.length; i += 1) ids[i] = data[4 * i] + (areMany ? 256 * data[4 * i + 1] : 0);
         return ids;
       }));
     }
