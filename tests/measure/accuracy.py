@@ -23,10 +23,7 @@ RECIPES = {
     "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ("total_steps=4500", "eval_steps=1500")),
     "U-Net from scratch": (
         "configs/camvid_unet_best_cpu.yaml",
-        (
-            *("padding=same", "context_px=0", "input_size=352", "batch_size=2", "augmentation=street"),
-            *("total_steps=4000", "eval_steps=4000"),
-        ),
+        ("total_steps=16000", "eval_steps=4000"),
     ),
 }
 """Of CamVid: the config, and what is changed of it."""

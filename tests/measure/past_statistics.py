@@ -1,6 +1,6 @@
 """Batch normalisation by the statistics of earlier steps, to be compared with the norms that the toolkit has.
 
-    python -m tests.measure.past_statistics train configs/camvid_unet_best_cpu.yaml --norm batch --batch_size 2
+    python -m tests.measure.past_statistics train configs/camvid_unet_cpu.yaml --norm batch --batch_size 2
 
 is `unet-dist train ...` with each batch norm replaced: in training, too, it normalises by its running mean and variance, as
 they were before the step, and counts the step's into them afterwards, summed over the global batch. Such a layer would keep
