@@ -351,3 +351,38 @@ def test_parsing_loads_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+
+
+def test_places_that_cannot_be_are_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A home of nobody, a name that is too long, links in a circle, and a working folder that is gone."""
+    (tmp_path / "loop").symlink_to("loop")
+    for place, words in (
+        ("~nobody-at-all/d", "there is no"),
+        ("/" + "d" * 5000, "File name too long. Name another place."),
+        (str(tmp_path / "loop"), "there is no"),
+    ):
+        assert refused(place) == 2
+        assert words in capsys.readouterr().err
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused("d") == 2
+    assert "The folder that this was started in is gone." in capsys.readouterr().err
+
+
+def refused(data_path: str) -> object:
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", "--data_path", data_path])
+    return left.value.code
+
+
+def test_a_word_without_a_key_may_begin_with_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RUNS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for word in ("$RUNS/a", "${RUNS}/a", "~/a"):
+        assert parse("evaluate", [word])[0][0] == f"{tmp_path}/a"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$RUNS").touch()
+    assert parse("evaluate", ["$RUNS"])[0][0] == "$RUNS", "what is called so"

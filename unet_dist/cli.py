@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from unet_dist.machine.address_space import explain_lack, require_address_space
 from unet_dist.machine.cores import num_cores
 from unet_dist.processes.launcher import is_first, refuse_broken_places
 from unet_dist.processes.starting import (
+    LAUNCHER_ENVIRONMENT,
     device_environment,
     is_launched,
     launch_command,
@@ -129,8 +131,11 @@ def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
 
 def _launch(command: Command, words: list[str], count: int) -> NoReturn:
     """Become the launcher of these processes: signals then reach it as if it had been called."""
-    call = launch_command([command.name, *without_key(words, "processes")], count, os.environ)
+    handle, store = tempfile.mkstemp(prefix="unet-dist-launch-")  # which nobody else may read
+    os.close(handle)
+    call = launch_command([command.name, *without_key(words, "processes")], count, os.environ, store=Path(store))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // count)))
+    os.environ.update(LAUNCHER_ENVIRONMENT)
     sys.stdout.flush()
     os.execv(call[0], call)
 

@@ -164,3 +164,18 @@ def test_the_precision_is_named_once_the_data_are_accepted(place: Path, monkeypa
     assert (code, "Computed in" in text) == (2, False)
     code, text = command(place / "a", "evaluate", "run", "--pictures", "0")
     assert (code, text.count("Computed in bf16")) == (0, 1)
+
+
+def test_moved_data_are_read_by_the_label_map_of_the_run(tmp_path: Path) -> None:
+    """Named by their new path they are the run's own data: without its label_map other ids were scored, without a word."""
+    write_folder(tmp_path / "data", {"train": 2, "validation": 1, "test": 1}, height=30, width=40)
+    swapped = ["--label_map", "{0: 2, 1: 1, 2: 0}"]
+    code, text = command(tmp_path, "train", "--data_path", "data", "--output_path", "run", *KEYS, *swapped)
+    assert code == 0, text
+    command(tmp_path, "evaluate", "run")
+    before = scored(tmp_path / "run")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    code, text = command(tmp_path, "evaluate", "run", "--data_path", "moved", "--output_path", "again")
+    assert code == 0, text
+    after = scored(tmp_path / "again")
+    assert (after["confusion"], after["training_split"]) == (before["confusion"], "its own")

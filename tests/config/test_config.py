@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -15,10 +16,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet_dist.command_line.command import find_command
+from unet_dist.command_line.parsing import parse
 from unet_dist.config import model_section
 from unet_dist.config import sections as config_module
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.quantities import parse_shape
+from unet_dist.config.rules import hints_of
 from unet_dist.config.sections import FREE_KEYS, KEYS, SECTIONS, Config, ScheduleConfig
 from unet_dist.errors import ConfigError
 
@@ -336,3 +340,23 @@ def test_keys_of_the_command_line_make_a_config(tmp_path: Path) -> None:
     assert config == Config.from_flat(config.flat())
     with pytest.raises(ConfigError, match=r"Unknown key .total_step.\. Did you mean .total_steps."):
         Config(total_step=7)
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, float("nan"), [None], {"a": None}], ids=repr)
+def test_nothing_in_place_of_a_value_is_a_sentence_or_the_default(value: object) -> None:
+    """For every key, as an empty line of YAML and a program give it."""
+    for key in KEYS:
+        with contextlib.suppress(ConfigError):
+            Config(**{key: value})
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "configure", "bench", "plan", "demo"])
+def test_null_on_the_command_line_is_a_sentence_or_the_default(command: str) -> None:
+    """For each command's own keys and, of one of them, those of the config."""
+    declared = find_command(command)
+    keys = (
+        declared.hints if command == "train" else [] if declared.own_options is None else hints_of(declared.own_options)
+    )
+    for key in keys:
+        with contextlib.suppress(ConfigError):
+            parse(declared, ["x.yaml"] * (declared.needs is not None) + [f"--{key}", "null"])

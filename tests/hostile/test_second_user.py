@@ -5,24 +5,32 @@ Two real users, made by the test where it is root. What each does runs in a chil
 
 from __future__ import annotations
 
+import encodings.idna
 import fcntl
+import multiprocessing.popen_fork
+import multiprocessing.queues
 import os
 import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 import torch.distributed as dist
+import torch.distributed.elastic.rendezvous.c10d_rendezvous_backend
 import zarr
 from PIL import Image
+from torch.distributed.launcher.api import elastic_launch
+from torch.distributed.run import config_from_args, parse_args
 
 from tests.data.pictures import png, write_folder, write_parquet
 from unet_dist import UNet
@@ -37,13 +45,17 @@ from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.scratch import Scratch
 from unet_dist.models.registry import load_model
 from unet_dist.prediction.journal import FOLDER, Journal
-from unet_dist.processes.rendezvous import agree_on_session, meeting_file
+from unet_dist.processes.rendezvous import MEETING, agree_on_session, meeting_file, stay_on_loopback
+from unet_dist.processes.starting import LAUNCHER_ENVIRONMENT, launch_command
 from unet_dist.processes.stopping import STOP_FILE
 from unet_dist.runs.metrics_log import MetricsLog, read_metrics
 from unet_dist.storage.files import recover_all, write_whole
 from unet_dist.storage.lock import lock_run
 
 OWNER, STRANGER = 23456, 34567
+LOADED = (encodings.idna, multiprocessing.popen_fork, multiprocessing.queues)
+"""Which a launcher loads late: Python may lie where the owner cannot look."""
+
 LAUNCH = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "a", "MASTER_PORT": "29500"}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root, to be two users")
@@ -108,6 +120,89 @@ def running(folder: Path) -> Iterator[int]:
         os.close(ready)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def _work(folder: str) -> None:
+    """What a launched process does: meets the other, waits, and computes with it once more."""
+    stay_on_loopback(os.environ)
+    dist.init_process_group("gloo", init_method=MEETING, timeout=timedelta(seconds=120))
+    place, total = Path(folder), torch.ones(1)
+    dist.all_reduce(total)
+    (place / f"ready{os.environ['RANK']}").write_text(str(total.item()))
+    for _ in range(15_000):  # five minutes, and no longer, where the test was killed
+        if (place / "go").exists():
+            break
+        time.sleep(0.02)
+    dist.all_reduce(total)
+    (place / f"done{os.environ['RANK']}").write_text(str(total.item()))
+    dist.destroy_process_group()
+
+
+def _launch(folder: Path) -> None:
+    """Start two processes as --processes 2 does, but by forking."""
+    tempfile.tempdir = str(folder)
+    os.environ |= LAUNCHER_ENVIRONMENT
+    handle, store = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    config, _, _ = config_from_args(parse_args(launch_command(["train"], 2, {}, store=Path(store))[3:]))
+    config.start_method = "fork"
+    elastic_launch(config, _work)(str(folder))
+
+
+def _listening(process: int) -> list[str]:
+    """The addresses on which a process listens, as the kernel writes them."""
+    with suppress(FileNotFoundError):
+        links = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()]
+        lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
+        return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in links]
+    return []
+
+
+def test_a_launched_run_cannot_be_joined_read_stopped_or_altered(shared: Path) -> None:
+    folder = shared / "own"
+    as_user(OWNER, lambda: folder.mkdir(mode=0o755))
+    launcher = os.fork()
+    if launcher == 0:
+        try:
+            os.setsid()
+            _become(OWNER)
+            _launch(folder)
+            os._exit(0)
+        except BaseException:  # noqa: BLE001, a child must not continue as the test
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    try:
+        while not all((folder / f"ready{rank}").exists() for rank in range(2)):
+            assert os.waitpid(launcher, os.WNOHANG) == (0, 0), "it ended"
+            time.sleep(0.02)
+        assert _listening(launcher) == [], "its store asks nobody for a password, and is unpickled"
+        workers = [int(word) for word in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+        assert len(workers) == 2
+        addresses = {address for worker in workers for address in _listening(worker)}
+        assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+        def attack() -> object:
+            for file in folder.rglob("*"):
+                if file.is_file() and not file.name.startswith("ready"):
+                    with suppress(PermissionError):
+                        return f"reads {file}: {file.read_bytes()[:100]!r}"
+            for forbidden in (
+                lambda: Path(f"/proc/{launcher}/environ").read_bytes(),
+                lambda: os.kill(launcher, signal.SIGTERM),
+                lambda: (folder / "go").touch(),
+            ):
+                with suppress(PermissionError):
+                    return forbidden() or "not forbidden"
+            return "nothing"
+
+        assert as_user(STRANGER, attack) == "nothing"
+        as_user(OWNER, (folder / "go").touch)
+        assert os.waitpid(launcher, 0)[1] == 0
+        assert [(folder / f"done{rank}").read_text() for rank in range(2)] == ["4.0", "4.0"]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(launcher, signal.SIGKILL)
 
 
 def test_the_meeting_cannot_be_joined_or_read(shared: Path) -> None:

@@ -2,7 +2,11 @@
 
 The cache also flips half of the crops, mirrors at borders and builds the batch; the files are only decoded and cut.
 
-python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
+    python -m tests.measure.cached_crop [--images 8] [--rounds 5] [--input_size 572]
+
+    python -m tests.measure.cached_crop --visits 96 [--images 8] ...
+        What it costs to verify the digests: crops of a cache just opened, with and without, so many of each image. The
+        reference task reads 96 (6,000 steps of 16 crops from 1,000 images).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.sampler import crop_generator, draw_batch
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.registry import open_source
 from unet_dist.models.unet import UNet
@@ -33,6 +38,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--input_size", type=int, default=572)
+    parser.add_argument("--visits", type=int, help="crops of each image; measures what verifying costs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -45,6 +51,9 @@ def main() -> None:
             Image.fromarray(label).save(root / "data/masks" / f"{i}.png")
         cache = prepare(open_source(root / "data"), CacheSettings(num_classes=35), seed=0, cache_path=root / "cache")
         samples = cache.split("all")
+        if options.visits is not None:
+            compare_checks(cache, options)
+            return
         model = UNet(base_channels=1)
         planner = CropPlanner(model.window_sizes, model.locality, halo=92)
         crops = CropReader(samples, seed=0, window_side=options.input_size, halo=92)
@@ -77,6 +86,32 @@ def main() -> None:
     for name, values in seconds.items():
         print(f"{name}: {1e3 * statistics.median(values):.2f} ms of CPU a crop (median of {options.rounds} rounds)")
     print(f"files / cache: {statistics.median(ratios):.1f} (from {min(ratios):.1f} to {max(ratios):.1f})")
+
+
+def compare_checks(cache: Cache, options: argparse.Namespace) -> None:
+    """Read crops of the same images with and without verifying them, alternately."""
+    model = UNet(base_channels=1)
+    planner = CropPlanner(model.window_sizes, model.locality, halo=92)
+    num_steps = max(1, options.visits * options.images // 16)
+
+    def read(*, checks: bool) -> None:
+        opened = Cache(cache.path, seed=0)  # which has verified nothing
+        if not checks:
+            opened._checked.update(range(len(opened)))
+        crops = CropReader(opened.split("all"), seed=0, window_side=options.input_size, halo=92)
+        shares = RunShares(crops, planner=planner, batch_size=16, micro_batch_size=16, rank=0, world_size=1)
+        for step in range(1, num_steps + 1):
+            shares[step]
+
+    read(checks=True)
+    pairs = [
+        (_cpu_seconds(lambda: read(checks=True)), _cpu_seconds(lambda: read(checks=False)))
+        for _ in range(options.rounds)
+    ]
+    ratios = [checked / unchecked for checked, unchecked in pairs]
+    crop_ms = 1e3 * statistics.median(unchecked for _, unchecked in pairs) / (16 * num_steps)
+    print(f"{crop_ms:.2f} ms of CPU a crop without verifying (median of {options.rounds} rounds)")
+    print(f"with / without: {statistics.median(ratios):.4f} (from {min(ratios):.4f} to {max(ratios):.4f})")
 
 
 def _cpu_seconds(way: Callable[[], None]) -> float:

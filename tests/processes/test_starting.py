@@ -25,19 +25,37 @@ from unet_dist.processes.starting import (
     without_key,
 )
 
+STORE = Path("store")
+
 
 def test_launch_command_is_torchs_own_launcher() -> None:
-    call = launch_command(["train", "--seed", "1"], 2, {})
-    assert call[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    assert call[5:] == ["2", "-m", "unet_dist", "train", "--seed", "1", "--expected_processes", "2"]
-    assert launch_command(["train", "--expected-processes", "3"], 2, {})[-2:] == ["--expected-processes", "3"]
+    call = launch_command(["train", "--seed", "1"], 2, {}, store=STORE)
+    assert call[1:3] == ["-m", "torch.distributed.run"]
+    assert "--standalone" not in call, "its store listens on a port, and is unpickled"
+    assert (
+        call[call.index("--rdzv-id") + 1] != launch_command(["train"], 2, {}, store=STORE)[call.index("--rdzv-id") + 1]
+    )
+    assert call[call.index("--nproc_per_node") + 1 :] == [
+        "2",
+        "-m",
+        "unet_dist",
+        "train",
+        "--seed",
+        "1",
+        "--expected_processes",
+        "2",
+    ]
+    assert launch_command(["train", "--expected-processes", "3"], 2, {}, store=STORE)[-2:] == [
+        "--expected-processes",
+        "3",
+    ]
 
 
 def test_processes_below_a_launcher_are_refused() -> None:
     with pytest.raises(
         LaunchError, match=r"^processes: got 2 below a launcher that has started 4, .* Remove --processes"
     ):
-        launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"})
+        launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"}, store=STORE)
 
 
 def test_processes_that_share_a_batch() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.assembly.data_set import open_data, source_of
-from unet_dist.assembly.run_data import bound, require_same
+from unet_dist.assembly.run_data import bound, is_same, require_same
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
@@ -90,6 +90,8 @@ def open_evaluated(
     Raises:
         DataError: none were named, and those of the run are gone or have changed.
     """
+    if (moved := _moved(options, trained, folder, network, teller)) is not None:
+        return moved, training_split(trained)
     config = _data_config(options, trained, network)
     is_named = options.data_path is not None
     config = config if is_named else bound(config, folder)
@@ -114,15 +116,40 @@ def open_evaluated(
     return cache, training_split(trained)
 
 
-def _data_config(options: EvaluateOptions, trained: Config | None, model: Network) -> Config:
-    """The config whose data set is evaluated: the run's own, or another one under the classes of the model."""
+def _moved(
+    options: EvaluateOptions, trained: Config | None, folder: Path | None, network: Network, teller: Teller
+) -> Cache | None:
+    """The data of the run by another path, read by its own keys, such as its label_map; None where these are other data."""
+    fresh = Config().data
+    if trained is None or folder is None or not _is_of_others(options, trained):
+        return None
+    if options.label_map is not None or options.names is not None:
+        return None
+    if all(getattr(trained.data, key) == getattr(fresh, key) for key in _OF_ONE_DATA_SET):
+        return None  # then they are read alike in either case
+    config = _data_config(options, trained, network, is_moved=True)
+    try:
+        cache = open_data(config, teller, source_of(config, teller.say))
+    except DataError:  # read as other data, these say better what is wrong
+        return None
+    return cache if is_same(folder, cache) else None
+
+
+def _data_config(options: EvaluateOptions, trained: Config | None, model: Network, *, is_moved: bool = False) -> Config:
+    """The config whose data set is evaluated: the run's own, or another one under the classes of the model.
+
+    Args:
+        is_moved: data_path is where the run's own data lie now.
+    """
     if options.data_path is None and trained is None:
         raise ConfigError(
             "data_path: got none, expected one, as RUN is not a run's folder, which would name its data. Set --data_path."
         )
     base = trained or Config()
     changes: dict[str, Any] = {"num_classes": model.num_classes, "in_channels": model.in_channels}
-    if _is_of_others(options, trained):
+    if is_moved:
+        changes["data_path"] = options.data_path
+    elif _is_of_others(options, trained):
         fresh = Config()
         changes |= {key: getattr(fresh.data, key) for key in _OF_ONE_DATA_SET}
         changes |= {"data_path": options.data_path, "ignore_index": model.ignore_index}

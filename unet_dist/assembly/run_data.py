@@ -111,6 +111,12 @@ def require_same(folder: Path | None, cache: Cache, *, with_labels: bool = True)
     return None
 
 
+def is_same(folder: Path, cache: Cache) -> bool:
+    """Whether data are known to be those of a run, read as it read them."""
+    stored = _read(folder).get(_IDENTITY)
+    return bool(stored) and not other_data(stored, cache.identity)
+
+
 def digest_of(cache: Cache, positions: Sequence[int]) -> str:
     """A digest of the pixels of some samples, in their order."""
     return hashlib.sha256(cache.table["image_digests"][list(positions)].tobytes()).hexdigest()

@@ -6,6 +6,7 @@ many processes there are where nobody says so. Starts nothing itself.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,17 @@ DEVICE_WISH = "UNET_DIST_DEVICE"
 """Set where a GPU was asked for by name: then the CPU is no answer."""
 
 
-def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str]) -> list[str]:
+LAUNCHER_ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Else the launcher opens a store for its processes, too; they meet in a file."""
+
+
+def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str], *, store: Path) -> list[str]:
     """The command that starts a program of ours on several processes of this machine, by torch's own launcher.
 
     Args:
         words: of unet-dist, without those that ask for processes.
+        store: an empty file of this user, where the launcher keeps what it knows. With --standalone that is a store which listens
+            on a port, asks nobody for a password, and is unpickled: every user of the machine could run code as this one.
 
     Raises:
         LaunchError: a launcher has started this process already.
@@ -31,7 +38,11 @@ def launch_command(words: Sequence[str], count: int, environment: Mapping[str, s
             f"processes: got {count} below a launcher that has started {started}, expected one of the two. Remove --processes, or "
             "start unet-dist without the launcher."
         )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    name = f"unet-dist-{secrets.token_hex(8)}"  # by it the processes of this launch meet, and no others
+    # Each sign of life would make the file longer, and there is nobody else to see one.
+    settings = "store_type=file,keep_alive_interval=3600,keep_alive_max_attempt=1000000"
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(store), "--rdzv-conf", settings, "--rdzv-id", name]
+    launcher = ["-m", "torch.distributed.run", *meeting, "--nproc_per_node", str(count)]
     expected = [] if _has_key(words, "expected_processes") else ["--expected_processes", str(count)]
     return [sys.executable, *launcher, "-m", "unet_dist", *words, *expected]
 

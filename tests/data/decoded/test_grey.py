@@ -30,6 +30,24 @@ def read(cache: Cache, index: int) -> np.ndarray:
     return image if isinstance(image, np.ndarray) else image.read(0, image.shape[0], 0, image.shape[1])
 
 
+def test_all_that_differ_from_most_are_named(tmp_path):
+    """Also where there are several kinds of them, or as many of one as of the other."""
+    root = write_folder(tmp_path / "d", num_pairs=4)
+    grey = random_pair(77)[0][..., 0]
+    (root / "images/sample001.png").write_bytes(png(grey))
+    (root / "images/sample002.png").unlink()
+    tifffile.imwrite(root / "images/sample002.tif", np.zeros((6, 8, 5), np.uint8), planarconfig="contig")
+    with pytest.raises(DataError) as caught:
+        open_with(root, [])
+    assert "2 of 4 pairs cannot be used" in str(caught.value)
+    assert "sample001.png is grey, and 2 others are in colour" in str(caught.value)
+    assert "sample002.tif is of 5 channels, and 2 others are in colour" in str(caught.value)
+    (root / "images/sample002.tif").unlink()
+    (root / "images/sample002.png").write_bytes(png(grey))
+    with pytest.raises(DataError, match=r"sample001.png is grey, and 2 others are in colour"):
+        open_with(root, [])
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_one_grey_image_among_colour(tmp_path, suffix):
     root, said = write_folder(tmp_path / "d"), list[str]()

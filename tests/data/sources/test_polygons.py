@@ -60,6 +60,12 @@ def test_a_thousand_polygons_and_run_lengths_equal_pycocotools():
             assert (canvas.ids() == mask).all(), (number, height, width)
 
 
+@pytest.mark.parametrize(("text", "sentence"), [("\u00ff!!", "is in no run length"), ("52X", "cut short")])
+def test_damaged_run_lengths_are_no_background(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        decode_runs(text)
+
+
 def write_coco(root: Path, split: str, num_images: int, **changes: object) -> Path:
     """Write pictures and a COCO file as exports lay them out: a square of category 7, on it a run of category 3."""
     path = root / f"annotations/instances_{split}2017.json"

@@ -214,13 +214,13 @@ class _Builder:
         counts = Counter(look(header) for header in headers if header is not None)
         if len(counts) < 2:
             return
-        few, most = min(counts, key=lambda seen: counts[seen]), max(counts, key=lambda seen: counts[seen])
+        most = max(counts, key=lambda seen: counts[seen])
         for i, header in enumerate(headers):
-            if header is not None and look(header) == few:
+            if header is not None and (odd := look(header)) != most:
                 name = self.source.read_pair(*self.positions[i]).image_name
                 self.problems.add(
                     RefusedError(
-                        f"image {name} is {in_words(few)}, and {counts[most]} others are {in_words(most)}",
+                        f"image {name} is {in_words(odd)}, and {counts[most]} others are {in_words(most)}",
                         f"Write all images {remedy}.",
                     )
                 )

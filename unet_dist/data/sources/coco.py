@@ -162,11 +162,16 @@ def decode_runs(text: str) -> list[int]:
 
     Source: rleFrString (maskApi.c): groups of 5 bits from 48 on, the sixth says that more follow, and from the third run on the
     difference to the one before the last.
+
+    Raises:
+        ValueError: it is damaged.
     """
     counts: list[int] = []
     value, shift = 0, 0
     for character in text:
         group = ord(character) - 48
+        if not 0 <= group < 64:
+            raise ValueError(f"{character!r} is in no run length")
         value |= (group & 0x1F) << shift
         shift += 5
         if group & 0x20:
@@ -175,4 +180,6 @@ def decode_runs(text: str) -> list[int]:
             value -= 1 << shift
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value, shift = 0, 0
+    if shift:
+        raise ValueError("the last run length is cut short")
     return counts
