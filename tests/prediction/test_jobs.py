@@ -14,8 +14,9 @@ from PIL import Image
 from tests.prediction.parts import draw, write_images
 from unet_dist.errors import DataError
 from unet_dist.imaging.reader import open_image
-from unet_dist.prediction.jobs import Job, describe, find_sources, make_jobs
+from unet_dist.prediction.jobs import Job, describe, find_sources, keep_readable, make_jobs
 from unet_dist.prediction.run import input_records
+from unet_dist.storage.files import write_whole
 
 
 def plan(sources: list[Path], output: Path, **changes: Any) -> list[Job]:
@@ -110,3 +111,14 @@ def test_a_zarr_group_without_an_array_is_a_sentence(tmp_path: Path) -> None:
     sources = find_sources([str(tmp_path / "empty.zarr")])
     with pytest.raises(DataError, match="a Zarr group with no array"):
         plan(sources, tmp_path / "out")
+
+
+def test_a_name_too_long_for_outputs_is_left_out_and_hides_no_other(tmp_path):
+    """Written at the end, it would end the whole folder; 217 bytes leave room for _overlay.png and a temporary name."""
+    for name in ("a" * 218, "é" * 109, "b" * 217, "good"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    sources = find_sources([str(tmp_path)])
+    kept, left_out = keep_readable(sources, open_reader=open_image, in_channels=3)
+    assert sorted(path.stem for path in kept) == ["b" * 217, "good"]
+    assert all("its name has 218 bytes, expected 217 at most" in reason for reason in left_out.values())
+    write_whole(tmp_path / f"{'b' * 217}_overlay.png", b"x")

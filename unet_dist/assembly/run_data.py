@@ -113,8 +113,8 @@ def require_same(folder: Path | None, cache: Cache, *, with_labels: bool = True)
 
 def is_same(folder: Path, cache: Cache) -> bool:
     """Whether data are known to be those of a run, read as it read them."""
-    stored = _read(folder).get(_IDENTITY)
-    return bool(stored) and not other_data(stored, cache.identity)
+    stored = _read(folder)
+    return bool(stored.get(_IDENTITY)) and not other_data(stored[_IDENTITY], cache.identity)
 
 
 def digest_of(cache: Cache, positions: Sequence[int]) -> str:

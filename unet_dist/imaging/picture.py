@@ -241,18 +241,15 @@ def _deep_decoder(image: Image.Image, encoded: Encoded) -> tuple[Callable[[bytes
 
     if _deep_layout(image):
         return imagecodecs.png_decode, np.dtype(np.uint16)
-    if image.format == "JPEG2000":
+    if image.format == "JPEG2000" and image.mode in (
+        "RGB",
+        "RGBA",
+        "LA",
+    ):  # of grey Pillow keeps 16 bits, scaled to them
         start = _start_of(encoded)
-        sizes = start.find(
-            b"\xff\x4f\xff\x51"
-        )  # the sizes of the code stream: sign and bits less one stand 42 bytes on
-        bits, has_sign = (start[sizes + 42] & 0x7F) + 1, start[sizes + 42] >= 0x80
-        # Of colours Pillow keeps 8 bits; grey of others it scales to 16, and what has a sign it shifts.
-        if sizes < 0 or (not has_sign and (bits <= 8 or (bits == 16 and image.mode == "I;16"))):
-            return None
-        return imagecodecs.jpeg2k_decode, np.dtype(
-            f"{'i' if has_sign else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}"
-        )
+        sizes = start.find(b"\xff\x4f\xff\x51")  # the sizes of the code stream: bits less one stand 42 bytes on
+        has_bits = sizes >= 0 and start[sizes + 42] & 0x7F >= 8
+        return (imagecodecs.jpeg2k_decode, np.dtype(np.uint16)) if has_bits else None
     if image.format == "AVIF":
         start = _start_of(encoded)
         settings = start.find(b"av1C")

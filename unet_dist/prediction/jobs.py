@@ -7,6 +7,7 @@ prediction. Must not know how a label is computed.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ OpenReader = Callable[[Path], ImageReader]
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _MOST_JUDGES = 8
 """Images that are decoded at once to see whether they can be."""
+_MOST_NAME_BYTES = 217
+"""Of an image without the end of its file's name. Derived: 255, less _overlay.png and the 26 that a file has until it is whole."""
 _SUFFIX = {"png": ".png", "tiff": ".tif", "zarr": ".zarr"}
 
 
@@ -130,6 +133,12 @@ def keep_readable(
     """
 
     def judge(source: Path) -> DataError | None:
+        num_bytes = len(os.fsencode(stem_of(source)))
+        if num_bytes > _MOST_NAME_BYTES:
+            return DataError(
+                f"{source}: its name has {num_bytes} bytes, expected {_MOST_NAME_BYTES} at most: outputs are named by it. "
+                "Rename it."
+            )
         try:
             with open_reader(source) as reader:
                 height, width, channels = reader.shape
