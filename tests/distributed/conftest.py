@@ -29,6 +29,7 @@ TWO_PASSES: dict[str, Any] = {
     "norm": "weight",
     "cutmix": 0.3,
     "classmix": 0.4,
+    "deep_supervision": 1,
 }
 """A loss whose divisor depends on every process's logits; filters that are standardised once for all passes of a step."""
 STEPS_OF_LONG = 100

@@ -170,7 +170,7 @@ def by_hand(name: str) -> tuple[float, dict[str, torch.Tensor]]:
     shares = shares_of(case_of(name, "one micro-batch") | {"micro_batch_size": 4}, model, tile_size=None)
     (batch,) = shares[1].batches
     gradient = WindowGradient(model, model, None, trim=shares.planner.halo - model.window_sizes.margin)  # type: ignore[arg-type]
-    logits = gradient.logits(batch.windows, batch.keys)
+    (logits,) = gradient.outputs(batch.windows, batch.keys)
     valid = (batch.labels != IGNORED).numpy()
     z = logits.detach().movedim(1, 3).numpy()[valid]
     borders = 0.0 if batch.borders is None else batch.borders.numpy()[valid].astype(np.float64)

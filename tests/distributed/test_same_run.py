@@ -102,7 +102,7 @@ def test_weights_and_scores_agree(lab: Laboratory, name: str) -> None:
 
 
 def test_a_loss_of_two_passes_agrees(lab: Laboratory) -> None:
-    """Dice of the whole batch of mixed crops, on one process at once and on two with two micro-batches each."""
+    """Dice of the whole batch of mixed crops, of two levels, on one process at once and on two with two micro-batches each."""
     alone, cut = lab.alone_once("two-passes-1", **TWO_PASSES), lab.together(2) / "two-passes-2"
     for key in ("loss", "grad_norm"):
         assert column(cut, "train", key) == pytest.approx(column(alone, "train", key), rel=1e-8, abs=1e-8), key
@@ -110,6 +110,8 @@ def test_a_loss_of_two_passes_agrees(lab: Laboratory) -> None:
     assert difference(*weights) < 1e-8
     losses = column(run_of(lab, "float64-1"), "train", "loss")
     assert column(alone, "train", "loss")[0] > losses[0] + 0.5, "no Dice in it"
+    kept = load_file(cut / "checkpoints/step-00000020/model.safetensors")
+    assert kept.keys() - weights[0].keys() == {"heads.0.weight", "heads.0.bias"}, "of training, and of no model"
 
 
 def test_models_are_averages_of_the_weights(lab: Laboratory) -> None:

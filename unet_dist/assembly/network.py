@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from unet_dist.assembly.normalising import normalisation_of
+from unet_dist.config.loss_terms import parse_loss
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.errors import ConfigError
+from unet_dist.losses.mixture import build_loss
 from unet_dist.models.answers import THRESHOLD, require_thresholds
 from unet_dist.models.contract import TrainableNetwork, as_module
 from unet_dist.models.pretrained import encoder_parameters
 from unet_dist.models.registry import build_model, find_model, own_models
+from unet_dist.models.supervision import Supervised
 from unet_dist.planner.simulation import SimulatedRun
 from unet_dist.terminal import Teller
 
@@ -45,6 +48,38 @@ def architecture(config: Config) -> dict[str, Any]:
                 f"{'it takes ' + ', '.join(keys) if keys else 'it takes no such key'}. Remove {key}."
             )
     return {key: getattr(model, key) for key in keys}
+
+
+def supervise(model: TrainableNetwork, config: Config) -> None:
+    """Put heads on the coarse levels of a network that is to be trained, as many as the config says.
+
+    Raises:
+        ConfigError: it has no such levels, or not so many; or a term of the loss is no sum over pixels.
+    """
+    levels, loss = config.schedule.deep_supervision, config.schedule.loss
+    if levels and not isinstance(model, Supervised):
+        raise ConfigError(
+            f"deep_supervision: got {levels}, which has no effect on the model {config.model.model}: it has no decoder of this "
+            "package. Remove deep_supervision, or set --model unet or unet:efficientnet_lite0."
+        )
+    for term in parse_loss(loss) if levels else ():
+        if build_loss({term: 1.0}).sees_whole_images:
+            refuse_levels(term, config)
+    if isinstance(model, Supervised):
+        model.supervise(levels)
+
+
+def refuse_levels(loss: str, config: Config) -> None:
+    """Refuse to supervise coarse levels by a loss that is no sum over pixels, of which a coarse one stands for several.
+
+    Raises:
+        ConfigError: names the loss.
+    """
+    if config.schedule.deep_supervision:
+        raise ConfigError(
+            f"deep_supervision: got {config.schedule.deep_supervision} with the loss {loss}, which is no sum over pixels. Remove "
+            "deep_supervision, or set --loss cross_entropy+dice."
+        )
 
 
 def build_network(config: Config, cache: Cache) -> TrainableNetwork:
@@ -76,6 +111,7 @@ def build_network(config: Config, cache: Cache) -> TrainableNetwork:
         own |= {"mean": mean, "std": std}
     for name, value in own.items():
         setattr(model, name, value)
+    supervise(model, config)  # after the network, whose first weights stay those that the seed draws
     as_module(model).to(getattr(torch, config.run.dtype))
     if config.schedule.encoder_learning_rate_factor == 0:
         for parameter in encoder_parameters(as_module(model)):
@@ -112,13 +148,23 @@ def build_skeleton(config: Config) -> TrainableNetwork:
     """The network without weights, before any data is read: for what follows from its architecture alone."""
     options = architecture(config)
     with torch.device("meta"):
-        return build_model(config.model.model, **options)
+        model: TrainableNetwork = build_model(config.model.model, **options)
+    supervise(model, config)
+    return model
+
+
+def _build_supervised(model: str, levels: int, **options: Any) -> TrainableNetwork:
+    """The network as it is trained."""
+    network: TrainableNetwork = build_model(model, **options)
+    if isinstance(network, Supervised):
+        network.supervise(levels)
+    return network
 
 
 @lru_cache(maxsize=64)
-def _builder(model: str, channels: int, num_classes: int) -> Callable[..., TrainableNetwork]:
+def _builder(model: str, levels: int, channels: int, num_classes: int) -> Callable[..., TrainableNetwork]:
     """One object per network, so that a simulation of it is recognised and not repeated."""
-    return partial(build_model, model, in_channels=channels, num_classes=num_classes)
+    return partial(_build_supervised, model, levels, in_channels=channels, num_classes=num_classes)
 
 
 def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> SimulatedRun:
@@ -128,7 +174,7 @@ def simulated(config: Config, *, channels: int, num_classes: int, device_type: s
         precision: no, bf16 or fp16.
     """
     return SimulatedRun(
-        build=_builder(config.model.model, channels, num_classes),
+        build=_builder(config.model.model, config.schedule.deep_supervision, channels, num_classes),
         options=tuple(architecture(config).items()),
         device_type=device_type,
         precision=precision,

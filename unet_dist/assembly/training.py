@@ -16,7 +16,7 @@ import torch
 
 from unet_dist.assembly.given import Given
 from unet_dist.assembly.inference import choose_tiles, reason_of
-from unet_dist.assembly.network import build_skeleton
+from unet_dist.assembly.network import build_skeleton, refuse_levels, supervise
 from unet_dist.assembly.objective import border_weights_of, loss_of, require_course, require_ids, require_loss
 from unet_dist.assembly.sizes import CropSizes, resolve_tile_size, settle_crops
 from unet_dist.config.sections import Config
@@ -84,8 +84,11 @@ def lay_out(config: Config, given: Given, world_size: int, teller: Teller) -> La
     require_course(config.schedule)
     load_metrics(config.run.metrics)
     skeleton = given.network or build_skeleton(config)
+    supervise(skeleton, config)
     crops = settle_crops(config, skeleton, world_size, teller)
     given.refuse_tiles(crops)
+    if given.loss is not None and given.loss.sees_whole_images:
+        refuse_levels(type(given.loss).__name__, config)
     return Layout(config, given, skeleton, crops)
 
 

@@ -218,6 +218,9 @@ class ScheduleConfig(Section):
     loss: str | dict[str, float] = "cross_entropy"
     """cross_entropy, focal, dice (over the whole batch) or lovasz (per image, without tiles), or a weighted sum such as
     cross_entropy+0.5*dice."""
+    deep_supervision: Annotated[int, AtLeast(0, 7)] = 0
+    """Number of coarser levels of the decoder with a loss of their own in training, each weighing half of the one before. Models
+    do not keep their heads."""
     label_smoothing: Fraction = 0.0
     """Share of the cross-entropy spread evenly over all classes but the ignored one, 0 to below 1."""
     focal_gamma: NotNegative = 2.0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.tiling.supervision import CoarseGrid
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +106,11 @@ class Network(Protocol):
 def pixels_of(network: Network) -> Pixels:
     """What the images of a network are; 8 bits where it does not say."""
     return getattr(network, "pixels", EIGHT_BIT)
+
+
+def coarse_grids_of(network: Network) -> Sequence[CoarseGrid]:
+    """Of the coarse logits that a network gives in training behind the others; none by default."""
+    return getattr(network, "coarse_grids", ())
 
 
 def class_names_of(network: Network) -> list[str]:

@@ -29,9 +29,11 @@ from unet_dist.models.encoders.registry import ENCODERS, MakeEncoder, build_enco
 from unet_dist.models.normalisation import NORMS
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS
+from unet_dist.models.supervision import Supervised, with_coarse
 from unet_dist.models.unet import DoubleConv, Upsample, init_he, start_pixels_of_a_block_alike
 from unet_dist.registry import parse_word, require_trusted
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.tiling.supervision import CoarseGrid
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +42,7 @@ _BLOCK_REACH_PX = 2  # of a DoubleConv
 _CLASSIFIER_STD = 0.01
 
 
-class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation"):
+class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-segmentation"):
     """Segment images: (N, in_channels, H, W) float -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
 
     Args:
@@ -130,6 +132,7 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         nn.init.normal_(self.classifier.weight, 0, _CLASSIFIER_STD)
         start_pixels_of_a_block_alike(self.classifier, 2)
         self.backbone = build_encoder(encoder, in_channels, depth)
+        self.heads = nn.ModuleList()
         stride, reach = 2**depth, self._reach_px()
         minimum = stride + 2 * reach
         self.window_sizes = WindowSizes(stride=stride, remainder=minimum % stride, minimum=minimum, margin=reach)
@@ -174,7 +177,14 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
         """Copy the encoder's published weights, where it has some."""
         return None if self.backbone.source is None else self.backbone.load_published()
 
-    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+    @property
+    def decoder_levels(self) -> list[tuple[int, CoarseGrid]]:
+        """Channels and grid of each coarser level of the decoder, the finest first; its output has stride 2."""
+        return [
+            (self.base_channels * (2 + level) // 2, CoarseGrid(2 ** (level + 1))) for level in range(1, self.depth - 1)
+        ]
+
+    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """Compute logits.
 
         Args:
@@ -182,7 +192,8 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
             dropout_keys: not used, as there is no dropout.
 
         Returns:
-            logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+            logits (N, num_classes, H - 2 * margin, W - 2 * margin); in training with heads a tuple of them and of the logits of
+            the coarse levels, the finest first, on `coarse_grids`.
 
         Raises:
             DataError: not a batch of images with `in_channels` channels.
@@ -200,6 +211,8 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
                 f"valid: the encoder {self.encoder} pads nothing",
             )
         features: Placed = skips.pop()
+        height, width = (side - 2 * margin for side in images.shape[2:])
+        coarse: list[Tensor] = []
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             assert isinstance(upsample, Upsample)
             assert isinstance(block, DoubleConv)
@@ -208,9 +221,11 @@ class EncoderUNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation")
                 features = checkpoint(stage, features, skips.pop(), use_reentrant=False)
             else:
                 features = stage(features, skips.pop())
+            if self.training and 0 < len(skips) <= len(self.heads):
+                stride = self.coarse_grids[len(skips) - 1].stride
+                coarse.insert(0, self.heads[len(skips) - 1](features.cut(0, height // stride, width // stride)))
         logits = F.pixel_shuffle(self.classifier(features.values), 2)  # (N, K, h, w)
-        height, width = (side - 2 * margin for side in images.shape[2:])
-        return Placed(logits, 2 * features.start).cut(0, height, width)
+        return with_coarse(Placed(logits, 2 * features.start).cut(0, height, width), coarse)
 
     def _reach_px(self) -> int:
         """Derive how many pixels beyond an output of one stride its first and its last pixel read, where nothing pads.

@@ -21,6 +21,7 @@ from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.models.answers import require_thresholds
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
+from unet_dist.models.supervision import without_heads
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
 from unet_dist.storage.typed import read_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -281,7 +282,9 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         # The mixin writes this attribute to config.json next. Its own notion is what the constructor was called with,
         # less whatever is not JSON: an array of means would silently be lost.
         self._hub_mixin_config = self.config()
-        super()._save_pretrained(save_directory)
+        network: Any = self
+        with without_heads(network):
+            super()._save_pretrained(save_directory)
         # safetensors 0.8 leaves the file to its owner alone (0600): whoever may read the folder may read the weights.
         (save_directory / WEIGHTS_FILE).chmod(save_directory.stat().st_mode & 0o666)
 

@@ -46,7 +46,9 @@ from unet_dist.models.normalisation import (
 from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_margin, unet_window_sizes
+from unet_dist.models.supervision import Supervised, with_coarse
 from unet_dist.tiling.geometry import Locality, WindowSizes
+from unet_dist.tiling.supervision import CoarseGrid
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -132,7 +134,13 @@ def double_side(features: Tensor) -> Tensor:
     return wider if wider.dtype == features.dtype else wider.to(features.dtype)
 
 
-class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_url="https://arxiv.org/abs/1505.04597"):
+class UNet(
+    nn.Module,
+    Supervised,
+    PretrainedModel,
+    pipeline_tag="image-segmentation",
+    paper_url="https://arxiv.org/abs/1505.04597",
+):
     """Segment images: (N, in_channels, H, W) float -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
 
     Args:
@@ -223,6 +231,7 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
         self.decoder = nn.ModuleList(block(2 * width, width) for width in channels[-2::-1])
         # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
         self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
+        self.heads = nn.ModuleList()
         self.apply(init_he)
         start_pixels_of_a_block_alike(self.classifier, stem_stride)
 
@@ -241,7 +250,19 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             return None
         return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling, stem_stride=self.stem_stride)
 
-    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+    @property
+    def decoder_levels(self) -> list[tuple[int, CoarseGrid]]:
+        """Channels and grid of each coarser level of the decoder, the finest first."""
+        lost = 2 if self.padding == "valid" else 0  # by the block of each finer level, on each side
+        return [
+            (
+                self.base_channels * 2**level,
+                CoarseGrid(self.stem_stride * 2**level, -self.stem_stride * lost * (2**level - 1)),
+            )
+            for level in range(1, self.depth)
+        ]
+
+    def forward(self, images: Tensor, dropout_keys: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """Compute logits.
 
         Args:
@@ -251,7 +272,8 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
                 where the window moves by one stride; negative ones too).
 
         Returns:
-            logits (N, num_classes, H - 2 * margin, W - 2 * margin).
+            logits (N, num_classes, H - 2 * margin, W - 2 * margin); in training with heads a tuple of them and of the logits of
+            the coarse levels, the finest first, on `coarse_grids`.
 
         Raises:
             DataError: not a batch of images with `in_channels` channels.
@@ -267,11 +289,15 @@ class UNet(nn.Module, PretrainedModel, pipeline_tag="image-segmentation", paper_
             skips.append(features)
         features = self._run(self.bottleneck, partial(_down, self.bottleneck), features)
         features = self.bottleneck_dropout(features, dropout_keys)
+        coarse: list[Tensor] = []
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             border = 2 * unet_margin(self.depth, padding=self.padding, level=len(skips))
             features = self._run(block, partial(_up, upsample, block, border), features, skips.pop())
+            if self.training and 0 < len(skips) <= len(self.heads):
+                coarse.insert(0, self.heads[len(skips) - 1](features))
         logits = self.classifier(features)  # (N, K s^2, h / s, w / s)
-        return F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
+        logits = F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
+        return with_coarse(logits, coarse)
 
     def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
         """Run a stage around `block`, keeping only its inputs for the backward pass where activations are checkpointed."""

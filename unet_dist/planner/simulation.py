@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet_dist.config.loss_terms import parse_loss
@@ -227,11 +228,13 @@ def _pass(
 ) -> None:
     """Run forward and backward pass of `count` windows."""
 
-    def wrapped(images: Tensor, keys: Tensor) -> Tensor:
+    def wrapped(images: Tensor, keys: Tensor) -> Any:
         memory.count_as(INPUT, [images])
         with _autocast(setting):
-            logits: Tensor = model(images, keys)
-        return logits if setting.precision == "no" else logits.float()  # accelerate gives back float32
+            given = model(images, keys)
+        if setting.precision == "no":
+            return given
+        return tree_map(Tensor.float, given)  # accelerate gives back float32
 
     margin = model.window_sizes.margin + setting.trim
     kind = torch.int64 if setting.multi_label else torch.uint8 if model.num_classes <= 255 else torch.uint16

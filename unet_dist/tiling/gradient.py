@@ -8,7 +8,7 @@ not know processes, optimizers or where windows come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from unet_dist.machine.memory_format import memory_format_of
-from unet_dist.models.contract import TrainableNetwork, pixels_of
+from unet_dist.models.contract import TrainableNetwork, coarse_grids_of, pixels_of
+from unet_dist.tiling.supervision import level_weights
 from unet_dist.tiling.windows import normalise
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
@@ -118,10 +119,14 @@ class WindowGradient:
         Returns:
             The windows' summed losses, (n,) or (n, T), without scale and without a graph.
         """
-        logits = self.logits(windows, keys)
+        logits, *coarse = self.outputs(windows, keys)
         if callable(totals):
-            totals = totals(self.loss.statistics(logits.detach(), labels)) if self.loss.has_statistics else None
-        sums = self.loss.sums(logits, labels, borders=borders, totals=totals)
+            with torch.no_grad():
+                totals = totals(self._statistics(logits, coarse, labels)) if self.loss.has_statistics else None
+        if coarse:
+            sums = self._supervised(logits, coarse, labels, borders=borders, totals=totals)
+        else:
+            sums = self.loss.sums(logits, labels, borders=borders, totals=totals)
         backward((sums.sum(0) * scale.to(sums.dtype)).sum())
         return sums.detach()
 
@@ -135,7 +140,8 @@ class WindowGradient:
         with self._leaving_no_trace(device):
             for batch in batches:
                 there = batch.on(device)
-                counts.append(self.loss.statistics(self.logits(there.windows, there.keys), there.labels))
+                logits, *coarse = self.outputs(there.windows, there.keys)
+                counts.append(self._statistics(logits, coarse, there.labels))
         return torch.stack(counts).sum(0)
 
     def rehearse(self, batch: WindowsAndLabels, device: torch.device) -> None:
@@ -143,8 +149,8 @@ class WindowGradient:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         with self._leaving_no_trace(device):
             there = batch.on(device)
-            logits = self.logits(there.windows, there.keys)
-            torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+            outputs = self.outputs(there.windows, there.keys)
+            torch.autograd.grad(added_up(outputs), parameters, allow_unused=True)
 
     @contextmanager
     def _leaving_no_trace(self, device: torch.device) -> Iterator[None]:
@@ -155,8 +161,8 @@ class WindowGradient:
         for buffer, before in buffers:
             buffer.copy_(before)
 
-    def logits(self, windows: Tensor, keys: Tensor) -> Tensor:
-        """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for."""
+    def outputs(self, windows: Tensor, keys: Tensor) -> list[Tensor]:
+        """Compute the logits (n, K, h - 2 halo, w - 2 halo) that the labels are for, and behind them what coarse levels give."""
         model = self.model
         images = normalise(windows, model.mean, model.std, self._dtype, pixels_of(model).limits)  # (n, C, h, w)
         images = images.contiguous(memory_format=self._memory_format)
@@ -164,6 +170,52 @@ class WindowGradient:
         # over 63 bits, so that neither a large one overflows nor two of them share their masks. It comes as a number: nothing
         # is copied to the device.
         seeded = torch.cat([keys[:, :1] + (self.seed * _SPREAD) % 2**63, keys[:, 1:]], dim=1)
-        logits: Tensor = self.wrapped(images, seeded)
+        given: Tensor | tuple[Tensor, ...] = self.wrapped(images, seeded)
+        logits, *coarse = (given,) if isinstance(given, Tensor) else given
         trim = self.trim
-        return logits[:, :, trim : logits.shape[2] - trim, trim : logits.shape[3] - trim]
+        return [logits[:, :, trim : logits.shape[2] - trim, trim : logits.shape[3] - trim], *coarse]
+
+    def _levels(
+        self, coarse: Sequence[Tensor], labels: Tensor
+    ) -> Iterator[tuple[Tensor, tuple[slice, slice, slice], int]]:
+        """Of each coarse level the logits that count, where their labels lie, and the pixels that each stands for."""
+        for logits, grid in zip(coarse, coarse_grids_of(self.model), strict=True):
+            rows, cols = (grid.places(side, self.trim) for side in labels.shape[1:3])
+            assert rows.pixels.stop <= logits.shape[2], (rows, logits.shape)
+            assert cols.pixels.stop <= logits.shape[3], (cols, logits.shape)
+            yield logits[:, :, rows.pixels, cols.pixels], (slice(None), rows.labels, cols.labels), grid.stride**2
+
+    def _statistics(self, logits: Tensor, coarse: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """What the first pass counts of all levels, one behind the other."""
+        counts = [self.loss.statistics(logits, labels)]
+        counts += [self.loss.statistics(some, labels[at]) for some, at, _ in self._levels(coarse, labels)]
+        return counts[0] if len(counts) == 1 else torch.cat(counts)
+
+    def _supervised(
+        self,
+        logits: Tensor,
+        coarse: Sequence[Tensor],
+        labels: Tensor,
+        *,
+        borders: Tensor | None,
+        totals: Tensor | None,
+    ) -> Tensor:
+        """The sums of all levels, weighted. A coarse pixel counts for all pixels that it stands for, so one divisor serves."""
+        weights = level_weights(len(coarse))
+        of_level = [None] * len(weights) if totals is None else totals.chunk(len(weights))
+        sums = weights[0] * self.loss.sums(logits, labels, borders=borders, totals=of_level[0])
+        levels = self._levels(coarse, labels)
+        for (some, at, area), weight, counted in zip(levels, weights[1:], of_level[1:], strict=True):
+            if (
+                not some.numel()
+            ):  # of a tile smaller than a coarse pixel: its head takes part in the backward pass all the same
+                sums = sums + some.sum() * 0
+                continue
+            near = None if borders is None else borders[at]
+            sums = sums + weight * area * self.loss.sums(some, labels[at], borders=near, totals=counted)
+        return sums
+
+
+def added_up(outputs: Sequence[Tensor]) -> Tensor:
+    """A scalar that depends on all of a network's outputs."""
+    return torch.stack([output.sum() for output in outputs]).sum()

@@ -25,7 +25,7 @@ from unet_dist.models.contract import as_module
 from unet_dist.models.step_weights import StepWeights
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.runs.checkpoint import Checkpoint
-from unet_dist.tiling.gradient import WindowGradient
+from unet_dist.tiling.gradient import WindowGradient, added_up
 from unet_dist.training.averaging import WeightAverage
 from unet_dist.training.boundary import Boundary
 from unet_dist.training.finite import FiniteWatch
@@ -167,7 +167,7 @@ class Trainer:
         with uncompiled():
             for _ in range(2):
                 with self._weights.lent():
-                    (self._gradient.logits(windows, keys).sum() * 0).backward()
+                    (added_up(self._gradient.outputs(windows, keys)) * 0).backward()
         # The gradients stay views of the buckets: into a bucket that holds none yet DDP multiplies by 1 / 3 where it else divides
         # by 3, which rounds otherwise.
         self.parts.optimizer.zero_grad(set_to_none=False)
