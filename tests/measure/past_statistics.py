@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet_dist.cli import main
-from unet_dist.models import normalisation, unet
+from unet_dist.models import blocks, normalisation
 
 MOMENTUM = 0.1
 """The share of a step in the running statistics, as torch's batch norms have it."""
@@ -60,5 +60,5 @@ def activation_norm(norm: str, channels: int) -> nn.Module:
 
 
 if __name__ == "__main__":
-    unet.activation_norm = activation_norm
+    blocks.activation_norm = activation_norm
     sys.exit(main())

@@ -74,6 +74,21 @@ def test_residual_blocks_keep_the_halo(padding: str, norm: str) -> None:
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(("depth", "stem_stride", "rates"), [(1, 1, [1, 2, 4]), (2, 1, [3]), (1, 2, [2, 1])])
+def test_dilations_widen_the_halo(
+    depth: int, stem_stride: int, rates: list[int], padding: str, upsampling: str
+) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"depth": depth, "padding": padding, "upsampling": upsampling, "stem_stride": stem_stride}
+    model = UNet(1, 2, base_channels=2, bottleneck_dilations=rates, **options)
+    check_halo(model)
+    assert model.locality is not None
+    if (padding, upsampling) == ("valid", "transposed"):
+        assert model.locality.halo == unet_locality(**options).halo + stem_stride * 2**depth * sum(rates)
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("depth", "stem_stride"), [(1, 2), (2, 2), (1, 4), (2, 4)])
 def test_halo_grows_with_the_stem_stride(depth: int, stem_stride: int, padding: str, upsampling: str) -> None:
     torch.manual_seed(0)

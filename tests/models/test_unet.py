@@ -164,6 +164,7 @@ class TestUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 1, "norm": "weight", "upsampling": "bilinear", "padding": "same"},
         {"base_channels": 4, "depth": 1, "norm": "batch", "checkpoint_activations": True},
         {"base_channels": 4, "depth": 1, "stem_stride": 2},
+        {"base_channels": 4, "depth": 1, "bottleneck_dilations": [1, 2], "norm": "weight"},
         {"base_channels": 4, "depth": 2, "blocks": "residual"},
         {"base_channels": 4, "depth": 1, "blocks": "residual", "norm": "weight", "padding": "same"},
         {"base_channels": 4, "depth": 1, "stem_stride": 4, "padding": "same", "upsampling": "bilinear"},

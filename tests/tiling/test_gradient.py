@@ -27,6 +27,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "bilinear": {"upsampling": "bilinear"},
     "same": {"padding": "same"},
     "residual": {"blocks": "residual", "norm": "weight", "base_channels": 4},
+    "dilated": {"bottleneck_dilations": [1, 2], "norm": "weight", "base_channels": 4},
+    "dilated, same": {"bottleneck_dilations": [3], "depth": 1, "padding": "same", "upsampling": "bilinear"},
     "stem stride": {"stem_stride": 2, "depth": 1, "dropout": 0.4},
     "dropout": {"dropout": 0.4},
     "checkpointed dropout": {"dropout": 0.4, "checkpoint_activations": True},

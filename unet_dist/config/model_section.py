@@ -7,6 +7,14 @@ from typing import Annotated, Literal
 
 from unet_dist.config.rules import Count, Fraction, Free, Main, Must, PathWord, Section, between
 
+Dilations = Annotated[
+    list[int],
+    Must(
+        lambda rates: 0 < len(rates) <= 8 and all(isinstance(rate, int) and 1 <= rate <= 64 for rate in rates),
+        "1 to 8 whole numbers of 1 to 64",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
@@ -35,6 +43,9 @@ class ModelConfig(Section):
     """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
     blocks: Literal["plain", "residual"] = "plain"
     """Two convolutions (the paper's), or two with the features that come in added before the last ReLU. The halo is the same."""
+    bottleneck_dilations: Dilations | None = None
+    """Rates of more 3x3 convolutions at the deepest level, such as [1,2,4], for more context. The halo grows by 2^depth times their
+    sum. Default: none (the paper's)."""
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
     """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
     after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""

@@ -24,13 +24,14 @@ from unet_dist.models.arguments import (
     require_choice,
     require_count,
 )
+from unet_dist.models.blocks import DoubleConv, Upsample
 from unet_dist.models.encoders.placement import Placed, Span, joined
 from unet_dist.models.encoders.registry import ENCODERS, MakeEncoder, build_encoder, describe_encoder, word_of
 from unet_dist.models.normalisation import NORMS
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS
 from unet_dist.models.supervision import Supervised, with_coarse
-from unet_dist.models.unet import DoubleConv, Upsample, init_he, start_pixels_of_a_block_alike
+from unet_dist.models.unet import init_he, start_pixels_of_a_block_alike
 from unet_dist.registry import parse_word, require_trusted
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.tiling.supervision import CoarseGrid

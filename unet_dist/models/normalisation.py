@@ -60,9 +60,16 @@ class ScaledStdConv2d(nn.Conv2d):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0, output_gain: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        padding: int = 0,
+        dilation: int = 1,
+        output_gain: float,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
         self.output_gain = output_gain
         # One dimension, as biases have: the usual rule "no weight decay below two dimensions" then spares it.
         self.gain: nn.Parameter | None = nn.Parameter(torch.ones(out_channels))

@@ -9,6 +9,7 @@ network.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 
 from unet_dist.tiling.geometry import Locality, WindowSizes
@@ -20,25 +21,30 @@ UPSAMPLINGS = ("transposed", "bilinear")
 _BLOCK_REACH_PX = 2
 
 
-def unet_margin(depth: int, *, padding: str, level: int = 0) -> int:
-    """Count the pixels lost a side between the map that enters `level` and the map that leaves it; 92 at depth 4."""
+def unet_margin(depth: int, *, padding: str, level: int = 0, centre_px: int = 0) -> int:
+    """Count the pixels lost a side between the map that enters `level` and the map that leaves it; 92 at depth 4.
+
+    Args:
+        centre_px: how far the bottleneck sees beyond its block, in its own pixels.
+    """
     lost = _BLOCK_REACH_PX if padding == "valid" else 0
     if level == depth:
-        return lost
-    return lost + 2 * unet_margin(depth, padding=padding, level=level + 1) + lost
+        return lost + (centre_px if padding == "valid" else 0)
+    return lost + 2 * unet_margin(depth, padding=padding, level=level + 1, centre_px=centre_px) + lost
 
 
-def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1) -> WindowSizes:
+def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1, centre_px: int = 0) -> WindowSizes:
     """Compute the sides that a U-Net of `depth` poolings accepts: those that every pooling halves without a remainder.
 
     Args:
         stem_stride: side in pixels of the cells that the first level works on.
+        centre_px: as in unet_margin.
 
     >>> unet_window_sizes(4, padding="valid").output(572)
     388
     """
     lost = 2 * _BLOCK_REACH_PX if padding == "valid" else 0
-    margin = unet_margin(depth, padding=padding)
+    margin = unet_margin(depth, padding=padding, centre_px=centre_px)
 
     def input_side(bottleneck_side: int) -> int:
         side = bottleneck_side
@@ -56,7 +62,7 @@ def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1) -> Wind
     )
 
 
-def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int = 1) -> Locality:
+def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int = 1, centre_px: int = 0) -> Locality:
     """Derive how far inside a window the output is that of the unbounded image.
 
     The pooling grids of all windows coincide when their origins differ by multiples of the stride. In such a window an
@@ -70,13 +76,14 @@ def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int
 
     A cell of `stem_stride` pixels a side is exact or not as a whole, so the halo is that of the cells times their side.
     """
-    sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride)
+    sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride, centre_px=centre_px)
+    seen = partial(_first_seen, depth=depth, padding=padding, upsampling=upsampling, centre_px=centre_px)
     # The first dependence never decreases with the index, so the first index that passes settles all later ones.
-    trim = next(index for index in count() if _first_seen(index, depth, padding=padding, upsampling=upsampling) >= 0)
+    trim = next(index for index in count() if seen(index) >= 0)
     return Locality(halo=sizes.margin + stem_stride * trim, stride=sizes.stride)
 
 
-def _first_seen(index: int, depth: int, *, padding: str, upsampling: str, level: int = 0) -> int:
+def _first_seen(index: int, depth: int, *, padding: str, upsampling: str, level: int = 0, centre_px: int = 0) -> int:
     """Find the first pixel of the map entering `level` that pixel `index` of the map leaving it depends on.
 
     Maps are unbounded here and indices may be negative. Index 0 is where the window's map starts, entering and leaving.
@@ -84,12 +91,14 @@ def _first_seen(index: int, depth: int, *, padding: str, upsampling: str, level:
     # A valid convolution at i reads i, i+1, i+2; a padded one i-1, i, i+1. Two of them:
     before = 0 if padding == "valid" else _BLOCK_REACH_PX
     if level == depth:
-        return index - before
+        return index - before - (0 if padding == "valid" else centre_px)
     joined = index - before  # the first pixel read of the concatenation
     # Transposed 2x2: j reads j // 2. Bilinear at twice the side (half-pixel centres): an even j = 2k reads k-1 and k,
     # an odd j = 2k+1 reads k and k+1.
     below = joined // 2 if upsampling == "transposed" else (joined - 1) // 2
-    through_below = 2 * _first_seen(below, depth, padding=padding, upsampling=upsampling, level=level + 1)
-    crop = 2 * unet_margin(depth, padding=padding, level=level + 1)
+    through_below = 2 * _first_seen(
+        below, depth, padding=padding, upsampling=upsampling, level=level + 1, centre_px=centre_px
+    )
+    crop = 2 * unet_margin(depth, padding=padding, level=level + 1, centre_px=centre_px)
     through_skip = joined + crop
     return min(through_below, through_skip) - before

@@ -15,7 +15,7 @@ Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,14 +34,11 @@ from unet_dist.models.arguments import (
     require_choice,
     require_count,
 )
+from unet_dist.models.blocks import BLOCKS, DilatedCentre, Upsample
 from unet_dist.models.cropping import crop_border
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
     NORMS,
-    RELU_GAIN,
-    ScaledStdConv2d,
-    ScaledStdConvTranspose2d,
-    activation_norm,
 )
 from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
@@ -52,86 +49,6 @@ from unet_dist.tiling.supervision import CoarseGrid
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class DoubleConv(nn.Module):
-    """Convolve 3x3 and rectify, twice; the normalisation, if any, stands between."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str, padding: str) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(in_channels, out_channels, norm=norm, padding=padding)
-        self.norm1 = activation_norm(norm, out_channels)
-        self.conv2 = _conv3x3(out_channels, out_channels, norm=norm, padding=padding)
-        self.norm2 = activation_norm(norm, out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) features -> features of this block."""
-        # In place is safe: no backward of a convolution or a norm reads its own output.
-        features = F.relu(self.norm1(self.conv1(features)), inplace=True)
-        return F.relu(self.norm2(self.conv2(features)), inplace=True)
-
-
-class ResidualConv(DoubleConv):
-    """The two convolutions of a DoubleConv, with the features that come in added before the last ReLU.
-
-    A 1x1 convolution gives them as many channels; without padding they lose the border that the convolutions lose, so the halo
-    stays. The sum is divided by sqrt(2), which keeps the variance of the start.
-
-    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, figure 2; projections everywhere.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str, padding: str) -> None:
-        super().__init__(in_channels, out_channels, norm=norm, padding=padding)
-        self.border = 2 if padding == "valid" else 0
-        if norm == "weight":
-            self.shortcut: nn.Module = ScaledStdConv2d(in_channels, out_channels, 1, output_gain=1.0)
-        else:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) features -> features of this block."""
-        shortcut = self.shortcut(crop_border(features, self.border))
-        features = F.relu(self.norm1(self.conv1(features)), inplace=True)
-        return F.relu((self.norm2(self.conv2(features)) + shortcut) * math.sqrt(0.5), inplace=True)
-
-
-BLOCKS = {"plain": DoubleConv, "residual": ResidualConv}
-
-
-class Upsample(nn.Module):
-    """Double the side and halve the channels: a 2x2 transposed convolution, or a 1x1 convolution and bilinear."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str, upsampling: str) -> None:
-        super().__init__()
-        self.is_bilinear = upsampling == "bilinear"
-        self.conv: nn.Module
-        # No ReLU follows, so a standardised filter needs no gain.
-        if self.is_bilinear and norm == "weight":
-            self.conv = ScaledStdConv2d(in_channels, out_channels, 1, output_gain=1.0)
-        elif self.is_bilinear:
-            self.conv = nn.Conv2d(in_channels, out_channels, 1)
-        elif norm == "weight":
-            self.conv = ScaledStdConvTranspose2d(in_channels, out_channels, 2, output_gain=1.0)
-        else:
-            self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) features -> features of this block."""
-        features = self.conv(features)
-        if self.is_bilinear:
-            # After the convolution, at a quarter of its cost: the two commute, as bilinear weights sum to one.
-            features = double_side(features)
-        return features
-
-
-def double_side(features: Tensor) -> Tensor:
-    """Interpolate (N, C, H, W) to twice the sides, bilinearly, in the type that comes in.
-
-    On a GPU mixed precision interpolates in float32, and what comes out would make all that it is concatenated with float32. The
-    convolution that follows rounds it to the same values.
-    """
-    wider = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return wider if wider.dtype == features.dtype else wider.to(features.dtype)
 
 
 class UNet(
@@ -152,6 +69,8 @@ class UNet(
         padding: valid (the paper: the output is smaller than the input) or same (zeros; exact tiles trim the border).
         upsampling: transposed (the paper) or bilinear.
         blocks: plain (the paper) or residual.
+        bottleneck_dilations: rates of more 3x3 convolutions behind the bottleneck's block, such as [1, 2, 4]: at depth d the halo
+            grows by 2^d times their sum. None (the paper) has no such convolutions.
         stem_stride: side in pixels of the blocks that are folded into channels before the first level and unfolded after the
             last: a power of two; 1 (the paper) folds nothing. All convolutions take 1 / stem_stride^2 of the work, and the
             halo is stem_stride times as wide.
@@ -175,6 +94,7 @@ class UNet(
             "padding",
             "upsampling",
             "blocks",
+            "bottleneck_dilations",
             "stem_stride",
             "dropout",
             "checkpoint_activations",
@@ -192,6 +112,7 @@ class UNet(
         padding: str = "valid",
         upsampling: str = "transposed",
         blocks: str = "plain",
+        bottleneck_dilations: Sequence[int] | None = None,
         stem_stride: int = 1,
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
@@ -207,6 +128,8 @@ class UNet(
         require_choice("padding", padding, PADDINGS)
         require_choice("upsampling", upsampling, UPSAMPLINGS)
         require_choice("blocks", blocks, tuple(BLOCKS))
+        for rate in bottleneck_dilations or ():
+            require_count("bottleneck_dilations", rate)
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         self.base_channels = base_channels
         self.depth = depth
@@ -214,16 +137,22 @@ class UNet(
         self.padding = padding
         self.upsampling = upsampling
         self.blocks = blocks
+        self.bottleneck_dilations = list(bottleneck_dilations) if bottleneck_dilations else None
         self.stem_stride = stem_stride
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
-        self.window_sizes: WindowSizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride)
+        self.window_sizes: WindowSizes = unet_window_sizes(
+            depth, padding=padding, stem_stride=stem_stride, centre_px=self.centre_px
+        )
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
         block = partial(BLOCKS[blocks], norm=norm, padding=padding)
         # The names below are the keys of model.safetensors: changing one breaks every saved model.
         self.encoder = nn.ModuleList(map(block, [in_channels * stem_stride**2, *channels[:-2]], channels[:-1]))
         self.bottleneck = block(channels[-2], channels[-1])
+        self.centre: DilatedCentre | None = None
+        if self.bottleneck_dilations:
+            self.centre = DilatedCentre(channels[-1], self.bottleneck_dilations, norm=norm, padding=padding)
         self.bottleneck_dropout = PositionalDropout(dropout)
         self.upsample = nn.ModuleList(
             Upsample(2 * width, width, norm=norm, upsampling=upsampling) for width in channels[-2::-1]
@@ -244,11 +173,22 @@ class UNet(
         return model.window_sizes, model.locality
 
     @property
+    def centre_px(self) -> int:
+        """How far the bottleneck sees beyond its block, in its own pixels."""
+        return sum(self.bottleneck_dilations or ())
+
+    @property
     def locality(self) -> Locality | None:
         """Halo and stride of the network in evaluation; None where no finite halo exists (see locality_obstacle)."""
         if self.locality_obstacle is not None:
             return None
-        return unet_locality(self.depth, padding=self.padding, upsampling=self.upsampling, stem_stride=self.stem_stride)
+        return unet_locality(
+            self.depth,
+            padding=self.padding,
+            upsampling=self.upsampling,
+            stem_stride=self.stem_stride,
+            centre_px=self.centre_px,
+        )
 
     @property
     def decoder_levels(self) -> list[tuple[int, CoarseGrid]]:
@@ -288,10 +228,13 @@ class UNet(
             features = self._run(block, partial(_down, block), features)
             skips.append(features)
         features = self._run(self.bottleneck, partial(_down, self.bottleneck), features)
+        if self.centre is not None:
+            features = self._run(self.centre, self.centre, features)
         features = self.bottleneck_dropout(features, dropout_keys)
         coarse: list[Tensor] = []
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
-            border = 2 * unet_margin(self.depth, padding=self.padding, level=len(skips))
+            level = len(skips)
+            border = 2 * unet_margin(self.depth, padding=self.padding, level=level, centre_px=self.centre_px)
             features = self._run(block, partial(_up, upsample, block, border), features, skips.pop())
             if self.training and 0 < len(skips) <= len(self.heads):
                 coarse.insert(0, self.heads[len(skips) - 1](features))
@@ -337,14 +280,6 @@ def _spare_statistics(block: nn.Module) -> Iterator[None]:
         for layer, buffers in kept:
             for name, buffer in buffers.items():
                 setattr(layer, name, buffer)
-
-
-def _conv3x3(in_channels: int, out_channels: int, *, norm: str, padding: str) -> nn.Module:
-    border = 1 if padding == "same" else 0
-    if norm == "weight":
-        return ScaledStdConv2d(in_channels, out_channels, 3, padding=border, output_gain=RELU_GAIN)
-    # Batch and group norm bring their own offset.
-    return nn.Conv2d(in_channels, out_channels, 3, padding=border, bias=norm == "none")
 
 
 @torch.no_grad()
