@@ -33,8 +33,8 @@ from unet_dist.losses.mixture import Mixture
 from unet_dist.losses.pixelwise import CrossEntropy, Focal
 from unet_dist.models.encoder_unet import EncoderUNet
 from unet_dist.models.registry import load_model
+from unet_dist.tiling.geometry import CoarseGrid, level_weights
 from unet_dist.tiling.gradient import WindowGradient
-from unet_dist.tiling.supervision import CoarseGrid, level_weights
 
 MODELS: dict[str, dict[str, Any]] = {
     "paper": {"depth": 3},

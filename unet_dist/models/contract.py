@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
-from unet_dist.tiling.geometry import Locality, WindowSizes
-from unet_dist.tiling.supervision import CoarseGrid
+from unet_dist.tiling.geometry import CoarseGrid, Locality, WindowSizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -33,8 +33,7 @@ from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS
 from unet_dist.models.supervision import Supervised, with_coarse
 from unet_dist.models.unet import init_he, start_pixels_of_a_block_alike
 from unet_dist.registry import parse_word, require_trusted
-from unet_dist.tiling.geometry import Locality, WindowSizes
-from unet_dist.tiling.supervision import CoarseGrid
+from unet_dist.tiling.geometry import CoarseGrid, Locality, WindowSizes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from unet_dist.errors import ConfigError
-from unet_dist.tiling.supervision import CoarseGrid
+from unet_dist.tiling.geometry import CoarseGrid
 
 _HEADS = "heads"
 

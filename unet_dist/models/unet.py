@@ -44,8 +44,7 @@ from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
 from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_margin, unet_window_sizes
 from unet_dist.models.supervision import Supervised, with_coarse
-from unet_dist.tiling.geometry import Locality, WindowSizes
-from unet_dist.tiling.supervision import CoarseGrid
+from unet_dist.tiling.geometry import CoarseGrid, Locality, WindowSizes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

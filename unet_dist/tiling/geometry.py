@@ -307,3 +307,50 @@ def assign(num_items: int, rank: int, world_size: int) -> range:
     each, more = divmod(num_items, world_size)
     start = rank * each + min(rank, more)
     return range(start, start + each + (rank < more))
+
+
+class CoarsePlaces(NamedTuple):
+    """Along one axis: the pixels of a coarse map that count, and the labels at their middles."""
+
+    pixels: slice
+    labels: slice
+
+
+@dataclass(frozen=True)
+class CoarseGrid:
+    """Where the pixels of a coarse map of a network lie: on the grid of the crop, whatever window it is computed in.
+
+    Each of them is judged by the label at its middle, so the one tile whose labels hold it counts it.
+
+    Attributes:
+        stride: side of one of them, px.
+        start: where the first one begins, px from the first pixel of the network's output; negative further out.
+    """
+
+    stride: int
+    start: int = 0
+
+    def places(self, side: int, trim: int) -> CoarsePlaces:
+        """Which of its pixels have their middle in labels.
+
+        Args:
+            side: of the labels.
+            trim: pixels of the network's output before the first label.
+
+        >>> CoarseGrid(4, start=-6).places(12, trim=0)  # middles at -4, 0, 4, 8, 12
+        CoarsePlaces(pixels=slice(1, 4, None), labels=slice(0, 12, 4))
+        """
+        middle = self.start + self.stride // 2 - trim  # of the first pixel, counted from the first label
+        first = max(0, -(middle // self.stride))
+        label = middle + first * self.stride
+        count = max(0, -((label - side) // self.stride))
+        return CoarsePlaces(slice(first, first + count), slice(label, side, self.stride))
+
+
+def level_weights(levels: int) -> list[float]:
+    """What the finest logits and those of each coarser level weigh: each half of the one before, 1 in all.
+
+    Source: Isensee et al. 2021, "nnU-Net", Nature Methods 18, supplementary note 2 (its loss of deep supervision).
+    """
+    weights = [0.5**level for level in range(levels + 1)]
+    return [weight / sum(weights) for weight in weights]

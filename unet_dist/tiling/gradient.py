@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unet_dist.machine.memory_format import memory_format_of
 from unet_dist.models.contract import TrainableNetwork, coarse_grids_of, pixels_of
-from unet_dist.tiling.supervision import level_weights
+from unet_dist.tiling.geometry import level_weights
 from unet_dist.tiling.windows import normalise
 
 _SPREAD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: Knuth, The Art of Computer Programming 3, section 6.4
