@@ -71,12 +71,15 @@ def read_reference(path: Path) -> np.ndarray | None:
 
 def _picture(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        if "16" in str(getattr(image, "tile", "")) and image.mode not in ("I;16", "I;16B", "I"):
+        is_deep_grey = image.mode in ("I;16", "I;16B", "I")
+        if (
+            "16" in str(getattr(image, "tile", "")) and not is_deep_grey and image.format != "BMP"
+        ):  # 16 bits of all three colours
             return _deep_picture(path)  # Pillow keeps 8 of 16 bits
         image.load()
         turned = ImageOps.exif_transpose(image)
         grey, palette = turned.mode in ("1", "L", "LA"), turned.mode in ("P", "PA")
-        if turned.has_transparency_data:
+        if turned.has_transparency_data and not is_deep_grey:
             return np.asarray(turned.convert("LA" if grey else "RGBA"))[..., :-1]
         return np.atleast_3d(np.asarray(turned.convert("L" if grey else "RGB") if grey or palette else turned))
 
