@@ -364,7 +364,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         Unlike the mixin's own this is strict, never falls back to a pickle, moves the model to `map_location`, prints
         nothing, and draws no initial weights (31 million take over a second) and so no random numbers.
         """
-        options = {name: value for name, value in options.items() if name not in BESIDE_THE_OPTIONS}
+        beside = {*BESIDE_THE_OPTIONS, "proxies", "resume_download"}  # the latter two of huggingface_hub below 1.0
+        options = {name: value for name, value in options.items() if name not in beside}
         with torch.device("meta"):
             try:
                 model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
