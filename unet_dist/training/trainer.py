@@ -21,7 +21,7 @@ from unet_dist.errors import ConfigError, UnetDistError
 from unet_dist.machine.arithmetic import find_undeterministic
 from unet_dist.machine.compiling import is_compiled, uncompiled
 from unet_dist.machine.memory import is_out_of_memory
-from unet_dist.models.contract import as_module
+from unet_dist.models.contract import as_module, coarse_grids_of
 from unet_dist.models.step_weights import StepWeights
 from unet_dist.processes.stopping import NO_WISH, STOP, STOP_AND_REQUEUE, StopWish
 from unet_dist.runs.checkpoint import Checkpoint
@@ -162,6 +162,8 @@ class Trainer:
         model = self.parts.model
         was_training = model.training
         model.eval()  # leave the running statistics of batch normalisation alone
+        if coarse_grids_of(model):  # whose heads take part from the first pass on; the layers inside stay as they are
+            model.training = True
         blank = self.parts.shares.blank()
         windows, keys = blank.windows.to(self._device), blank.keys.to(self._device)
         with uncompiled():
