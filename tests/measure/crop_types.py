@@ -22,6 +22,7 @@ from pathlib import Path
 
 import tifffile
 
+from tests.measure.record import provenance
 from unet_dist.data.batches.crops import CropReader
 from unet_dist.data.batches.shares import RunShares
 from unet_dist.data.decoded.build import prepare
@@ -55,6 +56,7 @@ def main() -> None:
         root = Path(folder)
         write_data(root, options.images)
         record: dict[str, object] = {
+            **provenance(),
             "images": options.images,
             "rounds": rounds,
             "input_size": side,

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from tests.measure.record import provenance
 from unet_dist.benchmark.gpu_check import FULL, Check
 from unet_dist.benchmark.step import BareStep
 from unet_dist.processes.group import open_processes
@@ -92,7 +93,7 @@ def main() -> None:
             del bare
             check.free()
             print(name, {key: round(value, 2) for key, value in found[name].items()}, flush=True)
-    report = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "settings": found}
+    report = {"device": torch.cuda.get_device_name(), **provenance(), "settings": found}
     options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

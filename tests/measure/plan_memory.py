@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tests.measure.record import provenance
 from unet_dist.benchmark.gpu_check import FULL, Check
 from unet_dist.processes.group import open_processes
 
@@ -65,7 +66,7 @@ def main() -> None:
                 found[name] = measure(check, keys)
                 check.free()
             print(name, {k: round(v / 2**30, 3) if v > 2 else round(v, 4) for k, v in found[name].items()}, flush=True)
-            report = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "settings": found}
+            report = {"device": torch.cuda.get_device_name(), **provenance(), "settings": found}
             options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,18 +76,7 @@ def record(command: str) -> None:
     seconds, processor_s = time.monotonic() - started, _processor_s() - processor_before
     if done.returncode:
         sys.exit(f"{command} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    described = describe_machine(torch.device("cpu"), world_size=1)
-    about = {
-        "command": command,
-        "seconds": round(seconds),
-        "processor_s": round(processor_s),
-        "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": {key: described[key] for key in ("device", "cores", "threads", "memory_bytes", "python", "torch")},
-    }
+    about = {"command": command, "seconds": round(seconds), "processor_s": round(processor_s), **provenance()}
     for name, figure in FIGURES.items():
         if figure.command == command:
             row = read(figure, done.stdout, processor_s)
@@ -95,6 +85,15 @@ def record(command: str) -> None:
             stored[name] = {**vars(row), **about}
             file.write_text(json.dumps(stored, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
             print(f"{name}: {row.figure} ({row.against}), {seconds:.0f} s", flush=True)
+
+
+def provenance() -> dict[str, Any]:
+    """When, of which commit and on which machine something is measured."""
+    words = ["git", "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    described = describe_machine(torch.device("cpu"), world_size=1)
+    kept = ("device", "cores", "threads", "memory_bytes", "python", "torch")
+    return {"date": date.today().isoformat(), "commit": commit, "machine": {key: described[key] for key in kept}}
 
 
 def _processor_s() -> float:

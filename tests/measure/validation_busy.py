@@ -33,6 +33,7 @@ from unittest import mock
 import torch
 
 from tests.measure.communication import CROP_S
+from tests.measure.record import provenance
 from unet_dist.benchmark.gpu_check import FULL, Check
 from unet_dist.benchmark.setting import Setting
 from unet_dist.planner.simulation import prediction_flops, training_flops
@@ -155,7 +156,7 @@ def main() -> None:
             print(name, {key: round(value, 3) for key, value in found[name].items()}, flush=True)
     report = {
         "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
+        **provenance(),
         "images": IMAGES,
         "settings": found,
     }
