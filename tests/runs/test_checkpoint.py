@@ -162,7 +162,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no moments": (lambda f: (f / "optimizer.safetensors").unlink(), "optimizer.safetensors is missing."),
     "no state": (lambda f: (f / "state.json").unlink(), "not a whole checkpoint: state.json is missing."),
     "half JSON": (lambda f: os.truncate(f / "state.json", 40), "state.json is damaged: Expecting value"),
-    "not text": (lambda f: (f / "state.json").write_bytes(b"\xff\xfe\x00"), "state.json cannot be read: 'utf-8' codec"),
+    "not text": (lambda f: (f / "state.json").write_bytes(b"\xff\xfe\x00"), "state.json cannot be read: 'utf-"),
     "other JSON": (lambda f: (f / "state.json").write_text("[1]"), "state.json: got a list, expected an object"),
     "lacks a key": (lambda f: (f / "state.json").write_text('{"version": 1}'), 'got an object without "config"'),
     "other version": (lambda f: edit_state(f, version=2), "got version 2, expected 1. Resume it with the release that wrote it."),

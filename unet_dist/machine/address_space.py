@@ -27,10 +27,12 @@ def require_address_space() -> None:
 def explain_lack(error: BaseException) -> str | None:
     """Say that `ulimit -v` is the reason of a failure in loading or allocating; None where there is no limit, or it is another.
 
-    Loaders say so by an ImportError of a shared object, a MemoryError, or a SystemError without words; torch by a RuntimeError.
+    Loaders say so by an ImportError of a shared object, a MemoryError, or a SystemError without words; torch and threads, which
+    need a stack, by a RuntimeError.
     """
     limit = _limit_bytes()
-    is_lack = isinstance(error, (MemoryError, SystemError)) or "failed to map" in str(error) or "allocate" in str(error)
+    lacks = ("failed to map", "allocate", "can't start new thread")
+    is_lack = isinstance(error, (MemoryError, SystemError)) or any(lack in str(error) for lack in lacks)
     return _sentence(limit) if limit is not None and is_lack else None
 
 
