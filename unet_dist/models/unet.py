@@ -231,11 +231,12 @@ class UNet(
             features = self._run(self.centre, self.centre, features)
         features = self.bottleneck_dropout(features, dropout_keys)
         coarse: list[Tensor] = []
+        num_heads, centre_px = len(self.heads) if self.training else 0, self.centre_px
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             level = len(skips)
-            border = 2 * unet_margin(self.depth, padding=self.padding, level=level, centre_px=self.centre_px)
+            border = 2 * unet_margin(self.depth, padding=self.padding, level=level, centre_px=centre_px)
             features = self._run(block, partial(_up, upsample, block, border), features, skips.pop())
-            if self.training and 0 < len(skips) <= len(self.heads):
+            if 0 < len(skips) <= num_heads:
                 coarse.insert(0, self.heads[len(skips) - 1](features))
         logits = self.classifier(features)  # (N, K s^2, h / s, w / s)
         logits = F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
