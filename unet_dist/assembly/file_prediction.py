@@ -231,7 +231,8 @@ class _Prediction:
                 "name a file to label it."
             )
         if left_out := find_left_out(self.words):
-            teller.say(f"No images, so left out: {listed([str(path) for path in left_out])}")
+            names = listed([str(path) for path in left_out])
+            teller.say(f"Left out: {names}. Folders inside a folder are not searched: name those, too.")
         if not options.strict:
             sources, unreadable = keep_readable(
                 sources, open_reader=self.open_reader, in_channels=self.model.in_channels, pixels=self.pixels
