@@ -232,7 +232,10 @@ def test_a_bad_file_costs_itself_only(place: Path, tmp_path: Path, capsys: pytes
         run([*words, str(tmp_path / "out")])
     assert ended.value.code == 1
     said = capsys.readouterr().out
-    assert f"Left out: {folder / 'more'}, {folder / 'notes.txt'}. Folders inside a folder are not searched" in said
+    assert (
+        f"No images, so left out: {folder / 'more'}, {folder / 'notes.txt'}. Folders inside a folder are not searched"
+        in said
+    )
     assert re.search(r"Not predicted: .*s1\.png", said.splitlines()[-1])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s0.png", "s2.png", "s3.png"]
     with pytest.raises(DataError, match=r"s1\.png"):

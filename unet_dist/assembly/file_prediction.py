@@ -232,7 +232,7 @@ class _Prediction:
             )
         if left_out := find_left_out(self.words):
             names = listed([str(path) for path in left_out])
-            teller.say(f"Left out: {names}. Folders inside a folder are not searched: name those, too.")
+            teller.say(f"No images, so left out: {names}. Folders inside a folder are not searched.")
         if not options.strict:
             sources, unreadable = keep_readable(
                 sources, open_reader=self.open_reader, in_channels=self.model.in_channels, pixels=self.pixels
