@@ -1,4 +1,4 @@
-"""Proves what is said of a training window that is mostly context: the key that lets all of it count is named."""
+"""Proves that a training window of mostly context names the key that lets all of it count."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_models_have_no_heads_and_predictions_ignore_them(tmp_path: Path) -> Non
     assert load_file(tmp_path / "model.safetensors").keys() == plain.state_dict().keys()
     assert "deep" not in (tmp_path / "config.json").read_text()
     assert torch.equal(load_model(tmp_path).double()(images), plain(images))
-    assert len(model.heads) == 2, "the training goes on with them"
+    assert len(model.heads) == 2, "the training keeps them"
     assert "heads.0.weight" in model.state_dict()
 
 
