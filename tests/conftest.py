@@ -15,6 +15,16 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Takes back what a test, or the code that it called, set in the environment: the next test starts children with it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture
 def own_process() -> Iterator[None]:
     """For runs in the test's own process: one thread, and no process group and no accelerate state left behind."""

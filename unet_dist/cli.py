@@ -146,8 +146,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name that their encoding lacks ends no run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with contextlib.suppress(OSError):  # a folder that is gone, or may not be read
-        os.environ.update(past_a_clone(Path.cwd()))
+    if argv is None:  # else the environment belongs to the caller
+        with contextlib.suppress(OSError):  # a folder that is gone, or may not be read
+            os.environ.update(past_a_clone(Path.cwd()))
     try:
         require_address_space()
         run(words, is_program=argv is None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import unet_dist
+from unet_dist.cli import main
 from unet_dist.errors import ConfigError, LaunchError
 from unet_dist.processes import starting
 from unet_dist.processes.precision import choose_device_type
@@ -132,3 +133,12 @@ def test_a_child_that_starts_beside_a_clone_finds_the_package(tmp_path: Path) ->
     (tmp_path / "unet_dist/unet_dist").mkdir(parents=True)
     assert past_a_clone(tmp_path) == {"PYTHONSAFEPATH": "1"}
     assert past_a_clone(Path(unet_dist.__file__).parents[1]) == {}, "the root of a checkout"
+
+
+def test_a_caller_keeps_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python code beside a clone calls a command: what it starts afterwards finds its own modules."""
+    (tmp_path / "unet_dist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "PYTHONSAFEPATH" not in os.environ
