@@ -16,25 +16,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import tifffile
 
+from tests.measure.crop_pace import crop_ms, open_reader
 from tests.measure.record import provenance
-from unet_dist.data.batches.crops import CropReader
-from unet_dist.data.batches.shares import RunShares
-from unet_dist.data.decoded.build import prepare
-from unet_dist.data.decoded.settings import CacheSettings
-from unet_dist.data.sources.registry import open_source
-from unet_dist.models.unet import UNet
 from unet_dist.scenes.synthetic import SyntheticScenes
-from unet_dist.tiling.crop_plan import CropPlanner
 
 TYPES = {"8 bits": ("uint8", 35), "images of 16 bits": ("uint16", 35), "labels of 16 bits": ("uint8", 300)}
 """Type of the images, and number of classes."""
-BATCH, HALO = 16, 92
 
 
 def main() -> None:
@@ -44,14 +35,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--input_size", type=int, default=572)
-    parser.add_argument("--only_pace", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     side, rounds = options.input_size, options.rounds
-    if options.only_pace is not None:
-        read = reader_of(options.only_pace, "8 bits", side)
-        read()
-        print(statistics.median(crop_ms(read) for _ in range(3)))
-        return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_data(root, options.images)
@@ -80,25 +65,9 @@ def write_data(root: Path, count: int) -> None:
                 tifffile.imwrite(root / kind / name / f"{i}.tif", values)
 
 
-def reader_of(root: Path, name: str, side: int) -> Callable[[], int]:
-    """Open a cache; what comes back reads two batches of crops and gives the bytes of a crop."""
-    kind, num_classes = TYPES[name]
-    cache = prepare(open_source(root / kind), CacheSettings(num_classes=num_classes), seed=0, cache_path=root / "cache")
-    model = UNet(base_channels=1)
-    planner = CropPlanner(model.window_sizes, model.locality, halo=HALO)
-    crops = CropReader(cache.split("all"), seed=0, window_side=side, halo=HALO)
-    shares = RunShares(crops, planner=planner, batch_size=BATCH, micro_batch_size=BATCH, rank=0, world_size=1)
-
-    def read() -> int:
-        batches = [batch for step in (1, 2) for batch in shares[step].batches]
-        return sum(batch.windows.nbytes + batch.labels.nbytes for batch in batches) // (2 * BATCH)
-
-    return read
-
-
 def by_type(root: Path, side: int, rounds: int) -> dict[str, object]:
     """Read crops of each type in turn."""
-    readers = {name: reader_of(root, name, side) for name in TYPES}
+    readers = {name: open_reader(root / kind, root / "cache", count, side) for name, (kind, count) in TYPES.items()}
     sizes = {name: read() for name, read in readers.items()}
     ms: dict[str, list[float]] = {name: [] for name in TYPES}
     for _ in range(rounds):
@@ -123,7 +92,8 @@ def against(root: Path, side: int, rounds: int, checkout: Path) -> dict[str, obj
     ms: dict[str, list[float]] = {"this": [], "other": []}
     for _ in range(rounds):
         for name, tree in (("this", Path(__file__).resolve().parents[2]), ("other", checkout.resolve())):
-            command = [sys.executable, __file__, "--only_pace", str(root), "--input_size", str(side)]
+            where = [str(root / "uint8"), str(root / f"cache of {name}"), str(side)]
+            command = [sys.executable, str(Path(__file__).with_name("crop_pace.py")), *where]
             done = subprocess.run(
                 command, env={**os.environ, "PYTHONPATH": str(tree)}, check=True, capture_output=True, text=True
             )
@@ -134,14 +104,8 @@ def against(root: Path, side: int, rounds: int, checkout: Path) -> dict[str, obj
         "this over other": round(statistics.median(ratios), 3),
         "from": round(min(ratios), 3),
         "to": round(max(ratios), 3),
+        "least of this over least of other": round(min(ms["this"]) / min(ms["other"]), 3),
     }
-
-
-def crop_ms(read: Callable[[], int]) -> float:
-    """Milliseconds of the processor for each crop."""
-    started = time.process_time()
-    read()
-    return 1e3 * (time.process_time() - started) / (2 * BATCH)
 
 
 if __name__ == "__main__":
