@@ -26,6 +26,26 @@ def call(*words: object, code: int = 0) -> None:
     assert leaving.value.code == code
 
 
+def test_a_class_without_labels_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configure, "_PROBE_S", 0.1)
+    write_folder(tmp_path / "data", num_pairs=8, height=48, width=64, num_classes=3)
+    (tmp_path / "data/id2label.json").write_text('{"0": "road", "1": "sky", "2": "Void"}', encoding="utf-8")
+    where = ("--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache")
+    call("prepare", *where, "--output_path", tmp_path / "prepared")
+    assert (
+        "Class 2 is named 'Void' and counts like any other. --ignore_index 2 leaves it out." in capsys.readouterr().out
+    )
+    call("prepare", *where, "--output_path", tmp_path / "prepared", "--ignore_index", 2)
+    assert "leaves it out" not in capsys.readouterr().out
+    call("configure", tmp_path / "data", "--time", "20s", *where[2:])
+    out = capsys.readouterr().out
+    assert "ignore_index: 2  # by its name this class holds the pixels without a label\n" in out
+    call("configure", tmp_path / "data", "--time", "20s", *where[2:], "--ignore_index", 0)
+    assert "ignore_index: 0  # as given\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_its_config_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_pretrained: bool

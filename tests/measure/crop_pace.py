@@ -1,6 +1,6 @@
 """The processor's time for a crop from the decoded cache; also of older commits, whose modules had other names.
 
-    PYTHONPATH=CHECKOUT python tests/measure/crop_pace.py DATA CACHE INPUT_SIZE
+PYTHONPATH=CHECKOUT python tests/measure/crop_pace.py DATA CACHE INPUT_SIZE
 """
 
 from __future__ import annotations

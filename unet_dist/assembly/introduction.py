@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.classes import explain_void
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.wording import counted
 
@@ -15,6 +16,8 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
     parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
+    if void := explain_void(cache):
+        parts.teller.say(void)
     precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
     side, halo = parts.shares.crops.window_side, parts.shares.crops.halo
     size = "whole images" if side is None else f"input {side}, output {side - 2 * halo}"

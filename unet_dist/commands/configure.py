@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import yaml
 
-from unet_dist.assembly.data_set import open_data
+from unet_dist.assembly.data_set import open_data, source_of
 from unet_dist.assembly.opening import open_for, teller_of
 from unet_dist.assembly.recommend import Choice, Device, Fingerprint, as_yaml, recommend
 from unet_dist.benchmark.ceilings import compute_dtype, matmul_rate
@@ -28,6 +28,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.classes import find_void
 from unet_dist.data.decoded.statistics import mean_run_px
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
@@ -62,6 +63,10 @@ def run(words: Sequence[str], options: ConfigureOptions) -> None:
 
 def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
     config = Config(**asked, trackers=[])
+    ignored = None if config.data.ignore_index is not None else find_void(source_of(config).read_id_names() or {})
+    if ignored is not None:
+        asked = asked | {"ignore_index": ignored}
+        config = Config(**asked, trackers=[])
     with open_for(endless(config)) as processes, tempfile.TemporaryDirectory(prefix="unet-dist-") as scratch:
         teller = teller_of(processes)
         data = fingerprint(open_data(config, teller))
@@ -76,6 +81,8 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
             device = replace(device, flops_per_s=rate)
         chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
     given = {key: Choice(value, "as given") for key, value in asked.items()}
+    if ignored is not None:
+        given["ignore_index"] = Choice(ignored, "by its name this class holds the pixels without a label")
     height, width = data.image_shape
     number = counted(options.processes, "process", "es")
     head = (

@@ -5,10 +5,41 @@ Owns where the two contradict each other. Knows nothing of pixels.
 
 from __future__ import annotations
 
-from unet_dist.data.decoded.cache import CacheSettings
+from collections.abc import Mapping
+
+from unet_dist.data.decoded.cache import Cache, CacheSettings
 from unet_dist.errors import ConfigError, DataError
 
 _MAX_LISTED = 10
+_NO_CLASS = {
+    "void",
+    "unlabeled",
+    "unlabelled",
+    "ignore",
+    "ignored",
+    "ignore label",
+    "no label",
+    "don't care",
+    "dont care",
+}
+
+
+def find_void(names: Mapping[int, str]) -> int | None:
+    """Give the id whose name says that its pixels have no label; None where no name or several do.
+
+    >>> find_void({0: "road", 1: "Void"}), find_void({0: "void", 1: "unlabeled"})
+    (1, None)
+    """
+    found = [index for index, name in names.items() if name.strip().lower().replace("_", " ") in _NO_CLASS]
+    return found[0] if len(found) == 1 else None
+
+
+def explain_void(cache: Cache) -> str | None:
+    """Give the sentence for data in which pixels without a label count as a class; None where none is so named."""
+    void = find_void(dict(enumerate(cache.class_names)))
+    if void is None or void == cache.ignore_index or cache.multi_label:
+        return None
+    return f"Class {void} is named {cache.class_names[void]!r} and counts like any other. --ignore_index {void} leaves it out."
 
 
 def resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None, name: str) -> int | None:
