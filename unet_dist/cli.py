@@ -131,9 +131,8 @@ def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
 
 def _launch(command: Command, words: list[str], count: int) -> NoReturn:
     """Become the launcher of these processes: signals then reach it as if it had been called."""
-    handle, store = tempfile.mkstemp(prefix="unet-dist-launch-")  # which nobody else may read
-    os.close(handle)
-    call = launch_command([command.name, *without_key(words, "processes")], count, os.environ, store=Path(store))
+    folder = Path(tempfile.mkdtemp(prefix="unet-dist-launch-"))  # which nobody else may enter
+    call = launch_command([command.name, *without_key(words, "processes")], count, os.environ, folder=folder)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // count)))
     os.environ.update(LAUNCHER_ENVIRONMENT)
     sys.stdout.flush()

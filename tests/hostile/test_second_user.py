@@ -142,9 +142,8 @@ def _launch(folder: Path) -> None:
     """Start two processes as --processes 2 does, but by forking."""
     tempfile.tempdir = str(folder)
     os.environ |= LAUNCHER_ENVIRONMENT
-    handle, store = tempfile.mkstemp(dir=folder)
-    os.close(handle)
-    config, _, _ = config_from_args(parse_args(launch_command(["train"], 2, {}, store=Path(store))[3:]))
+    own = Path(tempfile.mkdtemp(dir=folder))
+    config, _, _ = config_from_args(parse_args(launch_command(["train"], 2, {}, folder=own)[4:]))
     config.start_method = "fork"
     elastic_launch(config, _work)(str(folder))
 

@@ -26,15 +26,16 @@ from unet_dist.processes.starting import (
     without_key,
 )
 
-STORE = Path("store")
+FOLDER = Path("folder")
 
 
 def test_launch_command_is_torchs_own_launcher() -> None:
-    call = launch_command(["train", "--seed", "1"], 2, {}, store=STORE)
-    assert call[1:3] == ["-m", "torch.distributed.run"]
+    call = launch_command(["train", "--seed", "1"], 2, {}, folder=FOLDER)
+    assert call[1:4] == ["-m", "unet_dist.processes.torchrun", "folder"]
     assert "--standalone" not in call, "its store listens on a port, and is unpickled"
     assert (
-        call[call.index("--rdzv-id") + 1] != launch_command(["train"], 2, {}, store=STORE)[call.index("--rdzv-id") + 1]
+        call[call.index("--rdzv-id") + 1]
+        != launch_command(["train"], 2, {}, folder=FOLDER)[call.index("--rdzv-id") + 1]
     )
     assert call[call.index("--nproc_per_node") + 1 :] == [
         "2",
@@ -46,7 +47,8 @@ def test_launch_command_is_torchs_own_launcher() -> None:
         "--expected_processes",
         "2",
     ]
-    assert launch_command(["train", "--expected-processes", "3"], 2, {}, store=STORE)[-2:] == [
+    assert launch_command(["train", "$HOME/a$$b"], 2, {}, folder=FOLDER)[-3] == "$$HOME/a$$$$b", "torch halves them"
+    assert launch_command(["train", "--expected-processes", "3"], 2, {}, folder=FOLDER)[-2:] == [
         "--expected-processes",
         "3",
     ]
@@ -56,7 +58,7 @@ def test_processes_below_a_launcher_are_refused() -> None:
     with pytest.raises(
         LaunchError, match=r"^processes: got 2 below a launcher that has started 4, .* Remove --processes"
     ):
-        launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"}, store=STORE)
+        launch_command(["train"], 2, {"RANK": "1", "WORLD_SIZE": "4"}, folder=FOLDER)
 
 
 def test_processes_that_share_a_batch() -> None:

@@ -21,13 +21,14 @@ LAUNCHER_ENVIRONMENT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Else the launcher opens a store for its processes, too; they meet in a file."""
 
 
-def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str], *, store: Path) -> list[str]:
+def launch_command(words: Sequence[str], count: int, environment: Mapping[str, str], *, folder: Path) -> list[str]:
     """The command that starts a program of ours on several processes of this machine, by torch's own launcher.
 
     Args:
         words: of unet-dist, without those that ask for processes.
-        store: an empty file of this user, where the launcher keeps what it knows. With --standalone that is a store which listens
-            on a port, asks nobody for a password, and is unpickled: every user of the machine could run code as this one.
+        folder: an empty one that only this user may enter, where the launcher keeps its state; it removes the folder at its end.
+            With --standalone the state is a store which listens on a port, asks nobody for a password, and is unpickled: every
+            user of the machine could run code as this one.
 
     Raises:
         LaunchError: a launcher has started this process already.
@@ -41,10 +42,20 @@ def launch_command(words: Sequence[str], count: int, environment: Mapping[str, s
     name = f"unet-dist-{secrets.token_hex(8)}"  # by it the processes of this launch meet, and no others
     # Each sign of life would make the file longer, and there is nobody else to see one.
     settings = "store_type=file,keep_alive_interval=3600,keep_alive_max_attempt=1000000"
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(store), "--rdzv-conf", settings, "--rdzv-id", name]
-    launcher = ["-m", "torch.distributed.run", *meeting, "--nproc_per_node", str(count)]
+    meeting = [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        str(folder / "store"),
+        "--rdzv-conf",
+        settings,
+        "--rdzv-id",
+        name,
+    ]
+    launcher = ["-m", "unet_dist.processes.torchrun", str(folder), *meeting, "--log_dir", str(folder)]
     expected = [] if _has_key(words, "expected_processes") else ["--expected_processes", str(count)]
-    return [sys.executable, *launcher, "-m", "unet_dist", *words, *expected]
+    kept = [word.replace("$", "$$") for word in words]  # torch fills in ${local_rank}, and halves a double one
+    return [sys.executable, *launcher, "--nproc_per_node", str(count), "-m", "unet_dist", *kept, *expected]
 
 
 def past_a_clone(folder: Path) -> dict[str, str]:
