@@ -129,7 +129,9 @@ def test_tables_and_the_report_show_the_worst(
     place = tmp_path / "run"
     shutil.copytree(finished / "run", place)
     run(["evaluate", str(place), "--split", "validation", "--mixed_precision", "no", "--pictures", "2"])
-    assert "The 10 worst; " in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The 10 worst; " in said
+    assert f"others are better. All are in {place}/evaluation-validation.json." in said
     record = json.loads((place / "evaluation-validation.json").read_text("utf-8"))
     assert len(record["iou"]) == len(record["confusion"]) == CLASSES
     assert record["pictures"]

@@ -143,7 +143,7 @@ def test_masks_beside_their_images_are_not_labelled(tmp_path: Path, said: list[s
 def test_the_model_that_is_taken_is_named(place: Path) -> None:
     run = place / "a/run"
     best = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    line = f"Model: run/best, step 1, validation mean IoU {best['miou_present']:.4f}"
+    line = f"Model: run/best, step 1, validation mean IoU of labelled classes {best['miou_present']:.4f}"
     text = command(place / "a", "evaluate", "run", "--split", "validation", "--pictures", "0")[1]
     assert line in text
     assert "validation of data, 1 image, exact tiles" in text

@@ -24,6 +24,7 @@ from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.quantities import parse_shape
 from unet_dist.config.rules import hints_of
 from unet_dist.config.sections import FREE_KEYS, KEYS, SECTIONS, Config, ScheduleConfig
+from unet_dist.config.values import read
 from unet_dist.errors import ConfigError
 
 # For each key the values that must be refused.
@@ -240,6 +241,16 @@ def test_config_survives_yaml_and_json() -> None:
     )
     assert Config.from_flat(yaml.safe_load(yaml.safe_dump(config.flat(), sort_keys=False))) == config
     assert json.loads(json.dumps(config.flat())) == config.flat()
+
+
+def test_a_mapping_is_read_without_blanks_after_its_colons() -> None:
+    """YAML reads none; on the command line it is clear what was meant, and in a file the refusal names the blank."""
+    kind, meaning = dict[str, int] | None, "A map."
+    for word in ("{0:0,255:1}", "{0: 0,255:1}", "{0: 0, 255: 1}"):
+        assert read("label_map", kind, word, meaning, is_word=True) == {0: 0, 255: 1}
+    assert read("label_map", kind, '{"0,0,255":1}', meaning, is_word=True) == {"0,0,255": 1}
+    with pytest.raises(ConfigError, match=r"Write a blank after each colon: \{0: 0, 255: 1\}\. \(A map\.\)$"):
+        read("label_map", kind, yaml.safe_load("{0:0,255:1}"), meaning, is_word=False)
 
 
 def test_replace_checks_again_and_leaves_the_original() -> None:

@@ -195,7 +195,10 @@ def test_a_folder_of_other_things_is_not_replaced(run_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "format: got none, expected onnx or huggingface."),
+        (
+            ["--output", "model.onnx"],
+            "output: got model.onnx, expected a folder. Add --format onnx, or change --output.",
+        ),
         (["--format", "huggingface", "--license", "My Licence"], "expected a name as the hub has it"),
         (["--format", "huggingface", "--private"], "expected --push REPO_ID with it"),
         (["--format", "huggingface", "--push", "streets"], "expected an id such as someone/some-model"),

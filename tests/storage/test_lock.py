@@ -34,6 +34,25 @@ def test_lock_is_free_again_after_its_owner_left(tmp_path: Path) -> None:
         pass
 
 
+def test_a_refusal_leaves_no_folder_that_holds_the_lock_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "first"
+
+    def refuse(*files: str) -> None:
+        with lock_run(folder):
+            for file in files:
+                (folder / file).touch()
+            raise LaunchError("refused")
+
+    for files, stays in (((), False), (("log.txt",), True)):
+        with pytest.raises(LaunchError, match="refused"):
+            refuse(*files)
+        assert (tmp_path / "runs").exists() == stays
+    (folder / "log.txt").unlink()
+    with pytest.raises(LaunchError, match="refused"):
+        refuse()
+    assert folder.exists(), "it was there before"
+
+
 def test_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from unet_dist.storage.lock import lock_run\n"

@@ -110,10 +110,10 @@ class Evaluation:
         about = self.about
         return f"{about['split']} of {about['data']}, {counted(len(self.ids), 'image')}, {about['inference']}{unknown}"
 
-    def table(self, *, is_short: bool = False) -> Table:
-        """The scores by class, for rich to print; the worst classes only where it is to be short."""
+    def table(self, *, is_short: bool = False, rest: str | None = None) -> Table:
+        """The scores by class, for rich to print; the worst classes only where it is to be short: `rest` names a file with all."""
         return scores_table(
-            self.title, self.scores, self.class_names, self.ignore_index, is_short=is_short, is_detailed=True
+            self.title, self.scores, self.class_names, self.ignore_index, is_short=is_short, is_detailed=True, rest=rest
         )
 
     def record(self) -> dict[str, Any]:

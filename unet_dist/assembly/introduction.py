@@ -41,7 +41,11 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
             f"Validations, best/ and last/ have weights averaged over the steps (ema_decay {schedule.ema_decay:g})"
         )
     if progress.step:
-        best = f" (best mean IoU so far {progress.best_present:.4f})" if progress.best_present > 0 else ""
+        best = (
+            f" (best mean IoU of labelled classes so far {progress.best_present:.4f})"
+            if progress.best_present > 0
+            else ""
+        )
         parts.teller.say(f"Resuming at step {progress.step} of {schedule.total_steps}{best}")
 
 

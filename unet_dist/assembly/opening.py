@@ -95,7 +95,9 @@ def describe_taken(word: str, average: str | None = None) -> str | None:
             found.append(f"{folder}, the mean of its {average.removeprefix('last:')} newest checkpoints")
         elif best := validated_best(folder):
             score = float(best.get("miou_present", best["miou"]))
-            found.append(f"{folder / 'best'}, step {best['step']:,}, validation mean IoU {score:.4f}")
+            found.append(
+                f"{folder / 'best'}, step {best['step']:,}, validation mean IoU of labelled classes {score:.4f}"
+            )
         elif (folder / "best").is_dir():
             found.append(f"{folder / 'best'}, of a step that no record tells")
         else:

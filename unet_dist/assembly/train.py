@@ -128,8 +128,8 @@ def _fit(started: Start) -> None:
     if not outcome:
         done = trainer.progress
         parts.teller.say(
-            f"Finished at step {done.step} in {duration(done.seconds)}: best mean IoU {done.best_present:.4f} at step "
-            f"{done.best_step}. "
+            f"Finished at step {done.step} in {duration(done.seconds)}: best mean IoU of labelled classes "
+            f"{done.best_present:.4f} at step {done.best_step}. "
             f"Models: {folder / 'best'} and {folder / 'last'}. Next: unet-dist evaluate {shlex.quote(str(folder))}"
         )
 

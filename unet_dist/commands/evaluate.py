@@ -151,7 +151,7 @@ def _record(evaluation: Evaluation, chosen: Sequence[Choice], output: Path, proc
 
 def _print(evaluation: Evaluation, path: Path, teller: Teller) -> None:
     """Print the scores."""
-    teller.table(evaluation.table(is_short=teller.is_low(len(evaluation.scores.iou) + 8)))
+    teller.table(evaluation.table(is_short=teller.is_low(len(evaluation.scores.iou) + 8), rest=str(path)))
     if (instances := evaluation.instances) is not None:
         teller.say(
             f"Objects between class {evaluation.about['border_class']}, after border thinning: V_rand {instances.v_rand:.4f} "

@@ -38,7 +38,7 @@ from unet_dist.wording import size
 
 COMMAND = Command(
     about="export a model to ONNX, or to a folder for the Hugging Face hub",
-    usage="RUN --format onnx|huggingface [--output PATH] [--key value ...]",
+    usage="RUN [--format huggingface|onnx] [--output PATH] [--key value ...]",
     place=40,
     needs="a run's folder, a model folder or a hub id",
     options="config.options:ExportOptions",
@@ -76,6 +76,8 @@ def _output(options: ExportOptions, folder: Path | None, named: str) -> Path:
     output = Path(options.output)
     if options.format == "onnx" and output.suffix != ".onnx":
         raise ConfigError(f"output: got {output}, expected a name that ends in .onnx. Change --output.")
+    if options.format == "huggingface" and output.suffix == ".onnx":
+        raise ConfigError(f"output: got {output}, expected a folder. Add --format onnx, or change --output.")
     if options.format == "huggingface" and output.exists():
         # The older folder goes: it must be one of ours.
         is_export = output.is_dir() and {"config.json", "README.md"} <= {path.name for path in output.iterdir()}

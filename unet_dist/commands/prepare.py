@@ -16,7 +16,7 @@ from unet_dist.data.decoded.classes import explain_void
 from unet_dist.data.decoded.likeness import find_twins_in
 from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
 from unet_dist.imaging.reader import as_reader
-from unet_dist.metrics.table import MOST_ROWS, WORST
+from unet_dist.metrics.table import MOST_NAMES, MOST_ROWS, WORST
 from unet_dist.processes.launcher import is_first
 from unet_dist.report.figures import Pair, draw_pairs
 from unet_dist.terminal import Teller
@@ -135,7 +135,7 @@ def histogram_table(cache: Cache) -> Table:
         )
     if absent:
         names = [one_line(cache.class_names[index]) for index in absent]
-        table.caption = f"Without a pixel: {listed(names, MOST_ROWS)}."
+        table.caption = f"Without a pixel: {listed(names, MOST_NAMES)}."
     return table
 
 

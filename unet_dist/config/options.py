@@ -210,9 +210,9 @@ class ExportOptions(OptionsSection):
     trust: Trusted | None = None
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
-    format: Literal["onnx", "huggingface"] | None = None
-    """onnx writes one file for other runtimes and compares it with the original on images. huggingface writes a folder with a
-    model card."""
+    format: Literal["onnx", "huggingface"] = "huggingface"
+    """huggingface writes a folder with weights and a model card. onnx writes one file for other runtimes and compares it with the
+    original on images."""
     output: PathWord | None = None
     """The .onnx file or the folder. Default: model.onnx or huggingface/ in the run's folder."""
     license: (
@@ -237,7 +237,6 @@ class ExportOptions(OptionsSection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.format is not None, "format", "none", "onnx or huggingface")
         self.require(not self.private or self.push is not None, "private", True, "--push REPO_ID with it")
         if self.format == "huggingface":
             self.require(self.sides is None, "sides", self.sides, "--format onnx with it")

@@ -136,6 +136,11 @@ def alternatives(kind: Any) -> list[Any]:
     return list(get_args(kind)) if get_origin(kind) in (Union, UnionType) else [kind]
 
 
+def is_mapping(kind: Any) -> bool:
+    """Whether a field may hold a mapping."""
+    return any(get_origin(bare(one)) is dict for one in alternatives(kind))
+
+
 def in_words(kind: Any) -> str:
     """What a type holds, in words: "a whole number or null"."""
     return " or ".join(_in_words(bare(one)) for one in alternatives(kind))

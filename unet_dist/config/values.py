@@ -5,9 +5,11 @@ Owns reading it (jsonargparse does, by its public names) and the sentence where 
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
 
-from unet_dist.config.rules import in_words, spelt_out, unmarked
+from unet_dist.config.rules import in_words, is_mapping, spelt_out, unmarked
 from unet_dist.errors import ConfigError
 from unet_dist.wording import shorten
 
@@ -28,9 +30,13 @@ def read(key: str, kind: Any, value: Any, meaning: str, *, is_word: bool) -> Any
     value = spelt_out(kind, value)
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_argument("--value", type=unmarked(kind))
-    try:
-        parsed = parser.parse_args([f"--value={value}"]) if is_word else parser.parse_object({"value": value})
-    except (ArgumentError, TypeError, ValueError):
-        got = shorten(str(value), 80)
-        raise ConfigError(f"{key}: got {got!r}, expected {in_words(kind)}. ({meaning})") from None
-    return parsed["value"]
+    # YAML wants a blank after the colon of a mapping: {0:0,1:1} is none. In a word it is clear what was meant.
+    spaced = re.sub(r":(?=\S)", ": ", value) if is_word and is_mapping(kind) else value
+    for attempt in dict.fromkeys((value, spaced)) if is_word else (value,):
+        with suppress(ArgumentError, TypeError, ValueError):
+            parsed = parser.parse_args([f"--value={attempt}"]) if is_word else parser.parse_object({"value": attempt})
+            return parsed["value"]
+    got = shorten(str(value), 80)
+    joined = isinstance(value, dict) and None in value.values()
+    blank = " Write a blank after each colon: {0: 0, 255: 1}." if joined and is_mapping(kind) else ""
+    raise ConfigError(f"{key}: got {got!r}, expected {in_words(kind)}.{blank} ({meaning})")

@@ -11,8 +11,10 @@ from unet_dist.wording import listed, one_line
 
 _BAR = 10
 WORST = 10
-MOST_ROWS = 100
+MOST_ROWS = 50
 """Classes that a table shows; of more it shows the WORST."""
+MOST_NAMES = 20
+"""Classes that a line lists by name."""
 
 
 def scores_table(
@@ -24,6 +26,7 @@ def scores_table(
     before: Sequence[float | None] | None = None,
     is_short: bool = False,
     is_detailed: bool = False,
+    rest: str | None = None,
 ) -> Table:
     """The per-class IoU as a table: class, IoU as a number and a bar, its change, share of the valid pixels.
 
@@ -31,6 +34,7 @@ def scores_table(
         before: the IoU of each class in an earlier validation, to show the change since.
         is_short: show the WORST classes only, as of more than MOST_ROWS.
         is_detailed: Dice, precision and recall in place of the bar.
+        rest: the file with all classes, named where the table leaves some out.
     """
     table = Table(title=one_line(title), title_justify="left", caption_justify="left", show_edge=False, pad_edge=False)
     details = (scores.dice, scores.precision, scores.recall) if is_detailed else ()
@@ -53,11 +57,11 @@ def scores_table(
     table.add_section()
     table.add_row("mean IoU", f"{scores.miou:.4f}")
     if scores.miou_present != scores.miou:
-        table.add_row("mean IoU, labelled classes", f"{scores.miou_present:.4f}")
+        table.add_row("mean IoU of labelled classes", f"{scores.miou_present:.4f}")
     table.add_row("pixel accuracy", f"{scores.pixel_accuracy:.4f}")
     for name, value in scores.others.items():
         table.add_row(one_line(name), "-" if value is None else f"{value:.4f}")
-    table.caption = _left_out(scores, class_names, ignore_index, len(iou_of) - len(shown))
+    table.caption = _left_out(scores, class_names, ignore_index, len(iou_of) - len(shown), rest)
     return table
 
 
@@ -65,9 +69,12 @@ def _change(iou: float, before: float | None) -> str:
     return "" if before is None else f"{iou - before:+.4f}"
 
 
-def _left_out(scores: Scores, class_names: Sequence[str], ignore_index: int | None, num_better: int) -> str | None:
+def _left_out(
+    scores: Scores, class_names: Sequence[str], ignore_index: int | None, num_better: int, rest: str | None
+) -> str | None:
     """A line about the classes without a row."""
     absent = [one_line(name) for i, name in enumerate(class_names) if i != ignore_index and scores.iou[i] is None]
-    lines = [f"The {WORST} worst; {num_better} others are better."] if num_better else []
-    lines += [f"Neither labelled nor predicted: {listed(absent, MOST_ROWS)}."] if absent else []
+    where = f" All are in {rest}." if rest else ""
+    lines = [f"The {WORST} worst; {num_better} others are better.{where}"] if num_better else []
+    lines += [f"Neither labelled nor predicted: {listed(absent, MOST_NAMES)}."] if absent else []
     return " ".join(lines) or None

@@ -75,10 +75,10 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
             path = nested[0]
         _require_files(path)
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path_or_hub_id)):
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path_or_hub_id)):
         raise CheckpointError(
-            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and no name that the hub could have. '
-            f'Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling.'
+            f'Got model "{path_or_hub_id}": there is no such folder ({path.absolute()}). Expected the folder of a run, a folder '
+            f'with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling.'
         )
     # Only these names are asked for: a pickle beside safetensors, or in a repository of ours, is not even downloaded.
     names = [CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE]
@@ -90,8 +90,9 @@ def find_model_folder(path_or_hub_id: str | Path, **download: Any) -> Path:
         is_far = isinstance(error, LocalEntryNotFoundError | ConnectionError)
         found = "cannot be reached" if is_far else f"gives no such model ({type(error).__name__}: {first_line(error)})"
         raise CheckpointError(
-            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub {found}. Expected a folder with '
-            f'{CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling, and the network if it is a hub id.'
+            f'Got model "{path_or_hub_id}": no such folder here ({path.absolute()}), and the hub {found}. Expected the folder of a '
+            f'run, a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id "user/name". Check the spelling, and the '
+            "network if it is a hub id."
         ) from error
     _require_files(folder)
     return folder

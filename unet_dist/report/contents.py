@@ -134,9 +134,10 @@ def read_run(path: str | Path) -> RunContents:
         return _evaluated_only(folder, evaluations)
     if not config_file.is_file():
         nested = sorted(str(found.parent) for found in folder.glob("*/config.yaml"))[:3]
+        got = "no config.yaml there" if folder.is_dir() else "no such folder"
         hint = f" Did you mean {' or '.join(nested)}?" if nested else ""
         raise CheckpointError(
-            f"{folder}: got no config.yaml there, expected the folder of a run, as train --output_path names it.{hint}"
+            f"{folder}: got {got}, expected the folder of a run, as train --output_path names it.{hint}"
         )
     remedy = "Copy it again, from where the run was trained."
     config = cast(dict[str, Any], read_yaml(config_file, _Config, error=CheckpointError, remedy=remedy))

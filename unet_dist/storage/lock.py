@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import LaunchError
@@ -69,7 +69,7 @@ def _warn(text: str) -> None:
 
 @contextmanager
 def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] = _warn) -> Iterator[None]:
-    """Hold a run's folder for this process.
+    """Hold a run's folder for this process. Where an error ends the block, folders that hold nothing but the lock go again.
 
     Args:
         key: the option that an error names.
@@ -80,6 +80,7 @@ def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] 
     """
     path = folder / ".lock"
     try:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         held = open_lock(path, mode=0o660)  # a stranger who may read it could keep its owner out
         if os.fstat(held).st_uid == os.geteuid():  # of an older release
@@ -103,10 +104,23 @@ def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] 
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(held, 0)
         os.write(held, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}).encode())
-        yield
+        try:
+            yield
+        except BaseException:
+            _take_back(new)
+            raise
     finally:
         _held.remove(held)
         os.close(held)
+
+
+def _take_back(new: list[Path]) -> None:
+    """Remove folders that this lock made, innermost first, unless something else lies in them."""
+    with suppress(OSError):
+        if new and [path.name for path in new[0].iterdir()] == [".lock"]:
+            (new[0] / ".lock").unlink()
+            for folder in new:
+                folder.rmdir()
 
 
 _held: set[int] = set()

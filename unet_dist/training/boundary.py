@@ -119,7 +119,13 @@ class Boundary:
         is_short = parts.teller.is_low(len(scores.iou) + 8)
         parts.teller.table(
             scores_table(
-                title, scores, parts.class_names, parts.ignore_index, before=self._iou_before, is_short=is_short
+                title,
+                scores,
+                parts.class_names,
+                parts.ignore_index,
+                before=self._iou_before,
+                is_short=is_short,
+                rest=str(parts.folder / "metrics.jsonl"),
             )
         )
         self._iou_before = scores.iou
@@ -128,7 +134,8 @@ class Boundary:
             if is_best
             else f"best {progress.best_present:.4f} at step {progress.best_step}"
         )
-        bar.tell(f"validation mean IoU {scores.miou_present:.4f} ({best}), {duration(time.perf_counter() - started)}")
+        took = duration(time.perf_counter() - started)
+        bar.tell(f"validation mean IoU of labelled classes {scores.miou_present:.4f} ({best}), {took}")
         return NO_WISH
 
     def _keep_best(self, scores: Scores) -> bool:

@@ -219,6 +219,12 @@ def test_an_empty_split_is_refused(tmp_path):
     assert refusal(tmp_path / "data", tmp_path).startswith("data: the split test is empty. Add pairs")
 
 
+def test_folders_without_a_picture_are_refused(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    assert refusal(tmp_path / "data", tmp_path).startswith("data: got no image and no mask, expected at least one pair")
+
+
 def test_masks_without_a_single_label_are_refused(tmp_path):
     root = write_folder(tmp_path / "data", num_classes=1)
     assert refusal(root, tmp_path, ignore_index=0) == (

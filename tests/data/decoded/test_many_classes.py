@@ -72,8 +72,9 @@ def test_ids_beyond_254_are_refused_until_somebody_says_that_they_are_classes(tm
     """They may as well number objects."""
     write_pairs(tmp_path / "data")
     settings = CacheSettings(ignore_index=65535)
-    with pytest.raises(DataError, match=r"outside 0 to 254[\s\S]*--num_classes 300"):
+    with pytest.raises(DataError, match=r"outside 0 to 254[\s\S]*--num_classes 300") as caught:
         prepare(FolderSource(tmp_path / "data"), settings, seed=0, cache_path=tmp_path / "cache")
+    assert str(caught.value).count("--num_classes") == 1, "masks that end at other ids share one remedy"
 
 
 def test_rules_of_many_ids() -> None:

@@ -54,6 +54,21 @@ def test_files_without_a_partner_are_named(tmp_path):
     )
 
 
+def test_files_without_a_partner_are_told_by_the_pattern_of_their_names(tmp_path):
+    image, mask = random_pair(0)
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(image))
+        (tmp_path / f"{number}_mask.png").write_bytes(png(mask))
+    (tmp_path / "1_mask.png").unlink()
+    with pytest.raises(DataError) as caught:
+        _ = open_source(tmp_path).splits
+    assert str(caught.value) == (
+        f"{tmp_path}: images and masks do not match.\n"
+        f"  images without a mask: {tmp_path}/1.png\n"
+        "The image * has the mask *_mask, where * is the same in both. Rename, add or remove files."
+    )
+
+
 def test_two_files_of_one_name_are_refused(tmp_path):
     write_folder(tmp_path, num_pairs=2)
     shutil.copy(tmp_path / "images" / "sample001.png", tmp_path / "images" / "sample001.bmp")

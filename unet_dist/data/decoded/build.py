@@ -21,7 +21,7 @@ import numpy as np
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
-from unet_dist.data.decoded.labels import LabelRules, explain_gaps
+from unet_dist.data.decoded.labels import LabelRules, UnnamedIdsError, explain_gaps
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
@@ -104,9 +104,14 @@ class _Problems:
 
     total: int = 0
     first: list[RefusedError] = field(default_factory=list)
+    unnamed: UnnamedIdsError | None = None
+    """The ids of all masks that have some beyond the classes."""
 
     def add(self, problem: RefusedError) -> None:
         self.total += 1
+        if isinstance(problem, UnnamedIdsError):
+            seen = self.unnamed.ids if self.unnamed else set()
+            self.unnamed = UnnamedIdsError("", seen | problem.ids, says_classes=problem.says_classes)
         if len(self.first) < _MAX_LISTED:
             self.first.append(problem)
 
@@ -117,7 +122,10 @@ class _Problems:
         lines += [f"  {problem.got}" for problem in self.first]
         if self.total > len(self.first):
             lines.append(f"  and {self.total - len(self.first)} more")
-        lines += [remedy for remedy in dict.fromkeys(problem.remedy for problem in self.first) if remedy]
+        shared = [
+            self.unnamed if self.unnamed and isinstance(problem, UnnamedIdsError) else problem for problem in self.first
+        ]
+        lines += [remedy for remedy in dict.fromkeys(problem.remedy for problem in shared) if remedy]
         raise DataError("\n".join(lines))
 
 
@@ -132,9 +140,14 @@ class _Builder:
         self.splits = source.splits
         self.positions = [(split, index) for split, size in self.splits.items() for index in range(size)]
         empty = [split for split, size in self.splits.items() if size == 0]
-        if empty or not self.positions:
+        if not self.positions:
             raise DataError(
-                f"{source.name}: the split {', '.join(empty) or 'train'} is empty. "
+                f"{source.name}: got no image and no mask, expected at least one pair in each split. Add pictures and their masks, "
+                "or name the right folder: --data_path, --images_folder, --masks_folder."
+            )
+        if empty:
+            raise DataError(
+                f"{source.name}: the split {', '.join(empty)} is empty. "
                 "Add pairs of an image and a mask to it, or remove the split."
             )
         id_names = source.read_id_names()

@@ -303,12 +303,24 @@ class LabelRules:
             return RefusedError(
                 got, remedy + "; if it is class 1, --label_map '{0: 0, 255: 1}'" * black_and_white + "."
             )
-        count = f"--num_classes {worst + 1}, " if worst < MAX_CLASSES else ""
-        found = [int(value) for value in np.unique(ids) if value != self.ignore_index]
-        dense = {value: place for place, value in enumerate(found)}
-        says_all = self.num_classes is None and len(found) <= _UNSTATED_CLASSES
-        meaning = f" '{_listing(dense)}'" if says_all else ""
-        return RefusedError(got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.")
+        found = {int(value) for value in np.unique(ids) if value != self.ignore_index}
+        return UnnamedIdsError(got, found, says_classes=self.num_classes is None)
+
+
+class UnnamedIdsError(RefusedError):
+    """A mask with ids beyond the classes. One remedy serves the ids of all such masks.
+
+    Args:
+        ids: of the mask, but for the ignored one.
+        says_classes: whether nobody gave the number of classes, so that the remedy lists all ids.
+    """
+
+    def __init__(self, got: str, ids: set[int], *, says_classes: bool) -> None:
+        count = f"--num_classes {max(ids) + 1}, " if max(ids) < MAX_CLASSES else ""
+        dense = {value: place for place, value in enumerate(sorted(ids))}
+        meaning = f" '{_listing(dense)}'" if says_classes and len(ids) <= _UNSTATED_CLASSES else ""
+        super().__init__(got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.")
+        self.ids, self.says_classes = ids, says_classes
 
 
 def explain_gaps(counts: np.ndarray) -> str | None:

@@ -182,8 +182,8 @@ class FolderSource:
             lines = [f"images without a mask: {listed(without_mask, 10)}"] if without_mask else []
             lines += [f"masks without an image: {listed(without_image, 10)}"] if without_image else []
             raise DataError(
-                "\n  ".join([f"{place if place.is_file() else place.parent}: images and masks do not match.", *lines])
-                + "\nAn image and its mask have the same name but for the extension. Rename, add or remove files."
+                "\n  ".join([f"{place if place.is_file() else self.root}: images and masks do not match.", *lines])
+                + f"\n{self.layout.describe_names()} Rename, add or remove files."
             )
         return [
             pair

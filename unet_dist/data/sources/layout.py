@@ -49,6 +49,12 @@ class Layout:
         """Write the keys that say the same."""
         return " ".join(f"--{key} '{value}'" for key, value in asdict(self).items() if value != "*")
 
+    def describe_names(self) -> str:
+        """How the names of an image and its mask belong together, a sentence."""
+        if self.image_names == self.mask_names == "*":
+            return "An image and its mask have the same name but for the extension."
+        return f"The image {self.image_names} has the mask {self.mask_names}, where * is the same in both."
+
     @property
     def is_usual(self) -> bool:
         """Whether this is images/ and masks/ with names alike."""
