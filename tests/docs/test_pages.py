@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 from tests.data.pictures import write_folder
 from tests.docs.commands import commands_of, run_small
 from tests.docs.prose import PAGES, ROOT
+from unet_dist.assembly.sizes import resolve_input_size
+from unet_dist.errors import SizeError
 from unet_dist.models.unet import UNet
+from unet_dist.terminal import Teller
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 
@@ -95,6 +99,22 @@ def test_tutorial_of_a_gigapixel_image_runs(tmp_path: Path, monkeypatch: pytest.
     for words in commands:
         run_small(words, tmp_path / "cache")
     assert list((tmp_path / "out").glob("big*"))
+
+
+def test_smallest_input_sizes_of_the_page_are_those_of_the_network() -> None:
+    rows = re.findall(
+        r"^\| (depth|smallest input size|its output) \|(.*)\|$", (ROOT / "docs/howto/sizes.md").read_text("utf-8"), re.M
+    )
+    depths, sides, outputs = ([int(cell) for cell in cells.split("|")] for _, cells in rows)
+    for depth, side, output in zip(depths, sides, outputs, strict=True):
+        network = UNet(num_classes=2, base_channels=1, depth=depth)
+        assert resolve_input_size(side, network, Teller(speaks=False)) == side
+        assert side - 2 * network.locality.halo == output
+        for smaller in range(2, side, 2):
+            with suppress(SizeError):
+                taken = resolve_input_size(smaller, network, Teller(speaks=False))
+                assert taken is not None
+                assert taken >= side, "an even side that does not fit is rounded up"
 
 
 QUESTIONS = (

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,10 @@ import numpy as np
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
-from unet_dist.data.decoded.labels import LabelRules, UnnamedIdsError, explain_gaps
+from unet_dist.data.decoded.labels import LabelRules, explain_gaps
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
+from unet_dist.data.decoded.problems import Problems
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_header, scan_pair
@@ -41,7 +42,6 @@ from unet_dist.wording import counted, listed, make_unique
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
 
-_MAX_LISTED = 10
 _MOST_THREADS = 16
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -98,37 +98,6 @@ def prepare(
     return cache
 
 
-@dataclass
-class _Problems:
-    """The faults of the pairs so far: the first few in words, all of them in number."""
-
-    total: int = 0
-    first: list[RefusedError] = field(default_factory=list)
-    unnamed: UnnamedIdsError | None = None
-    """The ids of all masks that have some beyond the classes."""
-
-    def add(self, problem: RefusedError) -> None:
-        self.total += 1
-        if isinstance(problem, UnnamedIdsError):
-            seen = self.unnamed.ids if self.unnamed else set()
-            self.unnamed = UnnamedIdsError("", seen | problem.ids, says_classes=problem.says_classes)
-        if len(self.first) < _MAX_LISTED:
-            self.first.append(problem)
-
-    def raise_if_any(self, name: str, num_pairs: int) -> None:
-        if not self.total:
-            return
-        lines = [f"{name}: {self.total} of {num_pairs} pairs cannot be used."]
-        lines += [f"  {problem.got}" for problem in self.first]
-        if self.total > len(self.first):
-            lines.append(f"  and {self.total - len(self.first)} more")
-        shared = [
-            self.unnamed if self.unnamed and isinstance(problem, UnnamedIdsError) else problem for problem in self.first
-        ]
-        lines += [remedy for remedy in dict.fromkeys(problem.remedy for problem in shared) if remedy]
-        raise DataError("\n".join(lines))
-
-
 class _Builder:
     """One pass over a source, into a folder that nobody else sees yet."""
 
@@ -154,7 +123,7 @@ class _Builder:
         self.num_classes = resolve_num_classes(settings, id_names, source.name)
         self.id_names = id_names or {}
         self.rules = self._make_rules()
-        self.problems = _Problems()
+        self.problems = Problems()
         self.windowed: dict[int, tuple[str, str]] = {}  # paths of what stays in its files
         self.parts: dict[int, Part] = {}  # and the rectangles, where these are not all of them
         self.num_repeated = 0
