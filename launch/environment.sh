@@ -54,7 +54,7 @@ prepare_environment() {
     *+*) constraint=("torch==$torch") ;;
   esac
 
-  # A stamp for each extra: what was asked for when pip last succeeded. With an extra there is all that is needed without.
+  # A stamp for each extra: the request with which pip last succeeded. An extra brings all that an environment without it needs.
   wanted=$({
     echo "$torch $root"
     "$python" --version

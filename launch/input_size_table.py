@@ -55,7 +55,7 @@ def read_row(run: Path) -> dict[str, Any]:
     model = build_skeleton(config)
     cache = open_data(config, quiet)
     image = max(zip(cache.table["heights"].tolist(), cache.table["widths"].tolist(), strict=True))
-    # The config of a run holds the side after rounding; the folder's name, what was asked for.
+    # The config of a run holds the side after rounding; the folder's name has the size that was given.
     name = run.name.removeprefix("input-")
     asked = int(name) if name.isdigit() else name
     side = resolve_input_size(config.schedule.input_size, model, quiet)

@@ -265,7 +265,7 @@ def require_trusted(name: str, trust: Sequence[str], where: str) -> None:
         return
     package = module.partition(".")[0]
     raise CheckpointError(
-        f"{where} needs {name}, which is code of the package {package}. A folder never decides what is imported here: if you "
+        f"{where} needs {name}, which is code of the package {package}. A folder never decides which code runs here: if you "
         f'trust that package, add --trust {package} (in Python trust=["{package}"]).'
     )
 

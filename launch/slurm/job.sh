@@ -21,7 +21,7 @@ fail() {
 }
 
 stop_wished=""
-trap 'stop_wished=1; log "Was told to stop: asking the run to save."' USR1 USR2
+trap 'stop_wished=1; log "Got a signal to stop: asking the run to save."' USR1 USR2
 
 # The environment that launch/quickstart.sh or launch/test.sh made, or else what the job finds on its path.
 PATH=$PWD/.venv/bin:$PATH

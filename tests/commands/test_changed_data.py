@@ -80,7 +80,7 @@ def test_mirrored_mask_is_refused_and_named(place: Path, capsys: pytest.CaptureF
     sentence = capsys.readouterr().err
     assert f"{place}/run holds a run at step 1 with other data: labels of train: SHA-256 " in sentence
     assert sentence.endswith(
-        "Put back what was there, set --allow_config_change true to resume with what is there now, or choose another "
+        "Put the old data back, set --allow_config_change true to resume with the data there now, or choose another "
         "--output_path.\n"
     )
     assert "pixels" not in sentence

@@ -15,6 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "unet_dist").rglob("*.py"))
+SCRIPTS = sorted(
+    path
+    for folder in ("launch", "configs")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".sh", ".sbatch", ".yaml")
+)
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MOST_WORDS = 18
 """The median sentence of the pages has at most so many words."""
@@ -26,7 +32,7 @@ _PER = (
 )
 HABITS = re.compile(
     r"\b(?:is|are|was|were|be|been) (?:said|told)\b|\bgo(?:es)? on\b|\bgoing on\b|\bwent on\b|\bof such\b"
-    r"|^What (?:is|are|was|were)\b[^?\n]*[^?\n\w]$|" + _PER,
+    r"|\bwhat (?:is|are|was|were)\b(?! (?:wrong|expected)\b)(?![^.?\n]*\?)|" + _PER,
     re.IGNORECASE | re.MULTILINE,
 )
 """Turns of phrase that a reader stumbles over."""

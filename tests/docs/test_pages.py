@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.data.pictures import write_folder
-from tests.docs.commands import commands_of, run_small
+from tests.docs.commands import SMALL, commands_of, run_small
 from tests.docs.prose import PAGES, ROOT
 from unet_dist.assembly.sizes import resolve_input_size
 from unet_dist.errors import SizeError
@@ -115,6 +118,37 @@ def test_smallest_input_sizes_of_the_page_are_those_of_the_network() -> None:
                 taken = resolve_input_size(smaller, network, Teller(speaks=False))
                 assert taken is not None
                 assert taken >= side, "an even side that does not fit is rounded up"
+
+
+def test_costs_of_the_options_of_the_unet_are_those_of_the_network() -> None:
+    page = (ROOT / "docs/howto/unet_options.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?:`--(\w+) (\S+)`|none) \|[^|]*\| ([\d.]+) \| (\d+) px \|$", page, re.MULTILINE)
+    assert len(rows) == 6
+    plain, _ = _operations({})
+    for key, value, arithmetic, halo in rows:
+        options = {key: yaml.safe_load(value)} if key in ("blocks", "bottleneck_dilations") else {}
+        operations, found = _operations(options)
+        assert found == int(halo)
+        assert operations / plain == pytest.approx(float(arithmetic), abs=0.04)
+
+
+def _operations(options: dict[str, Any]) -> tuple[float, int]:
+    """Operations per pixel of output at an input of 732 px, and the halo; computes nothing."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = UNet(num_classes=35, **options)
+        output = network(torch.zeros(1, 3, 732, 732))
+    return counter.get_total_flops() / output.shape[-1] ** 2, network.locality.halo
+
+
+@pytest.mark.usefixtures("own_process")
+def test_commands_of_the_options_of_the_unet_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = commands_of((ROOT / "docs/howto/unet_options.md").read_text(encoding="utf-8"))
+    assert [words[0] for words in commands] == ["train", "train", "report", "train", "train", "train"]
+    write_folder(tmp_path / "DIR", height=48, width=64)
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        run_small(words, tmp_path / "cache", {**SMALL, "depth": "3", "input_size": "148"})
+    assert len(list(tmp_path.glob("runs/*/best/config.json"))) == 5
 
 
 QUESTIONS = (

@@ -22,7 +22,7 @@ from unet_dist.terminal import Teller
 
 
 def training_split(trained: Config | None) -> str:
-    """Say what is known of the images that the network has seen: its own split of the run, or not even that."""
+    """Say how we know which images the network has seen: by the run's own split, or not at all."""
     if trained is None:
         return "unknown"
     published = trained.model.model.partition(":")[2]

@@ -174,7 +174,7 @@ def evaluate(
         processes: those of a caller who has opened them.
 
     Raises:
-        ConfigError, DataError, CheckpointError, LocalityError, SizeError: what was asked for cannot be; says why.
+        ConfigError, DataError, CheckpointError, LocalityError, SizeError: the request cannot be met; says why.
     """
     options = EvaluateOptions(
         split=split,
@@ -217,7 +217,7 @@ def open_subject(
         metrics: objects, in place of the words in the options and in the run's config.
 
     Raises:
-        ConfigError, DataError, CheckpointError, SizeError: what was asked for cannot be; says why.
+        ConfigError, DataError, CheckpointError, SizeError: the request cannot be met; says why.
     """
     network: Network
     if isinstance(model, str | Path):

@@ -106,7 +106,7 @@ def predict_files(
         options: other keys of `unet-dist predict`: tile_size, format, probabilities, trust, ...
 
     Raises:
-        ConfigError, DataError, CheckpointError, LocalityError, SizeError: what was asked for cannot be; says why.
+        ConfigError, DataError, CheckpointError, LocalityError, SizeError: the request cannot be met; says why.
         LaunchError: a process has finished nothing for too long.
     """
     words = [images] if isinstance(images, str | Path) else list(images)

@@ -168,7 +168,7 @@ def _builder(model: str, levels: int, channels: int, num_classes: int) -> Callab
 
 
 def simulated(config: Config, *, channels: int, num_classes: int, device_type: str, precision: str) -> SimulatedRun:
-    """The parts of a config that the planner takes: the network, where it computes, and what is trained.
+    """The parts of a config that the planner takes: the network, its device, and its trained parameters.
 
     Args:
         precision: no, bf16 or fp16.

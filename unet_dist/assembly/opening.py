@@ -55,7 +55,7 @@ def load_run(
 
     Raises:
         CheckpointError: there is no model, or there are fewer checkpoints.
-        ConfigError: an average of what is no run's folder.
+        ConfigError: an average, and the folder is none of a run.
     """
     folder, trusted = Path(path), split_trust(trust)
     if not (folder / CONFIG_FILE).is_file():

@@ -92,7 +92,7 @@ def predict(
     Raises:
         DataError: an image that cannot be read or has other channels; names it.
         LocalityError: a network without a finite halo, and neither blend nor whole.
-        ConfigError, CheckpointError, SizeError: what was asked for cannot be; says why.
+        ConfigError, CheckpointError, SizeError: the request cannot be met; says why.
     """
     network: Network
     folder: Path | None

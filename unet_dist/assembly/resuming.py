@@ -168,7 +168,7 @@ def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[
         )
         if changed == ["total_steps"] and not other_data:
             return f"{asked}Or take it back, or choose another --output_path."
-    back, them = ("Put back what was there", "what is there now") if other_data else ("Take them back", "them")
+    back, them = ("Put the old data back", "the data there now") if other_data else ("Take them back", "them")
     return f"{asked}{back}, set --allow_config_change true to resume with {them}, or choose another --output_path."
 
 

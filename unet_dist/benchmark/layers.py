@@ -125,7 +125,7 @@ class _Layers:
         self._inside.append((name, {leaf.grad_fn for leaf in tree_iter(inputs) if isinstance(leaf, Tensor)}))
 
     def _leave(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        """Mark what was added to the graph since the layer was entered, and is of none of the layers inside."""
+        """Mark the nodes added to the graph since the layer was entered, but for those of layers inside."""
         name, before = self._inside.pop()
         pending: list[Any] = [leaf.grad_fn for leaf in tree_iter(output) if isinstance(leaf, Tensor)]
         while pending:

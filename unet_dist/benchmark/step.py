@@ -1,6 +1,6 @@
 """The training step by itself, the loop around it, and the data path alone.
 
-Owns how a run's own parts are made to repeat themselves for the clock: what is timed is the Trainer's step and its loop, not a
+Owns how a run's own parts are made to repeat themselves for the clock: it times the Trainer's step and its loop, not a
 copy of them.
 """
 

@@ -33,7 +33,7 @@ class Parsed:
 
     Attributes:
         arguments: those of its run.
-        config_options: what was asked about the config; the defaults for a command that takes none.
+        config_options: the options about the config itself; the defaults for a command that takes none.
         start: on how many processes and on which device; the defaults likewise.
     """
 

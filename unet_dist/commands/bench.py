@@ -58,7 +58,7 @@ COMMAND = Command(
     starts_processes=True,
 )
 
-# Settled by bench itself, the same for all settings, or without effect on what is measured.
+# Settled by bench itself, the same for all settings, or without effect on the figures.
 _NOT_COMPARED = frozenset(
     {
         *("output_path", "debug", "resume", "allow_config_change", "checkpoint_steps", "keep_checkpoints", "trackers"),

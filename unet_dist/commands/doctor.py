@@ -24,7 +24,7 @@ from unet_dist.processes.starting import device_environment
 from unet_dist.wording import counted, printable
 
 COMMAND = Command(
-    about="show versions, devices, memory and disks, and what is slow or missing; with --gpu, measure the GPU",
+    about="show versions, devices, memory and disks, and parts that are slow or missing; with --gpu, measure the GPU",
     usage="[--gpu] [--minutes 8] [--output DIR]",
     place=100,
     options="config.options:DoctorOptions",

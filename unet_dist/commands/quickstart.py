@@ -106,7 +106,7 @@ def _draw(folder: Path, shape: tuple[int, int]) -> None:
 
 
 def _conclude(config: Config, seconds: float, several: int) -> None:
-    """Print what is where, what one may type next on this machine, and a picture."""
+    """Print where the files are, the next commands for this machine, and a picture."""
     folder, is_synthetic = Path(config.run.output_path), config.data.data_path == DataConfig.data_path
     miou = json.loads((folder / "evaluation-test.json").read_text(encoding="utf-8"))["miou"]
     named, more = shlex.quote(str(folder)), f" --processes {several}" if several > 1 else ""

@@ -177,7 +177,7 @@ class PredictOptions(InferenceOptions, DecodingOptions):
         )
         both = self.blend and self.skip_background
         self.require(
-            not both, "skip_background", True, "no blend with it, as it takes a finite halo to tell what is seen"
+            not both, "skip_background", True, "no blend with it, as it takes a finite halo to know the seen pixels"
         )
 
     def value_limits(self) -> tuple[float, float] | None:

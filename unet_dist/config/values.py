@@ -30,7 +30,7 @@ def read(key: str, kind: Any, value: Any, meaning: str, *, is_word: bool) -> Any
     value = spelt_out(kind, value)
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_argument("--value", type=unmarked(kind))
-    # YAML wants a blank after the colon of a mapping: {0:0,1:1} is none. In a word it is clear what was meant.
+    # YAML wants a blank after the colon of a mapping: {0:0,1:1} is none. In a word the meaning is clear.
     spaced = re.sub(r":(?=\S)", ": ", value) if is_word and is_mapping(kind) else value
     for attempt in dict.fromkeys((value, spaced)) if is_word else (value,):
         with suppress(ArgumentError, TypeError, ValueError):

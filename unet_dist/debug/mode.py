@@ -91,7 +91,7 @@ def debug_folder(run: RunConfig) -> Path:
     return folder / "debug" if holds_a_run else folder
 
 
-# ------------------------------------------------------------------------------------------------------- what was fed
+# ------------------------------------------------------------------------------------------------------- the fed batches
 
 
 def write_fed(folder: Path, share: StepShare, class_names: Sequence[str]) -> list[Path]:

@@ -79,7 +79,7 @@ def require_gradio(folder: Path) -> Any:
 
 
 def as_share(share: float) -> str:
-    """Per cent as people read it; what is there is never nothing."""
+    """Per cent as people read it; a share above 0 never shows as 0."""
     return "under 0.1%" if share < 0.0005 else f"{share:.1%}"
 
 

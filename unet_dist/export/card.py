@@ -218,6 +218,6 @@ def _terms(license: str | None, trained: Config | None, model: Any) -> str:
     about = (
         " They were trained on scenes that unet_dist drew by itself."
         if is_of_scenes(trained)
-        else f" They were trained on {data}, whose own terms apply to what is made of it."
+        else f" They were trained on {data}, whose own terms apply to works made of it."
     )
     return "## Terms\n\n" + stated + began + about

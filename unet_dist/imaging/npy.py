@@ -25,7 +25,7 @@ def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
     Raises:
         RefusedError: damaged, truncated, of another shape, or no numbers.
     """
-    _ = encoded.head  # refuses what is no file
+    _ = encoded.head  # refuses all but files
     with parsing(encoded.name, kind="array"):
         source = encoded.path or encoded.open()
         array = watched(np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False))

@@ -192,7 +192,7 @@ def _open(encoded: Encoded) -> Iterator[Image.Image]:
     """Open a picture by its header; what goes wrong inside the block, while its pixels are read, is a refusal too."""
     Image.init()  # of AVIF and others only where this Pillow has it
     known = [name for name in (*_FORMATS, _BY_SUFFIX.get(encoded.suffix)) if name in Image.OPEN]
-    _ = encoded.head  # refuses what is no file
+    _ = encoded.head  # refuses all but files
     with parsing(encoded.name), encoded.open() as file:
         file.seek(0)
         # Pillow's own limit is a global, and ours is stated per file: switched off while the header is read.

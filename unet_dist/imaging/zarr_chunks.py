@@ -96,7 +96,7 @@ def _own_check(codecs: Sequence[Any], largest: int) -> Check | None:
     compression = codecs[compressions[0]]
     around = [codec for codec in codecs[compressions[0] + 1 :] if codec is not None]
     if unknown := [_kind(codec) for codec in around if _kind(codec) not in _CHECKSUM_BYTES]:
-        raise ValueError(f"what is compressed is encoded again, by {unknown[0]}")
+        raise ValueError(f"the compressed chunks are encoded again, by {unknown[0]}")
     before, after = _around(around)
 
     def check(content: memoryview, start: int | None) -> None:

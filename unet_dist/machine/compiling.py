@@ -1,8 +1,8 @@
 """Compiling a network for training, as far as this machine can.
 
 Owns the options of torch.compile (one graph and static shapes, as crops are of one size), and what happens where it fails. Must
-not know processes or checkpoints: the compiled network shares its parameters with the network, which stays as it is, and what is
-saved is of that.
+not know processes or checkpoints: the compiled network shares its parameters with the network, which stays as it is and is the one
+that is saved.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def double_side(features: Tensor) -> Tensor:
 
 
 def conv3x3(in_channels: int, out_channels: int, *, norm: str, padding: str, dilation: int = 1) -> nn.Module:
-    """A convolution of a block; what is padded keeps its side at any rate."""
+    """A convolution of a block; with padding it keeps the side at any rate."""
     border = dilation if padding == "same" else 0
     if norm == "weight":
         return ScaledStdConv2d(in_channels, out_channels, 3, padding=border, dilation=dilation, output_gain=RELU_GAIN)

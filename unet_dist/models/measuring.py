@@ -65,7 +65,7 @@ class Measured:
             values["locality"] = None if values["locality"] is None else Locality(**values["locality"])
             return cls(**values)
         except (KeyError, TypeError, AssertionError) as error:
-            raise ConfigError(f"measured: got {record!r}, which is not what was measured ({error!r}).") from None
+            raise ConfigError(f"measured: got {record!r}, which differs from the measurement ({error!r}).") from None
 
 
 def measure(network: nn.Module, in_channels: int, num_classes: int) -> Measured:

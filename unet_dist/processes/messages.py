@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-"""Of sequences lists only, of mappings dicts: what comes back is what was sent. The wide names let mypy take list[int]."""
+"""Of sequences lists only, of mappings dicts: the receiver gets the value that was sent. The wide names let mypy take list[int]."""
 
 
 def require_json(value: object, where: str = "message") -> None:

@@ -68,7 +68,7 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
     scores = [class_scores(run, shown) for run, shown in zip(runs, splits, strict=True)]
     rows = compare(runs, splits)
     pictures = _common_pictures(runs, splits, max_pictures)
-    trained = [run for run in runs if run.is_run]  # what is of elsewhere has no settings
+    trained = [run for run in runs if run.is_run]  # scores from elsewhere have no settings
     context = {
         "runs": runs,
         "trained": trained,

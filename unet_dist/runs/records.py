@@ -141,7 +141,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     record = read_json(path, EvaluationFile, error=CheckpointError, remedy=_AGAIN)
     lacks = [key for key in ("miou", "pixel_accuracy", "iou") if key not in record]
     if lacks and ("confusion" in record or "counts" in record):
-        raise CheckpointError(f"{path}: got no {lacks[0]}, expected it beside what was counted. {_AGAIN}")
+        raise CheckpointError(f"{path}: got no {lacks[0]}, expected it beside the counts. {_AGAIN}")
     confusion, calibration = record.get("confusion", []), record.get("calibration")
     names = record.get("class_names", confusion)
     sides = {len(confusion), *map(len, confusion), *([len(names)] if confusion else [])}

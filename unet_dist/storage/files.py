@@ -92,7 +92,7 @@ def refusal_of_disk(error: BaseException) -> str | None:
     if error.errno in (*_FORBIDDEN, *_NAMES):
         check = "Check your permissions there, or name" if error.errno in _FORBIDDEN else "Name"
         return f"{name}{error.strerror}. {check} another place."
-    return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: what was saved before is whole."
+    return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: files saved before are whole."
 
 
 def _is_cwd_gone() -> bool:

@@ -62,7 +62,7 @@ class Boundary:
         self._saved: tuple[int, int] | None = None  # step and evaluated_step of the last checkpoint
         self._iou_before: list[float | None] | None = None  # of the last validation, to show the change
 
-    # ---------------------------------------------------------------------------------------------- what is due
+    # ---------------------------------------------------------------------------------------------- due at a boundary
 
     @property
     def is_evaluation_due(self) -> bool:

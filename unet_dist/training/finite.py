@@ -70,7 +70,7 @@ class FiniteWatch:
         return int(self.bad_step.item())
 
     def culprit(self, bad_step: int, processes: Processes) -> str:
-        """Describe what was not finite in a step: the loss of samples, by name, or the gradient alone. All processes ask."""
+        """Describe a step that was not finite: by the samples whose loss was not, or by the gradient alone. All processes ask."""
         mine = [
             f"{name} ({value})"
             for step, ids, losses in self._recent

@@ -314,7 +314,7 @@ def test_a_byte_that_changed_is_noticed_at_first_use_and_by_a_check_of_all(tmp_p
     again.split("all").image(0)
     for check in (lambda: again.split("all").image(9), again.check_all):
         with pytest.raises(
-            DataError, match=rf"{name}: its content of sample009 is not what was written.*remove the folder"
+            DataError, match=rf"{name}: its content of sample009 has changed since it was written.*remove the folder"
         ):
             check()
 
@@ -333,7 +333,7 @@ def test_a_byte_that_changed_where_some_pixels_have_no_data(tmp_path, name):
     content = bytearray((cache.path / name).read_bytes())
     content[0] ^= 1
     (cache.path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: its content of 0 is not what was written"):
+    with pytest.raises(DataError, match=rf"{name}: its content of 0 has changed since it was written"):
         Cache(cache.path, seed=0).split("all").image(0)
 
 
@@ -350,7 +350,7 @@ def test_an_older_cache_is_checked_by_its_sha256(tmp_path, name):
     (cache.path / name).write_bytes(content)
     again = Cache(cache.path, seed=0)
     again.table = table
-    with pytest.raises(DataError, match=rf"{name}: its content of sample009 is not what was written"):
+    with pytest.raises(DataError, match=rf"{name}: its content of sample009 has changed since it was written"):
         again.check_all()
 
 
@@ -579,12 +579,12 @@ def test_user_without_a_home_is_told_to_name_a_folder(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "damage", "place"),
     [
-        ("samples.npz", lambda content: content[:-40], "samples.npz: it is not what was written"),
-        ("samples.npz", lambda content: content.replace(b"sums.npy", b"sumz.npy"), "samples.npz: it is not what was"),
+        ("samples.npz", lambda content: content[:-40], "samples.npz: it has changed since it was written"),
+        ("samples.npz", lambda content: content.replace(b"sums.npy", b"sumz.npy"), "samples.npz: it has changed since"),
         (
             "index.json",
             lambda content: content.replace(b"sample000", b"sample00x"),
-            "index.json: it is not what was written",
+            "index.json: it has changed since it was written",
         ),
         ("index.json", lambda content: content[:40], "index.json is damaged"),
         ("index.json", lambda content: b"[]", "index.json: got a list, expected an object"),

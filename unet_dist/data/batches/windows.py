@@ -28,7 +28,7 @@ class WindowBatch:
         keys: (n, 3) int64: the sample's position in the run, and the window's row and column in it, in strides.
         ids: the samples' ids, one per window.
         borders: (n, h', w') float32, the extra weight of a pixel; None without border weights.
-        colours: what is still to be done to the windows' light and colour; None: nothing.
+        colours: the changes of light and colour still to be made to the windows; None: none.
         sources: where the windows' pixels come from; None: they are there.
         textures: how the windows are still to be blurred and noised; None: not at all.
         pasted: parts of other crops that still cover some of the windows; their labels do already. None: none do.

@@ -128,7 +128,7 @@ class Cache:
         return assign_splits(self.given_splits, self.seed, ids=self.ids, grouping=self.grouping, class_counts=counts)
 
     def find_copies(self) -> list[str]:
-        """Name what is in two splits though its pixels are the same: "train a = test b", in order of the samples."""
+        """Name pictures of the same pixels in two splits: "train a = test b", in order of the samples."""
         by_digest: dict[bytes, tuple[str, str]] = {}
         split_of = {position: name for name, positions in self.splits.items() for position in positions}
         found = []
@@ -265,8 +265,8 @@ class Cache:
                 is_same = digest_pixels(read(position)) == self.table[key][position].tobytes()
             if not is_same:
                 raise DataError(
-                    f"{self.path / name}: its content of {self.ids[position]} is not what was written. The cache is damaged: "
-                    f"remove the folder {self.path}; `unet-dist prepare` makes it again."
+                    f"{self.path / name}: its content of {self.ids[position]} has changed since it was written. The cache is "
+                    f"damaged: remove the folder {self.path}; `unet-dist prepare` makes it again."
                 )
         self._checked.add(position)
 
@@ -318,7 +318,7 @@ class Cache:
 class CachedSplit:
     """The samples of one split, by their number in it.
 
-    Arrays are read-only views of mapped memory: slice first, then copy what is changed or kept. A sample that stays in its
+    Arrays are read-only views of mapped memory: slice first, then copy the part that you change or keep. A sample that stays in its
     files is given as a reader, and its label as what can be sliced.
     """
 

@@ -101,7 +101,7 @@ class LabelRules:
         """Return the way from the values of a mask, (H, W, C) as its file stores them, to (H, W) class ids.
 
         Raises:
-            RefusedError: the mask's form needs a `label_map`; and from what is returned, an id or colour has no meaning.
+            RefusedError: the mask's form needs a `label_map`; and from the returned function, an id or colour has no meaning.
         """
         if stored.lossy is not None and (self.label_map is None or not self.label_map.has_ranges):
             raise RefusedError(

@@ -1,7 +1,7 @@
 """How alike the images of two splits are.
 
-Owns the perceptual hash, and the search for near-duplicates across splits. What is in training and in validation makes the score of
-a validation too good.
+Owns the perceptual hash, and the search for near-duplicates across splits. An image in training and in validation makes the
+score of a validation too good.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class PlaneRules:
         """Return the way from the values of a mask, (H, W, C) as its file stores them, to planes (H, W, C) uint8.
 
         Raises:
-            RefusedError: values that cannot be such; and from what is returned, a value without a meaning.
+            RefusedError: values that cannot be planes; and from the returned function, a value without a meaning.
         """
         if stored.lossy is not None:
             raise RefusedError(

@@ -52,7 +52,7 @@ def read_index(cache: Path) -> dict[str, Any]:
         )
     told = index.get("sha256")
     if told is not None and (not isinstance(told, dict) or told.get(INDEX) != digest_index(index)):
-        raise DataError(f"{cache / INDEX}: it is not what was written: the cache is damaged. {remedy}")
+        raise DataError(f"{cache / INDEX}: it has changed since it was written: the cache is damaged. {remedy}")
     if told is None:  # of an older release, or somebody took it away
         read_json(cache / INDEX, _Index, remedy=remedy)
     return index
@@ -71,7 +71,7 @@ def read_table(cache: Path, sha256: Mapping[str, str] | None) -> dict[str, np.nd
     remedy = f"The cache is damaged: remove the folder {cache}; `unet-dist prepare` makes it again."
     content = read_bytes(path, remedy=remedy)
     if sha256 is not None and sha256.get(TABLE) != hashlib.sha256(content).hexdigest():
-        raise DataError(f"{path}: it is not what was written. {remedy}")
+        raise DataError(f"{path}: it has changed since it was written. {remedy}")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

@@ -120,7 +120,7 @@ def read_grid(path: Path) -> Grid | None:
     else:
         return None
     keys = _geo_keys(tags.get(_KEYS, ()))
-    if keys.get(_RASTER_TYPE) == _IS_POINT:  # what is stated is the centre of a pixel
+    if keys.get(_RASTER_TYPE) == _IS_POINT:  # the file states the centre of a pixel
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
     return Grid(shape, matrix, keys.get(_PROJECTED, keys.get(_GEOGRAPHIC)))
 

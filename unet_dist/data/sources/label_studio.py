@@ -73,7 +73,7 @@ def _load(path: Path) -> list[tuple[str, list[dict[str, Any]] | None]]:
 
 
 def _read_task(path: Path, task: dict[str, Any]) -> tuple[str, list[dict[str, Any]] | None]:
-    if "data" not in task:  # the small export: what is no list of regions is data
+    if "data" not in task:  # the small export: all but lists of regions is data
         lists = [value for value in task.values() if _holds_regions(value)]
         regions = [{**one, "value": one} for value in lists for one in value]
         return _address_in(task), regions if lists else None

@@ -64,7 +64,7 @@ class Encoder(Protocol):
         """The indices of the image that those of the maps read, the spans by stride 2, 4, ..."""
 
     def load_published(self) -> str:
-        """Copy the published weights; says what was copied. Asked only where `source` names some."""
+        """Copy the published weights; names them. Asked only where `source` names some."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """As of nn.Module."""
@@ -87,7 +87,7 @@ class LayeredEncoder(nn.Module):
         raise NotImplementedError
 
     def load_published(self) -> str:
-        """Copy the published weights; says what was copied.
+        """Copy the published weights; names them.
 
         Raises:
             ExtraError: the package that holds them is not installed.
