@@ -16,7 +16,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Placement
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import ArrayReader
-from unet_dist.imaging.values import nodata_of
+from unet_dist.imaging.values import Scaling, nodata_of, scaling_of
 from unet_dist.storage.mapped import watched
 
 _RAW_SUFFIXES = ("", ".dat", ".img", ".raw", ".bin", ".bsq", ".bil", ".bip", ".cube")
@@ -30,10 +30,11 @@ def open_envi(encoded: Encoded, opening: Opening) -> ArrayReader:
     """Map an image of any interleave, byte order and type of real numbers.
 
     Band names are the header's, or else its wavelengths. "data ignore value" is nodata; a map info in UTM or degrees of WGS-84 is
-    the place in the world.
+    the place in the world. Gains and offsets are applied, and so is the divisor "reflectance scale factor".
 
     Raises:
-        RefusedError: no raw file beside the header, one that is too short, compressed, or of complex values.
+        RefusedError: no raw file beside the header, one that is too short, compressed, or of complex values; gains to more
+            than one quantity.
     """
     header = _header_of(encoded)
     assert header is not None, encoded
@@ -49,6 +50,7 @@ def open_envi(encoded: Encoded, opening: Opening) -> ArrayReader:
         nodata = nodata_of(
             words.get("data ignore value", "") if opening.nodata is None else opening.nodata, array.dtype
         )
+        scaling = _scaling(words, array.shape[2], encoded.name)
         placement = Placement(geo_tags=_geo_tags(words), band_names=_band_names(words, array.shape[2]))
     reader = ArrayReader(
         array,
@@ -57,6 +59,7 @@ def open_envi(encoded: Encoded, opening: Opening) -> ArrayReader:
         nodata=nodata,
         name=encoded.name,
         placement=placement,
+        scaling=scaling,
     )
     choose_level([reader.shape[:2]], None, level=opening.level, mpp=opening.mpp, name=encoded.name)
     return reader
@@ -145,6 +148,26 @@ def _band_names(words: dict[str, str], bands: int) -> tuple[str, ...]:
         )
         names = [f"{wavelength}{unit}" for wavelength in _listed(words, "wavelength")]
     return tuple(names) if len(names) == bands else ()
+
+
+def _scaling(words: dict[str, str], bands: int, name: str) -> Scaling | None:
+    """Read what the values stand for. Raises: RefusedError: no numbers, or two of radiance, reflectance and a divisor."""
+    found = {
+        f"{kind} gain values": scaling_of(
+            _listed(words, f"{kind} gain values"), _listed(words, f"{kind} offset values"), bands, name
+        )
+        for kind in ("data", "data reflectance")
+    }
+    divisor = scaling_of(_listed(words, "reflectance scale factor"), [], 1, name)
+    if divisor is not None:
+        found["reflectance scale factor"] = Scaling((1 / divisor.factors[0],) * bands, (0.0,) * bands)
+    stated = {key: scaling for key, scaling in found.items() if scaling is not None}
+    if len(stated) > 1:
+        raise RefusedError(
+            f"{name} states {' and '.join(stated)}, which mean different quantities",
+            "Take those lines out of the header that you do not want.",
+        )
+    return next(iter(stated.values()), None)
 
 
 def _listed(words: dict[str, str], key: str) -> list[str]:

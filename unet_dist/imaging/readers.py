@@ -24,7 +24,7 @@ from unet_dist.imaging.image import (
     Stored,
     ValueRange,
 )
-from unet_dist.imaging.values import Conversion, make_conversion, upright, upright_shape
+from unet_dist.imaging.values import Conversion, Scaling, make_conversion, require_ids_unscaled, upright, upright_shape
 from unet_dist.wording import listed
 
 
@@ -36,6 +36,7 @@ class ArrayReader(Closing):
         value_range, interpret, keeps_channels, nodata: as `Opening` says.
         known: (H, W) bool or uint8, where there are data; None leaves it to the values.
         name: what an error calls the image.
+        scaling: what the values stand for.
 
     Raises:
         DataError: another number of axes, an empty axis, or values that are no numbers.
@@ -52,6 +53,7 @@ class ArrayReader(Closing):
         known: np.ndarray | None = None,
         name: str = "the array",
         placement: Placement | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         if array.ndim not in (2, 3) or array.size == 0:
             raise RefusedError(
@@ -63,11 +65,13 @@ class ArrayReader(Closing):
         self._known = known
         samples = self._array.shape[2]
         if interpret is None:
-            self._conversion = make_conversion(array.dtype, samples, value_range=value_range, nodata=nodata, name=name)
-        else:
-            self._conversion = Conversion(
-                interpret.dtype, samples if keeps_channels else 1, False, interpret(Stored(array.dtype, samples))
+            self._conversion = make_conversion(
+                array.dtype, samples, value_range=value_range, nodata=nodata, name=name, scaling=scaling
             )
+        else:
+            require_ids_unscaled(scaling, name)
+            stored = Stored(array.dtype, samples, nodata=nodata)
+            self._conversion = Conversion(interpret.dtype, samples if keeps_channels else 1, False, interpret(stored))
         self.dtype = self._conversion.dtype
         has_nodata = known is not None or self._conversion.has_nodata
         self.placement = replace(placement or Placement(), has_nodata=has_nodata)

@@ -28,7 +28,14 @@ from unet_dist.imaging.readers import BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.tiff_pages import count_pages
 from unet_dist.imaging.tiff_stack import StackImage, image_of, num_images
-from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
+from unet_dist.imaging.values import (
+    Conversion,
+    Scaling,
+    make_conversion,
+    nodata_of,
+    require_ids_unscaled,
+    scaling_of,
+)
 
 # What it finds odd, such as a GDAL_NODATA of more digits than float32 has, is judged here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -91,9 +98,11 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         raise _damaged(name, f"its BitsPerSample is {page.bitspersample}")
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
+    scaling = _scaling(file, samples, name)
     if opening.interpret is None:
-        to_pixels = _colours(page, samples, opening, _nodata(file, opening), name)
+        to_pixels = _colours(page, samples, opening, _nodata(file, opening), scaling, name)
     else:
+        require_ids_unscaled(scaling, name)
         stored, interpret = _stored(page, samples, _nodata(file, opening)), opening.interpret
         to_pixels = Conversion(interpret.dtype, samples if opening.keeps_channels else 1, False, interpret(stored))
 
@@ -239,7 +248,9 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     return decode
 
 
-def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, name: str) -> Conversion:
+def _colours(
+    page: Any, samples: int, opening: Opening, nodata: float | None, scaling: Scaling | None, name: str
+) -> Conversion:
     """Return how stored values become pixels; without an alpha channel.
 
     Raises:
@@ -288,6 +299,7 @@ def _colours(page: Any, samples: int, opening: Opening, nodata: float | None, na
         alpha=_alpha_index(page),
         is_inverted=page.photometric == _MIN_IS_WHITE,
         bits=page.bitspersample if 8 < page.bitspersample < 16 else None,
+        scaling=scaling,
     )
 
 
@@ -340,20 +352,30 @@ def _nodata(file: Any, opening: Opening) -> float | None:
     return nodata_of(page.tags.valueof(_GDAL_NODATA, default=""), np.dtype(page.dtype))
 
 
+def _gdal_items(file: Any, role: str) -> dict[int, str]:
+    """Read what GDAL's metadata say of each band: its number, from 0, -> the text. None where they cannot be read."""
+    page = file.series[0].keyframe
+    try:
+        items = ElementTree.fromstring(str(page.tags.valueof(_GDAL_METADATA, default="")).strip(" \0")).iter("Item")
+        return {int(item.get("sample", "0")): item.text for item in items if item.get("role") == role and item.text}
+    except (ElementTree.ParseError, ValueError):
+        return {}
+
+
 def _band_names(file: Any) -> tuple[str, ...]:
     """Read the names of bands from GDAL's metadata; none where one is missing."""
-    page = file.series[0].keyframe
-    names: dict[int, str] = {}
-    try:
-        for item in ElementTree.fromstring(str(page.tags.valueof(_GDAL_METADATA, default="")).strip(" \0")).iter(
-            "Item"
-        ):
-            if item.get("role") == "description" and item.text:
-                names[int(item.get("sample", "0"))] = item.text
-    except (ElementTree.ParseError, ValueError):
-        return ()
-    count = int(page.samplesperpixel)
+    names = _gdal_items(file, "description")
+    count = int(file.series[0].keyframe.samplesperpixel)
     return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else ()
+
+
+def _scaling(file: Any, samples: int, name: str) -> Scaling | None:
+    """Read what GDAL's metadata say the values of each band stand for. Raises: RefusedError: no numbers, or a palette."""
+    factors, offsets, bands = _gdal_items(file, "scale"), _gdal_items(file, "offset"), range(samples)
+    scaling = scaling_of([factors.get(i, "1") for i in bands], [offsets.get(i, "0") for i in bands], samples, name)
+    if scaling is not None and file.series[0].keyframe.photometric == _PALETTE:
+        raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
+    return scaling
 
 
 def _ome_microns(metadata: str) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ Owns which number types pixels have, the one way from others to them, and what c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,56 @@ def known_pixels(values: np.ndarray, nodata: float | None) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What turns stored values into the quantity that a file means: value * factor + offset, of each channel."""
+
+    factors: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Scale (rows, cols, channels) to float32, rounded once."""
+        scaled = np.empty(values.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # where there are no data
+            for channel, (factor, offset) in enumerate(zip(self.factors, self.offsets, strict=True)):
+                scaled[..., channel] = values[..., channel].astype(np.float64) * factor + offset
+        return scaled
+
+
+def scaling_of(factors: Sequence[object], offsets: Sequence[object], channels: int, name: str) -> Scaling | None:
+    """Read how a file says to scale its values: one number for all channels, or one for each; none is 1 or 0.
+
+    Gives None where that changes nothing.
+
+    Raises:
+        RefusedError: another count, no finite number, or a factor of 0.
+    """
+    both = []
+    for word, stated, usual in (("scale", factors, 1.0), ("offset", offsets, 0.0)):
+        try:
+            numbers = tuple(float(str(number)) for number in stated) or (usual,)
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, channels) or not np.isfinite(numbers).all() or (word == "scale" and 0 in numbers):
+            raise RefusedError(
+                f"{name} states the {word} {', '.join(map(str, stated))[:80]} for its {channels} "
+                f"channel{'s' * (channels != 1)}",
+                "Expected a finite number for each: mend the file, or write the values that are meant.",
+            )
+        both.append(numbers * (channels // len(numbers)))
+    scaling = Scaling(*both)
+    return None if set(scaling.factors) == {1.0} and set(scaling.offsets) == {0.0} else scaling
+
+
+def require_ids_unscaled(scaling: Scaling | None, name: str) -> None:
+    """Refuse a mask that a file says to scale. Raises: RefusedError: it does."""
+    if scaling is not None:
+        raise RefusedError(
+            f"{name} is a mask, and states the scale {scaling.factors[0]:g} and the offset {scaling.offsets[0]:g}",
+            "Expected ids as they are stored: write it without them.",
+        )
+
+
+@dataclass(frozen=True)
 class Conversion:
     """From stored values (rows, cols, stored channels) to pixels (rows, cols, channels).
 
@@ -97,6 +147,7 @@ def make_conversion(
     alpha: int | None = None,
     is_inverted: bool = False,
     bits: int | None = None,
+    scaling: Scaling | None = None,
 ) -> Conversion:
     """Make the way from stored values to pixels.
 
@@ -107,20 +158,28 @@ def make_conversion(
         alpha: which sample is alpha: 0 is no data, and anything between that and opaque refused.
         is_inverted: whether the file's zero is white.
         bits: of a value, where its type has more: white is the largest of so many.
+        scaling: what the values stand for, which value_range then means; nodata is a stored value.
 
     Raises:
-        RefusedError: values that are no numbers, and inverted ones that have no upper end.
+        RefusedError: values that are no numbers, and inverted ones that have no upper end or are scaled.
         DataError: an empty or infinite range.
     """
-    target = pixel_type(dtype, name)
+    target = pixel_type(dtype if scaling is None else np.dtype(np.float32), name)
     if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
         raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")
     if is_inverted and value_range is None and (dtype.kind not in "bu" or dtype.itemsize > 2):
         raise RefusedError(
             f"{name} stores white as 0 in {dtype}", "Say the values of black and white with value_range."
         )
+    if scaling is not None and (is_inverted or dtype.kind not in "uif"):
+        raise RefusedError(
+            f"{name} scales {'inverted ' * is_inverted}values of {dtype}", "Write the values that are meant."
+        )
     is_marked = nodata is not None or dtype.kind == "f"
     place = None if alpha is None else alpha % samples
+    colours = scaling
+    if scaling is not None and place is not None:  # alpha is none of what is scaled
+        colours = Scaling(*((*part[:place], *part[place + 1 :]) for part in (scaling.factors, scaling.offsets)))
 
     def convert(values: np.ndarray) -> np.ndarray:
         known = None
@@ -129,6 +188,8 @@ def make_conversion(
         if is_marked:
             marked = known_pixels(values, nodata)
             known = marked if known is None else known & marked
+        if colours is not None:
+            values = colours(values)
         pixels = _to_type(values, name, known) if value_range is None else to_uint8(values, value_range)
         if is_inverted:
             white = np.iinfo(pixels.dtype).max if bits is None or value_range is not None else 2**bits - 1

@@ -16,8 +16,9 @@ from unet_dist.imaging.image import ImageFormat, Interpret, Opening, Placement, 
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader
-from unet_dist.imaging.values import Conversion, make_conversion, nodata_of
+from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_ids_unscaled
 from unet_dist.imaging.zarr_chunks import chunk_check
+from unet_dist.imaging.zarr_conventions import conventions_of
 
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
@@ -80,13 +81,16 @@ def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interp
     _require_harmless(array, name)
     _check_chunks(array, name)
     dtype = np.dtype(array.dtype)
+    scaling, fill = conventions_of(array, channels, name)
+    nodata = fill if opening.nodata is None else nodata_of(opening.nodata, dtype)
     if interpret is None:
-        nodata = None if opening.nodata is None else nodata_of(opening.nodata, dtype)
-        to_pixels = make_conversion(dtype, channels, value_range=opening.value_range, nodata=nodata, name=name)
-    else:
-        to_pixels = Conversion(
-            interpret.dtype, channels if opening.keeps_channels else 1, False, interpret(Stored(dtype, channels))
+        to_pixels = make_conversion(
+            dtype, channels, value_range=opening.value_range, nodata=nodata, name=name, scaling=scaling
         )
+    else:
+        require_ids_unscaled(scaling, name)
+        stored = Stored(dtype, channels, nodata=nodata)
+        to_pixels = Conversion(interpret.dtype, channels if opening.keeps_channels else 1, False, interpret(stored))
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
     # A chunk is decoded whole, also the part of it that lies beyond a small array.
     chunk_height, chunk_width = (max(block_height, array.chunks[at["y"]]), max(block_width, array.chunks[at["x"]]))

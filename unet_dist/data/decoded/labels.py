@@ -131,7 +131,7 @@ class LabelRules:
         if self.label_map is None and nodata in range(self.limit):
             same = {int(value): int(value) for value in np.unique(values) if 0 <= value < self.limit}
             raise RefusedError(
-                f"holds the id {nodata:g} ({int(missing.sum()):,} px), which the file itself calls no data (GDAL_NODATA)",
+                f"holds the id {nodata:g} ({int(missing.sum()):,} px), which the file itself calls no data",
                 f"If these pixels have no label, say ignore_index: {nodata:g}; if it is a class, name it: "
                 f"label_map: {_listing(same)}.",
             )

@@ -167,7 +167,7 @@ class PlaneRules:
         nodata, named = stored.nodata, {} if self.label_map is None else self.label_map.by_id
         if nodata in (ABSENT, PRESENT) and nodata not in named:
             raise RefusedError(
-                f"calls {nodata:g} no data (GDAL_NODATA), which also says whether a class is there",
+                f"calls {nodata:g} no data, which also says whether a class is there",
                 "Take the tag out, or say what the values mean: --label_map '{0: 0, 1: 1}'.",
             )
 

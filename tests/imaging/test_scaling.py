@@ -1,0 +1,165 @@
+"""Values that a file says to scale are read as the quantity that it means, in every format; its fill value is no data."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from tests.imaging.test_envi import write_envi
+from unet_dist.errors import RefusedError
+from unet_dist.imaging.image import Interpret
+from unet_dist.imaging.reader import open_image
+
+SHAPE = (24, 20, 3)
+STORED = np.random.default_rng(0).integers(1, 10_000, SHAPE).astype(np.uint16)
+STORED[3, 4] = 65535
+FACTOR, OFFSET = 0.0001, -0.1
+MEANT = (STORED.astype(np.float64) * FACTOR + OFFSET).astype(np.float32)
+
+Write = Callable[[Path, str, str], Path]
+
+
+def write_tiff(path: Path, factor: str = f"{FACTOR}", offset: str = f"{OFFSET}", **how: object) -> Path:
+    """As GDAL writes Sentinel-2: a factor and an offset for each band, and 65535 for no data."""
+    items = "".join(
+        f'<Item name="{role.upper()}" sample="{band}" role="{role}">{number}</Item>'
+        for band in range(3)
+        for role, number in (("scale", factor), ("offset", offset))
+    )
+    tags = [(42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True), (42113, "s", 0, "65535", True)]
+    where = path / "a.tif"
+    tifffile.imwrite(where, STORED, **({"photometric": "rgb"} | how), extratags=tags)
+    return where
+
+
+def write_bands(path: Path, factor: str = f"{FACTOR}", offset: str = f"{OFFSET}") -> Path:
+    more = f"data ignore value = 65535\ndata gain values = {{{factor}, {factor}, {factor}}}\n"
+    return write_envi(path / "a", STORED, more=f"{more}data offset values = {{{offset}, {offset}, {offset}}}\n")
+
+
+def write_zarr(path: Path, factor: float | str = FACTOR, offset: float | str = OFFSET, version: int = 3) -> Path:
+    """As xarray writes it."""
+    where = path / "a.zarr"
+    named = {"dimension_names": ("y", "x", "band")} if version == 3 else {}
+    array = zarr.create_array(
+        str(where),
+        shape=SHAPE,
+        dtype="uint16",
+        chunks=(16, 16, 3),
+        zarr_format=version,
+        fill_value=65535 if version == 2 else 0,
+        **named,
+    )
+    array[...] = STORED
+    fill = {"_FillValue": 65535} if version == 3 else {"_ARRAY_DIMENSIONS": ["y", "x", "band"]}
+    array.attrs.update({"scale_factor": factor, "add_offset": offset, **fill})
+    return where
+
+
+WRITERS = {
+    "tiff": write_tiff,
+    "tiles": lambda path: write_tiff(path, tile=(16, 16), compression="deflate"),
+    "planes": lambda path: write_bands(path),
+    "zarr": write_zarr,
+    "zarr 2": lambda path: write_zarr(path, version=2),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_pixels_are_the_quantity_and_no_data_is_the_stored_value(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path)
+    with open_image(path) as image:
+        pixels, known = image.read(2, 22, 3, 19), image.known(0, 24, 0, 20)
+        assert image.dtype == np.float32
+    expected = STORED.max(axis=2) < 65535
+    assert known is not None
+    assert np.array_equal(known, expected)
+    assert np.array_equal(pixels[expected[2:22, 3:19]], MEANT[2:22, 3:19][expected[2:22, 3:19]])
+    with open_image(path, value_range=(0.0, 0.5)) as image:  # of the quantity, too
+        assert image.read(0, 1, 0, 1).tolist() == np.rint(np.clip(MEANT[:1, :1], 0, 0.5) * 510).tolist()
+    ids = Interpret(lambda stored: lambda values: values[..., :1], np.dtype(np.uint16))
+    with pytest.raises(RefusedError, match="is a mask, and states the scale"):
+        open_image(path, interpret=ids)
+
+
+@pytest.mark.parametrize("write", [write_tiff, write_bands, write_zarr])
+@pytest.mark.parametrize(("factor", "offset"), [("0", "0"), ("much", "0"), ("1", "nan"), ("inf", "0")])
+def test_a_scale_that_is_none_is_a_sentence(tmp_path: Path, write: Write, factor: str, offset: str) -> None:
+    path = write(tmp_path, factor, offset)
+    with pytest.raises(RefusedError, match=r"states the (scale|offset) .* Expected a finite number"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("write", [write_tiff, write_bands, write_zarr])
+def test_a_scale_of_one_changes_nothing(tmp_path: Path, write: Write) -> None:
+    with open_image(write(tmp_path, "1.0", "0")) as image:
+        assert image.dtype == np.uint16
+        assert np.array_equal(image.read(0, 3, 0, 20), STORED[:3])
+
+
+def test_the_divisor_of_reflectance_divides_and_two_quantities_are_refused(tmp_path: Path) -> None:
+    with open_image(write_envi(tmp_path / "a", STORED, more="reflectance scale factor = 10000\n")) as image:
+        assert np.array_equal(image.read(0, 3, 0, 20), (STORED[:3] * np.float64(1 / 10000)).astype(np.float32))
+    gains = "data gain values = {0.1, 0.1, 0.2}\nreflectance scale factor = 10000\n"
+    with pytest.raises(RefusedError, match="which mean different quantities"):
+        open_image(write_envi(tmp_path / "b", STORED, more=gains))
+
+
+def _zarr_of(path: Path, dtype: str, attributes: dict[str, object]) -> Path:
+    array = zarr.create_array(
+        str(path), shape=(4, 4), dtype=dtype, chunks=(4, 4), fill_value=0, dimension_names=("y", "x")
+    )
+    array[...] = np.arange(16).reshape(4, 4)
+    array.attrs.update(attributes)
+    return path
+
+
+@pytest.mark.parametrize("fill", [7.0, base64.standard_b64encode(struct.pack("<d", 7.0)).decode()])
+def test_a_fill_value_of_floats_is_no_data_as_xarray_writes_it(tmp_path: Path, fill: object) -> None:
+    with open_image(_zarr_of(tmp_path / "a.zarr", "float32", {"_FillValue": fill})) as image:
+        known = image.known(0, 4, 0, 4)
+    assert known is not None
+    assert np.argwhere(~known).tolist() == [[1, 3]]
+
+
+def test_what_chunks_hold_that_were_never_written_is_data(tmp_path: Path) -> None:
+    with open_image(_zarr_of(tmp_path / "a.zarr", "uint8", {})) as image:
+        assert image.known(0, 4, 0, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"_Unsigned": "true"}, "says _Unsigned: true of int16"),
+        ({"missing_value": [1, 2]}, "states more than one missing_value"),
+        ({"scale_factor": [1, 2]}, "states the scale 1, 2 for its 1 channel"),
+    ],
+)
+def test_conventions_that_cannot_be_kept_are_sentences(
+    tmp_path: Path, attributes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(RefusedError, match=says):
+        open_image(_zarr_of(tmp_path / "a.zarr", "int16", attributes))
+
+
+def test_alpha_is_not_scaled(tmp_path: Path) -> None:
+    """A band of alpha has the factor 1 in GDAL's files, and says where there are data."""
+    values = np.dstack([STORED, np.full(SHAPE[:2], 65535, np.uint16)])
+    values[5, 6, 3] = 0
+    item = '<GDALMetadata><Item name="SCALE" sample="1" role="scale">0.5</Item></GDALMetadata>'
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, values, photometric="rgb", extrasamples=["unassalpha"], extratags=[(42112, "s", 0, item, True)]
+    )
+    with open_image(path) as image:
+        known = image.known(0, 24, 0, 20)
+        assert known is not None
+        assert np.argwhere(~known).tolist() == [[5, 6]]
+        assert np.array_equal(image.read(0, 3, 0, 20), STORED[:3] * np.float32([1, 0.5, 1]))
