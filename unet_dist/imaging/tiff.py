@@ -21,6 +21,7 @@ import tifffile
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
+from unet_dist.imaging.gdal_tags import band_names_tag, nodata_tag, scaling_tag
 from unet_dist.imaging.image import GEO_TAGS, UINT8, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
@@ -32,9 +33,7 @@ from unet_dist.imaging.values import (
     Conversion,
     Scaling,
     make_conversion,
-    nodata_of,
     require_ids_unscaled,
-    scaling_of,
 )
 
 # What it finds odd, such as a GDAL_NODATA of more digits than float32 has, is judged here.
@@ -50,7 +49,6 @@ _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
 _PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34933, 50001, 50002, 52546)
 """Compressions whose pieces are pictures with a size of their own: JPEG, JPEG 2000, LERC, PNG, WebP, JPEG XL."""
-_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _MAPPED_BLOCK = (512, 512)
 _QUICK_BYTES = 2**20
 """Decoded in this thread: a piece of so few bytes, of which no more are encoded, takes seconds at most in any codec. Another
@@ -88,7 +86,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
     shapes = [(side["Y"], side["X"]) for side in sides]
     if min(map(min, shapes)) < 1:
         raise _damaged(name, f"its levels measure {shapes}")
-    placement = replace(_placement(file), band_names=_band_names(file))
+    placement = replace(_placement(file), band_names=band_names_tag(file))
     chosen = choose_level(shapes, placement.microns_per_px, level=opening.level, mpp=opening.mpp, name=name)
     height, width = shapes[chosen]
     page = levels[chosen].keyframe
@@ -98,12 +96,12 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         raise _damaged(name, f"its BitsPerSample is {page.bitspersample}")
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
-    scaling = _scaling(file, samples, name)
+    scaling = scaling_tag(file, samples, name)
     if opening.interpret is None:
-        to_pixels = _colours(page, samples, opening, _nodata(file, opening), scaling, name)
+        to_pixels = _colours(page, samples, opening, nodata_tag(file, opening), scaling, name)
     else:
         require_ids_unscaled(scaling, name)
-        stored, interpret = _stored(page, samples, _nodata(file, opening)), opening.interpret
+        stored, interpret = _stored(page, samples, nodata_tag(file, opening)), opening.interpret
         to_pixels = Conversion(interpret.dtype, samples if opening.keeps_channels else 1, False, interpret(stored))
 
     if to_pixels.channels < 1:
@@ -199,6 +197,12 @@ def _mapped(encoded: Encoded, file: Any, series: Any) -> Decode:
 
 def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int, int]) -> Decode:
     page, name = series.keyframe, encoded.name
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise RefusedError(
+            f"{name} is compressed as {getattr(page.compression, 'name', page.compression)}, which the installed tifffile "
+            "and imagecodecs do not decode",
+            "Install newer ones (fax: imagecodecs 2026.3.6, of Python 3.11), or write it with deflate.",
+        )
     grid_rows, grid_cols = -(-page.imagelength // segment_shape[0]), -(-page.imagewidth // segment_shape[1])
     num_planes = 1 if page.planarconfig == 1 else page.samplesperpixel
     samples = page.samplesperpixel // num_planes
@@ -342,40 +346,6 @@ def _placement(file: Any) -> Placement:
         return Placement(geo_tags=geo_tags)
     stated = min(resolution) > 0 and (*resolution, unit) != (1, 1, 1)  # one per nothing is what writers put by default
     return Placement(resolution if stated else None, unit if stated else 1, geo_tags)
-
-
-def _nodata(file: Any, opening: Opening) -> float | None:
-    """Give the stored value that stands for no data: what the user says, or else the file (GDAL_NODATA)."""
-    page = file.series[0].keyframe
-    if opening.nodata is not None:
-        return nodata_of(opening.nodata, np.dtype(page.dtype))
-    return nodata_of(page.tags.valueof(_GDAL_NODATA, default=""), np.dtype(page.dtype))
-
-
-def _gdal_items(file: Any, role: str) -> dict[int, str]:
-    """Read what GDAL's metadata say of each band: its number, from 0, -> the text. None where they cannot be read."""
-    page = file.series[0].keyframe
-    try:
-        items = ElementTree.fromstring(str(page.tags.valueof(_GDAL_METADATA, default="")).strip(" \0")).iter("Item")
-        return {int(item.get("sample", "0")): item.text for item in items if item.get("role") == role and item.text}
-    except (ElementTree.ParseError, ValueError):
-        return {}
-
-
-def _band_names(file: Any) -> tuple[str, ...]:
-    """Read the names of bands from GDAL's metadata; none where one is missing."""
-    names = _gdal_items(file, "description")
-    count = int(file.series[0].keyframe.samplesperpixel)
-    return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else ()
-
-
-def _scaling(file: Any, samples: int, name: str) -> Scaling | None:
-    """Read what GDAL's metadata say the values of each band stand for. Raises: RefusedError: no numbers, or a palette."""
-    factors, offsets, bands = _gdal_items(file, "scale"), _gdal_items(file, "offset"), range(samples)
-    scaling = scaling_of([factors.get(i, "1") for i in bands], [offsets.get(i, "0") for i in bands], samples, name)
-    if scaling is not None and file.series[0].keyframe.photometric == _PALETTE:
-        raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
-    return scaling
 
 
 def _ome_microns(metadata: str) -> tuple[float, float] | None:
