@@ -10,6 +10,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ def floor_of(module: str) -> int | None:
     return max(places)[1] if places else None
 
 
+@cache
 def read_modules(package: Path) -> dict[str, ast.Module]:
     """Map each module's dotted name below the package ("tiling.geometry"; a folder for its __init__) to its tree."""
     modules = {}
@@ -150,12 +152,19 @@ def strangers(modules: dict[str, ast.Module], package_name: str) -> list[str]:
     found = []
     for module, tree in modules.items():
         names = list(imported_names(tree, package_name))
-        names += [(node.lineno, ast.unparse(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        names += [(node.lineno, _dotted(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
         for library, owners in OWNERS.items():
             lines = sorted({line for line, name in names if is_within(name, library)})
             if lines and not any(is_within(module, owner) for owner in owners):
                 found.append(f"{module}:{lines[0]} uses {library}, which is behind {' and '.join(owners)}")
     return found
+
+
+def _dotted(node: ast.expr) -> str:
+    """`a.b.c` of an attribute, and "" before the first dot where that is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def test_imports_go_up() -> None:

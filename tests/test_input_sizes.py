@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.measure import tile_sizes
 from unet_dist.config.sections import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,13 +154,13 @@ def test_a_folder_without_runs_is_a_sentence(tmp_path: Path) -> None:
     assert "got no folder input-SIZE with a run" in done.stderr
 
 
-def test_one_network_at_several_tile_sizes() -> None:
+def test_one_network_at_several_tile_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     """The command of docs/explanation/input_size.md, on a smaller image."""
     words = ["--image_size", "200x320", "--tile_sizes", "220", "252", "300", "--base_channels", "2"]
-    command = [sys.executable, "-m", "tests.measure.tile_sizes", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    with pytest.raises(SystemExit) as left:
+        tile_sizes.main(words)
+    assert left.value.code == 0
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
     aligned = [row for row in rows if row[0] == "aligned"]
     assert [row[-2] for row in aligned] == ["0.000%"] * 3
     assert all(float(row[-1]) < 1e-10 for row in aligned)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,15 @@ from unet_dist.tiling.windows import classify, require_locality, window_logits
 ROUNDING = 1e-10  # of float64, with room; abutting tiles differ by whole numbers
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the table; words are those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?")
     parser.add_argument("--image")
     parser.add_argument("--image_size", default="1080x1920")
     parser.add_argument("--tile_sizes", type=int, nargs="+", default=[572, 668, 732, 1100, 2108])
     parser.add_argument("--base_channels", type=int, default=4)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if options.run:
         model = load_run(options.run, torch.device("cpu"))[0]
     else:

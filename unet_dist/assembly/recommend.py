@@ -126,6 +126,7 @@ def recommend(
     """
     networks = _networks(data, encoder)
     for network, wanted in networks:
+        network |= {"input_size": _input_size(data, network)}  # here, as it builds the network
         planned = _plan(data, device, network | {"batch_size": Choice(1, "")})
         fitting = _fitting(planned, device)
         crop_s = (
@@ -194,7 +195,6 @@ def _networks(data: Fingerprint, encoder: str | None) -> list[tuple[dict[str, Ch
             "encoder_learning_rate_factor": Choice(0.3, "keeps more of what ImageNet taught"),
         }
         chosen |= {key: Choice(value, "as measured with this encoder") for key, value in _ENCODER.items()}
-        chosen["input_size"] = _input_size(data, chosen, _ENCODER_SHARE, _ENCODER_OUTPUT_PX)
         networks.append((chosen, 0))
     stem = _stem_stride(data)
     ladder = _NETWORKS[stem.value > 1]
@@ -206,12 +206,14 @@ def _networks(data: Fingerprint, encoder: str | None) -> list[tuple[dict[str, Ch
             "base_channels": Choice(width, ""),
             "depth": Choice(depth, "goes with this width in the runs measured"),
         }
-        chosen["input_size"] = _input_size(data, chosen, _SHARE_OF_IMAGE, _LARGEST_OUTPUT_PX)
         networks.append((chosen, 0 if padding and (width, depth) == ladder[-1] else _WANTED_CROPS[width]))
     return networks
 
 
-def _input_size(data: Fingerprint, chosen: Mapping[str, Choice], share: float, largest_px: int) -> Choice:
+def _input_size(data: Fingerprint, chosen: Mapping[str, Choice]) -> Choice:
+    has_encoder = "model" in chosen
+    share = _ENCODER_SHARE if has_encoder else _SHARE_OF_IMAGE
+    largest_px = _ENCODER_OUTPUT_PX if has_encoder else _LARGEST_OUTPUT_PX
     config = Config(**{key: choice.value for key, choice in chosen.items()})
     model = build_skeleton(config)
     context = config.schedule.context_px

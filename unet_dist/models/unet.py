@@ -294,6 +294,8 @@ def init_he(module: nn.Module) -> None:
         fan_in = module.in_channels  # the stride is the kernel's side: one position of the kernel an output pixel
     else:
         return
+    if module.weight.is_meta:  # no values to draw, and torch takes 0.1 s to find that out
+        return
     module.weight.normal_(0, math.sqrt(2 / fan_in))
     if module.bias is not None:
         module.bias.zero_()
