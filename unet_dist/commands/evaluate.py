@@ -32,7 +32,7 @@ from unet_dist.report.pictures import (
 )
 from unet_dist.runs.environment import record_evaluation
 from unet_dist.runs.trackers import show_pictures
-from unet_dist.storage.files import write_whole
+from unet_dist.storage.files import require_writable, write_whole
 from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
@@ -78,6 +78,7 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
         raise ConfigError(f"output_path: {word} is not a run's folder to write into. Set --output_path DIR.")
     if options.data_path is not None and options.output_path is None:
         _require_own_place(subject, output)
+    require_writable(output, "output_path")
     precision = precision_line(options.mixed_precision, processes.precision)
     for line in (describe_taken(word, options.average), precision):
         if line:

@@ -31,7 +31,7 @@ from unet_dist.prediction.image import predict_image, predict_rasters
 from unet_dist.prediction.tiles import EXACT
 from unet_dist.processes.launcher import is_first
 from unet_dist.scenes.synthetic import SyntheticScenes
-from unet_dist.storage.files import replacing, write_whole_folder
+from unet_dist.storage.files import replacing, require_writable, write_whole_folder
 from unet_dist.terminal import Teller
 from unet_dist.tiling.windows import Labels
 from unet_dist.wording import size
@@ -61,6 +61,7 @@ def run(words: Sequence[str], options: ExportOptions) -> None:
             f"export: got {words[0]}, which is an export already. Give the run or the model folder it came from."
         )
     output = _output(options, folder, words[0])
+    require_writable(output.parent, "output")
     if options.format == "onnx":
         require_one_class(model, "export --format onnx")
         _export_onnx(model, output, trained, folder, options, teller)

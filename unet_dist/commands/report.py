@@ -21,7 +21,7 @@ from unet_dist.report.contents import RunContents, read_run
 from unet_dist.report.page import comparison_page, run_page
 from unet_dist.report.plots import draw_plots
 from unet_dist.report.summary import missing
-from unet_dist.storage.files import write_whole
+from unet_dist.storage.files import require_writable, write_whole
 from unet_dist.terminal import Teller
 from unet_dist.wording import one_line
 
@@ -44,6 +44,7 @@ def run(words: Sequence[str], options: ReportOptions) -> None:
     page = Path(options.output) if options.output else _default_output(runs)
     if page.is_dir():
         raise ConfigError(f"output: got the folder {page}, expected a file. Set --output {page / 'report.html'}.")
+    require_writable(page.parent, "output")
     splits = [found.shown_split(options.split) for found in runs]
     if len(runs) == 1 and not runs[0].is_run:
         raise ConfigError(

@@ -13,12 +13,13 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unet_dist.errors import DataError, UnetDistError
+from unet_dist.errors import ConfigError, DataError, UnetDistError
 from unet_dist.wording import shorten
 
 _TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
@@ -53,6 +54,24 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the reason that brought us here is the one to tell
             _remove(temporary)
+
+
+def require_writable(folder: Path, key: str) -> None:
+    """Refuse a folder that takes no file, before work whose result it would lose. Leaves nothing there.
+
+    Raises:
+        ConfigError: names the key that says another.
+    """
+    place = folder.absolute()
+    try:
+        while not place.exists() and place.parent != place:  # the rest is made when there is something to write
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: cannot write to {folder}: {error.strerror or error}. Set --{key} to a place of yours."
+        ) from error
 
 
 def writing_failed(path: Path, error: OSError) -> DataError:
