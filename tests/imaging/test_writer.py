@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.palette import class_palette
+from unet_dist.imaging.png import write_png
 from unet_dist.imaging.writer import _regions, write_label_map, write_overlay
 from unet_dist.storage.files import replacing
 
@@ -43,6 +44,21 @@ def test_more_ids_than_8_bits_hold_are_grey_in_16_bits_and_coloured_in_the_overl
     shown = np.asarray(Image.open(tmp_path / "o.png"))[15::30, 15::30]
     np.testing.assert_array_equal(shown[0], palette[[0, 255, 256]])
     np.testing.assert_array_equal(shown[1], [palette[299], [100] * 3, [100] * 3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1, 1), np.uint8), ((6, 7), np.uint8), ((3, 5, 3), np.uint8), ((1, 7), np.uint16), ((6, 7), np.uint16)],
+)
+def test_a_png_holds_its_values(tmp_path, shape, dtype):
+    """Read by Pillow, which checks every checksum; by rows and columns that do not lie one after the other, too."""
+    whole = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (2 * shape[0], *shape[1:]), dtype, endpoint=True)
+    values = whole[::2]
+    write_png(tmp_path / "a.png", values)
+    with Image.open(tmp_path / "a.png") as picture:
+        picture.verify()
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), values)
 
 
 def test_the_same_labels_give_the_same_bytes(tmp_path):
