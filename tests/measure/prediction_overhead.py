@@ -2,17 +2,25 @@
 
     python -m tests.measure.prediction_overhead --size 1080x1920 --base_channels 64 --threads 2 --overlay
     python -m tests.measure.prediction_overhead --size 1000x1000 20000x20000 --base_channels 2 --depth 1 --repeats 1
+    python -m tests.measure.prediction_overhead --processor --overlay --against CHECKOUT --rounds 5 --output FILE
 
 Each size in turn is computed bare and predicted, from the file to the files, several times. A ratio is of one round, and the
 median of the rounds counts: what else the machine does slows both. Pictures of up to 16 megapixels are street scenes as PNG, larger
 ones TIFF. Also told: nanoseconds per pixel of the windows that are computed, and the anonymous memory in the end: what is freed is
 kept, so that this is the peak.
+
+Against a checkout of another commit, processes of both measure in turn, in float32 and in bfloat16; the file has both ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +30,7 @@ from pathlib import Path
 import torch
 
 from tests.large_image import write_image
+from tests.measure.record import provenance
 from unet_dist import UNet
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.writer import write_picture
@@ -54,7 +63,13 @@ def main() -> None:
     )
     parser.add_argument("--bf16", action="store_true", help="mixed precision of bfloat16")
     parser.add_argument("--overlay", action="store_true", help="write overlays, too")
+    parser.add_argument("--against", type=Path, help="a checkout of another commit")
+    parser.add_argument("--rounds", type=int, default=5, help="of both in turn")
+    parser.add_argument("--output", type=Path, help="file for what --against found")
     options = parser.parse_args()
+    if options.against is not None:
+        _compare(options)
+        return
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -68,6 +83,34 @@ def main() -> None:
             shape = tuple(map(int, size.split("x")))
             images = [_write(folder / f"image{number}", shape, number) for number in range(options.images)]
             _measure(model, images, folder, size, options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Measure this commit and another in turn, each in processes of its own."""
+    kept = ("size", "images", "base_channels", "tile_size", "window_batch", "threads", "repeats")
+    words = [word for key in kept for word in (f"--{key}", *map(str, _as_list(getattr(options, key))))]
+    words += [f"--{key}" for key in ("overlay", "processor") if getattr(options, key)]
+    trees = {"this": Path(__file__).resolve().parents[2], "other": options.against.resolve()}
+    record: dict[str, object] = {**provenance(), "words": " ".join(words), "rounds": options.rounds}
+    for precision, more in (("float32", []), ("bfloat16", ["--bf16"])):
+        ratios: dict[str, list[float]] = {name: [] for name in trees}
+        for _ in range(options.rounds):
+            for name, tree in trees.items():
+                command = [sys.executable, "-m", "tests.measure.prediction_overhead", *words, *more]
+                environment = {**os.environ, "PYTHONPATH": str(tree)}
+                done = subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, text=True)
+                ratios[name].append(float(re.findall(r"ratio ([\d.]+)", done.stdout)[-1]))
+        record[precision] = {
+            name: {"median": statistics.median(found), "least": min(found), "most": max(found)}
+            for name, found in ratios.items()
+        }
+        print(precision, json.dumps(record[precision]), flush=True)
+    if options.output is not None:
+        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _write(path: Path, shape: tuple[int, ...], seed: int) -> Path:

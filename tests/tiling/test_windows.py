@@ -50,6 +50,29 @@ def test_classify_never_answers_the_ignored_class(ignored: int) -> None:
         assert (classify(logits, outside) == ignored).all()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_classify_equals_argmax(dtype: torch.dtype, memory_format: torch.memory_format, threads: int) -> None:
+    """Ties, zeros of both signs, infinities and values that are no number; many classes, and a part of a larger tensor."""
+    values = torch.tensor([-torch.inf, -1.5, -0.0, 0.0, 2.25, torch.inf])
+    before, draws = torch.get_num_threads(), torch.Generator().manual_seed(3)
+    torch.set_num_threads(threads)
+    try:
+        for num_classes, limit in ((1, 6), (2, 6), (35, 5), (35, 4), (35, 1), (255, 5), (300, 6)):
+            picks = torch.randint(0, limit, (2, num_classes, 96, 40), generator=draws)
+            logits = values[picks].to(dtype).contiguous(memory_format=memory_format)
+            for part in (logits, logits[:, :, 3:-2, 5:-4]):
+                labels = classify(part, None)
+                assert torch.equal(
+                    labels.view(torch.uint8 if num_classes <= 255 else torch.int16).long(), part.argmax(1)
+                )
+            logits[1, num_classes // 2, 50, 7] = torch.nan
+            assert torch.equal(classify(logits, None).to(torch.int64), logits.argmax(1))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_classify_of_a_single_class() -> None:
     assert (classify(torch.randn(1, 1, 3, 3), 0) == 0).all()
 

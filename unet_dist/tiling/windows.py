@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.batches.ids import narrowed
+from unet_dist.data.decoded.labels import IGNORED, label_dtype
 from unet_dist.errors import DataError, LocalityError
 from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ImageReader
@@ -31,6 +33,9 @@ Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _CPU_AT_ONCE_PX = 400_000
 """Pixels of the windows that a CPU computes together."""
+
+_CACHED_VALUES = 2**18
+"""Logits that are compared at once on a CPU: 1 MiB of float32. With half or twice as many it took a tenth longer."""
 
 
 def require_locality(model: Network) -> Locality:
@@ -101,9 +106,12 @@ def _as_floats(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
     """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8, or uint16 as `label_dtype`.
 
-    Of equal ones the first. Nothing of the logits is copied: filling in -inf for the ignored class took four times as long
-    (tests/measure/small_costs.py labels: four windows of 572 px and 35 classes, one CPU thread).
+    Of equal ones the first; of several that are no number the first, too. Nothing of the logits is copied as a whole.
     """
+    if type(logits) is Tensor and logits.device.type == "cpu":  # the planner's, of a type of their own, have no values
+        labels = _by_planes(logits.detach(), ignore_index)
+        if labels is not None:
+            return labels
     start, *more = _answers(logits.shape[1], ignore_index)
     best = logits[:, start].max(dim=1)
     labels = best.indices + start.start
@@ -119,6 +127,53 @@ def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:
         return [slice(0, num_classes)]
     parts = (slice(0, ignore_index), slice(ignore_index + 1, num_classes))
     return [part for part in parts if part.start < part.stop]
+
+
+def _by_planes(logits: Tensor, ignore_index: int | None) -> Tensor | None:
+    """Choose classes on a CPU, some rows at a time; None where a largest logit is no number.
+
+    In the memory of a pixel's logits one after the other, torch looks at one value at a time. Turned into planes that stay in the
+    cache, many pixels are compared at once: half the time (tests/measure/small_costs.py labels).
+    """
+    num_classes, (height, width) = logits.shape[1], logits.shape[2:]
+    answers = _answers(num_classes, ignore_index)
+    # The first of equal ones has the largest mark; 0 is no answer.
+    marks = np.zeros((num_classes, 1), dtype=np.uint8 if num_classes <= IGNORED else np.uint16)
+    for part in answers:
+        marks[part, 0] = num_classes - np.arange(part.start, part.stop)
+    labels = np.empty((len(logits), height, width), dtype=label_dtype(num_classes))
+    rows = max(1, _CACHED_VALUES // (num_classes * width))
+
+    def choose(number: int, row: int) -> bool:
+        planes = _planes(logits[number, :, row : row + rows])
+        best = np.maximum.reduce([np.maximum.reduce(planes[part], axis=0) for part in answers])
+        mark = np.maximum.reduce((planes == best).view(np.uint8) * marks, axis=0)
+        labels[number, row : row + rows] = (num_classes - mark).reshape(-1, width)
+        return bool(mark.all())
+
+    pieces = [(number, row) for number in range(len(logits)) for row in range(0, height, rows)]
+    num_threads = min(torch.get_num_threads(), len(pieces))
+    if num_threads <= 1:
+        all_found = all(choose(*piece) for piece in pieces)
+    else:
+        with ThreadPoolExecutor(num_threads) as threads:
+            all_found = all(threads.map(lambda piece: choose(*piece), pieces))
+    return torch.from_numpy(labels) if all_found else None
+
+
+def _planes(rows: Tensor) -> npt.NDArray[np.floating]:
+    """Turn (K, h, w) into planes (K, h * w) of float32 or wider, which hold the same values."""
+    import cv2  # here: who only trains starts without it
+
+    narrow = rows.dtype == torch.bfloat16  # unknown to numpy: the upper half of a float32
+    rows = rows.view(torch.int16) if narrow else rows
+    if rows.stride(0) == 1:
+        values = cv2.transpose(rows.permute(1, 2, 0).reshape(-1, len(rows)).numpy())
+    else:
+        values = rows.reshape(len(rows), -1).numpy()
+    if narrow:
+        return np.left_shift(values.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def windows_at_once(window: Sequence[int], device_type: str) -> int:
