@@ -102,15 +102,22 @@ def test_commands_write_scores_and_bands(finished: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("world_size", "micro_batch_size", "tile_size", "splits"),
-    [(1, 1, None, False), (2, 2, None, False), (2, 1, None, False), (1, 2, 44, False), (2, 1, 44, True)],
+    ("world_size", "micro_batch_size", "tile_size", "splits", "more"),
+    [
+        (1, 1, None, False, {}),
+        (2, 2, None, False, {}),
+        (2, 1, None, False, {}),
+        (1, 2, 44, False, {}),
+        (2, 1, 44, True, {}),
+        (2, 1, 44, True, {"depth": 2, "deep_supervision": 1}),
+    ],
 )
 def test_gradient_is_the_same_however_the_batch_is_cut(
-    finished: Path, world_size: int, micro_batch_size: int, tile_size: int | None, splits: bool
+    finished: Path, world_size: int, micro_batch_size: int, tile_size: int | None, splits: bool, more: dict[str, Any]
 ) -> None:
     """C2 and C3: micro-batches, two processes, tiles of a crop, and the tiles of one sample on two processes."""
     config = Config(
-        **{**KEYS, "class_weights": "median"},
+        **{**KEYS, "class_weights": "median", **more},
         dtype="float64",
         data_path=str(finished / "data"),
         cache_path=str(finished / "cache"),

@@ -30,7 +30,7 @@ INDUCTOR_WARNS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarni
 TINY: dict[str, Any] = {
     "synthetic_images": 9, "synthetic_size": "48x80", "base_channels": 2, "depth": 2, "input_size": 60, "batch_size": 4,
     "micro_batch_size": 2, "ema_decay": 0.9, "max_grad_norm": 1.0, "loss": "cross_entropy+dice", "dropout": 0.1,
-    "total_steps": 3, "eval_steps": 2, "log_steps": 1, "dtype": "float64", "trackers": "[]",
+    "total_steps": 3, "eval_steps": 2, "log_steps": 1, "dtype": "float64", "trackers": "[]", "deep_supervision": 1,
 }  # fmt: skip
 
 
@@ -95,6 +95,15 @@ def test_a_compiled_run_is_the_run(
     (tmp_path / "compiled/checkpoints/step-00000003").rename(tmp_path / "later")
     monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
     assert train(tmp_path / "compiled") == pytest.approx(plain, rel=1e-10)
+    # And with what it ran by, coarse heads and all, to the byte.
+    kept = {
+        name: (tmp_path / f"plain/{name}.safetensors").read_bytes()
+        for name in ("checkpoints/step-00000003/model", "last/model")
+    }
+    (tmp_path / "plain/checkpoints/step-00000003").rename(tmp_path / "later-plain")
+    assert train(tmp_path / "plain") == plain
+    assert kept == {name: (tmp_path / f"plain/{name}.safetensors").read_bytes() for name in kept}
+    assert "heads.0.weight" in load_file(tmp_path / "plain/checkpoints/step-00000003/model.safetensors")
 
 
 def test_the_network_itself_stays_uncompiled() -> None:

@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "averages, dice": {"ema_decay": 0.99, "loss": "cross_entropy+dice"},
     "tiles": {"input_size": 1084, "tile_size": 572},
     "bilinear, same": {"upsampling": "bilinear", "padding": "same", "input_size": 512, "batch_size": 8},
+    "deep supervision": {"deep_supervision": 3, "norm": "weight"},
     "depth 5, contiguous": {"depth": 5, "base_channels": 32, "input_size": 764, "memory_format": "contiguous"},
 }
 """Keys of a config beside those of the check of a GPU at full size: 64 wide, depth 4, 732 px."""

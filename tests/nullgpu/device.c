@@ -20,6 +20,7 @@
 
 /* Read and set to zero by the tests. */
 long null_launches, null_waits, null_event_waits, null_large_pageable, null_to_device, null_to_host, null_bytes;
+long null_replays;                 /* of captured graphs */
 long null_collectives, null_order; /* how many, and a hash of what each was, in order */
 long null_in_turn;                 /* copies to the device that wait in the computing's stream for all before them */
 long null_copies;                  /* whether the device keeps what is copied to it: set by the tests, or NULL_COPIES at the start */
@@ -277,15 +278,34 @@ cudaError_t cudaStreamGetPriority(cudaStream_t stream, int *priority) {
   *priority = 0;
   return cudaSuccess;
 }
+/* A capture is of the whole process: passes run in torch's own threads, too. What it holds is not kept; a replay is one launch. */
+static int is_capturing;
+static unsigned long long captures;
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+  return is_capturing = 1, captures++, cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+  *graph = calloc(1, 4096);
+  return is_capturing = 0, cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *replayed, cudaGraph_t graph, unsigned long long flags) {
+  *replayed = calloc(1, 4096);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *replayed, cudaGraph_t graph, unsigned long long flags) {
+  return cudaGraphInstantiate(replayed, graph, flags);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t replayed, cudaStream_t stream) { return null_launches++, null_replays++, cudaSuccess; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
-  *status = cudaStreamCaptureStatusNone;
+  *status = is_capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id,
                                      cudaGraph_t *graph, const cudaGraphNode_t **nodes, const cudaGraphEdgeData **edges,
                                      size_t *count) {
-  if (status) *status = cudaStreamCaptureStatusNone;
-  if (id) *id = 0;
+  if (status) cudaStreamIsCapturing(stream, status);
+  if (id) *id = is_capturing ? captures : 0;
   if (count) *count = 0;
   return cudaSuccess;
 }

@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tests.nullgpu.settings import ALONE, STEPS, TINY, TOGETHER
+from tests.nullgpu.settings import ALONE, GRAPHED, STEPS, TINY, TOGETHER
 from unet_dist.assembly import training
 from unet_dist.benchmark.gpu_check import SMOKE, Check
 from unet_dist.benchmark.gpu_stages import lost_process
 from unet_dist.cli import main
+from unet_dist.models.unet import UNet
 from unet_dist.prediction import run as prediction
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.training.boundary import Boundary
 from unet_dist.training.trainer import Trainer
 
-COUNTS = ("launches", "waits", "event_waits", "large_pageable", "in_turn", "collectives", "order", "foreign")
+COUNTS = ("launches", "replays", "waits", "event_waits", "large_pageable", "in_turn", "collectives", "order", "foreign")
 
 LOST_LIMIT_S = 450
 """Of some 40 s on a quiet core."""
@@ -94,6 +96,17 @@ class Probe:
         torch.use_deterministic_algorithms(False)
         torch.cuda.empty_cache()
         return {"code": code, "said": said.getvalue()[-3000:], **{n: c.value for n, c in self._counters.items()}}
+
+    def passes(self, network: UNet, called: Callable[..., Any], *tensors: Tensor) -> dict[str, Any]:
+        """Run both passes twice; the counts of the second time, and whether the gradients are where they were."""
+        places: list[list[int]] = []
+        for _ in range(2):
+            before = {name: counter.value for name, counter in self._counters.items()}
+            called(*tensors).float().sum().backward()
+            counts = {name: counter.value - before[name] for name, counter in self._counters.items()}
+            places.append([p.grad.data_ptr() for p in network.parameters() if p.grad is not None])
+        assert len(places[0]) == len(list(network.parameters()))
+        return {**counts, "in_place": places[0] == places[1], "gradients": len(places[0])}
 
     def train(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
         """Train; with the most of each count that a step of the second half and the validation had."""
@@ -199,6 +212,20 @@ def lost(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "lost", lost_process(Check(SMOKE, processes, probe.folder, time.monotonic() + LOST_LIMIT_S))
 
 
+def graphs(probe: Probe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Both passes of a network as they are, and captured in CUDA graphs."""
+    images = torch.zeros(2, 3, 60, 60, device="cuda").contiguous(memory_format=torch.channels_last)
+    keys = torch.zeros(2, 3, dtype=torch.int64, device="cuda")
+    for name, options in GRAPHED.items():
+        network = UNet(3, 5, base_channels=4, depth=2, **options).cuda().to(memory_format=torch.channels_last).train()
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):  # which graphs do not go with
+            eager = probe.passes(network, network, images, keys)
+            network.zero_grad()
+            captured = torch.cuda.make_graphed_callables(network, (images, keys))
+            found = probe.passes(network, captured, images, keys)
+        yield name, {"eager": eager, "captured": found}
+
+
 if __name__ == "__main__":
     library, folder, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     probe = Probe(library, folder)
@@ -207,6 +234,7 @@ if __name__ == "__main__":
         "together": lambda: together(probe, json.loads(sys.argv[4])),
         "lonely": lambda: lonely(probe),
         "lost": lambda: lost(probe),
+        "graphs": lambda: graphs(probe),
     }
     found = {}
     for name, counts in parts[what]():

@@ -13,6 +13,7 @@ TINY: dict[str, Any] = {
 
 _DEEP = {"depth": 4, "input_size": 252, "synthetic_size": "260x260"}
 _TILES = {"input_size": 100, "synthetic_size": "128x128", "tile_size": 60}
+_SUPERVISED = {"deep_supervision": 2, "depth": 3, "input_size": 108}
 
 ALONE: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -55,6 +56,13 @@ ALONE: dict[str, dict[str, Any]] = {
     "lovasz": {"loss": "lovasz"},
     "compile": {"compile": True},
     "cudnn_benchmark": {"cudnn_benchmark": True},
+    "trivial augmentation": {"augmentation": "trivial"},
+    "residual": {"blocks": "residual", "norm": "weight"},
+    "dilations": {"bottleneck_dilations": "[1,2]", "norm": "weight", "input_size": 92},
+    "supervised": _SUPERVISED,
+    "supervised, tiles": {**_TILES, "deep_supervision": 1},
+    "supervised, checkpointing": {**_SUPERVISED, "checkpoint_activations": True, "norm": "weight"},
+    "supervised, compile": {**_SUPERVISED, "compile": True},
 }
 """One process each; the debug mode, which reads from the device, apart."""
 
@@ -77,5 +85,14 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "norm batch, compile": {"norm": "batch", "compile": True},
     "norm group": {"norm": "group"},
     "bf16, workers": {"mixed_precision": "bf16", "num_workers": 1},
+    "supervised": {**_SUPERVISED, "norm": "weight"},
 }
 """Two processes."""
+
+GRAPHED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norm weight": {"norm": "weight"},
+    "checkpointing": {"checkpoint_activations": True},
+    "dropout": {"dropout": 0.3},
+}
+"""Options of networks whose passes are captured in CUDA graphs."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.processes import free_ports, quiet_environment
-from tests.nullgpu.settings import ALONE, STEPS, TINY, TOGETHER
+from tests.nullgpu.settings import ALONE, GRAPHED, STEPS, TINY, TOGETHER
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LAUNCHES = json.loads((Path(__file__).parent / "launches.json").read_text(encoding="utf-8"))
@@ -163,6 +163,20 @@ def test_lack_of_memory_ends_in_smaller_tiles_or_in_a_sentence(alone: Found) -> 
     assert found["code"] == 2
     assert "Memory ran out after step 0, on cuda: CUDA out of memory." in found["said"]
     assert "Traceback" not in found["said"]
+
+
+def test_passes_can_be_captured_in_graphs(gpu: NullGpu) -> None:
+    """No code uses it yet. Each pass is one launch, beside casts of what comes in and goes out, and sums into the gradients."""
+    code, said = finish(gpu.start(probe(gpu, "graphs")))
+    assert code == 0, said[-3000:]
+    found = json.loads((gpu.folder / "graphs-0.json").read_text(encoding="utf-8"))
+    assert found.keys() == GRAPHED.keys()
+    for counts in found.values():
+        assert counts["eager"]["replays"] == 0
+        assert counts["captured"]["replays"] == 2
+        assert counts["captured"]["launches"] <= counts["captured"]["gradients"] + 10 < counts["eager"]["launches"] / 2
+        assert counts["captured"]["waits"] == 0
+        assert counts["captured"]["in_place"], "accumulation adds to the gradients"
 
 
 @pytest.mark.parametrize("setting", TOGETHER)
