@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +51,7 @@ def write_png(path: Path, values: np.ndarray, palette: np.ndarray | None = None)
         _write_chunk(file, b"IEND", b"")
 
 
-def _compressed(values: np.ndarray) -> bytes:
+def _compressed(values: np.ndarray) -> bytes | bytearray:
     import imagecodecs  # here: what writes no picture starts without it
 
     rows = np.ascontiguousarray(values, values.dtype.newbyteorder(">")).view(np.uint8).reshape(len(values), -1)
@@ -58,11 +59,13 @@ def _compressed(values: np.ndarray) -> bytes:
     filtered[:, 0] = _UP
     filtered[:1, 1:] = rows[:1]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    compressed: bytes = imagecodecs.deflate_encode(filtered, level=_LEVEL)
-    return compressed
+    encode: Callable[..., bytes | bytearray] = (
+        imagecodecs.deflate_encode
+    )  # it takes arrays, of which its types do not tell
+    return encode(filtered, level=_LEVEL)
 
 
-def _write_chunk(file: BinaryIO, name: bytes, content: bytes) -> None:
+def _write_chunk(file: BinaryIO, name: bytes, content: bytes | bytearray) -> None:
     file.write(struct.pack(">I", len(content)) + name)
     file.write(content)
     file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(name))))

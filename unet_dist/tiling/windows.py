@@ -161,7 +161,7 @@ def _by_planes(logits: Tensor, ignore_index: int | None) -> Tensor | None:
     return torch.from_numpy(labels) if all_found else None
 
 
-def _planes(rows: Tensor) -> npt.NDArray[np.floating]:
+def _planes(rows: Tensor) -> np.ndarray:
     """Turn (K, h, w) into planes (K, h * w) of float32 or wider, which hold the same values."""
     import cv2  # here: who only trains starts without it
 
