@@ -47,6 +47,7 @@ REFUSED: dict[str, list[Any]] = {
     "blocks": ["dense"],
     "bottleneck_dilations": [[0], [1.5], 2],
     "stem_stride": [0, 3, 32],
+    "head": ["nearest"],
     "dropout": [-0.1, 1.0, float("nan")],
     "image_names": ["mask", "*_*"],
     "mask_names": ["mask", "*_*"],

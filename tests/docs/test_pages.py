@@ -143,12 +143,12 @@ def _operations(options: dict[str, Any]) -> tuple[float, int]:
 @pytest.mark.usefixtures("own_process")
 def test_commands_of_the_options_of_the_unet_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = commands_of((ROOT / "docs/howto/unet_options.md").read_text(encoding="utf-8"))
-    assert [words[0] for words in commands] == ["train", "train", "report", "train", "train", "train"]
+    assert [words[0] for words in commands] == ["train", "train", "report", "train", "train", "train", "train"]
     write_folder(tmp_path / "DIR", height=48, width=64)
     monkeypatch.chdir(tmp_path)
     for words in commands:
         run_small(words, tmp_path / "cache", {**SMALL, "depth": "3", "input_size": "148"})
-    assert len(list(tmp_path.glob("runs/*/best/config.json"))) == 5
+    assert len(list(tmp_path.glob("runs/*/best/config.json"))) == 6
 
 
 QUESTIONS = (

@@ -40,6 +40,8 @@ class TestEncoderUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 2, "upsampling": "bilinear", "checkpoint_activations": True},
         {"base_channels": 4, "depth": 3, "norm": "batch"},
         {"base_channels": 4, "depth": 3, "norm": "weight", "padding": "same", "upsampling": "bilinear"},
+        {"base_channels": 4, "depth": 2, "norm": "weight", "head": "bilinear"},
+        {"base_channels": 4, "depth": 2, "head": "bilinear", "padding": "same"},
     ]
     compiled_sets: ClassVar = option_sets[1:2]
 
@@ -59,11 +61,17 @@ def alive(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
-@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_the_margin_is_what_the_output_reads(depth: int, upsampling: str) -> None:
+@pytest.mark.parametrize(
+    ("depth", "upsampling", "head"),
+    [
+        *((depth, upsampling, "shuffle") for depth in (1, 2, 3, 4, 5) for upsampling in ("transposed", "bilinear")),
+        (1, "transposed", "bilinear"),
+        (3, "bilinear", "bilinear"),
+    ],
+)
+def test_the_margin_is_what_the_output_reads(depth: int, upsampling: str, head: str) -> None:
     torch.manual_seed(0)
-    model = alive(EncoderUNet(1, 1, base_channels=2, depth=depth, upsampling=upsampling).double())
+    model = alive(EncoderUNet(1, 1, base_channels=2, depth=depth, upsampling=upsampling, head=head).double())
     sizes = model.window_sizes
     assert model.locality.halo == sizes.margin
     assert sizes.stride == 2**depth

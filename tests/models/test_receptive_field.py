@@ -99,6 +99,18 @@ def test_halo_grows_with_the_stem_stride(depth: int, stem_stride: int, padding: 
     assert model.locality.halo == stem_stride * unet_locality(**options).halo
 
 
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(("depth", "stem_stride"), [(1, 2), (2, 4)])
+def test_a_bilinear_head_sees_half_a_block_more(depth: int, stem_stride: int, padding: str, upsampling: str) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"depth": depth, "padding": padding, "upsampling": upsampling, "stem_stride": stem_stride}
+    model = UNet(1, 2, base_channels=2, head="bilinear", **options)
+    check_halo(model)
+    assert model.locality is not None
+    assert model.locality.halo == unet_locality(**options).halo + stem_stride // 2
+
+
 @torch.no_grad()
 def check_halo(model: UNet) -> None:
     """The pixel just outside a window reaches the window's output up to `halo` from its edge, and no further."""

@@ -168,6 +168,8 @@ class TestUNetKeepsItsPromises(ModelPromises):
         {"base_channels": 4, "depth": 2, "blocks": "residual"},
         {"base_channels": 4, "depth": 1, "blocks": "residual", "norm": "weight", "padding": "same"},
         {"base_channels": 4, "depth": 1, "stem_stride": 4, "padding": "same", "upsampling": "bilinear"},
+        {"base_channels": 4, "depth": 1, "stem_stride": 2, "head": "bilinear"},
+        {"base_channels": 4, "depth": 2, "stem_stride": 4, "head": "bilinear", "padding": "same"},
     ]
     compiled_sets: ClassVar = [
         {"base_channels": 2, "depth": 1, "norm": "weight"},
@@ -187,6 +189,22 @@ def test_a_stem_stride_is_the_network_on_blocks_of_pixels() -> None:
     logits = inner(blocks)  # (1, 20, 6, 4)
     expected = logits.reshape(1, 5, 2, 2, 6, 4).permute(0, 1, 4, 2, 5, 3).reshape(1, 5, 12, 8)
     assert torch.equal(model(image), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_a_bilinear_head_interpolates_the_logits_of_blocks(padding: str) -> None:
+    """Between the centres of two blocks, at pixels 1.5 and 5.5, a logit moves by a quarter of their difference for each pixel."""
+    torch.manual_seed(0)
+    model = UNet(3, 5, base_channels=4, depth=1, stem_stride=4, head="bilinear", padding=padding).double()
+    side = model.window_sizes.round_up(model.window_sizes.minimum + 16)
+    logits, first = model(torch.randn(1, 3, side, side, dtype=torch.float64)), 2 - model.head_px * (padding == "valid")
+    assert logits.shape[-1] == side - 2 * model.window_sizes.margin
+    steps = logits.diff(dim=3)[..., first : first + 3]  # between the centres of two blocks
+    assert torch.allclose(steps, steps[..., :1].expand_as(steps), rtol=1e-9, atol=1e-12)
+    assert logits.std() > 0.1
+    with pytest.raises(ConfigError, match=r"Got head = .bilinear.\. Expected shuffle"):
+        UNet(head="bilinear")
 
 
 @pytest.mark.parametrize("stem_stride", [2, 4])

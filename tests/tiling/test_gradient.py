@@ -30,6 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "dilated": {"bottleneck_dilations": [1, 2], "norm": "weight", "base_channels": 4},
     "dilated, same": {"bottleneck_dilations": [3], "depth": 1, "padding": "same", "upsampling": "bilinear"},
     "stem stride": {"stem_stride": 2, "depth": 1, "dropout": 0.4},
+    "bilinear head": {"stem_stride": 2, "depth": 1, "head": "bilinear"},
+    "bilinear head, same": {"stem_stride": 4, "depth": 1, "head": "bilinear", "padding": "same"},
     "dropout": {"dropout": 0.4},
     "checkpointed dropout": {"dropout": 0.4, "checkpoint_activations": True},
 }

@@ -39,6 +39,7 @@ from unet_dist.tiling.gradient import WindowGradient
 MODELS: dict[str, dict[str, Any]] = {
     "paper": {"depth": 3},
     "bilinear, same": {"depth": 3, "upsampling": "bilinear", "padding": "same"},
+    "stem, bilinear head": {"depth": 2, "stem_stride": 4, "head": "bilinear"},
     "stem, dropout, checkpointed": {"stem_stride": 2, "dropout": 0.4, "checkpoint_activations": True},
 }
 

@@ -49,6 +49,9 @@ class ModelConfig(Section):
     stem_stride: Annotated[int, Must(lambda stride: stride in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16")] = 1
     """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
     after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
+    head: Literal["shuffle", "bilinear"] = "shuffle"
+    """How logits get from blocks to pixels, with a stem_stride or an encoder. shuffle: own logits for each pixel of a block.
+    bilinear: one set for each block, interpolated, so that no block shows; the halo grows by half a block."""
     dropout: Fraction = 0.0
     """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
     checkpoint_activations: Free[bool] = False

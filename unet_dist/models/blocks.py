@@ -107,17 +107,17 @@ class Upsample(nn.Module):
         features = self.conv(features)
         if self.is_bilinear:
             # After the convolution, at a quarter of its cost: the two commute, as bilinear weights sum to one.
-            features = double_side(features)
+            features = widen(features, 2)
         return features
 
 
-def double_side(features: Tensor) -> Tensor:
-    """Interpolate (N, C, H, W) to twice the sides, bilinearly, in the type that comes in.
+def widen(features: Tensor, factor: int) -> Tensor:
+    """Interpolate (N, C, H, W) to a multiple of the sides, bilinearly, in the type that comes in.
 
     On a GPU mixed precision interpolates in float32, and what comes out would make all that it is concatenated with float32. The
     convolution that follows rounds it to the same values.
     """
-    wider = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+    wider = F.interpolate(features, scale_factor=float(factor), mode="bilinear", align_corners=False)
     return wider if wider.dtype == features.dtype else wider.to(features.dtype)
 
 

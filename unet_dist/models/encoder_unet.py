@@ -24,12 +24,12 @@ from unet_dist.models.arguments import (
     require_choice,
     require_count,
 )
-from unet_dist.models.blocks import DoubleConv, Upsample
+from unet_dist.models.blocks import DoubleConv, Upsample, widen
 from unet_dist.models.encoders.placement import Placed, Span, joined
 from unet_dist.models.encoders.registry import ENCODERS, MakeEncoder, build_encoder, describe_encoder, word_of
 from unet_dist.models.normalisation import NORMS
 from unet_dist.models.pretrained import PretrainedModel
-from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS
+from unet_dist.models.receptive_field import HEADS, PADDINGS, UPSAMPLINGS
 from unet_dist.models.supervision import Supervised, with_coarse
 from unet_dist.models.unet import init_he, start_pixels_of_a_block_alike
 from unet_dist.registry import parse_word, require_trusted
@@ -55,6 +55,7 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         padding: valid (the output is smaller than the input) or same (zeros, as the encoder was trained; exact tiles trim the
             border).
         upsampling: transposed or bilinear.
+        head: from stride 2 to pixels: shuffle (own logits for each pixel) or bilinear (interpolated logits; the halo is wider).
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
         pretrained: whether the encoder's weights began as the published ones; for the model card.
         mean: per input channel, in units of uint8 (0 to 255); None means the encoder's own.
@@ -73,6 +74,7 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         "norm",
         "padding",
         "upsampling",
+        "head",
         "checkpoint_activations",
     )
 
@@ -89,6 +91,7 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         norm: str = "none",
         padding: str = "valid",
         upsampling: str = "transposed",
+        head: str = "shuffle",
         checkpoint_activations: bool = False,
         pretrained: bool = False,
         **description: Unpack[Description],
@@ -108,11 +111,13 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         require_choice("norm", norm, NORMS)
         require_choice("padding", padding, PADDINGS)
         require_choice("upsampling", upsampling, UPSAMPLINGS)
+        require_choice("head", head, HEADS)
         self.base_channels = base_channels
         self.depth = depth
         self.norm = norm
         self.padding = padding
         self.upsampling = upsampling
+        self.head = head
         self.checkpoint_activations = checkpoint_activations
         self.pretrained = pretrained
 
@@ -125,12 +130,15 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
             self.upsample.append(Upsample(below, width, norm=norm, upsampling=upsampling))
             self.decoder.append(DoubleConv(width + channels[level], width, norm=norm, padding=padding))
             below = width
-        self.classifier = nn.Conv2d(below, 4 * num_classes, 1)  # the four pixels of stride 2
+        self.classifier = nn.Conv2d(
+            below, num_classes * (4 if head == "shuffle" else 1), 1
+        )  # the four pixels of stride 2
         self.apply(init_he)
         # An encoder's maps have deviations of about 10: logits that begin large would be confident and wrong. (Lin et al. 2017,
         # arXiv 1708.02002, section 4.1, begin their last layer so.)
         nn.init.normal_(self.classifier.weight, 0, _CLASSIFIER_STD)
-        start_pixels_of_a_block_alike(self.classifier, 2)
+        if head == "shuffle":
+            start_pixels_of_a_block_alike(self.classifier, 2)
         self.backbone = build_encoder(encoder, in_channels, depth)
         self.heads = nn.ModuleList()
         stride, reach = 2**depth, self._reach_px()
@@ -224,8 +232,10 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
             if self.training and 0 < len(skips) <= len(self.heads):
                 stride = self.coarse_grids[len(skips) - 1].stride
                 coarse.insert(0, self.heads[len(skips) - 1](features.cut(0, height // stride, width // stride)))
-        logits = F.pixel_shuffle(self.classifier(features.values), 2)  # (N, K, h, w)
-        return with_coarse(Placed(logits, 2 * features.start).cut(0, height, width), coarse)
+        logits = self.classifier(features.values)
+        larger = widen(logits, 2) if self.head == "bilinear" else F.pixel_shuffle(logits, 2)  # (N, K, h, w)
+        placed = _doubled(larger, features, is_bilinear=self.head == "bilinear")
+        return with_coarse(placed.cut(0, height, width), coarse)
 
     def _reach_px(self) -> int:
         """Derive how many pixels beyond an output of one stride its first and its last pixel read, where nothing pads.
@@ -234,7 +244,9 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         that this is the halo. Padding reads no further: a pixel that reads zeros of a map would read beyond the image.
         """
         stride = 2**self.depth
-        span = Span(0, stride // 2)  # at stride 2, of an output of one stride
+        span = Span(0, stride).before_doubling(
+            is_bilinear=self.head == "bilinear"
+        )  # at stride 2, of an output of one stride
         skips: list[Span] = []
         for _ in self.decoder:
             span = span.grown(_BLOCK_REACH_PX)
@@ -245,12 +257,17 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
 
 
 def _up(upsample: Upsample, block: DoubleConv, features: Placed, skip: Placed) -> Placed:
-    values, start = upsample(features.values), 2 * features.start
-    larger = Placed(values, start, skip.pads)
-    if upsample.is_bilinear and not skip.pads:  # the first and the last pixel repeat the edge of the map
-        larger = Placed(larger.cut(start + 1, values.shape[2] - 2, values.shape[3] - 2), start + 1)
-    both = joined(skip, larger)
+    both = joined(skip, _doubled(upsample(features.values), features, is_bilinear=upsample.is_bilinear))
     return Placed(block(both.values), both.start + _BLOCK_REACH_PX * (not both.pads), both.pads)
+
+
+def _doubled(values: Tensor, half: Placed, *, is_bilinear: bool) -> Placed:
+    """Place a map of twice the side of `half`, without what is not exact."""
+    start = 2 * half.start
+    larger = Placed(values, start, half.pads)
+    if is_bilinear and not half.pads:  # the first and the last pixel repeat the edge of the map
+        return Placed(larger.cut(start + 1, values.shape[2] - 2, values.shape[3] - 2), start + 1)
+    return larger
 
 
 PARTS = {"encoder_unet": EncoderUNet}

@@ -16,6 +16,7 @@ from unet_dist.tiling.geometry import Locality, WindowSizes
 
 PADDINGS = ("valid", "same")
 UPSAMPLINGS = ("transposed", "bilinear")
+HEADS = ("shuffle", "bilinear")
 
 # Two 3x3 convolutions see this many pixels further on each side; without padding they lose them.
 _BLOCK_REACH_PX = 2
@@ -33,18 +34,22 @@ def unet_margin(depth: int, *, padding: str, level: int = 0, centre_px: int = 0)
     return lost + 2 * unet_margin(depth, padding=padding, level=level + 1, centre_px=centre_px) + lost
 
 
-def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1, centre_px: int = 0) -> WindowSizes:
+def unet_window_sizes(
+    depth: int, *, padding: str, stem_stride: int = 1, centre_px: int = 0, head_px: int = 0
+) -> WindowSizes:
     """Compute the sides that a U-Net of `depth` poolings accepts: those that every pooling halves without a remainder.
 
     Args:
         stem_stride: side in pixels of the cells that the first level works on.
         centre_px: as in unet_margin.
+        head_px: distance from the edge of a cell within which a pixel of the output reads the next cell, too.
 
     >>> unet_window_sizes(4, padding="valid").output(572)
     388
     """
     lost = 2 * _BLOCK_REACH_PX if padding == "valid" else 0
     margin = unet_margin(depth, padding=padding, centre_px=centre_px)
+    lost_by_head = head_px if padding == "valid" else 0
 
     def input_side(bottleneck_side: int) -> int:
         side = bottleneck_side
@@ -52,17 +57,19 @@ def unet_window_sizes(depth: int, *, padding: str, stem_stride: int = 1, centre_
             side = 2 * side + lost
         return side
 
-    minimum = next(side for side in map(input_side, count(1)) if side - 2 * margin >= 1)
+    minimum = next(side for side in map(input_side, count(1)) if stem_stride * (side - 2 * margin) > 2 * lost_by_head)
     stride = 2**depth
     return WindowSizes(
         stride=stem_stride * stride,
         remainder=stem_stride * (minimum % stride),
         minimum=stem_stride * minimum,
-        margin=stem_stride * margin,
+        margin=stem_stride * margin + lost_by_head,
     )
 
 
-def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int = 1, centre_px: int = 0) -> Locality:
+def unet_locality(
+    depth: int, *, padding: str, upsampling: str, stem_stride: int = 1, centre_px: int = 0, head_px: int = 0
+) -> Locality:
     """Derive how far inside a window the output is that of the unbounded image.
 
     The pooling grids of all windows coincide when their origins differ by multiples of the stride. In such a window an
@@ -76,11 +83,12 @@ def unet_locality(depth: int, *, padding: str, upsampling: str, stem_stride: int
 
     A cell of `stem_stride` pixels a side is exact or not as a whole, so the halo is that of the cells times their side.
     """
-    sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride, centre_px=centre_px)
+    sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride, centre_px=centre_px, head_px=head_px)
     seen = partial(_first_seen, depth=depth, padding=padding, upsampling=upsampling, centre_px=centre_px)
     # The first dependence never decreases with the index, so the first index that passes settles all later ones.
     trim = next(index for index in count() if seen(index) >= 0)
-    return Locality(halo=sizes.margin + stem_stride * trim, stride=sizes.stride)
+    by_head = 0 if padding == "valid" else head_px  # a valid head has lost them, so its margin holds them
+    return Locality(halo=sizes.margin + stem_stride * trim + by_head, stride=sizes.stride)
 
 
 def _first_seen(index: int, depth: int, *, padding: str, upsampling: str, level: int = 0, centre_px: int = 0) -> int:

@@ -34,7 +34,7 @@ from unet_dist.models.arguments import (
     require_choice,
     require_count,
 )
-from unet_dist.models.blocks import BLOCKS, DilatedCentre, Upsample
+from unet_dist.models.blocks import BLOCKS, DilatedCentre, Upsample, widen
 from unet_dist.models.cropping import crop_border
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import (
@@ -42,7 +42,14 @@ from unet_dist.models.normalisation import (
 )
 from unet_dist.models.pooling import halve
 from unet_dist.models.pretrained import PretrainedModel
-from unet_dist.models.receptive_field import PADDINGS, UPSAMPLINGS, unet_locality, unet_margin, unet_window_sizes
+from unet_dist.models.receptive_field import (
+    HEADS,
+    PADDINGS,
+    UPSAMPLINGS,
+    unet_locality,
+    unet_margin,
+    unet_window_sizes,
+)
 from unet_dist.models.supervision import Supervised, with_coarse
 from unet_dist.tiling.geometry import CoarseGrid, Locality, WindowSizes
 
@@ -73,6 +80,8 @@ class UNet(
         stem_stride: side in pixels of the blocks that are folded into channels before the first level and unfolded after the
             last: a power of two; 1 (the paper) folds nothing. All convolutions take 1 / stem_stride^2 of the work, and the
             halo is stem_stride times as wide.
+        head: shuffle: each pixel of a block has own logits; bilinear: each block has one set, which is interpolated between blocks,
+            so that the halo is half a block wider.
         dropout: probability at the end of the contracting path, 0 <= p < 1.
         checkpoint_activations: recompute activations in the backward pass: less memory, about a third more time.
         description: mean, std, class_names, ignore_index.
@@ -95,6 +104,7 @@ class UNet(
             "blocks",
             "bottleneck_dilations",
             "stem_stride",
+            "head",
             "dropout",
             "checkpoint_activations",
         ),
@@ -113,6 +123,7 @@ class UNet(
         blocks: str = "plain",
         bottleneck_dilations: Sequence[int] | None = None,
         stem_stride: int = 1,
+        head: str = "shuffle",
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
         **description: Unpack[Description],
@@ -127,6 +138,10 @@ class UNet(
         require_choice("padding", padding, PADDINGS)
         require_choice("upsampling", upsampling, UPSAMPLINGS)
         require_choice("blocks", blocks, tuple(BLOCKS))
+        require_choice("head", head, HEADS)
+        require(
+            head == "shuffle" or stem_stride > 1, "head", head, "shuffle, as there are no blocks with stem_stride 1"
+        )
         for rate in bottleneck_dilations or ():
             require_count("bottleneck_dilations", rate)
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
@@ -138,10 +153,11 @@ class UNet(
         self.blocks = blocks
         self.bottleneck_dilations = list(bottleneck_dilations) if bottleneck_dilations else None
         self.stem_stride = stem_stride
+        self.head = head
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
         self.window_sizes: WindowSizes = unet_window_sizes(
-            depth, padding=padding, stem_stride=stem_stride, centre_px=self.centre_px
+            depth, padding=padding, stem_stride=stem_stride, centre_px=self.centre_px, head_px=self.head_px
         )
 
         channels = [base_channels * 2**level for level in range(depth + 1)]
@@ -158,10 +174,11 @@ class UNet(
         )
         self.decoder = nn.ModuleList(block(2 * width, width) for width in channels[-2::-1])
         # Plain under every norm: logits must be free in scale, and nothing comes after them that could be upset.
-        self.classifier = nn.Conv2d(base_channels, num_classes * stem_stride**2, 1)
+        self.classifier = nn.Conv2d(base_channels, num_classes * (stem_stride**2 if head == "shuffle" else 1), 1)
         self.heads = nn.ModuleList()
         self.apply(init_he)
-        start_pixels_of_a_block_alike(self.classifier, stem_stride)
+        if head == "shuffle":
+            start_pixels_of_a_block_alike(self.classifier, stem_stride)
 
     @classmethod
     def sizes_of(cls, keys: Mapping[str, object]) -> tuple[WindowSizes, Locality | None]:
@@ -187,16 +204,23 @@ class UNet(
             upsampling=self.upsampling,
             stem_stride=self.stem_stride,
             centre_px=self.centre_px,
+            head_px=self.head_px,
         )
+
+    @property
+    def head_px(self) -> int:
+        """How near to the edge of its block a pixel reads the next block, too: in a bilinear head beyond the block's centre."""
+        return self.stem_stride // 2 if self.head == "bilinear" else 0
 
     @property
     def decoder_levels(self) -> list[tuple[int, CoarseGrid]]:
         """Channels and grid of each coarser level of the decoder, the finest first."""
         lost = 2 if self.padding == "valid" else 0  # by the block of each finer level, on each side
+        by_head = self.head_px if self.padding == "valid" else 0
         return [
             (
                 self.base_channels * 2**level,
-                CoarseGrid(self.stem_stride * 2**level, -self.stem_stride * lost * (2**level - 1)),
+                CoarseGrid(self.stem_stride * 2**level, -self.stem_stride * lost * (2**level - 1) - by_head),
             )
             for level in range(1, self.depth)
         ]
@@ -238,9 +262,16 @@ class UNet(
             features = self._run(block, partial(_up, upsample, block, border), features, skips.pop())
             if 0 < len(skips) <= num_heads:
                 coarse.insert(0, self.heads[len(skips) - 1](features))
-        logits = self.classifier(features)  # (N, K s^2, h / s, w / s)
-        logits = F.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits  # (N, K, h, w)
-        return with_coarse(logits, coarse)
+        return with_coarse(self._to_pixels(self.classifier(features)), coarse)
+
+    def _to_pixels(self, logits: Tensor) -> Tensor:
+        """Bring logits of blocks, (N, K s^2, h / s, w / s) or (N, K, h / s + 1, w / s + 1), to pixels, (N, K, h, w)."""
+        if self.stem_stride == 1:
+            return logits
+        if self.head == "shuffle":
+            return F.pixel_shuffle(logits, self.stem_stride)
+        # At the edge of its map the interpolation repeats the last block: "valid" computes nothing from what is not there.
+        return crop_border(widen(logits, self.stem_stride), self.head_px if self.padding == "valid" else 0)
 
     def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
         """Run a stage around `block`, keeping only its inputs for the backward pass where activations are checkpointed."""
