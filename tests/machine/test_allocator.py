@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from packaging.version import Version
 
 from unet_dist.machine.allocator import use_growing_segments
 
@@ -37,4 +39,5 @@ def test_no_module_makes_a_tensor_before_the_setting(command: str) -> None:
 def test_segments_grow_unless_the_user_says_otherwise(users: dict[str, str]) -> None:
     environment = dict(users)
     use_growing_segments(environment)
-    assert environment == (users or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+    name = "PYTORCH_CUDA_ALLOC_CONF" if Version(torch.__version__) < Version("2.9") else "PYTORCH_ALLOC_CONF"
+    assert environment == (users or {name: "expandable_segments:True"})

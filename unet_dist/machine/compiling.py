@@ -69,9 +69,9 @@ class CompiledNetwork(nn.Module):
 
             try:
                 return self._compiled(*inputs)
-            except FailOnRecompileLimitHit:
+            except FailOnRecompileLimitHit:  # the limit's name of torch 2.6, which later ones know as well
                 self.leave(
-                    f"its windows have more shapes than the {torch._dynamo.config.recompile_limit} that are compiled"
+                    f"its windows have more shapes than the {torch._dynamo.config.cache_size_limit} that are compiled"
                 )
             except RuntimeError as error:  # what torch raises for a compiler that is missing, broken or unknown
                 if is_out_of_memory(error):
