@@ -182,5 +182,7 @@ def serve(gradio: Any, page: Any, *, host: str, port: int, max_upload_bytes: int
             head=_SCRIPT,
         )
     except OSError as error:
-        raise LaunchError(f"port: got {port}, which cannot be listened on ({error}). Choose another --port.") from error
+        raise LaunchError(
+            f"port: got {port} at {host}, which cannot be listened on ({error}). Choose another --port or --host."
+        ) from error
     return str(address)
