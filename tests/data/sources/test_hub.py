@@ -8,6 +8,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -52,6 +53,12 @@ class Hub(BaseHTTPRequestHandler):
             about = {"id": "lab/tiny", "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0}
             return self.answer(json.dumps({**about, "siblings": files}).encode())
         return self.answer(b"", error="RepoNotFound")
+
+    def do_POST(self):
+        """What huggingface_hub before 1.0 asks of paths."""
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        items = [self.root / path for path in asked.get("paths", [])]
+        self.answer(json.dumps([self.describe(item) for item in items if item.exists()]).encode())
 
     def describe(self, item: Path) -> dict[str, object]:
         kind = "file" if item.is_file() else "directory"
