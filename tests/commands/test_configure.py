@@ -26,24 +26,34 @@ def call(*words: object, code: int = 0) -> None:
     assert leaving.value.code == code
 
 
+def test_a_class_without_labels_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = _write_void(tmp_path)
+    call("prepare", "--data_path", tmp_path / "data", *where, "--output_path", tmp_path / "prepared")
+    said = "Class 2 is named 'Void' and counts like any other. --ignore_index 2 leaves it out."
+    assert said in capsys.readouterr().out
+    words = ("--output_path", tmp_path / "prepared", "--ignore_index", 2)
+    call("prepare", "--data_path", tmp_path / "data", *where, *words)
+    assert "leaves it out" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_class_without_labels_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configure, "_PROBE_S", 0.1)
-    write_folder(tmp_path / "data", num_pairs=8, height=48, width=64, num_classes=3)
-    (tmp_path / "data/id2label.json").write_text('{"0": "road", "1": "sky", "2": "Void"}', encoding="utf-8")
-    where = ("--data_path", tmp_path / "data", "--cache_path", tmp_path / "cache")
-    call("prepare", *where, "--output_path", tmp_path / "prepared")
-    assert (
-        "Class 2 is named 'Void' and counts like any other. --ignore_index 2 leaves it out." in capsys.readouterr().out
-    )
-    call("prepare", *where, "--output_path", tmp_path / "prepared", "--ignore_index", 2)
-    assert "leaves it out" not in capsys.readouterr().out
-    call("configure", tmp_path / "data", "--time", "20s", *where[2:])
+    where = _write_void(tmp_path)
+    call("configure", tmp_path / "data", "--time", "20s", *where)
     out = capsys.readouterr().out
     assert "ignore_index: 2  # by its name this class holds the pixels without a label\n" in out
-    call("configure", tmp_path / "data", "--time", "20s", *where[2:], "--ignore_index", 0)
+    call("configure", tmp_path / "data", "--time", "20s", *where, "--ignore_index", 0)
     assert "ignore_index: 0  # as given\n" in capsys.readouterr().out
+
+
+def _write_void(folder: Path) -> tuple[str, Path]:
+    """Data whose last class holds pixels without a label, and the words for their cache."""
+    write_folder(folder / "data", num_pairs=8, height=48, width=64, num_classes=3)
+    (folder / "data/id2label.json").write_text('{"0": "road", "1": "sky", "2": "Void"}', encoding="utf-8")
+    return "--cache_path", folder / "cache"
 
 
 @pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])

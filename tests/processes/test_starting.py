@@ -116,8 +116,10 @@ def test_gpu_by_name_is_no_cpu() -> None:
     assert choose_device_type("cuda", device_environment("cpu", {})) == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_two_processes_by_the_key(tmp_path: Path) -> None:
+    """The quick suite has launch_command above, the launcher in test_torchrun, and scripts on two processes in test_library."""
     words = ["--synthetic_images", "9", "--synthetic_size", "48x80", "--depth", "1", "--base_channels", "2"]
     words += ["--input_size", "44", "--batch_size", "2", "--total_steps", "2", "--eval_steps", "2", "--trackers", "[]"]
     command = [sys.executable, "-m", "unet_dist", "train", *words, "--processes", "2", "--device", "cpu"]
