@@ -178,7 +178,7 @@ def make_conversion(
     is_marked = nodata is not None or dtype.kind == "f"
     place = None if alpha is None else alpha % samples
     colours = scaling
-    if scaling is not None and place is not None:  # alpha is none of what is scaled
+    if scaling is not None and place is not None:  # alpha is not scaled
         colours = Scaling(*((*part[:place], *part[place + 1 :]) for part in (scaling.factors, scaling.offsets)))
 
     def convert(values: np.ndarray) -> np.ndarray:
