@@ -285,7 +285,7 @@ def test_a_refused_prediction_leaves_no_folder_that_it_made(tmp_path: Path) -> N
     old = tmp_path / "old"
     old.mkdir()
     for output in (tmp_path / "new", old):
-        with pytest.raises(CheckpointError, match="no such folder here"):
+        with pytest.raises(CheckpointError, match="there is no such folder"):
             predict_files(tmp_path / "runs" / "none", tmp_path, output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
     assert not list(old.iterdir())
