@@ -184,7 +184,8 @@ def _by_workers(
     try:
         yield items
     except RuntimeError as error:  # torch has no type for it, and tells it by signals and words
-        if not any(word in str(error) for word in _LACK_OF_SHARED_MEMORY):
+        said = f"{error} {error.__cause__}"  # torch 2.6 says the signal in the cause alone
+        if not any(word in said for word in _LACK_OF_SHARED_MEMORY):
             raise
         raise DataError(
             "num_workers: worker processes hand crops over in shared memory (/dev/shm), which is full or too small. Make it larger "
