@@ -577,6 +577,10 @@ def test_values_of_no_bits_and_indices_beyond_the_palette_are_refused(tmp_path):
         open_image(tmp_path / "b.tif") as reader,
     ):
         reader.read(0, 4, 0, 4)
+    content[place + 4 : place + 8] = (5).to_bytes(4, "little")  # no three values for each colour
+    (tmp_path / "b.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"b.tif is a damaged or truncated TIFF: its palette has the shape \(5,\)"):
+        open_image(tmp_path / "b.tif")
 
 
 def test_what_the_library_finds_odd_is_no_line_on_the_terminal(tmp_path, capfd):

@@ -181,7 +181,8 @@ def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
     [
         ("config.yaml", None, r"got no config\.yaml there, expected the folder of a run"),
         ("config.yaml", "a: [", r"config\.yaml: not readable as YAML: "),
-        ("config.yaml", "seed: 1", r"config\.yaml: got an object without .total_steps"),
+        ("config.yaml", "batch_size: 1", r"config\.yaml: got an object without .total_steps"),
+        ("config.yaml", "total_steps: 1", r"config\.yaml: got an object without .batch_size"),
         ("evaluation-test.json", "{", r"evaluation-test\.json is damaged: .* Remove it, and run evaluate again\."),
         (
             "evaluation-test.json",

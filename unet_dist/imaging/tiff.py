@@ -101,7 +101,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         to_pixels = _colours(page, samples, opening, nodata_tag(file, opening), scaling, name)
     else:
         require_ids_unscaled(scaling, name)
-        stored, interpret = _stored(page, samples, nodata_tag(file, opening)), opening.interpret
+        stored, interpret = _stored(page, samples, nodata_tag(file, opening), name), opening.interpret
         to_pixels = Conversion(interpret.dtype, samples if opening.keeps_channels else 1, False, interpret(stored))
 
     if to_pixels.channels < 1:
@@ -261,7 +261,7 @@ def _colours(
         RefusedError: another colour space, or fewer than 8 bits without a value_range.
     """
     if page.photometric == _PALETTE:
-        table = _palette(page)
+        table = _palette(page, name)
         alpha = _alpha_index(page)
         others = slice(0) if alpha is None else slice(alpha, alpha + 1)
         conversion = make_conversion(
@@ -314,17 +314,19 @@ def _alpha_index(page: Any) -> int | None:
     return None if first is None else int(page.samplesperpixel) - len(kinds) + first
 
 
-def _palette(page: Any) -> np.ndarray:
-    """Read the colours of a palette: (entries, 3) uint8."""
-    table = page.colormap.T  # (entries, 3) uint16
+def _palette(page: Any, name: str) -> np.ndarray:
+    """Read the colours of a palette: (entries, 3) uint8. Raises: RefusedError: it is no table of colours."""
+    table = np.asarray(page.colormap).T  # (entries, 3) uint16
+    if table.ndim != 2 or table.shape[1] != 3 or not table.size:
+        raise _damaged(name, f"its palette has the shape {table.shape}, expected three values for each colour")
     return (table >> 8 if table.max() > 255 else table).astype(np.uint8)  # some writers leave the colours at 8 bits
 
 
-def _stored(page: Any, samples: int, nodata: float | None) -> Stored:
+def _stored(page: Any, samples: int, nodata: float | None, name: str) -> Stored:
     return Stored(
         page.dtype,
         samples,
-        _palette(page) if page.photometric == _PALETTE else None,
+        _palette(page, name) if page.photometric == _PALETTE else None,
         "JPEG" if page.compression in _JPEG else None,
         white_is_zero=page.photometric == _MIN_IS_WHITE,
         nodata=nodata,

@@ -24,6 +24,7 @@ SPLITS = ("test", "validation", "all", "train")
 
 class _Steps(TypedDict):
     total_steps: int
+    batch_size: int
 
 
 class _Config(_Steps, total=False):
@@ -31,7 +32,6 @@ class _Config(_Steps, total=False):
 
     model: str
     data_path: str
-    batch_size: int
     ignore_index: int | None
     input_size: int | str | None
     tile_size: int | str | None

@@ -36,6 +36,7 @@ _SETTINGS = ("data.yaml", "dataset.yaml", "config.json")  # which hold names onl
 _INSIDE = ("id2label", "names", "class_names", "classes", "categories", "labels", "label2id")
 _OF_PIXELS = {*_INSIDE, "class", "segmentation_classes"}
 """Columns whose ClassLabel names what pixels are."""
+_MAX_ID = 65535  # of masks; gaps up to a larger one would be filled with names for minutes
 _VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -103,10 +104,17 @@ def names_in_features(features: Mapping[str, object], label_column: str) -> dict
 
 
 def by_id(stored: object) -> dict[int, str]:
-    """Read names from any of the forms. Raises: ValueError, TypeError, KeyError: it is something else."""
+    """Read names from any of the forms. Raises: ValueError, TypeError, KeyError: it is something else, or an id is too large."""
+    names = _by_id(stored)
+    if (largest := max(names, default=0)) > _MAX_ID:
+        raise ValueError(f"the id {largest:g} is beyond {_MAX_ID}")
+    return names
+
+
+def _by_id(stored: object) -> dict[int, str]:
     inside = [key for key in _INSIDE if key in stored] if isinstance(stored, dict) else []
     if inside and isinstance(stored, dict) and isinstance(stored[inside[0]], list | dict):
-        return by_id(stored[inside[0]])
+        return _by_id(stored[inside[0]])
     if isinstance(stored, list):
         numbered = [re.fullmatch(r"(\d+)[\s:,;]+(\S.*)", str(item).strip()) for item in stored]
         if numbered and all(numbered):
