@@ -262,7 +262,7 @@ def _up(upsample: Upsample, block: DoubleConv, features: Placed, skip: Placed) -
 
 
 def _doubled(values: Tensor, half: Placed, *, is_bilinear: bool) -> Placed:
-    """Place a map of twice the side of `half`, without what is not exact."""
+    """Place a map of twice the side of `half`, less the pixels that are not exact."""
     start = 2 * half.start
     larger = Placed(values, start, half.pads)
     if is_bilinear and not half.pads:  # the first and the last pixel repeat the edge of the map

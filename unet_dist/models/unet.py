@@ -270,7 +270,7 @@ class UNet(
             return logits
         if self.head == "shuffle":
             return F.pixel_shuffle(logits, self.stem_stride)
-        # At the edge of its map the interpolation repeats the last block: "valid" computes nothing from what is not there.
+        # At the edge of its map the interpolation repeats the last block: "valid" computes nothing from absent pixels.
         return crop_border(widen(logits, self.stem_stride), self.head_px if self.padding == "valid" else 0)
 
     def _run(self, block: nn.Module, stage: Callable[..., Tensor], *features: Tensor) -> Tensor:
