@@ -62,10 +62,14 @@ def test_the_file_is_that_of_predict(model: UNet, tmp_path: Path, name: str) -> 
     assert told[0][1] > 1
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("suffix", "num_classes"), [(".png", 4), (".tif", 4), (".png", 300)])
 def test_the_view_is_small_and_shows_the_labels(
-    model: UNet, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, num_classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    torch.manual_seed(0)
+    model = UNet(num_classes=num_classes, base_channels=3, depth=2).eval()
+    with torch.no_grad():
+        model.classifier.bias[-1] += 100  # the last class is everywhere
     monkeypatch.setattr("unet_dist.demo.labelling.VIEW_SIDE_PX", 40)
     flat = np.full((90, 150, 3), 200, np.uint8)
     path = tmp_path / f"flat{suffix}"
@@ -82,7 +86,8 @@ def test_the_view_is_small_and_shows_the_labels(
     ((label, share),) = found.shares.items()  # a flat image has one class everywhere
     assert share == 1.0
     assert np.abs(picture.astype(int) - 200).max() <= 2, "WebP loses a little"
-    assert (colours == class_palette(4)[label]).all()
+    assert label == num_classes - 1
+    assert (colours == class_palette(num_classes)[label]).all()
 
 
 def test_shrunk_blocks_are_means() -> None:
