@@ -583,6 +583,20 @@ def test_values_of_no_bits_and_indices_beyond_the_palette_are_refused(tmp_path):
         open_image(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize(
+    ("options", "part"), [({"compression": "zlib"}, "segment 0 of 1 begins"), ({}, "the pixels begin")]
+)
+def test_pixels_within_the_header_are_refused(tmp_path, options, part):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.uint8), **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].tags["StripOffsets"].valueoffset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[place : place + 2] = (4).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a.tif is a damaged or truncated TIFF: {part} at byte 4, within the header"):
+        open_image(tmp_path / "a.tif")
+
+
 def test_what_the_library_finds_odd_is_no_line_on_the_terminal(tmp_path, capfd):
     values = np.zeros((8, 8), np.float32)
     values[0] = np.finfo(np.float32).min

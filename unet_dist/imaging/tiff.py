@@ -45,6 +45,7 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _MASK = 4
 """The bit of NewSubfileType that says so."""
 _ALPHA = (1, 2)  # associated and unassociated
+_HEADER_BYTES = 8
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
 _PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34933, 50001, 50002, 52546)
@@ -178,6 +179,8 @@ def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[
 
 def _mapped(encoded: Encoded, file: Any, series: Any) -> Decode:
     end, size = series.dataoffset + series.nbytes, encoded.num_bytes
+    if series.dataoffset < _HEADER_BYTES:
+        raise _damaged(encoded.name, f"the pixels begin at byte {series.dataoffset}, within the header")
     if end > size:  # a map beyond the end of the file would end the process at the first read
         raise _damaged(encoded.name, f"the pixels end at byte {end} and the file at {size}")
     dtype = np.dtype(file.byteorder + series.dtype.char)
@@ -211,7 +214,11 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
     for part in series.pages:
         if part is None or min(len(part.dataoffsets), len(part.databytecounts)) < num_planes * grid_rows * grid_cols:
             raise _damaged(name, "it lists fewer tiles or strips than its size needs")
-        ends = np.asarray(part.dataoffsets, dtype=np.int64) + np.asarray(part.databytecounts, dtype=np.int64)
+        starts, counts = (np.asarray(of, dtype=np.int64) for of in (part.dataoffsets, part.databytecounts))
+        if (within := (starts < _HEADER_BYTES) & (counts > 0)).any():  # the codecs of fax make a picture of any bytes
+            first = int(np.argmax(within))
+            raise _damaged(name, f"segment {first} of {len(starts)} begins at byte {starts[first]}, within the header")
+        ends = starts + counts
         if ends.max() > size:
             first = int(np.argmax(ends > size))
             raise _damaged(name, f"segment {first} of {len(ends)} ends at byte {ends[first]} and the file at {size}")
