@@ -126,7 +126,10 @@ def test_options_of_evaluate() -> None:
             ["--lr", "1"],
             "Unknown key --lr. Here it is --learning_rate (at its peak). --help learning_rate explains it.",
         ),
-        (["-s", "3"], "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them."),
+        (
+            ["-s", "3"],
+            "Unknown option '-s'. Keys start with two dashes; unet-dist COMMAND --help lists them. A file of this name is ./-s.",
+        ),
         (["--total_steps"], "--total_steps: got no value, expected one. (Number of optimizer steps.)"),
         (["--total_steps", "--seed", "1"], "--total_steps: got no value, expected one. (Number of optimizer steps.)"),
         (["--total_steps", "1.5"], "total_steps: got '1.5', expected a whole number. (Number of optimizer steps.)"),

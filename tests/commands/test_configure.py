@@ -29,7 +29,9 @@ def call(*words: object, code: int = 0) -> None:
 def test_a_class_without_labels_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = _write_void(tmp_path)
     call("prepare", "--data_path", tmp_path / "data", *where, "--output_path", tmp_path / "prepared")
-    said = "Class 2 is named 'Void' and counts like any other. --ignore_index 2 leaves it out."
+    said = (
+        "Class 2 is named 'Void'. With settings of your own it counts like any other; --ignore_index 2 leaves it out."
+    )
     assert said in capsys.readouterr().out
     words = ("--output_path", tmp_path / "prepared", "--ignore_index", 2)
     call("prepare", "--data_path", tmp_path / "data", *where, *words)

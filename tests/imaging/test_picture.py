@@ -181,7 +181,7 @@ def test_a_truncated_16_bit_picture_is_named(tmp_path):
     ("name", "content", "words"),
     [
         ("a.txt", b"hello", r"a.txt is not an image.*PNG, JPEG"),
-        ("empty.png", b"", "empty.png is not an image"),
+        ("empty.png", b"", r"empty.png is empty \(0 bytes\)"),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "a.eps is not an image"),
     ],
 )

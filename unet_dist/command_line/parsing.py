@@ -106,7 +106,8 @@ def split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, 
         if not word.startswith("--"):
             if word.startswith("-") and len(word) > 1:
                 raise ConfigError(
-                    f"Unknown option {shorten(word)!r}. Keys start with two dashes; unet-dist COMMAND --help lists them."
+                    f"Unknown option {shorten(word)!r}. Keys start with two dashes; unet-dist COMMAND --help lists them. A file of "
+                    f"this name is ./{shorten(word)}."
                 )
             positional.append(word if os.path.lexists(word) else os.path.expanduser(os.path.expandvars(word)))
             continue

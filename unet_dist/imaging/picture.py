@@ -201,6 +201,10 @@ def _open(encoded: Encoded) -> Iterator[Image.Image]:
             try:
                 image = Image.open(file, formats=known)
             except UnidentifiedImageError as error:
+                if not encoded.head:
+                    raise RefusedError(
+                        f"{encoded.name} is empty (0 bytes)", "Copy it again, or leave it out."
+                    ) from error
                 raise RefusedError(
                     f"{encoded.name} is not an image that can be read",
                     "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, .npz, Zarr or a slide (.svs, .ndpi, "

@@ -139,9 +139,7 @@ class UNet(
         require_choice("upsampling", upsampling, UPSAMPLINGS)
         require_choice("blocks", blocks, tuple(BLOCKS))
         require_choice("head", head, HEADS)
-        require(
-            head == "shuffle" or stem_stride > 1, "head", head, "shuffle, as there are no blocks with stem_stride 1"
-        )
+        require(head == "shuffle" or stem_stride > 1, "head", head, "shuffle, or a stem_stride of 2 or more")
         for rate in bottleneck_dilations or ():
             require_count("bottleneck_dilations", rate)
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")

@@ -97,7 +97,7 @@ def test_a_truncated_image_is_refused(kind):
 
 def test_what_is_no_image_is_refused():
     _, label = random_pair(5)
-    assert "is not an image that can be read" in refuse(make_pair(b"", png(label)))
+    assert "is empty (0 bytes)" in refuse(make_pair(b"", png(label)))
     assert "is not an image" in refuse(make_pair(b"<html>404</html>", png(label)))
 
 

@@ -39,7 +39,10 @@ def explain_void(cache: Cache) -> str | None:
     void = find_void(dict(enumerate(cache.class_names)))
     if void is None or void == cache.ignore_index or cache.multi_label:
         return None
-    return f"Class {void} is named {cache.class_names[void]!r} and counts like any other. --ignore_index {void} leaves it out."
+    return (
+        f"Class {void} is named {cache.class_names[void]!r}. With settings of your own it counts like any other; "
+        f"--ignore_index {void} leaves it out."
+    )
 
 
 def resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None, name: str) -> int | None:
