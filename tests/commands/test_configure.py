@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.circles import write_circles, write_folders
 from tests.data.pictures import write_folder
 from unet_dist.cli import main
 from unet_dist.commands import configure
@@ -56,6 +57,18 @@ def _write_void(folder: Path) -> tuple[str, Path]:
     write_folder(folder / "data", num_pairs=8, height=48, width=64, num_classes=3)
     (folder / "data/id2label.json").write_text('{"0": "road", "1": "sky", "2": "Void"}', encoding="utf-8")
     return "--cache_path", folder / "cache"
+
+
+def test_ids_of_overlapping_classes_are_no_values_to_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ignored 1 would be the value that says that a class is there."""
+    monkeypatch.setattr(configure, "_PROBE_S", 0.1)
+    write_circles(tmp_path / "data", write=write_folders)
+    for split in ("train", "val"):
+        (tmp_path / "data/masks" / split / "red").rename(tmp_path / "data/masks" / split / "void")
+    call("configure", tmp_path / "data", "--time", "20s", "--multi_label", "true", "--cache_path", tmp_path / "cache")
+    assert "ignore_index" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])

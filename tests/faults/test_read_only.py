@@ -1,4 +1,4 @@
-"""Folders that may be read and not written: every command says so before its work, or writes where it is told to."""
+"""Read-only folders: every command refuses them before its work, or writes where it is told to write."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from unet_dist.data.decoded.cache import Cache
-from unet_dist.data.decoded.classes import explain_void
+from unet_dist.data.decoded.classes import warn_of_void
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.wording import counted
 
@@ -16,7 +16,7 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
     parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
-    if void := explain_void(cache):
+    if void := warn_of_void(cache):
         parts.teller.say(void)
     precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
     side, halo = parts.shares.crops.window_side, parts.shares.crops.halo

@@ -63,13 +63,15 @@ def run(words: Sequence[str], options: ConfigureOptions) -> None:
 
 def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
     config = Config(**asked, trackers=[])
-    ignored = None if config.data.ignore_index is not None else find_void(source_of(config).read_id_names() or {})
-    if ignored is not None:
-        asked = asked | {"ignore_index": ignored}
-        config = Config(**asked, trackers=[])
     with open_for(endless(config)) as processes, tempfile.TemporaryDirectory(prefix="unet-dist-") as scratch:
         teller = teller_of(processes)
-        data = fingerprint(open_data(config, teller))
+        source, ignored = source_of(config, teller.say), None
+        if config.data.ignore_index is None and not config.data.multi_label:  # there it would be a value of the planes
+            ignored = find_void(source.read_id_names() or {})
+        if ignored is not None:
+            asked = asked | {"ignore_index": ignored}
+            config = Config(**asked, trackers=[])
+        data = fingerprint(open_data(config, teller, source))
         memory = options.memory_bytes() or int(_USED_SHARE * free_bytes(processes.device, 1))
         dtype = compute_dtype(processes.precision, torch.float32)
         encoder = None if find_weights("efficientnet_lite0") is None else "efficientnet_lite0"

@@ -12,7 +12,7 @@ from unet_dist.assembly.data_set import open_data
 from unet_dist.command_line.command import Command
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache, CachedSplit
-from unet_dist.data.decoded.classes import explain_void
+from unet_dist.data.decoded.classes import warn_of_void
 from unet_dist.data.decoded.likeness import find_twins_in
 from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
 from unet_dist.imaging.reader import as_reader
@@ -59,7 +59,7 @@ def check(config: Config, teller: Teller) -> Cache:
     if cache.has_nodata:
         teller.say("Some pixels have no data: they count in no statistic and no loss.")
     teller.table(histogram_table(cache))
-    if void := explain_void(cache):
+    if void := warn_of_void(cache):
         teller.say(void)
     for line in describe_leaks(cache):
         teller.say(line)

@@ -130,9 +130,8 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
             self.upsample.append(Upsample(below, width, norm=norm, upsampling=upsampling))
             self.decoder.append(DoubleConv(width + channels[level], width, norm=norm, padding=padding))
             below = width
-        self.classifier = nn.Conv2d(
-            below, num_classes * (4 if head == "shuffle" else 1), 1
-        )  # the four pixels of stride 2
+        per_class = 4 if head == "shuffle" else 1  # the four pixels of stride 2
+        self.classifier = nn.Conv2d(below, num_classes * per_class, 1)
         self.apply(init_he)
         # An encoder's maps have deviations of about 10: logits that begin large would be confident and wrong. (Lin et al. 2017,
         # arXiv 1708.02002, section 4.1, begin their last layer so.)
@@ -244,9 +243,8 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         that this is the halo. Padding reads no further: a pixel that reads zeros of a map would read beyond the image.
         """
         stride = 2**self.depth
-        span = Span(0, stride).before_doubling(
-            is_bilinear=self.head == "bilinear"
-        )  # at stride 2, of an output of one stride
+        # At stride 2, of an output of one stride.
+        span = Span(0, stride).before_doubling(is_bilinear=self.head == "bilinear")
         skips: list[Span] = []
         for _ in self.decoder:
             span = span.grown(_BLOCK_REACH_PX)

@@ -34,7 +34,7 @@ def find_void(names: Mapping[int, str]) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def explain_void(cache: Cache) -> str | None:
+def warn_of_void(cache: Cache) -> str | None:
     """Give the sentence for data in which pixels without a label count as a class; None where none is so named."""
     void = find_void(dict(enumerate(cache.class_names)))
     if void is None or void == cache.ignore_index or cache.multi_label:

@@ -20,7 +20,7 @@ from unet_dist.errors import DataError
 from unet_dist.storage.typed import read_bytes, read_json
 from unet_dist.wording import first_line
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 INDEX, TABLE = "index.json", "samples.npz"
 
 
