@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import unet_dist.assembly.train
-from tests.distributed.processes import ROOT, free_ports, quiet_environment
+from tests.distributed.processes import ROOT, quiet_environment
 from tests.faults.runs import end_of
+from tests.ports import free_ports
 from unet_dist import Callback, Config, Run, UNet, train
 from unet_dist.assembly.starting import Start
 from unet_dist.data.batches.label_counts import LabelCounts

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -24,6 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.ports import free_ports
 from unet_dist.cli import run
 from unet_dist.demo.page import as_share
 from unet_dist.models.unet import UNet
@@ -68,9 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(place: Path) -> Iterator[str]:
     """The page of a server in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     words = [sys.executable, "-u", "-m", "unet_dist", "demo", str(place / "streets"), "--port", str(port)]
     words += ["--max_upload", "1MiB"]
     there = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}

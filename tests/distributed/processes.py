@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_ports
 from unet_dist.runs.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 300.0
 """For what takes seconds on a quiet machine."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens at."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def quiet_environment() -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/accelerate"
 
@@ -36,17 +37,10 @@ def start(config: str, folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def free_port() -> str:
-    """A port of the loopback address that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.processes
 def test_each_config_starts_what_it_says(tmp_path: Path) -> None:
-    ports = [free_port() for _ in range(2)]
+    ports = [str(port) for port in free_ports(2)]
     nodes = (
         "--num_machines",
         "2",

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.conftest import Laboratory
-from tests.distributed.processes import PATIENCE_S, ROOT, free_ports, launch, quiet_environment
+from tests.distributed.processes import PATIENCE_S, ROOT, launch, quiet_environment
+from tests.ports import free_ports
 from unet_dist.runs.checkpoint import list_checkpoints, read_checkpoint
 from unet_dist.storage.lock import lock_run
 

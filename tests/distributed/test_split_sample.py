@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.ports import free_ports
 from tests.tiling.scenes import CLASS_WEIGHTS, Scenes, build_model, build_shares, gradient_of, relative_differences
 from unet_dist.config.batch_cut import BatchCut
 from unet_dist.config.sections import Config
@@ -126,9 +126,7 @@ def work(folder: Path) -> None:
 
 def launch(folder: Path, world_size: int, module: str = __name__) -> list[subprocess.Popen[str]]:
     """Start the processes of a run on a module, this one where none is named."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}

@@ -15,7 +15,8 @@ import time
 import torch
 import torch.distributed as dist
 
-from tests.distributed.processes import free_ports, quiet_environment
+from tests.distributed.processes import quiet_environment
+from tests.ports import free_ports
 from unet_dist.benchmark.communication import Link, Part, exposed_s, nodes_s, ring_s, speedup
 
 BYTES = 4 * 31_033_955

@@ -20,7 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.distributed.processes import free_ports, quiet_environment
+from tests.distributed.processes import quiet_environment
+from tests.ports import free_ports
 from unet_dist.machine.allocator import keep_freed_memory
 from unet_dist.models.unet import UNet
 

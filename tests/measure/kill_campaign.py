@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_ports
 from unet_dist.runs.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,11 @@ class Ranks:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
         environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
         if world_size > 1:
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world_size)}
+            environment |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(free_ports(1)[0]),
+                "WORLD_SIZE": str(world_size),
+            }
         command = [sys.executable, "-m", "unet_dist", "train", *words, "--output_path", str(folder)]
         self.processes = []
         with self.log.open("ab") as log:
@@ -226,12 +230,6 @@ def differences(reference: Path, run: Path) -> list[str]:
 def _told(record: dict[str, Any]) -> tuple[Any, ...]:
     """What of a line of metrics does not depend on the time."""
     return tuple(record.get(key) for key in ("step", "split", "loss", "learning_rate", "miou", "pixel_accuracy"))
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _size(path: Path) -> int:

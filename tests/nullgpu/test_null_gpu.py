@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.processes import free_ports, quiet_environment
+from tests.distributed.processes import quiet_environment
 from tests.nullgpu.settings import ALONE, GRAPHED, STEPS, TINY, TOGETHER
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LAUNCHES = json.loads((Path(__file__).parent / "launches.json").read_text(encoding="utf-8"))

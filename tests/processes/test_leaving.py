@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.lab import free_ports
+from tests.ports import free_ports
 
 SCRIPT = """
 import torch.distributed as dist

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.ports import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "sinfo", "scancel")
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # daemons lie where a plain user's path may not look
 # What a job would take over from the tests' own surroundings, and act on.
@@ -83,15 +85,6 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: Callable
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:g} s for {what()}")
         time.sleep(0.2)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens at."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class Lab:
