@@ -94,6 +94,7 @@ def test_the_file_says_how_to_use_it(exported: tuple[Any, Path]) -> None:
     assert all(isinstance(side, str) for side in shape[1:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -211,6 +212,7 @@ def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: py
     assert len(np.unique(labels)) > 1
 
 
+@pytest.mark.slow
 def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     """Chosen by the file's own metadata, as for every network without a halo."""
     pytest.importorskip(
@@ -256,6 +258,7 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_scaled_segformer_interpolates_its_logits_once(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra segformer is not installed")
     torch.manual_seed(0)
