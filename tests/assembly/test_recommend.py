@@ -19,14 +19,21 @@ from unet_dist.planner.simulation import prediction_peak, training_peak
 from unet_dist.terminal import Teller
 
 CAMVID = Fingerprint(
-    num_images=367, num_validation=101, image_shape=(360, 480), channels=3, num_classes=12, run_px=33,
+    num_images=367, num_validation=101, image_shape=(360, 480), channels=3, num_classes=12, run_px=33, fine_px=15,
     shares=(0.175, 0.242, 0.0102, 0.33, 0.047, 0.101, 0.0122, 0.0117, 0.0611, 0.0067, 0.003),
 )  # fmt: skip
 CELLS = Fingerprint(
-    num_images=20, num_validation=5, image_shape=(512, 512), channels=1, num_classes=2, run_px=24, shares=(0.23, 0.77)
+    num_images=20,
+    num_validation=5,
+    image_shape=(512, 512),
+    channels=1,
+    num_classes=2,
+    run_px=24,
+    fine_px=11,
+    shares=(0.23, 0.77),
 )
 SCENES = Fingerprint(
-    num_images=70, num_validation=20, image_shape=(1080, 1920), channels=3, num_classes=35, run_px=160,
+    num_images=70, num_validation=20, image_shape=(1080, 1920), channels=3, num_classes=35, run_px=160, fine_px=43,
     shares=(0.7, 0.299, 0.001),
 )  # fmt: skip
 KINDS = {"camvid": CAMVID, "cells": CELLS, "scenes": SCENES}
@@ -86,6 +93,16 @@ def test_what_is_known_here_is_found_again() -> None:
     cells = values(CELLS, DEVICES["core"], 1800)
     keys = ("stem_stride", "base_channels", "depth", "class_weights", "augmentation")
     assert [cells[key] for key in keys] == [1, 16, 3, None, "paper"]
+
+
+def test_small_objects_on_a_large_background_get_no_blocks() -> None:
+    """The background alone would make the mean run long."""
+    large = recommend(CAMVID, DEVICES["core"], 2400)["stem_stride"]
+    assert large.value == 4
+    assert "(33 px across in the mean, those of a fine class 15 px across)" in large.reason
+    small = recommend(replace(CAMVID, run_px=200, fine_px=5.3), DEVICES["core"], 2400)["stem_stride"]
+    assert small.value == 1
+    assert small.reason.startswith("objects of a class are small (5 px across), and blocks of 4x4 px would make stairs")
 
 
 def test_colour_images_get_published_weights_where_they_are_installed() -> None:

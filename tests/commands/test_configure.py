@@ -15,7 +15,8 @@ from tests.data.pictures import write_folder
 from unet_dist.cli import main
 from unet_dist.commands import configure
 from unet_dist.config import quantities
-from unet_dist.data.decoded.statistics import mean_run_px
+from unet_dist.data.decoded.planes import pack
+from unet_dist.data.decoded.statistics import measure_runs
 from unet_dist.runs.metrics_log import read_metrics
 
 pytestmark = pytest.mark.usefixtures("own_process")
@@ -137,8 +138,29 @@ class Labels:
 
 def test_runs_of_a_class_are_measured() -> None:
     split: Any = Labels(np.repeat(np.arange(4, dtype=np.uint8), 4)[None].repeat(8, 0))  # (8, 16), stripes of 4 px
-    assert mean_run_px(split) == (8 * 15 + 7 * 16) / (8 * 3)
+    assert measure_runs(split).mean_px == (8 * 15 + 7 * 16) / (8 * 3)
     split = Labels(np.array([[0, 255, 1, 1]], dtype=np.uint8))
-    assert mean_run_px(split) == 3 / 2, "three pairs, and both runs end at the ignored pixel"
+    assert measure_runs(split).mean_px == 3 / 2, "three pairs, and both runs end at the ignored pixel"
     split = Labels(np.zeros((6, 9), dtype=np.uint8))
-    assert mean_run_px(split) == 9, "no run is longer than the image"
+    assert measure_runs(split).mean_px == 9, "no run is longer than the image"
+
+
+def test_fine_classes_are_measured_beside_the_background() -> None:
+    """Discs of 6 px hold 32 px in runs along 6 rows and 6 columns."""
+    rows, columns = np.ogrid[:6, :6]
+    disc = (rows - 2.5) ** 2 + (columns - 2.5) ** 2 <= 9
+    label = np.zeros((200, 200), dtype=np.uint8)
+    label[50:56, 50:56][disc] = label[120:126, 70:76][disc] = 1
+    split: Any = Labels(label)
+    runs = measure_runs(split)
+    assert runs.mean_px > 100
+    assert runs.fine_px == 32 / 6
+    label[140:180, 20:180] = 2
+    assert measure_runs(split).fine_px == 32 / 6, "a large class beside them hides no small one"
+    planes: Any = Labels(pack(np.stack([label == 1, label == 2], axis=2).astype(np.uint8)))
+    assert measure_runs(planes).fine_px == 32 / 6
+    label[label == 1] = 0
+    label[0, 0] = 1
+    assert measure_runs(split).fine_px == 2 * 40 * 160 / 200, "runs of 160 px and of 40; a stray pixel is no class"
+    label[:] = 0
+    assert measure_runs(split) == (200, 200), "nothing but background"

@@ -37,6 +37,9 @@ from unet_dist.wording import counted, duration, size
 # Blocks of 4x4 px lead by 2.5 points on CamVid (experiments.md), where a run of one class has 33 px, and serve the quick start's
 # scenes; the membranes of ISBI 2012 (24 px) are trained without. assumption: the limit lies between.
 _STEM_STRIDE, _LONG_RUN_PX = 4, 28
+# A large background lengthens the mean run, however small the objects on it are. Three blocks across: a quarter of CamVid's classes
+# are finer than 15 px (the bicyclists), ISBI's membranes have 11. assumption: the limit lies between.
+_FINE_RUN_PX = 3 * _STEM_STRIDE
 # (base_channels, depth), the largest first, by whether there are blocks. 32 and 3 are camvid_unet_best_cpu.yaml, 32 and 2 the quick
 # start, 16 and 3 isbi2012_unet_cpu.yaml, 64 and 4 the reference run; the last of each and 64 on blocks are assumptions.
 _NETWORKS = {True: ((64, 3), (32, 3), (32, 2), (16, 2)), False: ((64, 4), (32, 3), (16, 3), (16, 2))}
@@ -74,7 +77,8 @@ class Fingerprint:
         num_images, num_validation: of the training and the validation split.
         image_shape: height and width of the usual image, px.
         shares: of the classes that occur in the training split, of its valid pixels, 0 to 1.
-        run_px: mean length of a run of one class along rows and columns, px: how large its objects are.
+        run_px: mean length of a run of one class along rows and columns, px: how large regions are.
+        fine_px: the same of a fine class, the background left out: how large small objects are.
         is_windowed: some images are read by windows from their files.
     """
 
@@ -85,6 +89,7 @@ class Fingerprint:
     num_classes: int
     shares: tuple[float, ...]
     run_px: float
+    fine_px: float
     is_windowed: bool = False
 
 
@@ -168,15 +173,17 @@ def as_yaml(choices: Mapping[str, Choice]) -> str:
 
 
 def _stem_stride(data: Fingerprint) -> Choice:
-    if data.run_px >= _LONG_RUN_PX:
+    mean, fine = f"{data.run_px:.0f} px across in the mean", f"{data.fine_px:.0f} px across"
+    if data.run_px < _LONG_RUN_PX:
+        return Choice(1, f"regions of one class are small ({mean}), and blocks of pixels would blur them")
+    if data.fine_px < _FINE_RUN_PX:
         return Choice(
-            _STEM_STRIDE,
-            f"regions of one class are large ({data.run_px:.0f} px across in the mean): blocks of 4x4 px see four times as far",
+            1, f"objects of a class are small ({fine}), and blocks of 4x4 px would make stairs of their outlines"
         )
-    return Choice(
-        1,
-        f"regions of one class are small ({data.run_px:.0f} px across in the mean), and blocks of pixels would blur them",
+    reason = (
+        f"regions of one class are large ({mean}, those of a fine class {fine}): blocks of 4x4 px see four times as far"
     )
+    return Choice(_STEM_STRIDE, reason)
 
 
 def _networks(data: Fingerprint, encoder: str | None) -> list[tuple[dict[str, Choice], int]]:

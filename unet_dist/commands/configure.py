@@ -29,7 +29,7 @@ from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import find_void
-from unet_dist.data.decoded.statistics import mean_run_px
+from unet_dist.data.decoded.statistics import measure_runs
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
 from unet_dist.models.encoders.efficientnet_lite import find_weights
@@ -138,6 +138,7 @@ def fingerprint(cache: Cache) -> Fingerprint:
     positions = list(train.positions)
     heights, widths = (cache.table[key][positions] for key in ("heights", "widths"))
     counts = [int(count) for index, count in enumerate(train.class_counts) if count and index != cache.ignore_index]
+    runs = measure_runs(train)
     return Fingerprint(
         num_images=len(train),
         num_validation=len(cache.split("validation")),
@@ -145,7 +146,8 @@ def fingerprint(cache: Cache) -> Fingerprint:
         channels=cache.channels,
         num_classes=cache.num_classes,
         shares=tuple(count / sum(counts) for count in counts),
-        run_px=mean_run_px(train),
+        run_px=runs.mean_px,
+        fine_px=runs.fine_px,
         is_windowed=any(position in cache.windowed for position in positions),
     )
 
