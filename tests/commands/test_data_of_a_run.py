@@ -14,8 +14,8 @@ import pytest
 
 from tests.data.pictures import png, random_pair, write_folder
 from unet_dist import Run, predict
+from unet_dist.assembly import opening
 from unet_dist.cli import main
-from unet_dist.commands import evaluate as evaluate_command
 from unet_dist.errors import DataError
 
 TINY = {"depth": 1, "base_channels": 2, "input_size": 40, "batch_size": 2, "total_steps": 1, "trackers": "[]"}
@@ -159,7 +159,7 @@ def test_the_model_that_is_taken_is_named(place: Path) -> None:
 
 
 def test_the_precision_is_named_once_the_data_are_accepted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_command, "precision_line", lambda wish, precision: "Computed in bf16")
+    monkeypatch.setattr(opening, "precision_line", lambda wish, precision: "Computed in bf16")
     code, text = command(place / "a", "evaluate", "run", "--data_path", "nowhere", "--output_path", "out")
     assert (code, "Computed in" in text) == (2, False)
     code, text = command(place / "a", "evaluate", "run", "--pictures", "0")

@@ -16,11 +16,14 @@ from PIL import Image
 
 from tests.export.conftest import NAMES, TINY, make_model
 from unet_dist.assembly.inference import choose_tiles, reason_of
+from unet_dist.assembly.opening import describe_opened
 from unet_dist.cli import run
 from unet_dist.errors import CheckpointError, ConfigError, ExportError, LocalityError
 from unet_dist.imaging.pixels import Pixels
 from unet_dist.imaging.reader import ArrayReader, read_window
 from unet_dist.models.arguments import scale_logits
+from unet_dist.models.contract import Network
+from unet_dist.models.ensemble import Ensemble
 from unet_dist.models.registry import load_model
 from unet_dist.models.segformer import SegFormer
 from unet_dist.prediction.image import predict_image
@@ -94,7 +97,6 @@ def test_the_file_says_how_to_use_it(exported: tuple[Any, Path]) -> None:
     assert all(isinstance(side, str) for side in shape[1:3])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -212,7 +214,18 @@ def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: py
     assert len(np.unique(labels)) > 1
 
 
-@pytest.mark.slow
+def test_a_file_is_not_said_to_compute_in_bf16(exported: tuple[Any, Path]) -> None:
+    model, path = exported
+
+    def lines(network: Network) -> list[str]:
+        return describe_opened(None, network, average=None, wish="auto", precision="bf16")
+
+    assert len(lines(model)) == 1
+    assert lines(model)[0].startswith("Computed in bf16")
+    assert lines(load_model(path)) == lines(Ensemble([load_model(path), load_model(path)])) == []
+    assert len(lines(Ensemble([model, load_model(path)]))) == 1, "one of the members does"
+
+
 def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     """Chosen by the file's own metadata, as for every network without a halo."""
     pytest.importorskip(
@@ -258,7 +271,6 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
 
 
-@pytest.mark.slow
 def test_a_scaled_segformer_interpolates_its_logits_once(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra segformer is not installed")
     torch.manual_seed(0)

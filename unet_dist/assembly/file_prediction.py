@@ -16,20 +16,18 @@ from typing import Any, cast
 import torch
 
 from unet_dist.assembly.inference import choose_tiles
-from unet_dist.assembly.opening import describe_taken, load_network
+from unet_dist.assembly.opening import describe_opened, load_network
 from unet_dist.assembly.run_data import layout_of
-from unet_dist.assembly.sizes import resolve_tile_size
+from unet_dist.assembly.sizes import memory_of_process, resolve_tile_size
 from unet_dist.config.options import PredictOptions
 from unet_dist.config.quantities import parse_bands, parse_select
 from unet_dist.data.sources.layout import Layout
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.imaging.limits import limit_decoding
 from unet_dist.imaging.reader import open_image
-from unet_dist.machine.memory import free_bytes
 from unet_dist.models.answers import answers_of, require_one_class
 from unet_dist.models.contract import Network, class_names_of, pixels_of
 from unet_dist.models.digest import digest_of
-from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.prediction.jobs import (
     Job,
     OpenReader,
@@ -56,15 +54,11 @@ from unet_dist.prediction.values import Recipe
 from unet_dist.prediction.work import Agreed, Work
 from unet_dist.prediction.writing import num_finishers
 from unet_dist.processes.group import Processes, open_processes
-from unet_dist.processes.precision import precision_line
 from unet_dist.processes.stopping import NO_WISH, StopWish
 from unet_dist.storage.lock import lock_run
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import smallest_tile_size
 from unet_dist.wording import counted, listed
-
-# Of the free memory, what auto tiles may take: the rest is for reading, writing and whoever else is there. Assumption.
-_SHARE_OF_FREE = 0.8
 
 
 @dataclass(frozen=True)
@@ -150,15 +144,16 @@ class _Prediction:
         self.teller = Teller(speaks=processes.is_main and not is_silent)
         self.journal = Journal(Path(options.output))
         self.model: Network
+        word: str | None = None
         if isinstance(model, str | Path):
-            self.model, self.trained, folder = load_network(
-                str(model), processes.device, options.trust, options.average
-            )
+            word = str(model)
+            self.model, self.trained, folder = load_network(word, processes.device, options.trust, options.average)
             self.layout = layout_of(folder)
-            self.taken = describe_taken(str(model), options.average)
         else:
             self.model, self.trained = model.to(processes.device).eval(), None
-            self.layout, self.taken = Layout(), None
+            self.layout = Layout()
+        wish, precision = options.mixed_precision, processes.precision
+        self.opened = describe_opened(word, self.model, average=options.average, wish=wish, precision=precision)
         if options.confidence:
             require_one_class(self.model, "confidence")
         recipe = Recipe(
@@ -264,10 +259,7 @@ class _Prediction:
         done = work.without_lost(self.journal.done())
         self.journal.compact(done)
         scaled = self.model.resize_to if self.tiles.name == WHOLE else None
-        for line in (self.taken, precision_line(options.mixed_precision, self.processes.precision)):
-            if line:
-                teller.say(line)
-        for line in announce(work, done, options, tile_size, scaled):
+        for line in (*self.opened, *announce(work, done, options, tile_size, scaled)):
             teller.say(line)
         return Agreed(jobs, tile_size, num_threads, done, {str(path): why for path, why in unreadable.items()})
 
@@ -283,20 +275,11 @@ class _Prediction:
                 smallest=sizes.minimum if locality is None else smallest_tile_size(sizes, locality),
                 window_batch=options.window_batch,
                 recipe=self.tiles.recipe,
-                memory_bytes=options.memory_bytes() or self._usable_bytes(),
+                memory_bytes=options.memory_bytes() or memory_of_process(self.model, self.processes.device),
                 precision=self.processes.precision,
                 around_forward=self.processes.autocast,
             )
         return resolve_tile_size(options.tile_size, self.model, self.trained)
-
-    def _usable_bytes(self) -> int:
-        """What a process may have for weights and activations; the weights are there already."""
-        device = self.processes.device
-        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
-        context = CUDA_CONTEXT_BYTES if device.type == "cuda" else 0
-        return (
-            int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) + weights + context
-        )
 
     def _settings(self, sources: Sequence[Path], tile_size: int, num_threads: int) -> dict[str, Any]:
         """What the bytes of the outputs depend on."""

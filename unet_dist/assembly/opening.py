@@ -11,7 +11,7 @@ import torch
 from unet_dist.assembly.run_data import bound
 from unet_dist.assembly.run_folder import CONFIG_FILE, METRICS_FILE, read_run_config
 from unet_dist.config.metrics import METRICS
-from unet_dist.config.sections import Config
+from unet_dist.config.sections import Config, Precision
 from unet_dist.data.sources.registry import SOURCES, is_part
 from unet_dist.errors import CheckpointError, ConfigError
 from unet_dist.machine.arithmetic import choose_algorithms
@@ -20,6 +20,7 @@ from unet_dist.models.ensemble import Ensemble, members_of
 from unet_dist.models.onnx_model import OnnxModel
 from unet_dist.models.registry import load_model
 from unet_dist.processes.group import Processes, open_processes
+from unet_dist.processes.precision import precision_line
 from unet_dist.registry import Registry, parse_word, require_trusted, split_words
 from unet_dist.runs.checkpoint import average_weights
 from unet_dist.runs.metrics_log import find_best, read_metrics
@@ -104,6 +105,21 @@ def describe_taken(word: str, average: str | None = None) -> str | None:
             steps = [int(record["step"]) for record in read_metrics(folder / METRICS_FILE)]
             found.append(f"{folder / 'last'}{f', step {steps[-1]:,}' if steps else ''}, without a validation")
     return f"{'Model' if len(found) == 1 else 'Models'}: {'; '.join(found)}" if found else None
+
+
+def describe_opened(
+    word: str | None, network: Network, *, average: str | None, wish: Precision, precision: str
+) -> list[str]:
+    """Say which models are taken, and the precision where it is a choice of ours; onnxruntime computes in the file's own type.
+
+    Args:
+        word: what names the models; None for a network of the caller's.
+        wish, precision: what --mixed_precision asks for, and what it settles on.
+    """
+    taken = None if word is None else describe_taken(word, average)
+    members = network.members if isinstance(network, Ensemble) else [network]
+    is_foreign = all(isinstance(member, OnnxModel) for member in members)
+    return [line for line in (taken, None if is_foreign else precision_line(wish, precision)) if line]
 
 
 def load_network(

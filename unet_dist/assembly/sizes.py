@@ -9,11 +9,15 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from unet_dist.assembly.objective import refuse_whole_images
 from unet_dist.config.batch_cut import BatchCut, cut_batch
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError, SizeError
+from unet_dist.machine.memory import free_bytes
 from unet_dist.models.contract import Network, TrainableNetwork
+from unet_dist.planner.fitting import CUDA_CONTEXT_BYTES
 from unet_dist.terminal import Teller
 from unet_dist.tiling.crop_plan import CropPlanner
 from unet_dist.tiling.geometry import (
@@ -26,6 +30,9 @@ from unet_dist.tiling.geometry import (
 _LITTLE = 8
 """Where less than one in so many pixels of a window counts, most of the work is for context. Assumption; with one in sixteen the
 quick start reached 0.60 where all reached 0.76 (experiments.md)."""
+
+_SHARE_OF_FREE = 0.8
+"""Of the free memory, what tiles of `auto` may take: the rest is for reading, writing and whoever else is there. Assumption."""
 
 
 @dataclass(frozen=True)
@@ -167,3 +174,10 @@ def resolve_tile_size(wanted: int | None, model: Network, trained: Config | None
     if model.locality is None:  # what it sees of an image depends on the window: as in training
         return side or sizes.round_down(DEFAULT_TILE_SIZE_PX) or sizes.minimum
     return max(side or 0, default_tile_size(sizes, model.locality))
+
+
+def memory_of_process(model: Network, device: torch.device) -> int:
+    """Say how many bytes a process may have for weights and activations of a prediction; the weights are there already."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    context = CUDA_CONTEXT_BYTES if device.type == "cuda" else 0
+    return int(_SHARE_OF_FREE * free_bytes(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) + weights + context

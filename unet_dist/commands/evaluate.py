@@ -12,7 +12,7 @@ import numpy as np
 
 from unet_dist.assembly.evaluating import Evaluation, Subject, open_subject, score, step_of
 from unet_dist.assembly.inference import reason_of
-from unet_dist.assembly.opening import describe_taken, teller_of
+from unet_dist.assembly.opening import describe_opened, teller_of
 from unet_dist.command_line.command import Command
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.errors import ConfigError, DataError
@@ -20,7 +20,6 @@ from unet_dist.imaging.reader import ImageReader, as_reader
 from unet_dist.machine.description import describe_machine
 from unet_dist.prediction.image import predict_rasters
 from unet_dist.processes.group import Processes, open_processes
-from unet_dist.processes.precision import precision_line
 from unet_dist.report.figures import Sample, draw_samples
 from unet_dist.report.pictures import (
     PICTURES_FOLDER,
@@ -79,10 +78,9 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
     if options.data_path is not None and options.output_path is None:
         _require_own_place(subject, output)
     require_writable(output, "output_path")
-    precision = precision_line(options.mixed_precision, processes.precision)
-    for line in (describe_taken(word, options.average), precision):
-        if line:
-            teller.say(line)
+    wish, precision = options.mixed_precision, processes.precision
+    for line in describe_opened(word, subject.tiles.model, average=options.average, wish=wish, precision=precision):
+        teller.say(line)
     if (reason := reason_of(subject.tiles)) and not (options.blend or options.whole):
         teller.say(reason)
     evaluation = score(subject, options, processes, teller)
