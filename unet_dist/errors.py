@@ -30,6 +30,11 @@ class RefusedError(DataError):
         self.got = got
         self.remedy = remedy
 
+    def put_name(self, name: str) -> None:
+        """Put the name of a file before its fault."""
+        self.got = f"{name} {self.got}"
+        self.args = (f"{self.got}. {self.remedy}",)
+
 
 class SizeError(UnetDistError, ValueError):
     """A side in pixels is not one the network can take."""

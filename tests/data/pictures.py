@@ -29,7 +29,7 @@ def png(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def png_of_bits(rows: list[list[int]], bits: int) -> bytes:
-    """Encode grey of 1, 2, 4 or 16 bits a pixel, which Pillow cannot write in all of these depths."""
+    """Encode grey of 1, 2, 4 or 16 bits per pixel, which Pillow cannot write in all of these depths."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

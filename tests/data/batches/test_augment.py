@@ -66,7 +66,7 @@ def test_what_moves_in_from_outside_is_ignored() -> None:
 
 
 def test_holes_keep_their_labels() -> None:
-    """What is hidden is to be guessed: that is what holes are for."""
+    """A network should guess the hidden part: holes are there for that."""
     image, labels = picture()
     holes = {
         "name": "CoarseDropout",
@@ -82,7 +82,7 @@ def test_holes_keep_their_labels() -> None:
 
 
 def test_a_deformation_moves_all_planes_together() -> None:
-    """Of any shape; what is not IGNORED comes from the window itself."""
+    """Of any shape; all but IGNORED comes from the window itself."""
     rows, cols = np.mgrid[:70, :94]
     labels = ((rows // 10 + cols // 10) % 5).astype(np.uint8)
     image = np.repeat((labels * 40 + 40)[:, :, None], 3, axis=2)

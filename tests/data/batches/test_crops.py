@@ -159,7 +159,7 @@ def test_a_crop_is_centred_on_a_pixel_of_its_class_as_near_as_the_border_lets_it
 
 
 def test_labels_move_with_an_augmented_window() -> None:
-    """Moved by 4 px the labels come from the halo, and what is beyond the picture stays ignored."""
+    """Moved by 4 px the labels come from the halo, and pixels beyond the picture stay ignored."""
     pictures = Pictures([(10, 10)])
     shift = Augmentation([{"name": "Affine", "translate_px": {"x": [4, 4], "y": [0, 0]}, "p": 1.0}])
     plain = CropReader(pictures, 0, 6 + 2 * 5, 5, horizontal_flip=False)

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -190,16 +191,61 @@ def test_all_problems_are_counted_and_ten_are_named(tmp_path):
     lines = message.splitlines()
     assert lines[:4] == [
         "data: 3 of 20 pairs cannot be used.",
-        "  image images/sample001.png is not an image that can be read",
+        '  image images/sample001.png is not an image that can be read: it is text, which begins with "no image"',
         "  image images/sample002.png is 6 x 8 and its mask masks/sample002.png is 5 x 8 (height x width)",
-        "  mask masks/sample003.png is a palette mask and there is no label_map",
+        "  mask masks/sample003.png has a palette and there is no label_map",
     ]
     assert len(lines) == 7  # one remedy each
     message = refusal(root, tmp_path, num_classes=2)
     assert message.startswith("data: 20 of 20 pairs cannot be used.")
-    assert message.count("can be read") + message.count("holds id 2 (") + message.count(" is 6 x 8 ") == 9
-    assert "\n  and 10 more\n" in message
+    lines = message.splitlines()
+    assert "mask masks/sample000.png and 16 others hold id 2 (" in message
+    assert len(lines) == 9  # one for each kind of fault, and a remedy each
     assert message.count("Set --num_classes 3") == 1
+
+
+def test_faults_of_no_kind_are_ten_lines(tmp_path):
+    root = write_folder(tmp_path / "data", num_pairs=12)
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"no image")
+    message = refusal(root, tmp_path)
+    assert message.count("can be read") == 10
+    assert "\n  and 2 more\n" in message
+
+
+def rewrite_masks(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for path in sorted((root / "masks").iterdir()):
+        path.write_bytes(png(change(np.array(Image.open(path)))))
+
+
+def test_masks_of_0_and_255_are_one_line_and_the_map(tmp_path):
+    root = write_folder(tmp_path / "data", num_classes=2)
+    rewrite_masks(root, lambda ids: ids * 255)
+    count = sum(int((np.array(Image.open(path)) == 255).sum()) for path in (root / "masks").iterdir())
+    assert refusal(root, tmp_path) == (
+        "data: 10 of 10 pairs cannot be used.\n"
+        f"  mask masks/sample000.png and 9 others hold id 255 ({count} px), outside 0 to 254\n"
+        "If 255 marks pixels without a label, set --ignore_index 255; if it is class 1, --label_map '{0: 0, 255: 1}'."
+    )
+
+
+def test_the_remedy_serves_all_masks_of_a_kind(tmp_path):
+    """No mask alone holds all the colours, or all the ids."""
+    root = write_folder(tmp_path / "data", num_classes=2)
+    shades = np.zeros((10, 2, 3), dtype=np.uint8)
+    shades[:, 1, 0] = 100 + np.arange(10)
+    masks = iter(shades)
+    rewrite_masks(root, lambda ids: next(masks)[ids])
+    message = refusal(root, tmp_path)
+    assert "  mask masks/sample000.png and 9 others are in colours and there is no label_map\n" in message
+    assert message.count("--label_map") == 1
+    assert all(f'"#{100 + i:02x}0000": ' in message for i in range(10))
+    root = write_folder(tmp_path / "ids", num_classes=2)
+    offsets = iter(range(300, 310))
+    rewrite_masks(root, lambda ids: ids.astype(np.uint16) * next(offsets))
+    message = refusal(root, tmp_path)
+    assert "  mask masks/sample001.png holds id 301 (" in message, "which mask holds an id is said where they differ"
+    assert message.endswith("302: 3, 303: 4, 304: 5, 305: 6, 306: 7, 307: 8, 308: 9, 309: 10}'.")
 
 
 def test_grey_among_colour_is_refused(tmp_path):

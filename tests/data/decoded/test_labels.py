@@ -1,4 +1,4 @@
-"""Ids of masks are read, never converted; what has no meaning is refused with what was found and what to do."""
+"""Ids of masks are read, never converted; an id without a meaning is refused with the finding and the remedy."""
 
 import io
 
@@ -78,7 +78,7 @@ def test_a_palette_mask_needs_a_label_map():
     with pytest.raises(RefusedError) as caught:
         read(palette_png(IDS, COLOURS), num_classes=3)
     assert str(caught.value) == (
-        "is a palette mask and there is no label_map. Say what the palette's indices or colours mean. "
+        "has a palette and there is no label_map. Say what the palette's indices or colours mean. "
         "If the indices are the class ids: --label_map '{0: 0, 1: 1, 2: 2}'."
     )
 
@@ -92,7 +92,7 @@ def test_the_palette_of_pascal_voc_means_its_ids_and_void():
     assert read(palette_png(indices, colours), num_classes=21).tolist() == [[0, 1, 2, 15, 20, IGNORED]]
     with pytest.raises(RefusedError, match=r"holds ids? 15 .*outside 0 to 4"):
         read(palette_png(indices, colours), num_classes=5)
-    with pytest.raises(RefusedError, match="is a palette mask and there is no label_map"):
+    with pytest.raises(RefusedError, match="has a palette and there is no label_map"):
         read(palette_png(indices, [(9, 9, 9), *colours[1:]]), num_classes=21)
 
 

@@ -1,4 +1,4 @@
-"""Proves that pixels of other types than uint8 come through the cache as stored, and that statistics leave out what is no data."""
+"""Proves that the cache keeps pixels of other types than uint8 as stored, and that statistics leave out pixels without data."""
 
 from pathlib import Path
 from typing import Any

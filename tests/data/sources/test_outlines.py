@@ -1,4 +1,4 @@
-"""YOLO's texts and Labelme's files give the masks that they describe, and what is no outline is refused by name."""
+"""YOLO's texts and Labelme's files give the masks that they describe, and anything but an outline is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each meaning of `data_path` gives its pairs, and what fits none is answered with what was tried."""
+"""Each meaning of `data_path` gives its pairs, and a word that fits none gets an answer with all that were tried."""
 
 import os
 import shutil
@@ -154,7 +154,7 @@ def test_signature_follows_the_content_and_nothing_else(tmp_path):
 
 
 def test_an_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
-    """What is read is counted; a file replaced by one of the same size and times is read, as the kernel's time differs."""
+    """Reads are counted; a file replaced by one of the same size and times is read, as the kernel's time differs."""
     monkeypatch.setattr(fingerprint, "_SETTLED_NS", -(10**12))  # files this young are remembered, too
     read = []
     digest = fingerprint._digest_file

@@ -244,7 +244,8 @@ def naming(name: str) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        raise RefusedError(f"{name} {error.got}", error.remedy) from error
+        error.put_name(name)
+        raise
 
 
 def check_sizes(pair: RawPair, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:

@@ -6,6 +6,7 @@ Owns the rule that ids are read and never converted: the palette's indices, 16 b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 
 from unet_dist.data.decoded.label_map import MAX_ID, LabelMap
 from unet_dist.data.decoded.mask_values import pack, pascal_ids, whole_numbers
+from unet_dist.data.decoded.problems import SharedError
 from unet_dist.errors import ConfigError, RefusedError
 from unet_dist.imaging.image import Stored
 from unet_dist.wording import listed
@@ -30,6 +32,11 @@ _UNSTATED_CLASSES = (
 _UNMAPPED, _OUT_OF_RANGE = -1, -2
 _MAX_LISTED = 8
 _BLACK_AND_WHITE = '{"0-127": 0, "128-255": 1}'
+_SOFT_REMEDY = (
+    f"That looks like black and white with soft edges. If white is class 1: --label_map '{_BLACK_AND_WHITE}'."
+)
+_MOST_COLOURS, _MOST_IN_FULL = 300, 32
+"""Colours that are kept of a mask, the most frequent, for its message; and up to which a map is printed in full."""
 _SOFT_IDS = 12
 """Ids from which a mask of mostly black and white is no longer taken for one of classes. assumption: an edge has more shades."""
 
@@ -188,14 +195,14 @@ class LabelRules:
         if may_be_beyond and ids.size and (int(ids.min()) < 0 or int(ids.max()) > MAX_ID):
             beyond = ids[(ids < 0) | (ids > MAX_ID)]
             raise RefusedError(
-                f"holds {_list_ids(beyond)}, outside 0 to {MAX_ID}",
+                f"holds {_list_ids(_count(beyond))}, outside 0 to {MAX_ID}",
                 f"Write ids from 0 to {MAX_ID}; pixels without a label as 255, say, with ignore_index: 255.",
             )
         ids = ids.astype(np.uint16, copy=False)
         labels = self._table[ids]  # (H, W)
         refused = labels < 0
         if refused.any():
-            raise self._explain(ids, refused, labels)
+            raise self._explain(ids, refused)
         return labels.astype(self.dtype)
 
     def _check_targets(self, targets: Iterable[int]) -> None:
@@ -236,12 +243,7 @@ class LabelRules:
             void = ids == IGNORED
             return np.where(void, self.dtype.type(self.ignored), self.map_ids(np.where(void, np.uint8(0), ids)))
         if self.label_map is None:
-            same = {int(index): int(index) for index in np.unique(indices)}
-            raise RefusedError(
-                "is a palette mask and there is no label_map",
-                "Say what the palette's indices or colours mean. If the indices are the class ids: "
-                f"--label_map '{_listing(same)}'.",
-            )
+            raise SharedError(_explain_palette, _count(indices))
         if self.label_map.by_id:
             return self.map_ids(indices)
         palette = np.zeros((max(256, len(entries)), 3), dtype=np.uint32)
@@ -253,20 +255,9 @@ class LabelRules:
         packed = pack(pixels.astype(np.uint32))
         if self.label_map is not None and self.label_map.by_colour:
             return self._map_colours(packed)
-        is_grey = bool((pixels == pixels[..., :1]).all())
-        if self.label_map is not None and is_grey:
+        if self.label_map is not None and bool((pixels == pixels[..., :1]).all()):
             return self.map_ids(pixels[..., 0])
-        colours, counts = np.unique(packed, return_counts=True)
-        if self.label_map is None and is_grey and len(colours) <= _UNSTATED_CLASSES:
-            meaning = {int(colour) & 0xFF: place for place, colour in enumerate(colours)}
-            what = f"Its colours are grey. If each is a class: --label_map '{_listing(meaning)}'."
-        else:
-            ordered = colours[np.argsort(-counts, kind="stable")][:_MAX_LISTED]
-            first = ", ".join(f'"#{colour:06x}": {place}' for place, colour in enumerate(ordered))
-            more = f", and {len(colours) - len(ordered)} more" if len(colours) > len(ordered) else ""
-            what = f"Say what each colour means. Here, by their frequency: --label_map '{{{first}}}'{more}."
-        lack = "there is no label_map" if self.label_map is None else "label_map has ids as keys"
-        raise RefusedError(f"is a mask in colours and {lack}", what)
+        raise SharedError(self._explain_colours, Counter(dict(_count(packed).most_common(_MOST_COLOURS))))
 
     def _map_colours(self, colours: np.ndarray) -> np.ndarray:
         assert self.label_map is not None
@@ -275,52 +266,64 @@ class LabelRules:
         position = np.minimum(np.searchsorted(keys, colours), len(keys) - 1)
         unknown = keys[position] != colours
         if unknown.any():
-            values, counts = np.unique(colours[unknown], return_counts=True)
-            each = [f'"#{value:06x}" ({count:,} px)' for value, count in zip(values, counts, strict=True)]
-            raise RefusedError(
-                f"holds colours that label_map does not name: {listed(each, _MAX_LISTED)}",
-                "Add them to label_map; colours that mean nothing lead to the ignore_index.",
-            )
+            values = _count(colours[unknown])
+            raise SharedError(_explain_unmapped_colours, values, tuple(values)[:_MAX_LISTED])
         return classes[position]
 
-    def _explain(self, ids: np.ndarray, refused: np.ndarray, labels: np.ndarray) -> RefusedError:
-        found_ids = _list_ids(ids[refused])
+    def _explain(self, ids: np.ndarray, refused: np.ndarray) -> RefusedError:
+        outside = _count(ids[refused])
         if self.label_map is not None:
-            return RefusedError(
-                f"holds {found_ids}, which label_map does not name",
-                "Add them to label_map; ids that mean nothing lead to the ignore_index.",
-            )
-        assert (labels[refused] == _OUT_OF_RANGE).all()
-        worst = int(ids[refused].max())
-        limit = self.limit
-        got = f"holds {found_ids}, outside 0 to {limit - 1}"
+            return SharedError(_explain_unmapped, outside, tuple(outside)[:_MAX_LISTED])
+        values = _count(ids)
+        return SharedError(self._explain_ids, values, _are_soft(values) or tuple(outside)[:_MAX_LISTED])
+
+    def _explain_ids(self, values: Counter[int]) -> tuple[str, str]:
+        """Say which ids are beyond the classes, and what may be meant by them."""
+        outside = {value: count for value, count in values.items() if self._table[value] == _OUT_OF_RANGE}
+        got = f"holds {_list_ids(outside)}, outside 0 to {self.limit - 1}"
         got += "" if self.num_classes is None else f" (num_classes: {self.num_classes})"
-        if remedy := _remedy_for_soft_edges(np.bincount(np.minimum(ids, 256).ravel(), minlength=257)):
-            return RefusedError(got, remedy)
-        if worst == 255 and int(ids[refused].min()) == 255:
-            black_and_white = set(np.unique(ids)) == {0, 255}
+        if _are_soft(values):
+            return got, _SOFT_REMEDY
+        if set(outside) == {255}:
             remedy = "If 255 marks pixels without a label, set --ignore_index 255"
-            return RefusedError(
-                got, remedy + "; if it is class 1, --label_map '{0: 0, 255: 1}'" * black_and_white + "."
-            )
-        found = {int(value) for value in np.unique(ids) if value != self.ignore_index}
-        return UnnamedIdsError(got, found, says_classes=self.num_classes is None)
+            is_white = values.keys() <= {0, 255}
+            return got, remedy + "; if it is class 1, --label_map '{0: 0, 255: 1}'" * is_white + "."
+        ids = sorted(value for value in values if value != self.ignore_index)
+        count = f"--num_classes {ids[-1] + 1}, " if ids[-1] < MAX_CLASSES else ""
+        dense = {value: place for place, value in enumerate(ids)}
+        is_short = self.num_classes is None and len(ids) <= _UNSTATED_CLASSES
+        meaning = f" '{_listing(dense)}'" if is_short else ""
+        return got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}."
+
+    def _explain_colours(self, values: Counter[int]) -> tuple[str, str]:
+        """Say which colours there are, as the map that names them."""
+        got = f"is in colours and {'there is no label_map' if self.label_map is None else 'label_map has ids as keys'}"
+        greys = {value & 0xFF for value in values if value == (value & 0xFF) * 0x010101}
+        if self.label_map is None and len(greys) == len(values) <= _UNSTATED_CLASSES:
+            meaning = {grey: place for place, grey in enumerate(sorted(greys))}
+            return got, f"Its colours are grey. If each is a class: --label_map '{_listing(meaning)}'."
+        ordered = sorted(values, key=lambda value: (-values[value], value))
+        shown = ordered if len(ordered) <= _MOST_IN_FULL else ordered[:_MAX_LISTED]
+        first = ", ".join(f'"#{colour:06x}": {place}' for place, colour in enumerate(shown))
+        more = f", and {len(ordered) - len(shown)} more" if len(ordered) > len(shown) else ""
+        return got, f"Say what each colour means. Here, by their frequency: --label_map '{{{first}}}'{more}."
 
 
-class UnnamedIdsError(RefusedError):
-    """A mask with ids beyond the classes. One remedy serves the ids of all such masks.
+def _explain_palette(values: Counter[int]) -> tuple[str, str]:
+    same = _listing({index: index for index in sorted(values)})
+    remedy = "Say what the palette's indices or colours mean. If the indices are the class ids: "
+    return "has a palette and there is no label_map", remedy + f"--label_map '{same}'."
 
-    Args:
-        ids: of the mask, but for the ignored one.
-        says_classes: whether nobody gave the number of classes, so that the remedy lists all ids.
-    """
 
-    def __init__(self, got: str, ids: set[int], *, says_classes: bool) -> None:
-        count = f"--num_classes {max(ids) + 1}, " if max(ids) < MAX_CLASSES else ""
-        dense = {value: place for place, value in enumerate(sorted(ids))}
-        meaning = f" '{_listing(dense)}'" if says_classes and len(ids) <= _UNSTATED_CLASSES else ""
-        super().__init__(got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.")
-        self.ids, self.says_classes = ids, says_classes
+def _explain_unmapped(values: Counter[int]) -> tuple[str, str]:
+    remedy = "Add them to label_map; ids that mean nothing lead to the ignore_index."
+    return f"holds {_list_ids(values)}, which label_map does not name", remedy
+
+
+def _explain_unmapped_colours(values: Counter[int]) -> tuple[str, str]:
+    each = [f'"#{value:06x}" ({count:,} px)' for value, count in values.items()]
+    remedy = "Add them to label_map; colours that mean nothing lead to the ignore_index."
+    return f"holds colours that label_map does not name: {listed(each, _MAX_LISTED)}", remedy
 
 
 def explain_gaps(counts: np.ndarray) -> str | None:
@@ -333,33 +336,35 @@ def explain_gaps(counts: np.ndarray) -> str | None:
         The finding and the remedy, in two sentences.
     """
     found = np.flatnonzero(counts)
-    soft = _remedy_for_soft_edges(counts)
-    if len(found) == 0 or (found[-1] == len(found) - 1 and soft is None):
+    is_soft = _are_soft(Counter({int(value): int(counts[value]) for value in found}))
+    if len(found) == 0 or (found[-1] == len(found) - 1 and not is_soft):
         return None
     dense = {int(value): place for place, value in enumerate(found)}
     count = int(found[-1]) + 1
-    if soft is not None:
-        return f"its masks hold {len(found)} ids from {found[0]} to {found[-1]}. {soft}"
+    if is_soft:
+        return f"its masks hold {len(found)} ids from {found[0]} to {found[-1]}. {_SOFT_REMEDY}"
     return (
         f"its masks hold {len(found)} ids with gaps between 0 and {found[-1]}. If these are the classes, set "
         f"--label_map '{_listing(dense)}'; if the ids between are classes too, --num_classes {count}."
     )
 
 
-def _remedy_for_soft_edges(counts: np.ndarray) -> str | None:
+def _are_soft(values: Mapping[int, int]) -> bool:
     """Recognise black and white with soft edges by pixels of each id: most lie at both ends, few at many ids between."""
-    found = np.flatnonzero(counts)
-    if len(found) < _SOFT_IDS or found[0] != 0 or not 200 <= found[-1] <= 255:
-        return None
-    ends = counts[:8].sum() + counts[found[-1] - 7 : found[-1] + 1].sum()
-    if ends < 0.5 * counts.sum():
-        return None
-    return f"That looks like black and white with soft edges. If white is class 1: --label_map '{_BLACK_AND_WHITE}'."
+    if len(values) < _SOFT_IDS or min(values) != 0 or not 200 <= (last := max(values)) <= 255:
+        return False
+    ends = sum(count for value, count in values.items() if value < 8 or value > last - 8)
+    return ends >= 0.5 * sum(values.values())
 
 
-def _list_ids(ids: np.ndarray) -> str:
-    values, counts = np.unique(ids, return_counts=True)
-    each = [f"{value} ({count:,} px)" for value, count in zip(values, counts, strict=True)]
+def _count(values: np.ndarray) -> Counter[int]:
+    """Count the pixels of each value, in the order of the values."""
+    found, counts = np.unique(values, return_counts=True)
+    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+
+def _list_ids(values: Mapping[int, int]) -> str:
+    each = [f"{value} ({count:,} px)" for value, count in sorted(values.items())]
     return f"{'id' if len(each) == 1 else 'ids'} {listed(each, _MAX_LISTED)}"
 
 
