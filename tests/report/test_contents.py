@@ -23,6 +23,7 @@ from unet_dist.report.charts import MAX_POINTS, column, run_charts, smooth
 from unet_dist.report.comparison import Column, columns_of, compare, differing_keys
 from unet_dist.report.contents import read_run
 from unet_dist.report.page import comparison_page, run_page
+from unet_dist.report.plots import _curves
 from unet_dist.report.published import PUBLISHED, published_for
 from unet_dist.report.summary import class_scores, headline, missing, status, training_seconds, worst_classes
 
@@ -307,6 +308,27 @@ def test_what_several_runs_lack_is_said_once_with_all_commands(finished: Path, t
     assert "<b>first</b>, <b>second</b>: The run was not evaluated" in html
     commands = "\n".join(f"unet-dist evaluate {folder} --split test" for folder in bare)
     assert f'<code class="command">{commands}</code>' in html
+
+
+def test_the_command_names_the_run_that_was_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [fabricate(tmp_path / name, pictures=0, is_evaluated=name == "first") for name in ("first", "second")]
+    report([str(folder) for folder in folders], ReportOptions(output=str(tmp_path / "page.html")))
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("The run was not evaluated") == 1
+    assert "second: The run was not evaluated" in text
+    assert f"This adds them: unet-dist evaluate {folders[1]} --split test" in text
+
+
+def test_a_single_validation_is_a_marked_point(tmp_path: Path) -> None:
+    """A line of one point shows nothing."""
+    one, several = (
+        read_run(fabricate(tmp_path / f"{steps}", steps=steps, log_steps=steps // 3, eval_steps=every, pictures=0))
+        for steps, every in ((30, 30), (60, 20))
+    )
+    of_one, of_several = ([line.get_marker() for line in _curves(run).axes[2].lines] for run in (one, several))
+    assert of_one == ["o", "o", "*"]
+    assert of_several == ["None", "None", "*"]
+    assert data_of(comparison_page([one, several]))["charts"]["miou"]["data"][0]["mode"] == "lines+markers"
 
 
 def test_comparison_holds_every_published_figure_and_the_common_pictures(finished: Path, tmp_path: Path) -> None:

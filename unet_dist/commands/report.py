@@ -20,7 +20,7 @@ from unet_dist.report.comparison import Column, columns_of, compare
 from unet_dist.report.contents import RunContents, read_run
 from unet_dist.report.page import comparison_page, run_page
 from unet_dist.report.plots import draw_plots
-from unet_dist.report.summary import missing
+from unet_dist.report.summary import missing, missing_together
 from unet_dist.storage.files import require_writable, write_whole
 from unet_dist.terminal import Teller
 from unet_dist.wording import one_line
@@ -61,6 +61,8 @@ def run(words: Sequence[str], options: ReportOptions) -> None:
     else:
         html = comparison_page(runs, split=options.split, max_pictures=options.pictures)
         teller.table(_comparison_table(runs, splits, teller.console.width))
+        for text, names, commands in missing_together(runs, splits, options.split):
+            teller.say(" ".join([f"{', '.join(names)}:", text, "; ".join(commands)]).strip())
     content = html.encode()
     write_whole(page, content)
     seconds = time.perf_counter() - started
@@ -106,7 +108,7 @@ _GAP = 2
 
 
 def _comparison_table(runs: Sequence[RunContents], splits: Sequence[str | None], width: int) -> Table:
-    """The table for a terminal of that many characters a line, in which no word is broken while its pieces fit."""
+    """The table for a terminal of that many characters per line, in which no word is broken while its pieces fit."""
     columns = columns_of(runs, splits)
     table_rows = compare(runs, splits)
     is_published = any(row[columns.index(Column.PUBLISHED)].key is not None for row in table_rows)

@@ -19,6 +19,7 @@ from unet_dist.report.summary import ClassScore
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_FEW_POINTS, _NONE = 100, np.empty(0)  # which are marked
 MAX_POINTS = 2000
 """Of a curve: more are thinned out by means of neighbours, as no screen shows them."""
 
@@ -140,8 +141,8 @@ def _curve_chart(runs: Sequence[RunContents], split: str, key: str, title: str) 
         steps, values = column(run.train if split == "train" else run.validations, key)
         if len(steps):
             dash = None if len(runs) == 1 else _DASHES[number % len(_DASHES)]
-            name = title if len(runs) == 1 else run.name
-            figure.add_scatter(x=_rounded(steps), y=_rounded(values), name=name, **_line(number, dash=dash))
+            name, line = title if len(runs) == 1 else run.name, _line(number, steps, dash=dash)
+            figure.add_scatter(x=_rounded(steps), y=_rounded(values), name=name, **line)
     figure.update_layout(showlegend=len(runs) > 1)
     return figure if figure.data else None
 
@@ -158,10 +159,7 @@ def _miou_chart(run: RunContents) -> go.Figure | None:
     }
     for number, (title, (steps, values)) in enumerate(drawn.items()):
         if len(steps):
-            line = {
-                **_line(number, dash=_DASHES[2 * number % 5]),
-                "mode": "lines+markers" if len(steps) < 100 else "lines",
-            }
+            line = _line(number, steps, dash=_DASHES[2 * number % 5])
             figure.add_scatter(x=_rounded(steps), y=_rounded(values), name=title, **line)
     figure.add_scatter(
         x=[best["step"]],
@@ -366,7 +364,7 @@ def _images_chart(by_image: Sequence[Mapping[str, Any]]) -> go.Figure | None:
 
 
 def _class_comparison_chart(runs: Sequence[RunContents], scores: Sequence[Sequence[ClassScore]]) -> go.Figure | None:
-    """IoU of each class, a mark a run."""
+    """IoU of each class, one mark per run."""
     occurring = [score for of_run in scores for score in of_run]
     if not occurring:
         return None
@@ -391,8 +389,9 @@ def _class_comparison_chart(runs: Sequence[RunContents], scores: Sequence[Sequen
     return figure
 
 
-def _line(colour: int, *, width: float = 2, dash: str | None = None) -> dict[str, Any]:
-    return {"mode": "lines", "line": {"width": width, "dash": dash}, "meta": {"colour": colour}}
+def _line(colour: int, marked: np.ndarray = _NONE, *, width: float = 2, dash: str | None = None) -> dict[str, Any]:
+    mode = "lines+markers" if 0 < len(marked) < _FEW_POINTS else "lines"
+    return {"mode": mode, "line": {"width": width, "dash": dash}, "meta": {"colour": colour}}
 
 
 def _rounded(values: np.ndarray) -> list[float]:

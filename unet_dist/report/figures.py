@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
 
 def draw_pairs(path: Path, pairs: Sequence[Pair], class_names: Sequence[str]) -> None:
-    """Draw images beside their labels, two pairs a row, with a legend of the classes that occur.
+    """Draw images beside their labels, two pairs per row, with a legend of the classes that occur.
 
     Args:
         path: of the PNG; its folder is made.

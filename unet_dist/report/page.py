@@ -23,7 +23,15 @@ from unet_dist.report.comparison import columns_of, compare, differing_keys
 from unet_dist.report.contents import RunContents
 from unet_dist.report.pictures import PICTURES_FOLDER, embed_picture
 from unet_dist.report.published import DATA_SET, PUBLISHED, is_same_data
-from unet_dist.report.summary import class_scores, hardware_rows, headline, missing, status, worst_classes
+from unet_dist.report.summary import (
+    class_scores,
+    hardware_rows,
+    headline,
+    missing,
+    missing_together,
+    status,
+    worst_classes,
+)
 from unet_dist.wording import printable
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ def comparison_page(runs: Sequence[RunContents], *, split: str | None = None, ma
         "published": PUBLISHED if any(is_same_data(run.config) for run in runs) else (),
         "published_data": DATA_SET,
         "differences": [(key, [_said(value) for value in values]) for key, values in differing_keys(trained)],
-        "missing": _missing_together(runs, splits, split),
+        "missing": missing_together(runs, splits, split),
         "statuses": [(run.name, status(run)) for run in runs],
     }
     data = {"pictures": pictures, "classes": _classes(runs[0])}
@@ -179,19 +187,6 @@ def _common_pictures(runs: Sequence[RunContents], splits: Sequence[str | None], 
 
 def _is_same_image(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[key] == other[key] for key in ("id", "label", "width", "height"))
-
-
-def _missing_together(
-    runs: Sequence[RunContents], splits: Sequence[str | None], wanted: str | None
-) -> list[tuple[str, list[str], list[str]]]:
-    """What runs lack: a sentence once, the names of the runs it is true of, and their commands."""
-    together: dict[str, tuple[list[str], list[str]]] = {}
-    for run, shown in zip(runs, splits, strict=True):
-        for text, command in missing(run, shown, wanted):
-            names, commands = together.setdefault(text, ([], []))
-            names.append(run.name)
-            commands += [] if command is None else [command]
-    return [(text, *found) for text, found in together.items()]
 
 
 def _settings(run: RunContents) -> list[tuple[str, str, bool]]:

@@ -60,11 +60,12 @@ def _curves(run: RunContents) -> Any:
     loss, rate, miou = figure.subplots(1, 3)
     steps, values = column(run.train, "loss")
     if len(steps):
-        loss.plot(steps, values, color=_BLUE, alpha=0.35, linewidth=0.8)
-        loss.plot(steps, smooth(values), color=_BLUE)
-    rate.plot(*column(run.train, "learning_rate"), color=_BLUE)
-    miou.plot(*column(run.validations, "miou"), color=_BLUE, label="mean IoU")
-    miou.plot(*column(run.validations, "pixel_accuracy"), color=_VERMILION, linestyle=":", label="pixel accuracy")
+        _draw(loss, steps, values, color=_BLUE, alpha=0.35, linewidth=0.8)
+        _draw(loss, steps, smooth(values), color=_BLUE)
+    _draw(rate, *column(run.train, "learning_rate"), color=_BLUE)
+    _draw(miou, *column(run.validations, "miou"), color=_BLUE, label="mean IoU")
+    accuracy = column(run.validations, "pixel_accuracy")
+    _draw(miou, *accuracy, color=_VERMILION, linestyle=":", label="pixel accuracy")
     if run.best is not None:
         miou.plot([run.best["step"]], [run.best["miou"]], "*", color=_GREEN, markersize=11, label="best")
         miou.legend(frameon=False, fontsize=8)
@@ -73,6 +74,11 @@ def _curves(run: RunContents) -> Any:
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw(axes: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """Draw a curve, or a mark where it has a single point: a line would not show it."""
+    axes.plot(steps, values, marker="o" if len(steps) == 1 else None, **style)
 
 
 def _iou(scores: Sequence[ClassScore]) -> Any:

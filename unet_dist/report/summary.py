@@ -205,6 +205,19 @@ def missing(run: RunContents, split: str | None, wanted: str | None = None) -> l
     return notes
 
 
+def missing_together(
+    runs: Sequence[RunContents], splits: Sequence[str | None], wanted: str | None
+) -> list[tuple[str, list[str], list[str]]]:
+    """What runs lack: a sentence once, the names of the runs it is true of, and their commands."""
+    together: dict[str, tuple[list[str], list[str]]] = {}
+    for run, shown in zip(runs, splits, strict=True):
+        for text, command in missing(run, shown, wanted):
+            names, commands = together.setdefault(text, ([], []))
+            names.append(run.name)
+            commands += [] if command is None else [command]
+    return [(text, *found) for text, found in together.items()]
+
+
 def _held_out_split(run: RunContents) -> str:
     """The split that a run is to be evaluated on: the last that its data has besides its training images."""
     names = [part["name"] for part in run.data.get("splits") or () if part["name"] != "train"]
