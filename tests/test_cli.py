@@ -309,6 +309,23 @@ def test_help_says_beside_a_default_where_the_data_choose(capsys: pytest.Capture
     assert "chosen" not in capsys.readouterr().out, "plan chooses nothing"
 
 
+def test_help_of_a_key_without_a_command_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    takers = {name for name, command in find_commands().items() if "label_map" in command.hints}
+    assert len(takers) > 2
+    run(["--help", "--label-map"])
+    out = capsys.readouterr().out
+    assert out.startswith("  --label_map {A: B, ...}\n")
+    named = re.findall(r"Taken by: ([\w\s,]+)\.", out)
+    assert {name.strip() for names in named for name in names.split(",")} == takers
+    assert out.count("--label_map") == len(named) == 2, "evaluate has a meaning of its own, the others share one"
+    run(["--help", "plan"])
+    assert capsys.readouterr().out.startswith("usage: unet-dist plan ")
+    with pytest.raises(ConfigError, match=r"^Unknown key --lr\. Here it is --learning_rate"):
+        run(["--help", "lr"])
+    with pytest.raises(ConfigError, match=r"^Unknown key --lable_map\. Did you mean --label_map"):
+        run(["--help", "lable_map"])
+
+
 def test_help_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("seed", "--seed"):
         run(["train", "--help", word])

@@ -61,7 +61,7 @@ def run(words: Sequence[str], *, is_program: bool = False) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         from unet_dist.command_line.help import program_help
 
-        print(program_help())
+        print(program_help(words[1] if len(words) > 1 else None))
     elif words[0] == "--version":
         print(f"unet_dist {__version__}")
     else:

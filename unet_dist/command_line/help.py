@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from unet_dist.command_line.command import Command, find_commands
@@ -16,12 +17,19 @@ from unet_dist.config.rules import hints_of, placeholder
 from unet_dist.errors import ConfigError, suggest_key
 
 
-def program_help() -> str:
-    """The list of commands."""
+def program_help(topic: str | None = None) -> str:
+    """The list of commands; or the help of one, or of a key with the commands that take it.
+
+    Raises:
+        ConfigError: the topic is neither.
+    """
+    if topic is not None and topic != "all":
+        command = find_commands().get(topic)
+        return _key_help(_key_of(topic)) if command is None else command_help(command)
     lines = ["usage: unet-dist COMMAND [...]", "", "Distributed training of U-Nets for semantic segmentation.", ""]
     for name, command in find_commands().items():
         lines += textwrap.wrap(command.about, _width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
-    lines += ["", "unet-dist COMMAND --help shows its keys.", ""]
+    lines += ["", "unet-dist COMMAND --help shows its keys, unet-dist --help KEY one of them.", ""]
     lines += ["train, evaluate and predict use all GPUs of this machine. For another number of processes:", ""]
     lines += ["  unet-dist COMMAND [...] --processes 2"]
     lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
@@ -41,12 +49,35 @@ def command_help(command: Command, topic: str | None = None) -> str:
         return _full(command)
     if topic is None:
         return _short(command)
-    key = topic.lstrip("-").replace("-", "_")
+    key = _key_of(topic)
     if key not in command.hints:
-        raise ConfigError(
-            f"Unknown key --{key}. {answer_synonym(key, command.hints) or suggest_key(key, command.hints)}"
-        )
+        raise _unknown(key, command.hints)
     return "\n".join(_entry(command, key))
+
+
+def _key_help(key: str) -> str:
+    """What a key means, once for all commands that say the same of it."""
+    commands = find_commands().values()
+    takers: dict[str, list[str]] = {}
+    for command in commands:
+        if key in command.hints:
+            takers.setdefault("\n".join(_entry(command, key)), []).append(command.name)
+    if not takers:
+        raise _unknown(key, {name: hint for command in commands for name, hint in command.hints.items()})
+    indent = " " * 6
+    wrapped = (
+        textwrap.wrap(f"Taken by: {', '.join(names)}.", _width(), initial_indent=indent, subsequent_indent=indent)
+        for names in takers.values()
+    )
+    return "\n\n".join("\n".join([entry, *lines]) for entry, lines in zip(takers, wrapped, strict=True))
+
+
+def _key_of(topic: str) -> str:
+    return topic.lstrip("-").replace("-", "_")
+
+
+def _unknown(key: str, hints: Mapping[str, Any]) -> ConfigError:
+    return ConfigError(f"Unknown key --{key}. {answer_synonym(key, hints) or suggest_key(key, hints)}")
 
 
 def _full(command: Command) -> str:
