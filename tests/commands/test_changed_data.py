@@ -80,8 +80,8 @@ def test_mirrored_mask_is_refused_and_named(place: Path, capsys: pytest.CaptureF
     sentence = capsys.readouterr().err
     assert f"{place}/run holds a run at step 1 with other data: labels of train: SHA-256 " in sentence
     assert sentence.endswith(
-        "Put the old data back, set --allow_config_change true to resume with the data there now, or choose another "
-        "--output_path.\n"
+        "To resume it as it was, put its data back. To resume it with the data there now, set --allow_config_change true. "
+        "To start another run, set another --output_path.\n"
     )
     assert "pixels" not in sentence
     assert {path: path.read_bytes() for path in before if "last" not in path.parts} == {
@@ -97,7 +97,7 @@ def test_added_image_is_counted(place: Path, capsys: pytest.CaptureFixture[str])
         (place / f"data/{kind}/validation/sample001.png").write_bytes(png(pixels))
     assert start(place, "--learning_rate=0.1")[0] == 2
     sentence = capsys.readouterr().err
-    assert " with other settings and data: learning_rate: 0.0005 -> 0.1; images of validation: 1 -> 2. Put" in sentence
+    assert " with other settings and data: learning_rate: 0.0005 -> 0.1; images of validation: 1 -> 2. To resume" in sentence
 
 
 def test_moved_data_and_other_test_images_end_like_before(

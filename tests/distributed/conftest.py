@@ -110,7 +110,7 @@ class Laboratory:
         return jobs
 
     def _moved(self, world_size: int) -> list[str]:
-        """A float64 run that one process began and that went on on two, and on three: the words of a leg of it."""
+        """A float64 run that one process began and two, then three, resumed: the words of a leg of it."""
         if world_size == 2:
             begun = self.alone_once("float64-1", dtype="float64") / "checkpoints/step-00000010"
         else:

@@ -62,14 +62,16 @@ def test_more_steps_ask_how_the_learning_rate_goes_on(
 ) -> None:
     words = lab.train("short", **{**SHORT, "total_steps": 8})
     assert error_of(lab, capsys, words) == (
-        f"{finished} holds a run at step 6 with other settings: total_steps: 6 -> 8. Choose the learning rate: "
-        "--extend_schedule continue (the course of 8 steps, entered at step 6) or --extend_schedule restart (a new course over the "
-        "2 steps left). Or take it back, or choose another --output_path."
+        f"{finished} holds a run at step 6 with other settings: total_steps: 6 -> 8. To train longer, choose the "
+        "learning rate: --extend_schedule continue (the course of 8 steps, entered at step 6) or --extend_schedule restart (a new "
+        "course over the 2 steps left). To resume it as it was, give its settings again. To start another run, set another "
+        "--output_path."
     )
     sentence = error_of(lab, capsys, [*words, "--seed=1"])
-    assert "total_steps: 6 -> 8; seed: 20261123 -> 1. Choose the" in sentence
+    assert "total_steps: 6 -> 8; seed: 20261123 -> 1. To train longer, choose the" in sentence
     assert sentence.endswith(
-        "Take them back, set --allow_config_change true to resume with them, or choose another --output_path."
+        "To resume it as it was, give its settings again. To resume it with the new settings, set --allow_config_change true. "
+        "To start another run, set another --output_path."
     )
 
 
@@ -122,7 +124,7 @@ def test_named_checkpoint_is_branched_off_into_another_folder(lab: Laboratory, f
 def test_older_checkpoint_of_the_same_folder_is_refused(
     lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Steps after it would be removed as the oldest, and the next start would go on from the abandoned ones."""
+    """Steps after it would be removed as the oldest, and the next start would resume from the abandoned ones."""
     named = finished / "checkpoints/step-00000002"
     assert error_of(lab, capsys, lab.train("short", **SHORT, resume=named)) == (
         f"resume: got {named}, but {finished} holds a run of its own at step 6. Choose another --output_path to branch off, or "

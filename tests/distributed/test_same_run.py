@@ -1,7 +1,7 @@
 """Proves C3 with real processes: a run is the same on 1, 2, 3 and 4 processes, with and without accumulation.
 
 The runs have dropout, class weights, a clipped gradient and an ignored class that is uneven among the ranks. float64 tells
-an error from rounding: what is left is the order of a sum, and nothing else.
+an error from rounding: the order of a sum is left, and nothing else.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def test_a_truncated_16_bit_picture_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.txt", b"hello", r"a.txt is not an image.*PNG, JPEG"),
+        ("a.txt", b"hello", r"a.txt is not an image.*it is text"),
         ("empty.png", b"", r"empty.png is empty \(0 bytes\)"),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "a.eps is not an image"),
     ],
@@ -270,6 +270,20 @@ def test_postscript_is_never_started_whatever_the_file_is_called(tmp_path, monke
     for image in (tmp_path / "3.png", Encoded(content, "row 3")):
         with pytest.raises(DataError, match="is not an image that can be read"):
             whole(open_image(image))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"Dear all,\nthe pictures are", 'it is text, which begins with "Dear all, the pi"'),
+        (b"version https://git-lfs.github.com/spec/v1\n", "It stands for a file in Git LFS: git lfs pull fetches"),
+        (b"\x1b[31mred", r"it begins with the bytes 1b 5b 33 31 6d 72 65 64\. Expected PNG"),
+    ],
+)
+def test_no_picture_under_a_picture_s_name_shows_how_it_begins(tmp_path, content, said):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.png is not an image that can be read: .*{said}"):
+        open_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.icns", "a.png"])

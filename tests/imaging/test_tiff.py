@@ -411,7 +411,7 @@ def test_forked_readers_do_not_disturb_each_other(tmp_path):
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 99])
 @pytest.mark.parametrize("layout", ["one strip", "tiles, deflate, predictor"])
 def test_a_turned_tiff_stands_upright_in_every_window(rgb, tmp_path, layout, orientation):
-    """As Pillow turns it; what is no orientation turns nothing."""
+    """As Pillow turns it; an unknown orientation turns nothing."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, rgb, photometric="rgb", extratags=[(274, "H", 1, orientation, True)], **LAYOUTS[layout])
     picture = Image.fromarray(rgb)

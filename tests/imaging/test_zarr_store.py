@@ -1,4 +1,4 @@
-"""Proves that windows of Zarr arrays and groups equal the whole, whatever the axes, and that what is no image is named."""
+"""Proves that windows of Zarr arrays and groups equal the whole, whatever the axes, and that anything but an image is named."""
 
 import json
 import os

@@ -160,16 +160,17 @@ def _kinds(changed: list[str], other_data: list[str]) -> str:
 
 def _remedy(step: int, total_steps: int, asks_for_schedule: bool, changed: list[str], other_data: list[str]) -> str:
     """What to do about changed settings and data, as sentences."""
-    asked = ""
+    sentences = []
     if asks_for_schedule:
-        asked = (
-            f"Choose the learning rate: --extend_schedule continue (the course of {total_steps} steps, entered at step "
-            f"{step}) or --extend_schedule restart (a new course over the {total_steps - step} steps left). "
+        sentences.append(
+            f"To train longer, choose the learning rate: --extend_schedule continue (the course of {total_steps} steps, entered "
+            f"at step {step}) or --extend_schedule restart (a new course over the {total_steps - step} steps left)."
         )
-        if changed == ["total_steps"] and not other_data:
-            return f"{asked}Or take it back, or choose another --output_path."
-    back, them = ("Put the old data back", "the data there now") if other_data else ("Take them back", "them")
-    return f"{asked}{back}, set --allow_config_change true to resume with {them}, or choose another --output_path."
+    sentences.append(f"To resume it as it was, {'put its data back' if other_data else 'give its settings again'}.")
+    if not asks_for_schedule or changed != ["total_steps"] or other_data:
+        new = "the data there now" if other_data else "the new settings"
+        sentences.append(f"To resume it with {new}, set --allow_config_change true.")
+    return " ".join([*sentences, "To start another run, set another --output_path."])
 
 
 def restore(

@@ -27,6 +27,7 @@ from unet_dist.imaging.values import (
     upright,
     upright_shape,
 )
+from unet_dist.wording import one_line
 
 # Named, because Pillow's whole list holds formats that start other programs (EPS) or take gigabytes for a small file (ICNS).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -40,7 +41,7 @@ _CHANNELS = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1, "P"
 _LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
 _ORIENTATION_TAG = 0x0112
 _BYTES_PER_PX = 13
-"""Measured: 6.5 GiB for a PNG of 497 megapixels; Pillow's own 4 a pixel, and the copies on the way to an array."""
+"""Measured: 6.5 GiB for a PNG of 497 megapixels; Pillow's own 4 per pixel, and the copies on the way to an array."""
 _HEADER_BYTES = 2**16
 _PILLOW_LIMIT = threading.Lock()
 
@@ -201,19 +202,30 @@ def _open(encoded: Encoded) -> Iterator[Image.Image]:
             try:
                 image = Image.open(file, formats=known)
             except UnidentifiedImageError as error:
-                if not encoded.head:
-                    raise RefusedError(
-                        f"{encoded.name} is empty (0 bytes)", "Copy it again, or leave it out."
-                    ) from error
-                raise RefusedError(
-                    f"{encoded.name} is not an image that can be read",
-                    "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, .npz, Zarr or a slide (.svs, .ndpi, "
-                    ".mrxs): convert it, or leave it out.",
-                ) from error
+                raise _no_picture(encoded) from error
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         with image:
             yield image
+
+
+def _no_picture(encoded: Encoded) -> RefusedError:
+    """Say how a file begins that no decoder knows: text under a picture's name needs another remedy than a rare format."""
+    head = encoded.head
+    if not head:
+        return RefusedError(f"{encoded.name} is empty (0 bytes)", "Copy it again, or leave it out.")
+    text = head.decode("ascii", "replace")
+    if not all(letter.isprintable() or letter in "\r\n\t" for letter in text) or "\ufffd" in text:
+        got = f"{encoded.name} is not an image that can be read: it begins with the bytes {head[:8].hex(' ')}"
+        return RefusedError(
+            got,
+            "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, .npz, Zarr or a slide (.svs, .ndpi, "
+            ".mrxs): convert it, or leave it out.",
+        )
+    got = f'{encoded.name} is not an image that can be read: it is text, which begins with "{one_line(text).strip()}"'
+    if text == "version https://":
+        return RefusedError(got, "It stands for a file in Git LFS: git lfs pull fetches the picture.")
+    return RefusedError(got, "Put the picture itself here, draw PostScript or SVG as PNG, or leave the file out.")
 
 
 def _require_one_frame(image: Image.Image, name: str) -> None:
