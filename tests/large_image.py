@@ -1,4 +1,4 @@
-"""Predict an image larger than memory on several processes, kill them on the way, go on, and compare with other tiles.
+"""Predict an image larger than memory on several processes, kill them on the way, resume, and compare with other tiles.
 
     python tests/large_image.py --side 20000
     python tests/large_image.py --side 20000 --against_half 3
@@ -139,7 +139,7 @@ def baseline_bytes() -> dict[str, int]:
 
 
 def main() -> int:
-    """Make, kill, go on, compare."""
+    """Make, kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=20_000, help="of the image, px")
     parser.add_argument("--base_channels", type=int, default=4)

@@ -124,7 +124,6 @@ def test_script_on_two_processes_gives_the_bits_of_the_command(two: Callable[[st
     assert bytes_of(two(name)) == bytes_of(two("command-2"))
 
 
-@pytest.mark.slow
 def test_notebook_gives_the_bits_of_the_command(folder: Path, commanded: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
@@ -191,7 +190,7 @@ class Doubled(CrossEntropy):
 
 
 class Listener(Callback):
-    """Writes down what it is told."""
+    """Records the lines that it gets."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
@@ -281,7 +280,7 @@ def plain() -> nn.Module:
 
 
 def test_any_module_trains_in_tiles_as_in_whole(folder: Path) -> None:
-    """What is measured of it allows tiles: the first step records the same loss."""
+    """Its measured halo allows tiles: the first step records the same loss."""
     keys = {**NETWORK, "log_steps": 1, "dtype": "float64", "total_steps": 2}
     runs = [train(config_of(folder, f"plain-{size}", keys, tile_size=size), model=plain()) for size in (None, 20)]
     losses = [[row["loss"] for row in run.metrics if row["split"] == "train"] for run in runs]

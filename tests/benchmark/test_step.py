@@ -1,4 +1,4 @@
-"""Proves that what is timed is the run itself: the loop makes the steps that training makes, and no others."""
+"""Proves that the timing is of the run itself: the loop makes the steps that training makes, and no others."""
 
 from __future__ import annotations
 

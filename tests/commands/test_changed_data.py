@@ -97,7 +97,10 @@ def test_added_image_is_counted(place: Path, capsys: pytest.CaptureFixture[str])
         (place / f"data/{kind}/validation/sample001.png").write_bytes(png(pixels))
     assert start(place, "--learning_rate=0.1")[0] == 2
     sentence = capsys.readouterr().err
-    assert " with other settings and data: learning_rate: 0.0005 -> 0.1; images of validation: 1 -> 2. To resume" in sentence
+    assert (
+        " with other settings and data: learning_rate: 0.0005 -> 0.1; images of validation: 1 -> 2. To resume"
+        in sentence
+    )
 
 
 def test_moved_data_and_other_test_images_end_like_before(

@@ -1,4 +1,4 @@
-"""Proves that what is said of crops, tiles and split samples is judged before any data is read, each refusal a sentence."""
+"""Proves that settings of crops, tiles and split samples are judged before any data is read, each refusal a sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_tile_larger_than_the_crop_serves_the_validation_only() -> None:
 
 
 def test_context_px_says_what_of_a_window_counts() -> None:
-    """Of an encoder with a halo of 49 px: the whole crop, all but 20 px a side, or what is exact, which is the default."""
+    """Of an encoder with a halo of 49 px: the whole crop, all but 20 px per side, or the exact part, which is the default."""
     keys = {"model": "encoder_unet", "depth": 3, "padding": "same", "input_size": 160}
     for context_px, halo in ((0, 0), (20, 20), (None, 56)):
         planner, side = planned(**keys, context_px=context_px)

@@ -84,7 +84,7 @@ def test_a_step_on_a_whole_image_holds_a_few_windows(
     monkeypatch: pytest.MonkeyPatch,
     alive: Alive,  # noqa: F811
 ) -> None:
-    """The bounds know nothing of the side. Image and labels are 34 MiB; what is read of them at a time is a window."""
+    """The bounds know nothing of the side. Image and labels are 34 MiB; a window of them is read at a time."""
     side = 3000
     monkeypatch.setattr(windowed, "_BLOCK_BYTES", 8 * 2**20)
     image, label = draw_pair(0, 250, 250)

@@ -1,4 +1,4 @@
-"""Proves the quick start's steps: what is called in which order, on how many processes, and what a failed step says."""
+"""Proves the quick start's steps: their order, the number of processes, and the sentence of a failed step."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def test_config_survives_yaml_and_json() -> None:
 
 
 def test_a_mapping_is_read_without_blanks_after_its_colons() -> None:
-    """YAML reads none; on the command line it is clear what was meant, and in a file the refusal names the blank."""
+    """YAML reads none; on the command line the meaning is clear, and in a file the refusal names the blank."""
     kind, meaning = dict[str, int] | None, "A map."
     for word in ("{0:0,255:1}", "{0: 0,255:1}", "{0: 0, 255: 1}"):
         assert read("label_map", kind, word, meaning, is_word=True) == {0: 0, 255: 1}
@@ -272,7 +272,7 @@ def test_shape_reads_height_by_width(height: int, width: int) -> None:
 
 @given(st.integers(1, 16), st.integers(1, 8), st.integers(1, 8), st.sampled_from(["none", "micro", "accum", "both"]))
 def test_cut_covers_the_batch(world_size: int, accum: int, micro: int, given_keys: str) -> None:
-    """Whatever is said of micro-batch and accumulation, their product with the processes is the batch."""
+    """Whatever micro-batch and accumulation are given, their product with the processes is the batch."""
     schedule = ScheduleConfig(
         batch_size=world_size * accum * micro,
         micro_batch_size=micro if given_keys in ("micro", "both") else None,

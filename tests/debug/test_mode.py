@@ -107,7 +107,7 @@ def inspect(model: UNet, share: StepShare) -> InspectedStep:
 
 
 def test_step_is_looked_at_by_the_loss_scale_that_fits(network: UNet) -> None:
-    """fp16 scales the loss. Powers of two are exact in float32, so what is seen is the same; a scale that overflows is halved."""
+    """fp16 scales the loss. Powers of two are exact in float32, so the values shown are the same; one that overflows is halved."""
     share = share_of(*_fitting(network), ["a", "b"])
     divisor = torch.tensor(2.0)
     gradient = WindowGradient(network, network, CrossEntropy())

@@ -1,5 +1,5 @@
 """Measure the prose of the pages: sentences by their words, table cells by their characters, and habits to drop; these in the
-docstrings, help texts, messages and comments of the package, too.
+docstrings, help texts, messages and comments of the package, and in the docstrings of tests, too.
 
 python -m tests.docs.prose
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "unet_dist").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted(
     path
     for folder in ("launch", "configs")
@@ -27,8 +28,10 @@ MOST_WORDS = 18
 MOST_CHARACTERS = 60
 """In a table cell, as a reader sees it: the words of a link, not its address."""
 _PER = (
-    r"\b(?:one|once|twice|ids?|logits|operations|crops|units|megapixels|images|tensor|launcher|threads|bits) an? "
-    r"(?:second|class|pixel|process|step|window|channel|layer|node|sample|value|line|object|split|term)\b"
+    r"(?:\b(?:one|once|twice|ids?|logits|operations|crops|units|megapixels|images|tensor|launcher|threads|bits|integers"
+    r"|launches|faults|marks?|rows?|deviation|pixels|px|work|characters|shares|\d+)|\}) an? "
+    r"(?:second|class|pixel|process|step|window|channel|layer|node|sample|value|line|object|split|term|image|run|row|record|side"
+    r"|epoch)\b"
 )
 HABITS = re.compile(
     r"\b(?:is|are|was|were|be|been) (?:said|told)\b|\bgo(?:es)? on\b|\bgoing on\b|\bwent on\b|\bof such\b"
@@ -51,6 +54,9 @@ def main() -> None:
             print(f"      habit: {habit}")
     for path in MODULES:
         for habit in code_habits(path):
+            print(f"{path.relative_to(ROOT)}:{habit}")
+    for path in TESTS:
+        for habit in docstring_habits(path):
             print(f"{path.relative_to(ROOT)}:{habit}")
     print(f"median of all: {median_words():.1f} words")
 
@@ -99,6 +105,16 @@ def code_habits(path: Path) -> list[str]:
     comments = [(token.start[0], token.string.lstrip("# ")) for token in tokens if token.type == tokenize.COMMENT]
     found = [(line, match) for line, text in strings + comments for match in HABITS.finditer(" ".join(text.split()))]
     return [f"{line}: {match.group(0)[:60]}" for line, match in sorted(found, key=lambda each: each[0])]
+
+
+def docstring_habits(path: Path) -> list[str]:
+    """The turns of phrase to drop in the docstrings of a module, each with the line where its docstring starts."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = " ".join((ast.get_docstring(node) or "").split())
+            found += [(node.body[0].lineno, match.group(0)) for match in HABITS.finditer(text)]
+    return [f"{line}: {turn}" for line, turn in sorted(found)]
 
 
 def habits(text: str) -> list[str]:

@@ -28,6 +28,10 @@ def test_docstrings_help_messages_and_comments_are_free_of_habits() -> None:
     assert len(prose.SCRIPTS) > 20
 
 
+def test_docstrings_of_tests_are_free_of_habits() -> None:
+    assert {str(path.relative_to(ROOT)): turns for path in prose.TESTS if (turns := prose.docstring_habits(path))} == {}
+
+
 def test_a_habit_is_found_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(
         '"""What is told here."""\n\n# a second comment of such a kind\n'
@@ -41,6 +45,7 @@ def test_a_habit_is_found_wherever_it_stands(tmp_path: Path) -> None:
         "5: goes on",
         "5: crops a step",
     ]
+    assert prose.docstring_habits(tmp_path / "module.py") == ["1: What is"]
 
 
 def test_pages_of_figures_are_those_of_the_records() -> None:

@@ -27,7 +27,7 @@ def end_of(*words: str) -> int:
 
 
 def train(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run `train`; the exit code and what was printed. A traceback anywhere fails the test."""
+    """Run `train`; the exit code and the printed text. A traceback anywhere fails the test."""
     capfd.readouterr()
     code = end_of(*words)
     out, err = capfd.readouterr()

@@ -1,4 +1,4 @@
-"""Read-only folders: every command refuses them before its work, or writes where it is told to write."""
+"""Read-only folders: every command refuses them before its work, or writes to the folder that a key names."""
 
 from __future__ import annotations
 

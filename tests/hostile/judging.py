@@ -37,7 +37,7 @@ class Subject:
 
     Attributes:
         name: of it.
-        make: writes sound material into a folder; returns what is needed to judge what is read of it.
+        make: writes sound material into a folder; returns all that judging a reader of it takes.
         use: reads the folder, and compares with that; raises Wrong where what it got is neither right nor refused.
         weight: how often it is drawn beside others.
         compare: the same with what others make of the files, by what `use` returned: their memory is not ours.
@@ -51,7 +51,7 @@ class Subject:
 
 
 class Wrong(AssertionError):
-    """What was read is not what the file says, and nobody said so."""
+    """A reader gave something else than the file says, and no warning."""
 
 
 class _Hang(BaseException):
@@ -153,7 +153,7 @@ def _time_limit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _peak_bytes() -> Iterator[list[int]]:
-    """Fill in how much memory was taken inside the block, at its peak, beyond what was in use; 0 where the system does not say.
+    """Fill in how much memory was taken inside the block, at its peak, beyond the memory in use; 0 where the system does not say.
 
     What the C library keeps of freed memory (unet_dist.machine.allocator asks it to) is given back first: the block would take
     it unseen. Nor may old garbage be collected inside, which would make room unseen.

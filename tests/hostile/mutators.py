@@ -44,7 +44,7 @@ _LINK_SHARE = 0.08
 
 
 def damage_folder(folder: Path, outside: Path, rng: random.Random) -> str:
-    """Damage a file or two of a folder; says what was done.
+    """Damage a file or two of a folder; describes the damage.
 
     Args:
         outside: a folder that nobody may touch, to which links lead.

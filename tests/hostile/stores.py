@@ -134,7 +134,7 @@ _NETWORK = build_network(dtype=torch.float32)
 
 
 def _make_prediction(folder: Path) -> dict[str, bytes]:
-    """A prediction that was stopped; its undisturbed outputs are what is known."""
+    """A prediction that was stopped; the reference is its undisturbed outputs."""
     sources = write_images(folder.parent / "images of the journal", [(70, 90), (33, 40)])
     Prediction(folder.parent / "undisturbed", sources, model=_NETWORK).launch()
     stopped = Prediction(folder, sources, model=_NETWORK)

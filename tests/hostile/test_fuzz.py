@@ -103,9 +103,9 @@ def _judge_what_takes_freed_memory(root: Path) -> str:
 
 
 def test_memory_that_was_freed_before_counts_when_it_is_taken_again(tmp_path: Path) -> None:
-    """The C library keeps what is freed below something in use; the process does not grow when a reader takes that.
+    """The C library keeps freed memory below something in use; the process does not grow when a reader takes that.
 
-    In a process of its own: threads that other tests left may give memory back meanwhile, which hides what is taken.
+    In a process of its own: threads that other tests left may give memory back meanwhile, which hides the growth.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         assert alone.submit(_judge_what_takes_freed_memory, tmp_path).result(timeout=300) == MEMORY

@@ -1,4 +1,4 @@
-"""Proves that losses are found by name or import path, which keys ours take, and what is refused."""
+"""Proves that losses are found by name or import path, which keys ours take, and which words are refused."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ print(*(torch.empty(size, dtype=torch.uint8).data_ptr() for size in range(2**22,
 @pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux only")
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "bench"])
 def test_no_module_makes_a_tensor_before_the_setting(command: str) -> None:
-    """Large tensors begin on a page only where torch had allocated nothing before it was told."""
+    """Large tensors begin on a page only where torch had allocated nothing before the setting."""
     words = [sys.executable, "-c", _ADDRESSES, command]
     kept, addresses = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     if kept == "0":

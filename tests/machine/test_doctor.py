@@ -1,4 +1,4 @@
-"""Proves the page about a machine: what is there is listed, and what is missing has a remedy."""
+"""Proves the page about a machine: it lists all that is there, and names a remedy for all that is missing."""
 
 from __future__ import annotations
 

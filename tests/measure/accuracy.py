@@ -30,7 +30,7 @@ RECIPES = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train what is not yet there and print the scores."""
+    """Train the missing runs and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=["camvid", "isbi2012"])
     parser.add_argument("--folder", type=Path, required=True, help="for the runs")

@@ -2,7 +2,7 @@
 
     python -m tests.measure.block_edges RUN [--side 4]
 
-RUN was evaluated on images of at most 960 px a side: larger ones are kept smaller. Of the predictions, and of the labels beside
+RUN was evaluated on images of at most 960 px per side: larger ones are kept smaller. Of the predictions, and of the labels beside
 them: the share of neighbours whose classes differ, by where the second lies in its block. A network that does not see blocks
 changes everywhere alike.
 """

@@ -3,8 +3,8 @@
     python -m tests.measure.checkpoint_cost [CONFIG.yaml] [--rounds 10]
 
 The network and the optimizer are those of the config, after one real step on one crop; the share is that of the config's own
-interval (checkpoint_steps, or eval_steps), with the step timed in the same run. The write is counted whole, as if nothing of it
-went on behind the training: an upper bound.
+interval (checkpoint_steps, or eval_steps), with the step timed in the same run. The write is counted whole, as if none of it
+ran behind the training: an upper bound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compare what is read of a folder of odd image files with Pillow's and tifffile's own reading, file by file.
+"""Compare our reading of a folder of odd image files with Pillow's and tifffile's own reading, file by file.
 
     python -m tests.measure.corpus FOLDER [--limit 200] [--seconds 20]
 
@@ -115,7 +115,7 @@ def _tiff(path: Path) -> np.ndarray:
 
 
 def judge(path: Path) -> tuple[str, str]:
-    """What became of a file: a word, and what is to be said of it."""
+    """The outcome of a file: a word, and the remark on it."""
     ours = read_ours(path)
     if isinstance(ours, str):
         told = read_as_pair(path, (1, 1))

@@ -2,7 +2,7 @@
 
     python -m tests.measure.flat_gradient [--base_channels 32] [--input_size 252] [--rounds 15]
 
-Each round makes a training pass in each way, in turn. What is printed are medians of the ratios of a round, and their quartiles.
+Each round makes a training pass in each way, in turn. Printed are medians of the ratios of a round, and their quartiles.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m tests.measure.fuzz [--count 20000] [--processes 2] [--first 0] [--only picture,tiff] [--output FILE.json]
 
-Counts, of each subject (tests/hostile), what was read, what was refused in a sentence, and the faults: tracebacks, hangs over
+Counts, of each subject (tests/hostile), the readings, the refusals in a sentence, and the faults: tracebacks, hangs over
 20 s, more memory than the budget, pixels or values that are silently wrong, files touched outside the folder, crashes of
 the process. Prints each fault once with its seed; `--only SUBJECT --first SEED --count 1` shows it again. Ends with 1 where there
 is a fault. A crash is seen because cases run in a child, which is started anew after it.

@@ -6,7 +6,7 @@
 
 Each size in turn is computed bare and predicted, from the file to the files, several times. A ratio is of one round, and the
 median of the rounds counts: what else the machine does slows both. Pictures of up to 16 megapixels are street scenes as PNG, larger
-ones TIFF. Also told: nanoseconds per pixel of the windows that are computed, and the anonymous memory in the end: what is freed is
+ones TIFF. It also prints nanoseconds per pixel of the computed windows, and the anonymous memory in the end: freed memory is
 kept, so that this is the peak.
 
 Against a checkout of another commit, processes of both measure in turn, in float32 and in bfloat16; the file has both ratios.

@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def open_page(page: Path) -> tuple[float, float]:
-    """Open a page in a new browser; returns the seconds to the load event and to what is drawn."""
+    """Open a page in a new browser; returns the seconds to the load event and to the drawing."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     with tempfile.TemporaryDirectory() as profile:

@@ -4,7 +4,7 @@ python -m tests.measure.same_result --output docs/evidence/same_result_before.js
 
 Recorded are 20 steps of several settings in float64 and float32, on one process and on two (losses, gradient norms and mean
 IoU as hexadecimal numbers, the SHA-256 of the models); predictions and evaluations of the networks trained so; and the
-SHA-256 of what runs end with that went on from their checkpoint of step 10. Everything is asked of the command line and read
+SHA-256 of the weights of runs that resumed from their checkpoint of step 10. Everything is asked of the command line and read
 from the files it leaves, so that the package may be rebuilt inside. Bits are the same on one kind of processor with the
 same versions of the libraries: where those are others, a record of the old commit is to be made there. Exits with 1 where a
 bit differs.
@@ -208,7 +208,7 @@ class Workshop:
         }
 
     def _resume(self, run: Path, setting: str, dtype: str, processes: int) -> Result:
-        """Go on from step 10 of a run, as if what came after had never been."""
+        """Resume from step 10 of a run, as if nothing had come after it."""
         copy, end = run.with_name(f"{run.name}-resumed"), f"checkpoints/step-{STEPS:08d}"
         shutil.copytree(run, copy)
         shutil.rmtree(copy / end)

@@ -78,7 +78,7 @@ def _await(moment: str, ranks: Ranks, random_: random.Random) -> None:
 
 
 def _complaint(folder: Path, codes: list[int] | None, world_size: int) -> str | None:
-    """What is not as it should be after a stop; None where all is."""
+    """Name the fault after a stop; None where there is none."""
     if codes != [0] * world_size:
         return f"exit codes {codes}"
     paths = list_checkpoints(folder / "checkpoints")

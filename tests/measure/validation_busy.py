@@ -2,8 +2,8 @@
 
     python -m tests.measure.validation_busy --output FILE [--rate FLOP/S] [NAME ...]
 
-On a GPU that computes nothing (tests/nullgpu), or on a real one. There the host's time is that of its own work, which is what is
-measured: the time of the processor in ordering a batch, and in reading it in the thread beside. Then
+On a GPU that computes nothing (tests/nullgpu), or on a real one. There the host's time is that of its own work, which is measured
+here: the time of the processor in ordering a batch, and in reading it in the thread beside. Then
 
     device_s  = windows * flops(window) / rate         the network alone; counting and copies are left out, in favour of "idle"
     copy_s    = bytes / link                           on a stream of its own

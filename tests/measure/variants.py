@@ -4,8 +4,8 @@
         --variant "as it is" --variant "averaged weights: ema_decay=0.99"
 
 A variant is a name and, after a colon, settings key=value apart by semicolons; module=MODULE runs `python -m MODULE train` in
-place of unet_dist's. --common is said to every run. The runs go one after the other, one thread each unless OMP_NUM_THREADS
-says otherwise; a run that has ended in FOLDER is not made again, so a campaign that was interrupted goes on. The last
+place of unet_dist's. --common goes to every run. The runs go one after the other, one thread each unless OMP_NUM_THREADS
+says otherwise; a run that has ended in FOLDER is not made again, so the same command resumes an interrupted campaign. The last
 validation counts, as no variant then chooses its best moment.
 """
 
@@ -25,7 +25,7 @@ from unet_dist.runs.metrics_log import read_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train what is not yet there and print the table."""
+    """Train the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
     parser.add_argument("--folder", type=Path, required=True, help="for the runs")

@@ -1,7 +1,7 @@
 """The promises that every model of this package keeps, as one test class.
 
-A test module of a model inherits from `ModelPromises` and names the model and some small options; see test_unet.py. What
-is proven here is what the rest of the package leans on: sizes, locality, coupling, folders, precisions, compilation.
+A test module of a model inherits from `ModelPromises` and names the model and some small options; see test_unet.py. The
+rest of the package leans on these proofs: sizes, locality, coupling, folders, precisions, compilation.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class StandIn(nn.Module):
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Put the stand-in in the library's place; the list of what was asked of it."""
+    """Put the stand-in in the library's place; the list of the requests to it."""
     calls: list[tuple[Any, ...]] = []
 
     def create_model(

@@ -128,7 +128,7 @@ class Probe:
 
 
 def _copying(function: Callable[..., Any], copies: ctypes.c_long) -> Callable[..., Any]:
-    """A function with a device that keeps what is copied to it."""
+    """A function with a device that keeps the copies made to it."""
 
     def copying(*arguments: Any) -> Any:
         copies.value = 1

@@ -1,4 +1,4 @@
-"""What is trained on the null GPU: tiny runs, each with keys of its own."""
+"""Runs for the null GPU: tiny ones, each with keys of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proves on a GPU that does nothing that each setting trains on CUDA, that nothing waits, and how many launches a step makes.
+"""Proves on a GPU that does nothing that each setting trains on CUDA, that nothing waits, and the number of launches per step.
 
 The real CUDA build of torch, over stub libraries that count (device.c). It says nothing of values or of a GPU's time.
 """
@@ -126,7 +126,7 @@ def test_setting_trains_and_no_step_waits(alone: Found, setting: str) -> None:
 
 @pytest.mark.parametrize("setting", ALONE)
 def test_no_validation_waits(alone: Found, setting: str) -> None:
-    """But for the copies of what was counted, at its end: it has 2 images of 24 windows or more."""
+    """But for the copies of the counts, at its end: it has 2 images of 24 windows or more."""
     found = alone[setting]["validation"]
     assert 0 < found["launches"] <= MOST_LAUNCHES[setting]["validation"]
     assert found["waits"] <= 4
@@ -211,7 +211,7 @@ def test_a_dead_peer_is_a_sentence_and_the_same_command_ends_the_run(gpu: NullGp
 
 
 def test_the_check_of_two_gpus_kills_a_process_and_starts_it_again(gpu: NullGpu) -> None:
-    """The stage of `doctor --gpu` that needs two. What is computed is nothing, so the device's memory is fresh each time: zeros."""
+    """The stage of `doctor --gpu` that needs two. Nothing is computed, so the device's memory is fresh each time: zeros."""
     keeps = {"NULL_DEVICES": "2", "NULL_COPIES": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     code, said = finish(gpu.start(probe(gpu, "lost"), **keeps))
     if "The time was over" in said:

@@ -94,7 +94,7 @@ class Prediction:
         )
 
     def launch(self, world_size: int = 1, *, batches: Sequence[int | None] | None = None, finishers: int = 1) -> bool:
-        """Start or go on; rank r stops before its batch number batches[r]. Says whether it is complete."""
+        """Start or resume; rank r stops before its batch number batches[r]. Says whether it is complete."""
         if self.journal.settings() is None:
             self.journal.begin({})
         done = self.work.without_lost(self.journal.done())

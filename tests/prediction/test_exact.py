@@ -134,7 +134,7 @@ def test_background_is_left_out_by_what_a_pixel_sees() -> None:
 
 
 class _Small:
-    """Refuses windows of more pixels than memory is said to hold, as torch does on a CPU."""
+    """Refuses windows of more pixels than a made-up memory holds, as torch does on a CPU."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels

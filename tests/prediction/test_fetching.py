@@ -32,7 +32,7 @@ def test_a_batch_of_background_has_nothing_to_wait_for() -> None:
 
 
 def test_values_stay_in_the_heap_where_the_system_has_no_memory_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heap may have kept enough of what was freed: a smaller tile is of no use if its labels then find no place."""
+    """The heap may have kept enough of the freed memory: a smaller tile is of no use if its labels then find no place."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")

@@ -1,4 +1,4 @@
-"""Proves that a journal holds what was finished and nothing else, and refuses what would mix two predictions."""
+"""Proves that a journal holds the finished parts and nothing else, and refuses to mix two predictions."""
 
 from __future__ import annotations
 

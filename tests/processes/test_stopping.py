@@ -1,4 +1,4 @@
-"""Proves what counts as a wish to stop, which one wins, and what is left behind when it is settled."""
+"""Proves which signals and files ask a run to stop, which of them wins, and which files stay when it has stopped."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_handlers_of_others_come_back(tmp_path: Path) -> None:
 
 
 def test_stop_file_is_seen_by_the_process_that_watches(tmp_path: Path) -> None:
-    """It is looked for once a second: the wish of the second before stands until then."""
+    """The process looks once per second: the wish of the second before stands until then."""
     moment = [0.0]
     with (
         StopWish(tmp_path, watches_file=True, clock=lambda: moment[0]) as main,

@@ -38,7 +38,7 @@ def make_root(folder: Path, accelerate: str) -> Path:
 
     Args:
         folder: an empty folder.
-        accelerate: STAND_IN or ACCELERATE, what Python is told to run as `accelerate`.
+        accelerate: STAND_IN or ACCELERATE, the program that Python runs as `accelerate`.
     """
     environment = folder / ".venv/bin"
     environment.mkdir(parents=True)

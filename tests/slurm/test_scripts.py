@@ -111,7 +111,7 @@ def test_two_nodes_meet_at_the_first(lab: Lab, jobs: dict[str, Job]) -> None:
 
 @pytest.mark.slurm
 def test_submitted_without_variables(lab: Lab, jobs: dict[str, Job]) -> None:
-    """srun, which does as sbatch was told, would find no program."""
+    """srun, which obeys the words to sbatch, would find no program."""
     job = jobs["exports none"]
     assert lab.wait_for_end(job.id) == "COMPLETED", job.log
     (call,) = job.calls

@@ -1,4 +1,4 @@
-"""Proves that a run's folder has one owner, that the second is told who, and that the lock goes with its process."""
+"""Proves that a run's folder has one owner, that the second learns who, and that the lock goes with its process."""
 
 from __future__ import annotations
 

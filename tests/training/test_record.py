@@ -12,7 +12,7 @@ from unet_dist.training.record import Record
 
 
 def said_after(*seconds: float, device: str = "cpu", total: int = 6000) -> list[str]:
-    """What is printed after steps of so many seconds."""
+    """The line after steps of so many seconds."""
     said: list[str] = []
     record: Any = Record.__new__(Record)
     record._forecast = Forecast()

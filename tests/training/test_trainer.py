@@ -1,5 +1,5 @@
-"""Proves what fp16's loss scaler changes of a step: nothing where it fits, and nothing at all where a gradient overflows; and what
-is said where memory runs out.
+"""Proves what fp16's loss scaler changes of a step: nothing where it fits, and nothing at all where a gradient overflows; and the
+message where memory runs out.
 
 The scaler is torch's own, on a CPU and over float32, whose powers of two are exact: a scaled step has the bits of a plain one.
 """

@@ -74,7 +74,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, object]]:
-        """What the run recorded so far, a row a record: step, split (train or validation), then numbers."""
+        """What the run recorded so far, one row per record: step, split (train or validation), then numbers."""
         return read_metrics(self.folder / METRICS_FILE)
 
     @property

@@ -143,7 +143,7 @@ class _Bench:
         return report
 
     def _scaling(self, results: Sequence[Result], rounds: Sequence[Sequence[Round]]) -> dict[str, Any]:
-        """Compare what all processes do with what one does alone, each with as much work a process."""
+        """Compare what all processes do with what one does alone, each with as much work per process."""
         alone, together = results
         crops = together.amounts.crops / alone.amounts.crops
         pixels = together.amounts.image_pixels / max(1, alone.amounts.image_pixels)

@@ -110,7 +110,7 @@ def describe_leaks(cache: Cache) -> list[str]:
 
 
 def histogram_table(cache: Cache) -> Table:
-    """Pixels of each class by split: class, then one column of shares a split."""
+    """Pixels of each class by split: class, then one column of shares per split."""
     splits = {name: cache.split(name).class_shares for name in cache.splits}
     table = Table(
         title="share of the valid pixels", title_justify="left", caption_justify="left", show_edge=False, pad_edge=False

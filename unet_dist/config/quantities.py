@@ -17,7 +17,7 @@ EXPECTED_TIME = "a number and a unit, such as 90min or 2h"
 EXPECTED_RANGE = "two numbers, the smaller first, such as 0,4095"
 EXPECTED_BANDS = "numbers of bands from 1 on, or their names, each once, such as 4,3,2 or nir,red,green"
 EXPECTED_NORMALISATION = (
-    "mean_std, percentile, none, or range LOW,HIGH such as range 0,4095, with a pair a channel where they differ"
+    "mean_std, percentile, none, or range LOW,HIGH such as range 0,4095, with a pair per channel where they differ"
 )
 
 

@@ -47,7 +47,7 @@ class Labelled:
 
     Attributes:
         labels: file of the label map, PNG with a palette, or TIFF beyond 67 megapixels or for a TIFF.
-        picture: the image for a screen, at most VIEW_SIDE_PX a side, as WebP.
+        picture: the image for a screen, at most VIEW_SIDE_PX per side, as WebP.
         colours: the labels of its pixels in the colours of the classes, as PNG.
         step: one pixel of the picture stands for step x step.
         shares: class id -> share of the picture's pixels, largest first.

@@ -198,7 +198,7 @@ def _pixels(model: TrainableNetwork) -> str:
     mean, std = (", ".join(f"{value:.2f}" for value in values) for values in (model.mean, model.std))
     lines = [
         "## Pixels and classes",
-        f"Images are uint8; they are normalised by mean {mean} and deviation {std} a channel (`predict_image` does it).",
+        f"Images are uint8; they are normalised by mean {mean} and deviation {std} per channel (`predict_image` does it).",
     ]
     if model.locality is not None:
         lines.append("Labels do not depend on the tile size (`predict_image(..., tile_size=...)`).")

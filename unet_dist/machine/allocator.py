@@ -1,7 +1,7 @@
 """How the process keeps memory.
 
 Owns one setting of torch on a GPU and one of the C library: that what torch frees is kept for the next step. On a CPU every
-tensor above 32 MiB is by default mapped anew and its pages are zeroed by the kernel when touched: 252,783 page faults a step for
+tensor above 32 MiB is by default mapped anew and its pages are zeroed by the kernel when touched: 252,783 page faults per step for
 a U-Net 16 wide on four crops of 444 px, none with this.
 """
 

@@ -22,7 +22,8 @@ def compute_deterministically(environment: MutableMapping[str, str], *, warns_on
     environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=warns_only)
     torch.backends.cudnn.benchmark = False
-    # Otherwise torch fills every new tensor, for networks that read what nobody wrote: 216 launches a step, and none of ours does.
+    # Otherwise torch fills every new tensor, for networks that read what nobody wrote; none of ours does. It takes 216 launches
+    # per step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -81,7 +81,7 @@ def unet_locality(
     The halo is not the largest distance between an output pixel and an input pixel it depends on: that is up to
     stride - 1 more (107 at depth 4), for output pixels deep inside a cell of the grid, whose windows begin further out.
 
-    A cell of `stem_stride` pixels a side is exact or not as a whole, so the halo is that of the cells times their side.
+    A cell of `stem_stride` pixels per side is exact or not as a whole, so the halo is that of the cells times their side.
     A bilinear head reads the next cell from the middle of a cell on: `head_px` more.
     """
     sizes = unet_window_sizes(depth, padding=padding, stem_stride=stem_stride, centre_px=centre_px, head_px=head_px)

@@ -24,7 +24,7 @@ class WindowRef(NamedTuple):
 
 
 class BatchPlan:
-    """Batches of at most `window_batch` windows of one shape, made on demand: a plan holds a few integers an image."""
+    """Batches of at most `window_batch` windows of one shape, made on demand: a plan holds a few integers per image."""
 
     def __init__(self, plans: Sequence[TilePlan], window_batch: int) -> None:
         self._window_batch = window_batch
