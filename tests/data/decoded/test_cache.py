@@ -225,7 +225,7 @@ def test_masks_of_0_and_255_are_one_line_and_the_map(tmp_path):
     assert refusal(root, tmp_path) == (
         "data: 10 of 10 pairs cannot be used.\n"
         f"  mask masks/sample000.png and 9 others hold id 255 ({count} px), outside 0 to 254\n"
-        "If 255 marks pixels without a label, set --ignore_index 255; if it is class 1, --label_map '{0: 0, 255: 1}'."
+        "If 255 is class 1, set --label_map '{0: 0, 255: 1}'; if 255 marks pixels without a label, set --ignore_index 255."
     )
 
 

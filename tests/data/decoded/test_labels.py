@@ -66,7 +66,7 @@ def test_an_id_out_of_range_is_named_with_its_count():
 def test_255_is_not_silently_ignored():
     with pytest.raises(RefusedError, match=r"holds id 255 \(1 px\), outside 0 to 254\. .*set --ignore_index 255\.$"):
         read(png(np.array([[0, 1, 255]], dtype=np.uint8)))
-    with pytest.raises(RefusedError, match=r"if it is class 1, --label_map '\{0: 0, 255: 1\}'\.$"):
+    with pytest.raises(RefusedError, match=r"If 255 is class 1, set --label_map '\{0: 0, 255: 1\}'; if 255 marks"):
         read(png(np.array([[0, 255]], dtype=np.uint8)), num_classes=2)
     assert read(png(np.array([[0, 255]], dtype=np.uint8)), label_map={0: 0, 255: 1}).tolist() == [[0, 1]]
 

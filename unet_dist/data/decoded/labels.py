@@ -285,9 +285,10 @@ class LabelRules:
         if _are_soft(values):
             return got, _SOFT_REMEDY
         if set(outside) == {255}:
-            remedy = "If 255 marks pixels without a label, set --ignore_index 255"
-            is_white = values.keys() <= {0, 255}
-            return got, remedy + "; if it is class 1, --label_map '{0: 0, 255: 1}'" * is_white + "."
+            ignored = "255 marks pixels without a label, set --ignore_index 255."
+            if values.keys() <= {0, 255}:
+                return got, f"If 255 is class 1, set --label_map '{{0: 0, 255: 1}}'; if {ignored}"
+            return got, f"If {ignored}"
         ids = sorted(value for value in values if value != self.ignore_index)
         count = f"--num_classes {ids[-1] + 1}, " if ids[-1] < MAX_CLASSES else ""
         dense = {value: place for place, value in enumerate(ids)}
