@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import resource
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from unet_dist import __version__
 from unet_dist.cli import main
 from unet_dist.machine import doctor
 from unet_dist.machine.doctor import as_text, examine
@@ -24,6 +26,18 @@ def test_page_lists_versions_devices_and_disks(capsys: pytest.CaptureFixture[str
         heading for heading in ("versions", "devices", "memory", "disk", "environment") if f"{heading}\n" not in out
     ] == []
     assert len(out.splitlines()) < 60, "one page"
+
+
+def test_page_names_this_release_and_every_extra() -> None:
+    """A checkout's metadata name the release of the day when it was installed."""
+    rows = dict(examine({}, {}).rows["versions"])
+    assert rows["unet_dist"] == __version__
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
+    shown = rows["extras"] + ", " + rows.get("extras not installed", "")
+    assert [
+        name for name in setup["options.extras_require"] if name not in ("docs", "test") and name not in shown
+    ] == []
 
 
 def remarks(tmp_path: Path, **environment: str) -> str:

@@ -30,7 +30,7 @@ def program_help(topic: str | None = None) -> str:
     for name, command in find_commands().items():
         lines += textwrap.wrap(command.about, _width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
     lines += ["", "unet-dist COMMAND --help shows its keys, unet-dist --help KEY one of them.", ""]
-    lines += ["train, evaluate and predict use all GPUs of this machine. For another number of processes:", ""]
+    lines += ["train, evaluate and predict use all GPUs of this machine.", "For another number of processes:", ""]
     lines += ["  unet-dist COMMAND [...] --processes 2"]
     lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
     return "\n".join(lines)

