@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from tests.assembly.cuts import gradient_of
 from tests.circles import draw_scene, write_circles, write_folders
@@ -91,7 +92,7 @@ def test_commands_write_scores_and_bands(finished: Path, tmp_path: Path) -> None
         ]
     )
     written = json.loads((tmp_path / "evaluation-validation.json").read_text("utf-8"))
-    assert written["pictures"] == []
+    assert sorted(picture["id"] for picture in written["pictures"]) == ["s11", "s3", "s7"]
     assert list((tmp_path / "figures").glob("validation-*.png"))
     images = str(finished / "data" / "images" / "val")
     run(["predict", str(finished / "run"), images, "--output", str(tmp_path / "out"), "--tile_size", "44"])
@@ -195,6 +196,12 @@ def test_the_report_shows_each_class(finished: Path, tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "validation split, 2 classes that occur" in page
     assert "not evaluated" not in page
+    assert "Where classes overlap, their colours are mixed" in page
+    kept = contents.evaluations["validation"]["pictures"]
+    (s3,) = (picture["name"] for picture in kept if picture["id"] == "s3")
+    label = np.asarray(Image.open(place / "pictures" / f"{s3}-label.png")).reshape(2, 64, 64)[0]
+    truth = draw_scene(3)[1]  # red, blue
+    assert np.array_equal(label & 15, truth[..., 1] + 4 * truth[..., 0])
 
 
 def test_the_model_card_says_that_classes_overlap(finished: Path, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_what_chunks_hold_that_were_never_written_is_data(tmp_path: Path) -> Non
     ("attributes", "says"),
     [
         ({"_Unsigned": "true"}, "says _Unsigned: true of int16"),
-        ({"missing_value": [1, 2]}, "states more than one missing_value"),
+        ({"missing_value": [1, 2]}, r"calls 1 and 2 no data \(_FillValue, missing_value\)"),
         ({"scale_factor": [1, 2]}, "states the scale 1, 2 for its 1 channel"),
     ],
 )
@@ -163,3 +163,125 @@ def test_alpha_is_not_scaled(tmp_path: Path) -> None:
         assert known is not None
         assert np.argwhere(~known).tolist() == [[5, 6]]
         assert np.array_equal(image.read(0, 3, 0, 20), STORED[:3] * np.float32([1, 0.5, 1]))
+
+
+def write_imagej(path: Path, stored: np.ndarray, *words: str) -> Path:
+    """As ImageJ writes it: words of its own in the description."""
+    where = path / "a.tif"
+    text = "\n".join(["ImageJ=1.54f", *words, ""])
+    tifffile.imwrite(where, stored, photometric="minisblack", description=text, metadata=None)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words", "factor", "offset"),
+    [
+        ("uint16", ("cf=0", "c0=-32768.0", "c1=1.0", "vunit=Gray Value"), 1.0, -32768.0),
+        ("uint16", ("cf=0", "c0=-1024.0", "c1=0.5", "vunit=HU"), 0.5, -1024.0),
+        ("uint8", ("c0=3.0", "c1=2.0", "vunit=OD", "zeroclip=true"), 2.0, 3.0),
+        ("int16", ("cf=0", "c0=-32768.0", "c1=2.0", "vunit=HU"), 2.0, 32768.0),
+    ],
+)
+def test_the_line_of_imagej_is_applied_as_imagej_does(
+    tmp_path: Path, dtype: str, words: tuple[str, ...], factor: float, offset: float
+) -> None:
+    """Of signed values ImageJ calibrates those that it has made unsigned: 2 * (v + 32768) - 32768."""
+    stored = np.random.default_rng(0).integers(0, 120, (24, 20)).astype(dtype)
+    with open_image(write_imagej(tmp_path, stored, *words)) as image:
+        pixels = image.read(0, 24, 0, 20)[..., 0]
+    assert pixels.dtype == np.float32
+    assert np.array_equal(pixels, (stored * factor + offset).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        ("uint16", ("cf=0", "c0=0.0", "c1=1.0", "vunit=Gray Value")),
+        ("uint16", ("cf=0", "c0=-1024.0", "c1=0.5")),  # no unit: ImageJ leaves it out
+        ("float32", ("cf=0", "c0=-1024.0", "c1=0.5", "vunit=HU")),  # of 32 bits it is a unit alone
+        ("int16", ("cf=0", "c0=-32768.0", "c1=1.0", "vunit=Gray Value")),
+        ("uint8", ("cf=20", "vunit=Gray Value")),
+    ],
+)
+def test_what_imagej_does_not_calibrate_stays_as_stored(tmp_path: Path, dtype: str, words: tuple[str, ...]) -> None:
+    stored = np.arange(480).reshape(24, 20).astype(dtype)
+    with open_image(write_imagej(tmp_path, stored, *words)) as image:
+        assert image.dtype == stored.dtype
+        assert np.array_equal(image.read(0, 24, 0, 20)[..., 0], stored)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("cf=21", "vunit=Uncalibrated OD"), "ImageJ's calibration number 21 .cf., which is no line"),
+        (("cf=7", "c0=1", "c1=2", "c2=3", "c3=4", "vunit=OD"), "ImageJ's calibration number 7"),
+        (("cf=0", "c0=-3", "c1=1", "vunit=OD", "zeroclip=true"), "calibration with zeroclip"),
+        (("cf=0", "c0=nan", "c1=1", "vunit=OD"), "states the offset nan"),
+    ],
+)
+def test_a_curve_of_imagej_is_a_sentence(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    path = write_imagej(tmp_path, np.zeros((24, 20), np.uint8), *words)
+    with pytest.raises(RefusedError, match=says):
+        open_image(path)
+
+
+def test_a_calibrated_stack_has_its_line_on_every_page(tmp_path: Path) -> None:
+    stored = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, imagej=True, metadata={"axes": "ZYX", "cf": 0, "c0": 5.0, "c1": 0.25, "vunit": "HU"}
+    )
+    with open_image(tmp_path / "a.tif#2") as image:
+        assert np.array_equal(image.read(0, 16, 0, 16)[..., 0], (stored[1] * 0.25 + 5).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "attributes", "missing"),
+    [
+        ("int16", {"valid_range": [2, 13]}, [0, 1, 14, 15]),
+        ("uint8", {"valid_min": 3}, [0, 1, 2]),
+        ("float32", {"valid_max": 12.5, "_FillValue": 4.0}, [4, 13, 14, 15]),
+        ("uint16", {"valid_range": [1, 14], "scale_factor": 0.5}, [0, 15]),
+        ("float32", {"_FillValue": float("nan"), "missing_value": 7.0}, [7]),
+        ("int16", {"missing_value": 7}, [7]),
+    ],
+)
+def test_values_beyond_the_valid_range_are_no_data(
+    tmp_path: Path, dtype: str, attributes: dict[str, object], missing: list[int]
+) -> None:
+    """Of packed values it bounds what is stored, as CF has it."""
+    with open_image(_zarr_of(tmp_path / "a.zarr", dtype, attributes)) as image:
+        known, pixels = image.known(0, 4, 0, 4), image.read(0, 4, 0, 4)
+    assert known is not None
+    assert np.flatnonzero(~known.ravel()).tolist() == missing
+    factor = np.float32(attributes.get("scale_factor", 1))
+    assert np.array_equal(pixels.ravel()[known.ravel()], np.arange(16)[known.ravel()] * factor)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"valid_range": [3]},
+        {"valid_range": [5, 3]},
+        {"valid_range": ["0", "9"]},
+        {"valid_range": [0, 9], "valid_max": 9},
+        {"valid_max": None, "valid_min": float("nan")},
+        {"valid_range": [0.0, 0.9], "scale_factor": 0.1},
+        {"_FillValue": 0, "missing_value": 1},
+    ],
+)
+def test_limits_that_are_none_are_sentences(tmp_path: Path, attributes: dict[str, object]) -> None:
+    with pytest.raises(RefusedError, match=r"a\.zarr .*(valid_range|_FillValue)"):
+        open_image(_zarr_of(tmp_path / "a.zarr", "int16", attributes))
+
+
+def test_ids_beyond_the_valid_range_are_a_sentence(tmp_path: Path) -> None:
+    ids = Interpret(lambda stored: lambda values: values[..., :1], np.dtype(np.uint16))
+    path = _zarr_of(tmp_path / "a.zarr", "uint8", {"valid_range": [0, 12], "_FillValue": 15})
+    with (
+        open_image(path, interpret=ids) as mask,
+        pytest.raises(RefusedError, match="is a mask with 13, beyond its valid_range"),
+    ):
+        mask.read(0, 4, 0, 4)
+    path = _zarr_of(tmp_path / "b.zarr", "uint8", {"valid_range": [0, 14], "_FillValue": 15})
+    with open_image(path, interpret=ids) as mask:
+        assert mask.read(0, 4, 0, 4).ravel().tolist() == list(range(16))

@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.report.chromium import MISSING, open_chromium, set_screen
 from tests.report.fabricated import fabricate
+from unet_dist.data.decoded.labels import IGNORED
+from unet_dist.data.decoded.planes import pack
+from unet_dist.imaging.palette import class_palette
 from unet_dist.report.contents import read_run
+from unet_dist.report.figures import Sample
 from unet_dist.report.page import comparison_page, run_page
+from unet_dist.report.pictures import PICTURES_FOLDER, picture_name, write_sample
 
 pytestmark = pytest.mark.browser
 PIXELS = """const c = document.querySelector('[data-canvas="0"]');
@@ -129,6 +135,40 @@ def test_divider_moves_and_the_legend_switches_a_class(browser: Any, pages: list
     browser.find_element("css selector", "[data-all]").click()
     assert set(browser.execute_script(pressed)) == {"true"}
     wait(browser, lambda driver: driver.execute_script(PIXELS) == before)
+
+
+def test_overlapping_classes_are_mixed_and_named(browser: Any, tmp_path: Path) -> None:
+    """Class 0 lies on the left half and class 8, of another byte, on the upper one; the last row counts nowhere."""
+    names = [f"class {number}" for number in range(9)]
+    run = fabricate(tmp_path / "run", class_names=names, images=1, pictures=1, ignore_index=None)
+    planes = np.zeros((20, 30, 9), np.uint8)
+    planes[:, :15, 0], planes[:10, :, 8], planes[-1] = 1, 1, IGNORED
+    guessed = np.roll(planes, 1, axis=2).transpose(2, 0, 1)  # class 1 on the left, class 0 above
+    sample = Sample(np.full((20, 30, 3), 90, np.uint8), pack(planes), guessed)
+    write_sample(run / PICTURES_FOLDER, picture_name("test", 0), sample, 9)
+    page = tmp_path / "page.html"
+    page.write_text(run_page(read_run(run)), encoding="utf-8")
+    show(browser, page, 1280)
+    layer = """const c = document.querySelector('[data-row] canvas[data-layer="LAYER"]'); c.scrollIntoView();
+    const at = (x, y) => [...c.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3);
+    return [at(3, 3), at(20, 3), at(3, 15), at(20, 15), at(3, 19)]"""
+    colours = class_palette(9).astype(float)
+
+    def mixed(*classes: int) -> list[int]:
+        return np.rint(colours[list(classes)].mean(axis=0)).astype(int).tolist()
+
+    for word, first, second in (("label", 0, 8), ("prediction", 1, 0)):
+        expected = [mixed(first, second), mixed(second), mixed(first), [90, 90, 90], [0, 0, 0]]
+        wait(browser, lambda driver, word=word, e=expected: driver.execute_script(layer.replace("LAYER", word)) == e)
+    legend = [each.text for each in browser.find_elements("css selector", "[data-legend] button")]
+    assert legend == ["class 0", "class 1", "class 8"]
+    hover = """const box = document.querySelector('[data-stage]').getBoundingClientRect();
+    document.querySelector('[data-stage]').dispatchEvent(new PointerEvent('pointermove',
+      {clientX: box.left + box.width * 0.1, clientY: box.top + box.height * 0.2}));
+    return document.querySelector('[data-readout]').textContent"""
+    wait(
+        browser, lambda driver: driver.execute_script(hover) == "label: class 0, class 8 · prediction: class 0, class 1"
+    )
 
 
 def test_the_table_sorts_by_the_heading_that_is_clicked(browser: Any, pages: list[Path]) -> None:

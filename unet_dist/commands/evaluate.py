@@ -86,8 +86,7 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
     evaluation = score(subject, options, processes, teller)
     chosen = choose_pictures([miou for miou, _ in evaluation.by_image], options.pictures)
     if processes.is_main:
-        kept = [] if subject.cache.multi_label else chosen  # the page shows pixels of one class
-        path = _record(evaluation, kept, output, processes)
+        path = _record(evaluation, chosen, output, processes)
         _print(evaluation, path, teller)
     _draw(subject, chosen, output, processes)
     if subject.folder is not None and output == subject.folder:
@@ -174,8 +173,7 @@ def _draw(subject: Subject, chosen: Sequence[Choice], folder: Path, processes: P
             np.asarray(samples.label(index)[cut]),
             prediction[(slice(None),) * (prediction.ndim - 2) + inner],
         )
-        if not cache.multi_label:
-            write_sample(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)
+        write_sample(folder / PICTURES_FOLDER, picture_name(split, index), sample, cache.num_classes)
         if reason == "spread":
             draw_samples(figure_path(folder, subject, index), [sample], cache.class_names)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.envi import ENVI
+from unet_dist.imaging.gdal_beside import files_of_gdal
 from unet_dist.imaging.image import ImageFormat
 from unet_dist.imaging.npy import NPY, NPZ
 from unet_dist.imaging.other_formats import find_other_format, other_suffixes
@@ -41,8 +42,9 @@ def format_of(encoded: Encoded) -> ImageFormat:
 
 
 def files_beside(path: Path) -> list[Path]:
-    """Name the other files that an image of ours is made of, by the end of its name."""
-    return [file for kind in FORMATS if path.suffix.lower() in kind.suffixes for file in kind.beside(path)]
+    """Name the other files that an image of ours is made of, by the end of its name, and GDAL's that change its values."""
+    ours = [file for kind in FORMATS if path.suffix.lower() in kind.suffixes for file in kind.beside(path)]
+    return [*ours, *files_of_gdal(path)]
 
 
 def looks_like_image(path: Path) -> bool:

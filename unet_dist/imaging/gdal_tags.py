@@ -12,7 +12,8 @@ import numpy as np
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.image import Opening
-from unet_dist.imaging.values import Scaling, nodata_of, scaling_of
+from unet_dist.imaging.imagej import calibration_of
+from unet_dist.imaging.values import Scaling, nodata_of, scaling_by_band
 
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _PALETTE = 3
@@ -43,10 +44,22 @@ def band_names_tag(file: Any) -> tuple[str, ...]:
     return tuple(names[i] for i in range(count)) if set(names) == set(range(count)) else ()
 
 
-def scaling_tag(file: Any, samples: int, name: str) -> Scaling | None:
-    """Read what GDAL's metadata say the values of each band stand for. Raises: RefusedError: no numbers, or a palette."""
-    factors, offsets, bands = _gdal_items(file, "scale"), _gdal_items(file, "offset"), range(samples)
-    scaling = scaling_of([factors.get(i, "1") for i in bands], [offsets.get(i, "0") for i in bands], samples, name)
+def scaling_tag(file: Any, samples: int, opening: Opening, name: str) -> Scaling | None:
+    """Read what GDAL's metadata, in the file or beside, or ImageJ's calibration say the values of each band stand for.
+
+    Raises:
+        RefusedError: no numbers, two quantities, or a palette.
+    """
+    factors, offsets = (
+        {**_gdal_items(file, role), **beside} for role, beside in zip(("scale", "offset"), opening.scales, strict=True)
+    )
+    scaling, calibration = scaling_by_band(factors, offsets, samples, name), calibration_of(file, samples, name)
+    if scaling is not None and calibration is not None:
+        raise RefusedError(
+            f"{name} states GDAL's scale and ImageJ's calibration, two quantities",
+            "Take out the one that is not meant.",
+        )
+    scaling = scaling or calibration
     if scaling is not None and file.series[0].keyframe.photometric == _PALETTE:
         raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
     return scaling

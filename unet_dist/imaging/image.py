@@ -122,6 +122,7 @@ class Opening:
         cache_bytes: decoded pieces of the file that are kept; also the bound on what a reader holds.
         interpret: turns stored values into one channel, such as the ids of a mask; None gives colours.
         keeps_channels: interpret gives as many channels as are stored, such as a mask's plane for each class.
+        scales: factors and offsets that a file beside states, by band from 0; they go before those of the file.
     """
 
     level: int | None = None
@@ -132,6 +133,7 @@ class Opening:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     interpret: Interpret | None = None
     keeps_channels: bool = False
+    scales: tuple[Mapping[int, object], Mapping[int, object]] = ({}, {})
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from unet_dist.imaging.values import (
     Conversion,
     make_conversion,
     nodata_of,
+    require_ids_unscaled,
+    scaling_by_band,
     upright,
     upright_shape,
 )
@@ -56,13 +58,15 @@ class _Form:
 
     def conversion(self, opening: Opening, *, has_alpha: bool = False) -> Conversion:
         """The way from its values, alpha behind them where they have it, to pixels."""
+        channels = self.channels + has_alpha
         return make_conversion(
             self.dtype,
-            self.channels + has_alpha,
+            channels,
             value_range=opening.value_range,
             nodata=None if opening.nodata is None else nodata_of(opening.nodata, self.dtype),
             name=self.name,
             alpha=-1 if has_alpha else None,
+            scaling=scaling_by_band(*opening.scales, channels, self.name),
         )
 
 
@@ -80,6 +84,11 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         require_decodable(height, width, opening.max_pixels, name, bytes_per_px=_BYTES_PER_PX)
         _require_one_frame(image, name)
         _require_unscaled(image, name)
+        scaling = scaling_by_band(*opening.scales, _num_channels(image, name), name)
+        if scaling is not None and image.mode in ("P", "PA"):
+            raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
+        if opening.interpret is not None:
+            require_ids_unscaled(scaling, name)
         deep_form = _deep_decoder(image, encoded)
         # The plain getexif, since that of a PNG decodes the pixels to look behind them.
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
@@ -98,7 +107,7 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
             deep = None if deep_decoder is None else np.atleast_3d(deep_decoder[0](encoded.read()))
             if opening.interpret is not None:
                 values = _stored_values(image) if deep is None else deep
-                pixels = opening.interpret(_stored(image, values, encoded))(values)
+                pixels = opening.interpret(_stored(image, values, encoded, opening.nodata))(values)
             else:
                 values = _colours(image, name).astype(form.dtype, copy=False) if deep is None else deep
                 pixels = form.conversion(opening, has_alpha=values.shape[2] in (2, 4))(values)
@@ -181,11 +190,11 @@ def _stored_values(image: Image.Image) -> np.ndarray:
     return np.atleast_3d(values)
 
 
-def _stored(image: Image.Image, values: np.ndarray, encoded: Encoded) -> Stored:
+def _stored(image: Image.Image, values: np.ndarray, encoded: Encoded, nodata: float | None) -> Stored:
     palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
     entries = None if palette is None else np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
     lossy = "lossy WebP" if image.format == "WEBP" and b"VP8 " in _start_of(encoded) else _LOSSY.get(image.format or "")
-    return Stored(values.dtype, values.shape[2], entries, lossy)
+    return Stored(values.dtype, values.shape[2], entries, lossy, nodata=nodata)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from PIL import Image
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.formats import format_of
+from unet_dist.imaging.gdal_beside import masked, with_stated
 from unet_dist.imaging.image import (
     DEFAULT_CACHE_BYTES,
     DEFAULT_MAX_PIXELS,
@@ -68,7 +69,9 @@ def open_image(
     encoded = image if isinstance(image, Encoded) else Encoded.of(image)
     opening = Opening(level, mpp, value_range, nodata, max_pixels, cache_bytes, interpret, keeps_channels)
     with parsing(encoded.name):
+        opening = with_stated(opening, encoded)
         reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
+        reader = masked(reader, encoded, opening)
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
 
 

@@ -97,7 +97,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         raise _damaged(name, f"its BitsPerSample is {page.bitspersample}")
     samples = page.samplesperpixel * sides[chosen].get("C", 1)
     values_of, block_shape = _source(encoded, file, levels[chosen], opening.max_pixels)
-    scaling = scaling_tag(file, samples, name)
+    scaling = scaling_tag(file, samples, opening, name)
     if opening.interpret is None:
         to_pixels = _colours(page, samples, opening, nodata_tag(file, opening), scaling, name)
     else:

@@ -5,7 +5,7 @@ Owns which number types pixels have, the one way from others to them, and what c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from unet_dist.imaging.image import ValueRange
 
 PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 """What pixels are stored and read as. Others become the narrowest of these that holds them: int8 int16, wider ones float32."""
+
+Limits = tuple[float, float]
+"""The smallest and the largest value, as stored, that is a measurement."""
 
 _EXACT = 2**24
 """Whole numbers up to this are exact in float32."""
@@ -46,22 +49,29 @@ def nodata_of(text: object, dtype: np.dtype) -> float | None:
     return value
 
 
-def known_pixels(values: np.ndarray, nodata: float | None) -> np.ndarray:
+def known_pixels(values: np.ndarray, nodata: float | None, valid: Limits | None = None) -> np.ndarray:
     """Tell where there are data: (H, W, C) stored values -> (H, W) bool.
 
     Of whole numbers a pixel has none where every channel holds the value, as rasterio's dataset_mask has it: one dark channel is
-    none. Of floats where any channel holds it, or is not finite: such a value is no measurement.
+    none. Of floats where any channel holds it, or is not finite: such a value is no measurement. Nor is one beyond the limits, in
+    any channel.
     """
     if values.dtype.kind == "f":
         known = np.isfinite(values)
         if nodata is not None and np.isfinite(nodata):
             known &= values != values.dtype.type(nodata)
-        all_known: np.ndarray = known.all(axis=2)
-        return all_known
-    if nodata is None:
-        return np.ones(values.shape[:2], dtype=bool)
-    some_known: np.ndarray = (values != nodata).any(axis=2)
-    return some_known
+        found: np.ndarray = known.all(axis=2)
+    elif nodata is None:
+        found = np.ones(values.shape[:2], dtype=bool)
+    else:
+        found = (values != nodata).any(axis=2)
+    return found if valid is None else found & ~beyond(values, valid).any(axis=2)
+
+
+def beyond(values: np.ndarray, valid: Limits) -> np.ndarray:
+    """Mark the values that lie outside limits."""
+    outside: np.ndarray = (values < valid[0]) | (values > valid[1])
+    return outside
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,14 @@ def scaling_of(factors: Sequence[object], offsets: Sequence[object], channels: i
         both.append(numbers * (channels // len(numbers)))
     scaling = Scaling(*both)
     return None if set(scaling.factors) == {1.0} and set(scaling.offsets) == {0.0} else scaling
+
+
+def scaling_by_band(
+    factors: Mapping[int, object], offsets: Mapping[int, object], channels: int, name: str
+) -> Scaling | None:
+    """Read a scale and an offset for each band that has one, as `scaling_of` does. Raises: RefusedError: no numbers."""
+    bands = range(channels)
+    return scaling_of([factors.get(i, 1) for i in bands], [offsets.get(i, 0) for i in bands], channels, name)
 
 
 def require_ids_unscaled(scaling: Scaling | None, name: str) -> None:
@@ -148,6 +166,7 @@ def make_conversion(
     is_inverted: bool = False,
     bits: int | None = None,
     scaling: Scaling | None = None,
+    valid: Limits | None = None,
 ) -> Conversion:
     """Make the way from stored values to pixels.
 
@@ -159,6 +178,7 @@ def make_conversion(
         is_inverted: whether the file's zero is white.
         bits: of a value, where its type has more: white is the largest of so many.
         scaling: what the values stand for, which value_range then means; nodata is a stored value.
+        valid: stored values beyond it are no data, either.
 
     Raises:
         RefusedError: values that are no numbers, and inverted ones that have no upper end or are scaled.
@@ -175,7 +195,7 @@ def make_conversion(
         raise RefusedError(
             f"{name} scales {'inverted ' * is_inverted}values of {dtype}", "Write the values that are meant."
         )
-    is_marked = nodata is not None or dtype.kind == "f"
+    is_marked = nodata is not None or valid is not None or dtype.kind == "f"
     place = None if alpha is None else alpha % samples
     colours = scaling
     if scaling is not None and place is not None:  # alpha is not scaled
@@ -186,7 +206,7 @@ def make_conversion(
         if place is not None:
             values, known = split_alpha(values, place, name)
         if is_marked:
-            marked = known_pixels(values, nodata)
+            marked = known_pixels(values, nodata, valid)
             known = marked if known is None else known & marked
         if colours is not None:
             values = colours(values)

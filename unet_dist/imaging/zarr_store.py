@@ -18,7 +18,7 @@ from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader
 from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_ids_unscaled
 from unet_dist.imaging.zarr_chunks import chunk_check
-from unet_dist.imaging.zarr_conventions import conventions_of
+from unet_dist.imaging.zarr_conventions import conventions_of, within
 
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
@@ -81,16 +81,23 @@ def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interp
     _require_harmless(array, name)
     _check_chunks(array, name)
     dtype = np.dtype(array.dtype)
-    scaling, fill = conventions_of(array, channels, name)
-    nodata = fill if opening.nodata is None else nodata_of(opening.nodata, dtype)
+    said = conventions_of(array, channels, name)
+    nodata = said.nodata if opening.nodata is None else nodata_of(opening.nodata, dtype)
     if interpret is None:
         to_pixels = make_conversion(
-            dtype, channels, value_range=opening.value_range, nodata=nodata, name=name, scaling=scaling
+            dtype,
+            channels,
+            value_range=opening.value_range,
+            nodata=nodata,
+            name=name,
+            scaling=said.scaling,
+            valid=said.valid,
         )
     else:
-        require_ids_unscaled(scaling, name)
-        stored = Stored(dtype, channels, nodata=nodata)
-        to_pixels = Conversion(interpret.dtype, channels if opening.keeps_channels else 1, False, interpret(stored))
+        require_ids_unscaled(said.scaling, name)
+        to_ids = interpret(Stored(dtype, channels, nodata=nodata))
+        to_ids = to_ids if said.valid is None else within(said.valid, nodata, to_ids, name)
+        to_pixels = Conversion(interpret.dtype, channels if opening.keeps_channels else 1, False, to_ids)
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))
     # A chunk is decoded whole, also the part of it that lies beyond a small array.
     chunk_height, chunk_width = (max(block_height, array.chunks[at["y"]]), max(block_width, array.chunks[at["x"]]))

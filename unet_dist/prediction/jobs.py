@@ -18,6 +18,7 @@ from typing import Any, Literal
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.imaging.encoded import split_page, stem_of
 from unet_dist.imaging.formats import files_beside, looks_like_image
+from unet_dist.imaging.gdal_beside import is_beside
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels, require_channels
 from unet_dist.imaging.reader import ImageReader
@@ -118,7 +119,7 @@ def find_left_out(words: Sequence[str]) -> list[Path]:
     parts = {
         part for folder in folders for path in folder.iterdir() if looks_like_image(path) for part in files_beside(path)
     }
-    return [path for path in others if path not in parts]
+    return [path for path in others if path not in parts and not is_beside(path)]
 
 
 def keep_readable(

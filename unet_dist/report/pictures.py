@@ -1,7 +1,8 @@
 """The pictures that an evaluation keeps for the page: an image, its label and its prediction.
 
 Owns which are kept, the files' form, and how they travel inside a page. Each is stored once: labels as class ids, so that the
-page colours them and switches classes on and off by itself.
+page colours them and switches classes on and off by itself; overlapping classes as the bytes of their packed planes, the planes
+of the first four classes on top and those of the next four below.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from unet_dist.data.decoded.labels import IGNORED, ignored_in
+from unet_dist.data.decoded.planes import PRESENT, holds_planes, pack
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.palette import class_palette, colour_table
@@ -59,7 +61,7 @@ def picture_name(split: str, index: int) -> str:
 
 
 def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> None:
-    """Write an image as WebP, label and prediction as PNGs of class ids, all of them at most MAX_SIDE_PX wide and high.
+    """Write an image as WebP, label and prediction as PNGs of class ids or planes, each shown at most MAX_SIDE_PX wide and high.
 
     Raises:
         DataError: the disk refuses.
@@ -72,13 +74,28 @@ def write_sample(folder: Path, name: str, sample: Sample, num_classes: int) -> N
     image = Image.fromarray(np.ascontiguousarray(shown)).resize(size, Image.Resampling.LANCZOS)
     _write(folder / f"{name}{_IMAGE}", image, "WEBP", quality=80, method=4)
     palette = colour_table(class_palette(num_classes))
+    if overlap := holds_planes(sample.label.dtype):
+        sample = sample._replace(prediction=pack(sample.prediction.transpose(1, 2, 0)))
     for suffix, ids in ((_LABEL, sample.label), (_PREDICTION, sample.prediction)):
         if ids.dtype == np.uint8 and num_classes > IGNORED:  # of data with fewer classes than the network has
             ids = np.where(ids == IGNORED, ignored_in(np.dtype(np.uint16)), ids)
-        plane = Image.fromarray(np.ascontiguousarray(ids)).resize(size, Image.Resampling.NEAREST)
+        shrunk = np.concatenate(
+            [
+                np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize(size, Image.Resampling.NEAREST))
+                for part in (_bytes_of(ids) if overlap else [ids])
+            ]
+        )
+        plane = Image.fromarray(shrunk)
         if ids.dtype == np.uint8:
             plane.putpalette(palette.tobytes())
         _write(folder / f"{name}{suffix}", plane, "PNG", optimize=True)
+
+
+def _bytes_of(planes: np.ndarray) -> np.ndarray:
+    """The bytes of packed planes (H, W), the lowest first: (bytes, H, W) uint8, four classes in each."""
+    size = planes.dtype.itemsize
+    lowest_first = np.ascontiguousarray(planes, planes.dtype.newbyteorder("<"))
+    return lowest_first.view(np.uint8).reshape(*planes.shape, size).transpose(2, 0, 1)
 
 
 def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:
@@ -89,10 +106,10 @@ def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:
 
 
 def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
-    """Read a kept picture as data URIs: image, label, prediction, width, height and the class ids that occur.
+    """Read a kept picture as data URIs: image, label, prediction, width, height, the class ids that occur and whether they overlap.
 
     Class ids travel as grey values: what a browser reads back from a palette are colours. Of 16 bits
-    red is the lower byte and green the upper one.
+    red is the lower byte and green the upper one. Overlapping classes are grey values too, of 2, 4 or 8 times the height.
 
     Returns:
         None where a file is missing or damaged: an evaluation may be at work.
@@ -107,8 +124,16 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
             ids = [np.asarray(_open_ids(folder / f"{name}{suffix}")) for suffix in (_LABEL, _PREDICTION)]
     except DataError:
         return None
-    if any(part.shape != (height, width) for part in ids):
+    times = ids[0].shape[0] // height
+    overlap = times > 1
+    if times not in (1, 2, 4, 8) or any(part.shape != (times * height, width) for part in ids):
         return None
+    if overlap:
+        if any(part.dtype != np.uint8 for part in ids):
+            return None
+        classes = {k for part in ids for k in _present_in(part.reshape(times, height, width))}
+    else:
+        classes = {int(value) for part in ids for value in np.unique(part)} - {ignored_in(ids[0].dtype)}
     encoded = [_data_uri(_encode(Image.fromarray(_as_bytes(part)), "PNG", optimize=True), "png") for part in ids]
     return {
         "image": _data_uri(image, "webp"),
@@ -116,8 +141,15 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
         "prediction": encoded[1],
         "width": width,
         "height": height,
-        "classes": sorted({int(value) for part in ids for value in np.unique(part)} - {ignored_in(ids[0].dtype)}),
+        "overlap": overlap,
+        "classes": sorted(classes),
     }
+
+
+def _present_in(parts: np.ndarray) -> set[int]:
+    """The classes that occur in bytes of planes, (bytes, H, W)."""
+    codes = parts[:, None] >> 2 * np.arange(4, dtype=np.uint8)[:, None, None] & 3  # (bytes, 4, H, W)
+    return set(np.flatnonzero((codes == PRESENT).any(axis=(2, 3))).tolist())
 
 
 def _as_bytes(ids: np.ndarray) -> np.ndarray:

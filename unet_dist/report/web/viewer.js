@@ -20,7 +20,8 @@
     return decoded.get(source);
   }
 
-  // Class ids of a picture: they travel as grey values, or as colours where they are many.
+  // Class ids of a picture: they travel as grey values, or as colours where they are many. Of overlapping classes each grey value
+  // holds four, two bits each: 0 absent, 1 present, 3 counts nowhere. The next four classes follow below.
   async function loadIds(source) {
     const key = `ids ${source}`;
     if (!decoded.has(key)) {
@@ -54,6 +55,31 @@
     context.drawImage(layer, 0, 0);
   }
 
+  const codeOf = (ids, i, id, pixels) => (ids[i + pixels * (id >> 2)] >> (2 * (id & 3))) & 3;
+
+  // The classes of a pixel: one, several or none; null where nothing counts.
+  function classesAt(ids, i, { overlap, width, height }) {
+    if (!overlap) return ids[i] === IGNORED ? null : [ids[i]];
+    const codes = classes.map((_, id) => codeOf(ids, i, id, width * height));
+    return codes.every((code) => code === 3) ? null : [...codes.keys()].filter((id) => codes[id] === 1);
+  }
+
+  // The mean of their colours, as the files in figures/ have it; null where no class is to be seen.
+  function colourOf(found, hidden) {
+    if (found === null) return [0, 0, 0];
+    const seen = found.filter((id) => !hidden.has(id)).map(colourOfClass);
+    return seen.length ? [0, 1, 2].map((c) => seen.reduce((sum, colour) => sum + colour[c], 0) / seen.length) : null;
+  }
+
+  // Whether a prediction errs in a class that is shown: of one class per pixel in the label's, else in any that counts.
+  function isWrong(label, prediction, i, { overlap, width, height }, hidden) {
+    if (!overlap) return label[i] !== IGNORED && label[i] !== prediction[i] && !hidden.has(label[i]);
+    return classes.some((_, id) => {
+      const code = codeOf(label, i, id, width * height);
+      return code !== 3 && code !== codeOf(prediction, i, id, width * height) && !hidden.has(id);
+    });
+  }
+
   const colourOfClass = (id) => (id === IGNORED || !classes[id] ? [0, 0, 0] : classes[id].colour);
 
   // Draws one layer of a picture: "image", "label", "prediction N" or "errors N".
@@ -73,12 +99,9 @@
     const opacity = Math.round(255 * strength);
     if (kind === "label" || kind === "prediction") {
       const ids = label || prediction;
-      paint(context, width, height, opacity, (i) => (hidden.has(ids[i]) ? null : colourOfClass(ids[i])));
+      paint(context, width, height, opacity, (i) => colourOf(classesAt(ids, i, picture), hidden));
     } else if (kind === "errors") {
-      paint(context, width, height, opacity, (i) => {
-        const isWrong = label[i] !== IGNORED && label[i] !== prediction[i] && !hidden.has(label[i]);
-        return isWrong ? WRONG : null;
-      });
+      paint(context, width, height, opacity, (i) => (isWrong(label, prediction, i, picture, hidden) ? WRONG : null));
     }
   }
 
@@ -222,7 +245,7 @@
     const column = Math.floor(((event.clientX - box.left) / box.width) * shown.width);
     const row = Math.floor(((event.clientY - box.top) / box.height) * shown.height);
     const index = Math.min(Math.max(row * shown.width + column, 0), shown.width * shown.height - 1);
-    const nameOf = (ids) => (ids[index] === IGNORED ? "none" : classes[ids[index]].name);
+    const nameOf = (ids) => (classesAt(ids, index, shown) || []).map((id) => classes[id].name).join(", ") || "none";
     const parts = [["label", nameOf(await loadIds(shown.label))]];
     for (const { title, source } of shown.predictions) parts.push([title, nameOf(await loadIds(source))]);
     find("readout").replaceChildren(...parts.flatMap(([title, name], i) => {
