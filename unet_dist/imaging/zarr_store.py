@@ -23,7 +23,11 @@ from unet_dist.imaging.zarr_conventions import conventions_of, within
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
 
-_AXES = {"y": "y", "x": "x", "c": "c", "channel": "c", "band": "c", "height": "y", "width": "x"}
+_AXES = {
+    **dict.fromkeys(("y", "height", "lat", "latitude", "northing", "row", "rows", "line", "lines"), "y"),
+    **dict.fromkeys(("x", "width", "lon", "longitude", "easting", "col", "cols", "column", "columns"), "x"),
+    **dict.fromkeys(("c", "channel", "channels", "band", "bands"), "c"),
+}
 # What numcodecs and zarr decode without running anything of the file's.
 # fmt: off
 _CODECS = {

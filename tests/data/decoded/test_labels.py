@@ -5,10 +5,12 @@ import io
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from PIL import Image
 
 from tests.data.pictures import palette_png, png, png_of_bits
 from unet_dist.data.decoded.decode import open_mask_of
+from unet_dist.data.decoded.guesses import explain_ids
 from unet_dist.data.decoded.label_map import LabelMap
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.sources.pairs import RawPair
@@ -239,6 +241,29 @@ def test_ids_with_gaps_are_explained_in_full():
     counts[:] = 1
     counts[[0, 254]] = 1000
     assert "soft edges" in (explain_gaps(counts) or "")
+
+
+def _present(*last: int, num_ids: int = 255) -> np.ndarray:
+    """Counts of images whose ids are 0 to `last` of each."""
+    return (np.arange(num_ids) <= np.array(last)[:, None]).astype(np.int64) * 7
+
+
+def test_numbers_of_objects_are_no_classes():
+    """As cellpose and others write them: each image counts its own."""
+    assert explain_ids(_present(4, 9, 7, 9)) == (
+        "the ids of each mask are 1, 2, 3 ... up to a number of its own (4 to 9), as where they number objects. If they do, set "
+        "--label_map '{0: 0, 1-65535: 1}'; if these are classes, --num_classes 10."
+    )
+    assert LabelRules(num_classes=None, label_map=yaml.safe_load("{0: 0, 1-65535: 1}")).map_ids(IDS).max() == 1
+    for classes in (_present(9, 9, 9), _present(2, 5, 4, 3), _present(7, 9, 9, 7)):
+        assert explain_ids(classes) is None
+    some_lack = _present(9, 8, 7)
+    some_lack[1, 3] = 0  # an image without class 3
+    assert explain_ids(some_lack) is None
+
+
+def test_masks_of_one_id_are_nothing_to_learn():
+    assert "the id 0 alone" in (explain_ids(_present(0, 0)) or "")
 
 
 @pytest.mark.parametrize(

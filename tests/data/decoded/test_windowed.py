@@ -98,6 +98,19 @@ def test_windows_labels_and_sums_are_those_of_the_pixels(tmp_path: Path) -> None
     assert cache.split("train").num_ignored == int((labels == 200).sum())
 
 
+def test_zarr_beside_pictures_is_decoded(tmp_path: Path) -> None:
+    """Masks as PNG are not read by windows: such a pair is decoded whole, unless it is too large."""
+    image, label = draw_pair(0)
+    for number in range(4):
+        write_zarr(tmp_path / "d" / "images" / f"{number}.zarr", image + number)
+        (tmp_path / "d" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(label).save(tmp_path / "d" / "masks" / f"{number}.png")
+    whole = make(tmp_path / "d", tmp_path).split("all")
+    assert [np.array_equal(whole.image(i), image + i) for i in range(4)] == [True] * 4
+    assert np.array_equal(whole.label(0)[:, :], np.where(label == 200, 255, label))
+    assert "is neither TIFF, .npy nor Zarr" in refusal(tmp_path / "d", tmp_path / "other", max_pixels=1000)
+
+
 def test_crops_are_those_of_a_decoded_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same TIFF files, once decoded and once by windows: every crop equal, also through pickling and in a worker."""
     monkeypatch.setattr(fingerprint, "_PART_PX", (32, 50))  # several windows an image, as of a large one

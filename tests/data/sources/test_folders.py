@@ -215,6 +215,18 @@ def test_rows_without_a_mask_are_named(tmp_path):
         (["img_dir/val/a.jpg", "ann_dir/val/a.png"], "ann_dir", {"validation": ["a"]}),
         (["test/images/a.jpg", "test/masks/a.png"], "{split}/masks", {"test": ["a"]}),
         (["a.jpg", "a_mask.png"], "--masks_folder '.' --mask_names '*_mask'", {"train": ["a"]}),
+        (
+            ["a_sat.jpg", "a_mask.png", "b_sat.jpg", "b_mask.png"],
+            "'*_sat' --mask_names '*_mask'",
+            {"train": ["a", "b"]},
+        ),
+        (
+            ["train_images/a.png", "train_masks/a.png", "val_images/b.png", "val_masks/b.png"],
+            "--masks_folder '{split}_masks'",
+            {"train": ["a"], "validation": ["b"]},
+        ),
+        (["train/a.jpg", "train_masks/a_mask.png"], "'{split}_masks' --mask_names '*_mask'", {"train": ["a"]}),
+        (["train/a.png", "trainannot/a.png"], "--masks_folder '{split}annot'", {"train": ["a"]}),
         (["train/a.jpg", "train/a.png"], "--image_names '*.jpg' --mask_names '*.png'", {"train": ["a"]}),
         (
             ["leftImg8bit/val/bern/x_1_leftImg8bit.png"]
@@ -242,6 +254,34 @@ def test_two_possible_layouts_are_a_question(tmp_path):
     with pytest.raises(DataError, match=r"read in several ways\. Say which: .*'annotations'; or .*'labels'"):
         open_source(tmp_path)
     assert ids(tmp_path, masks_folder="labels") == {"train": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            ["d/images/a.png", "d/masks/a.png", "e/images/a.png", "e/masks/a.png"],
+            r"d and .*e look like some\. It holds d/, e/",
+        ),
+        (
+            ["d/images/a.png", "d/masks/a.png", "notes/x.png"],
+            r"is not a data set, and .*d looks like one\. .* Name that",
+        ),
+        (
+            ["val/images/a.png", "val/masks/a.png", "test/images/b.png"],
+            r"/test/masks: there is no such folder .* or move images",
+        ),
+        (
+            ["images/val/a.png", "masks/val/a.png", "images/test/b.png"],
+            r"/masks/test: there is no such folder .* predict labels",
+        ),
+        (["train_images/a.png", "train_masks/a.png", "train_extra/b.png"], "train_extra, .* is not a known split"),
+    ],
+)
+def test_what_is_missing_or_meant_is_named(tmp_path, files, sentence):
+    write(tmp_path, *files)
+    with pytest.raises(DataError, match=sentence):
+        _ = open_source(tmp_path).splits
 
 
 def test_camvid_by_keys(tmp_path):

@@ -171,6 +171,21 @@ def test_which_property_names_the_class(tmp_path):
     assert open_data(root).class_names == ["background", "object"]
 
 
+def test_numbers_of_features_are_no_classes(tmp_path):
+    root = tmp_path / "d"
+    for name in "abc":
+        write_raster(root / f"{name}.tif")
+    shapes = [feature("Polygon", [world(OUTER + shift)], id=shift) for shift in (0, 1, 2)]
+    write_geojson(root / "areas.geojson", shapes)
+    with pytest.raises(DataError, match=r"each of its 3 features has its own id\..*--label_column id; else remove it"):
+        open_data(root)
+    assert open_data(root, label_column="id").class_names == ["background", "0", "1", "2"]
+    for one in shapes:
+        del one["properties"]["id"]
+    write_geojson(root / "areas.geojson", shapes)
+    assert open_data(root).class_names == ["background", "object"]
+
+
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [

@@ -60,11 +60,23 @@ def test_a_yolo_export(tmp_path, folder):
         ("0 0.5 0.5 0.2 0.2", "has a box in line 2 and no outline"),
         ("7 0 0 1 0 1 1", "3 points of class 7 in line 2, for 2 named"),
         ("0 0 0 1 0 1", "cannot be read in line 2"),
+        ("0 1 1 5 1 5 4", "has 5 in line 2, expected shares of the width and the height from 0 to 1"),
+        ("0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.5 0.5 2", "has 2 in line 2, expected shares"),
+        ("0 -0.2 0 1 0 1 1", "has -0.2 in line 2, expected shares"),
     ],
 )
 def test_lines_of_yolo_that_are_no_outline(tmp_path, line, sentence):
     with pytest.raises(DataError, match=rf"2 of 4 pairs cannot be used.\n  mask of a.png in .*{sentence}"):
         open_data(write_yolo(tmp_path / "d", line))
+
+
+def test_points_of_poses_are_no_outlines(tmp_path):
+    root = write_yolo(tmp_path / "d", "0 0 0 1 0 1 1")
+    (root / "data.yaml").write_text("names: [cat, car]\nkpt_shape: [4, 2]\n")
+    with pytest.raises(
+        DataError, match=r"data\.yaml: its labels are the points of poses \(kpt_shape\), expected segments"
+    ):
+        open_data(root)
 
 
 def write_labelme(root: Path, **last: object) -> Path:

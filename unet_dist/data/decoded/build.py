@@ -21,7 +21,8 @@ import numpy as np
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
-from unet_dist.data.decoded.labels import LabelRules, explain_gaps
+from unet_dist.data.decoded.guesses import explain_ids
+from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.problems import Problems
@@ -260,7 +261,7 @@ class _Builder:
             problem = None if self.rules.takes_any_void else explain_void(found, names)
             if problem:
                 raise DataError(f"{self.source.name}: {problem}")
-        elif self.num_classes is None and self.settings.label_map is None and (problem := explain_gaps(found)):
+        elif self.num_classes is None and self.settings.label_map is None and (problem := explain_ids(counts[:, :-1])):
             raise DataError(f"{self.source.name}: {problem}")
         start = 0
         for split, num_pairs in self.splits.items():

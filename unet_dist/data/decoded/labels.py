@@ -294,7 +294,12 @@ class LabelRules:
         dense = {value: place for place, value in enumerate(ids)}
         is_short = self.num_classes is None and len(ids) <= _UNSTATED_CLASSES
         meaning = f" '{_listing(dense)}'" if is_short else ""
-        return got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}."
+        objects = (
+            " If ids number objects: --label_map '{0: 0, 1-65535: 1}'."
+            if ids[-1] > IGNORED and not self.num_classes
+            else ""
+        )
+        return got, f"Set {count}--ignore_index for an id that means nothing, or --label_map{meaning}.{objects}"
 
     def _explain_colours(self, values: Counter[int]) -> tuple[str, str]:
         """Say which colours there are, as the map that names them."""

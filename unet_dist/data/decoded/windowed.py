@@ -48,7 +48,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bool:
-    """Say whether a pair is read from its files: it is Zarr, or its image of more than max_pixels and read by windows.
+    """Say whether a pair is read from its files: it is Zarr beside what is read by windows, or its image has more than max_pixels.
 
     Raises:
         RefusedError: the image cannot be opened.
@@ -56,9 +56,16 @@ def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bo
     image, mask = pair.image, pair.mask
     if not (isinstance(image, Path) and isinstance(mask, Path)):
         return False
-    if split_page(image)[0].is_dir() or split_page(mask)[0].is_dir():
+    is_zarr, by_windows = (
+        split_page(image)[0].is_dir() or split_page(mask)[0].is_dir(),
+        [
+            format_of(Encoded(path, f"{kind} {path.name}")).by_windows
+            for kind, path in (("image", image), ("mask", mask))
+        ],
+    )
+    if is_zarr and all(by_windows):
         return True
-    if not format_of(Encoded(image, f"image {pair.image_name}")).by_windows:
+    if not by_windows[0]:
         return False
     with open_image_of(pair, DEFAULT_MAX_PIXELS, image_rules) as reader:
         return reader.shape[0] * reader.shape[1] > max_pixels

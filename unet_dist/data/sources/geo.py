@@ -196,8 +196,15 @@ def _column(path: Path, features: Sequence[Feature], label_column: str) -> str |
     if label_column in found:
         return label_column
     usual = next((by_lower[key] for key in _USUAL if key in by_lower), None)
-    if usual is not None or len(found) < 2:
-        return usual or (found[0] if found else None)
+    if usual is not None or not found:
+        return usual
+    if len(found) == 1:
+        if len(features) > 2 and len({str(feature.properties.get(found[0])) for feature in features}) == len(features):
+            raise DataError(
+                f"{path}: each of its {len(features)} features has its own {found[0]}. If that names classes: --label_column "
+                f"{found[0]}; else remove it, and all are of one class, or add a property class."
+            )
+        return found[0]
     raise DataError(f"{path}: which of {listed(found)} names the class of a feature? Name it: --label_column NAME.")
 
 

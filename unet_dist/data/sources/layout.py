@@ -30,6 +30,7 @@ _MASKS = (
     "groundtruth",
     "gt",
 )
+_SPLIT_FIRST = re.compile(r"(train|training|val|valid|validation|test|testing)(?P<end>.*)", re.IGNORECASE)
 _TRIED = 8
 """Patterns of names that are tried; assumption: the name of an image stands no more often in its mask's."""
 _MASK_WORDS = r"(?P<affix>[-_. ](mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids))"
@@ -81,8 +82,16 @@ class Layout:
                 )
         for split, folder in images.items():
             if split not in masks:
-                missing = root / _with_split(self.masks_folder, folder.name)
-                raise DataError(f"{missing}: there is no such folder for the masks of {folder}. Put the masks there.")
+                name = (
+                    _name_in(folder.relative_to(root).as_posix(), self.images_folder)
+                    if SPLIT in self.images_folder
+                    else None
+                )
+                missing = root / _with_split(self.masks_folder, name or folder.name)
+                raise DataError(
+                    f"{missing}: there is no such folder for the masks of {folder}. Put the masks there; or move images without "
+                    "masks out of the data set: predict labels them."
+                )
         if len({folder.resolve() for folder in images.values()}) < len(images):
             raise DataError(f"{root}: two of its splits are one folder by a link. Remove the link.")
         return images, masks
@@ -167,6 +176,7 @@ def guess_layout(root: Path) -> Layout | None:
     if len(pairs) > 1:
         listed = "; or ".join(Layout(*pair).spell() for pair in pairs[:5])
         raise DataError(f"{root}: it may be read in several ways. Say which: {listed}.")
+    pairs = pairs or _split_in_name(root)
     if pairs:
         return _with_names(root, *pairs[0])
     return _in_one_folder(root)
@@ -177,6 +187,15 @@ def _named_pairs(root: Path) -> list[tuple[str, str]]:
     images = [path.name for path in folders if path.name.lower() in _IMAGES]
     masks = [path.name for path in folders if path.name.lower() in _MASKS]
     return [(image, mask) for image in images for mask in masks]
+
+
+def _split_in_name(root: Path) -> list[tuple[str, str]]:
+    """Guess at train_images/ with train_masks/, or train/ with train_masks/, alike for each split; none or one."""
+    found = [match for path in folders_of(root) if (match := _SPLIT_FIRST.fullmatch(path.name)) and first_picture(path)]
+    ends = {match["end"].lower(): match["end"] for match in found}
+    images = [end for word, end in ends.items() if word.strip("-_ .") in ("", *_IMAGES)]
+    masks = [end for word, end in ends.items() if word.strip("-_ .") in (*_MASKS, "annot", "seg")]
+    return [(f"{SPLIT}{images[0]}", f"{SPLIT}{masks[0]}")] if len(ends) == 2 and len(images) == len(masks) == 1 else []
 
 
 def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
@@ -245,10 +264,24 @@ def _in_one_folder(root: Path) -> Layout | None:
         match = re.fullmatch(rf"(?P<stem>.+){_MASK_WORDS}", path.stem, re.IGNORECASE)
         if match and match["stem"] in stems:
             return Layout(place, place, "*", f"*{match['affix']}")
+        if match and (image := _image_affix(match["stem"], match["affix"], stems)):
+            return Layout(place, place, f"*{image}", f"*{match['affix']}")
     suffixes = {path.suffix for path in files}
     if len(files) == 2 * len(stems) and len(suffixes) == 2 and suffixes - {".png"} <= {".jpg", ".jpeg", ".JPG"}:
         return Layout(place, place, f"*{(suffixes - {'.png'}).pop()}", "*.png")
     return None
+
+
+def _image_affix(stem: str, affix: str, stems: set[str]) -> str | None:
+    """Find what stands behind the names of the images where masks have another affix: x_sat beside x_mask."""
+    shared = [name.removesuffix(affix) for name in stems if name.endswith(affix)]
+    ends = [name.removeprefix(stem) for name in stems if name.startswith(stem) and not name.endswith(affix)]
+    fitting = [
+        end
+        for end in ends
+        if re.match(r"[-_. ]", end) and stems == {f"{one}{tail}" for one in shared for tail in (end, affix)}
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
@@ -277,7 +310,7 @@ def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
     names = {}
     for path in root.glob(f"{head}*{tail}"):
         text = path.relative_to(root).as_posix()
-        name = text[len(head) : len(text) - len(tail)]
+        name = _name_in(text, folder)
         belongs_to_other = (
             other != folder and SPLIT in other and text.startswith(other_head) and text.endswith(other_tail)
         )
@@ -288,6 +321,12 @@ def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
             f"{root}: {folder} fits no folder of train, val or test. Correct images_folder or masks_folder."
         )
     return {canonical_split(name): path for name, path in names.items()}
+
+
+def _name_in(path: str, folder: str) -> str:
+    """Give what stands for the split in a path that fits a folder's pattern."""
+    head, _, tail = folder.partition(SPLIT)
+    return path[len(head) : len(path) - len(tail)]
 
 
 def _with_split(folder: str, split: str) -> str:

@@ -26,6 +26,7 @@ from unet_dist.data.sources.segments import find_segments, is_segments, read_seg
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
 from unet_dist.data.sources.table import TableSource, is_table
 from unet_dist.data.sources.via import find_via, is_via, read_via
+from unet_dist.data.sources.walk import folders_of
 from unet_dist.data.sources.yolo import find_yolo, read_yolo
 from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.imaging.stacks import ALL, Select
@@ -200,10 +201,21 @@ def _open_path(
         return TableSource(tables[0], *columns, group_by, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
     found = f"It holds {', '.join(names)}." if names else "It is empty."
+    if inside := [item for item in folders_of(path) if _is_layout(item)]:
+        named = f"{' and '.join(map(str, inside[:3]))} {'looks like one' if len(inside) == 1 else 'look like some'}"
+        raise DataError(f"data_path: {path} is not a data set, and {named}. {found} Name that folder, or merge them.")
     raise DataError(
         f"data_path: {path} holds neither images/ and masks/ nor parquet or arrow files. {found} "
         f"Expected {_EXPECTED}; or say where images and masks lie: --images_folder, --masks_folder."
     )
+
+
+def _is_layout(path: Path) -> bool:
+    """Say whether a folder holds images and masks in a way that is known."""
+    try:
+        return guess_layout(path) is not None
+    except DataError:
+        return False
 
 
 def _near(path: Path) -> str:

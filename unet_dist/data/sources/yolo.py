@@ -19,6 +19,9 @@ from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_text, read_yaml
 from unet_dist.wording import counted, listed
 
+_BEYOND = 0.01
+"""Of an image's side, that an outline may reach beyond it: exports round."""
+
 
 def find_yolo(root: Path) -> Layout | None:
     """Give how images/ and labels/ of texts lie below a folder, None where they do not."""
@@ -70,8 +73,16 @@ def _holds_texts(folder: Path) -> bool:
 def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         try:
-            return path, by_id(read_yaml(path, dict[str, object])["names"])
-        except (DataError, ValueError, TypeError, KeyError):
+            stored = read_yaml(path, dict[str, object])
+        except DataError:
+            continue
+        if "kpt_shape" in stored:
+            raise DataError(
+                f"{path}: its labels are the points of poses (kpt_shape), expected segments. Export outlines."
+            )
+        try:
+            return path, by_id(stored["names"])
+        except (ValueError, TypeError, KeyError):
             continue
     path_of_names, found = find_id_names(root)
     if path_of_names is None or not found:
@@ -99,6 +110,12 @@ def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bo
             points = values.reshape(-1, 2) * (width, height)
         except ValueError as error:
             raise RefusedError(f"cannot be read in line {number} ({error})", "Export the segments again.") from error
+        beyond = (values < -_BEYOND) | (values > 1 + _BEYOND)
+        if beyond.any():
+            raise RefusedError(
+                f"has {values[beyond][0]:g} in line {number}, expected shares of the width and the height from 0 to 1",
+                "Export segments of YOLO: pixels and the points of a pose are read otherwise.",
+            )
         if len(points) < 3 or not 0 <= class_index < len(class_names) - 1 or not np.isfinite(points).all():
             raise RefusedError(
                 f"has {len(points)} points of class {class_index} in line {number}, for {len(class_names) - 1} named classes",
