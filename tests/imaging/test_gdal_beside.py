@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.imaging.test_envi import write_envi
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.formats import files_beside
 from unet_dist.imaging.image import Interpret
@@ -61,6 +62,15 @@ def test_no_data_and_scale_beside_go_before_the_file(tmp_path: Path, name: str) 
     ids = Interpret(lambda stored: lambda values: values[..., :1])
     with pytest.raises(RefusedError, match="is a mask, and states the scale"):
         open_image(path, interpret=ids)
+
+
+def test_files_beside_the_raw_file_of_envi_count(tmp_path: Path) -> None:
+    header = write_envi(tmp_path / "a", STORED, more="data gain values = {2, 2, 2}\n")
+    raw = next(path for path in header.parent.iterdir() if path.suffix != ".hdr")
+    write_aux(raw, "<Scale>0.5</Scale>")
+    for path in (header, raw):
+        with open_image(path) as image:
+            assert np.array_equal(image.read(0, 20, 0, 30), STORED * np.float32(0.5))
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -16,7 +16,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Placement
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import ArrayReader
-from unet_dist.imaging.values import Scaling, nodata_of, scaling_of
+from unet_dist.imaging.values import Scaling, nodata_of, scaling_by_band, scaling_of
 from unet_dist.storage.mapped import watched
 
 _RAW_SUFFIXES = ("", ".dat", ".img", ".raw", ".bin", ".bsq", ".bil", ".bip", ".cube")
@@ -50,7 +50,8 @@ def open_envi(encoded: Encoded, opening: Opening) -> ArrayReader:
         nodata = nodata_of(
             words.get("data ignore value", "") if opening.nodata is None else opening.nodata, array.dtype
         )
-        scaling = _scaling(words, array.shape[2], encoded.name)
+        beside = scaling_by_band(*opening.scales, array.shape[2], encoded.name)
+        scaling = beside or _scaling(words, array.shape[2], encoded.name)
         placement = Placement(geo_tags=_geo_tags(words), band_names=_band_names(words, array.shape[2]))
     reader = ArrayReader(
         array,

@@ -14,6 +14,7 @@ import numpy as np
 
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
+from unet_dist.imaging.envi import data_of
 from unet_dist.imaging.image import ImageReader, Interpret, Opening, Stored
 from unet_dist.imaging.readers import MaskedReader
 from unet_dist.imaging.tiff import open_tiff
@@ -92,8 +93,13 @@ def masked(reader: ImageReader, encoded: Encoded, opening: Opening) -> ImageRead
 
 
 def _aux(path: Path) -> Path:
-    return path.with_name(f"{path.name}.aux.xml")
+    return _beside(path, ".aux.xml")
 
 
 def _mask(path: Path) -> Path:
-    return path.with_name(f"{path.name}.msk")
+    return _beside(path, ".msk")
+
+
+def _beside(path: Path, end: str) -> Path:
+    image = (data_of(path) if path.suffix.lower() == ".hdr" else None) or path  # of ENVI it is the raw file's
+    return image.with_name(f"{image.name}{end}")
