@@ -16,6 +16,7 @@ class DecodingOptions(OptionsSection):
     """How images are decoded"""
 
     decode_memory: Bytes | None = None
-    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
+    """Largest memory for decoding one piece of an image, such as 4GiB. An image that takes more is refused. Default: a quarter of
+    this process's memory."""
     decode_seconds: Positive = 300.0
     """Longest time to open an image, or to decode one piece of it, s. A slower image is refused."""

@@ -56,7 +56,8 @@ class InferenceOptions(OptionsSection):
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
     average: Average | None = None
-    """Average the weights of a run's newest checkpoints, as last:5, which it keeps by keep_checkpoints. Default: its best model."""
+    """Average the weights of a run's newest checkpoints, such as last:5; the run keeps as many as keep_checkpoints says. Default:
+    its best model."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"
@@ -258,7 +259,7 @@ class DemoOptions(DecodingOptions):
     port: Annotated[int, between(1, 65535)] = 7860
     """Port of the page."""
     host: str = "127.0.0.1"
-    """Address to listen on. Only this machine reaches the default; any machine that reaches this one reaches 0.0.0.0."""
+    """Address to listen on. The default is open to this machine only, 0.0.0.0 to every machine that reaches this one."""
     max_upload: Bytes = "1GiB"
     """Largest file that the page takes, such as 200MiB."""
     seconds_per_image: Positive = 600.0
@@ -340,8 +341,8 @@ class TrainOptions(OptionsSection):
     dry_run: bool = False
     """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
     time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None = None
-    """Wall time, such as 10min or 2h, that network and steps are chosen for where only data_path is given (see
-    unet-dist configure). Default: 1h."""
+    """Wall time of the run, such as 10min or 2h. With data_path alone, network and steps are chosen for it (see unet-dist
+    configure). Default: 1h."""
 
 
 @dataclass(frozen=True, kw_only=True)

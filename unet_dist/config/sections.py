@@ -93,7 +93,8 @@ class DataConfig(Section):
     """Largest image to decode for the cache, pixels. A larger TIFF, and any Zarr, is read by windows from its file; other
     images are refused."""
     decode_memory: Free[Bytes | None] = None
-    """Refuse an image that takes more memory to decode one piece of, such as 4GiB. Default: a quarter of this process's memory."""
+    """Largest memory for decoding one piece of an image, such as 4GiB. An image that takes more is refused. Default: a quarter of
+    this process's memory."""
     decode_seconds: Free[Positive] = 300.0
     """Longest time to open an image, or to decode one piece of it, s. A slower image is refused."""
     ignore_index: (
@@ -122,9 +123,9 @@ class DataConfig(Section):
     nodata: Finite | None = None
     """Value of pixels without data, which count nowhere. Default: what each file says. The model keeps it."""
     group_by: Annotated[str, Reads(parse_pattern, "a regular expression, sequence or folder")] | None = None
-    """Keep samples together on one side of a split. A regular expression groups ids by its first group, or else by its whole
-    match; sequence those that differ only in their last number; folder those of one folder; a column of a table of paths those
-    with one value. Default: every sample stands alone."""
+    """Keep samples together on one side of a split. sequence: ids that differ in their last number only. folder: ids of one folder.
+    A column of a table of paths: rows with one value. A regular expression: ids with one first group, or one whole match. Default:
+    every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
     """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
     fold: Annotated[int, AtLeast(0)] | None = None
