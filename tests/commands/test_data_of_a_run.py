@@ -155,7 +155,9 @@ def test_the_model_that_is_taken_is_named(place: Path) -> None:
     )
     code, text = command(place / "a", "evaluate", "run", "--pictures", "0", "--average", "last:1")
     assert (code, "Model: run, the mean of its 1 newest checkpoints" in text) == (0, True)
-    assert "Model:" not in command(place / "a", "predict", "run/last", "data/images/test", "--output", "plain")[1]
+    text = command(place / "a", "predict", "run/last", "data/images/test/sample000.png", "--output", "plain")[1]
+    assert "Model:" not in text
+    assert ", 1 tile from windows of at most " in text
 
 
 def test_the_precision_is_named_once_the_data_are_accepted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
