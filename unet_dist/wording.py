@@ -93,7 +93,7 @@ def one_line(text: str) -> str:
     >>> one_line("a\\n  b\\x07")
     'a b\\\\x07'
     """
-    return printable(re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text))
+    return printable(re.sub(r"\s+", lambda blanks: blanks[0] if blanks[0].splitlines() == [blanks[0]] else " ", text))
 
 
 def hanging(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unet_dist.cli import parse
+from unet_dist.cli import main, parse
 from unet_dist.commands import quickstart
 from unet_dist.commands.quickstart import StepError, run
 
@@ -110,3 +110,50 @@ def test_step_that_fails_ends_it(tmp_path: Path, calls: list[list[str]]) -> None
     with pytest.raises(StepError, match=r"^report ended with exit code 1; its lines above say why"):
         start(tmp_path / "fails", "--data_path", str(tmp_path))
     assert calls[-1][0] == "report"
+
+
+def test_names_are_shown_as_they_are(
+    tmp_path: Path, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a\x1b[31m\n== forged"
+    data = tmp_path / "d\x1b[31m\n== forged"
+    start(folder, "--data_path", str(data))
+    start(folder, "--synthetic_size", "48x80")
+    out = capsys.readouterr().out
+    assert "\\x1b[31m" in out
+    assert "\x1b" not in out
+    assert "\n== forged" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--time", "banana"], "time"),
+        (["--time", "-1"], "time"),
+        (["--time", "0s"], "time"),
+        (["--time", "1e400h"], "time"),
+        (["--data_path", "/nonexistent"], "/nonexistent"),
+        (["--data_path", ""], "data_path"),
+        (["--data_path", "/dev/null"], "/dev/null"),
+        (["--processes", "0"], "processes"),
+        (["--total_steps", "0"], "total_steps"),
+        (["--synthetic_size", "0x0"], "synthetic_size"),
+        (["--output_path", "/proc/x"], "/proc/x"),
+        (["--output_path", "a\0b"], "output_path"),
+        (["nothing.yaml"], "nothing.yaml"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else None,
+)
+def test_nonsense_is_one_sentence(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+) -> None:
+    """Before anything is trained."""
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit) as leaving:
+        main(["quickstart", *words])
+    out, err = capfd.readouterr()
+    assert leaving.value.code == 2
+    assert err.startswith("unet-dist: error: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert "== train" not in out

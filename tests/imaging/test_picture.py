@@ -235,7 +235,7 @@ def test_16_bit_grey_with_a_transparent_value_keeps_its_bits(tmp_path):
 def test_an_animation_is_refused(rgb, tmp_path, suffix):
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=rf"a.{suffix} holds 2 frames. Write each frame"):
+    with pytest.raises(DataError, match=rf"a.{suffix} holds (2|several) frames. Write each frame"):
         open_image(tmp_path / f"a.{suffix}")
 
 

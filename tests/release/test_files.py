@@ -82,3 +82,21 @@ def test_workflows_are_read_as_yaml_and_name_files_that_exist() -> None:
             assert ("uses" in step) != ("run" in step), step
             for place in re.findall(r"\b(?:launch|docs|tests|configs)/[\w./-]+\.\w+", step.get("run", "")):
                 assert (ROOT / place).exists(), place
+
+
+def test_workflows_may_do_no_more_than_they_must() -> None:
+    """Actions are named by their commit; what may publish runs no command of ours; no text of others becomes a command."""
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        stored = yaml.safe_load(text)
+        assert stored["permissions"] == {"contents": "read"}, path
+        assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(stored[True]), path  # YAML's "on"
+        for use in re.findall(r"uses: (.*)", text):
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use), (path, use)
+        for job in stored["jobs"].values():
+            if "write" in job.get("permissions", {}).values():
+                assert not [step for step in job["steps"] if "run" in step], path
+            for step in job["steps"]:
+                assert "${{" not in step.get("run", ""), (path, step)
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False, path

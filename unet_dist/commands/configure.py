@@ -35,7 +35,7 @@ from unet_dist.machine.memory import free_bytes
 from unet_dist.models.encoders.efficientnet_lite import find_weights
 from unet_dist.processes.group import Processes
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, duration, size
+from unet_dist.wording import counted, duration, hanging, size
 
 COMMAND = Command(
     about="print a config for a data set, this device and a time limit, with a reason for each value",
@@ -111,7 +111,7 @@ def choose(config: Config, *, time: str, processes: int = 1) -> Config:
     folder = Path(config.run.output_path)
     settled = folder / "config.yaml"
     if settled.is_file():
-        print(f"The run in {folder} resumes with the settings in its config.yaml.", flush=True)
+        print(hanging(f"The run in {folder} resumes with the settings in its config.yaml."), flush=True)
         return Config.from_flat(_read(settled.read_text(encoding="utf-8")) | given)
     words = [config.data.data_path, "--time", time, "--processes", str(processes)]
     for key in sorted((DATA_KEYS - {"data_path"}) & given.keys()):

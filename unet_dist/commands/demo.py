@@ -26,6 +26,7 @@ from unet_dist.models.contract import Network
 from unet_dist.prediction.tiles import WHOLE
 from unet_dist.processes.launcher import is_first
 from unet_dist.terminal import Teller
+from unet_dist.wording import one_line
 
 COMMAND = Command(
     about="open a local page that labels the images you drop on it",
@@ -60,7 +61,7 @@ def run(words: Sequence[str], options: DemoOptions) -> None:
             about += f" Computed in windows of at most {tile_size} px."
         if reason := reason_of(tiles):
             about += f" {reason}"
-        title = f"unet_dist: {Path(words[0]).resolve().name}"
+        title = f"unet_dist: {one_line(Path(words[0]).resolve().name)}"
         page = make_page(gradio, labeller.label, names, title=title, about=about)
         limit = parse_bytes(options.max_upload)
         address = serve(gradio, page, host=options.host, port=options.port, max_upload_bytes=limit)

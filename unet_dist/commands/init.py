@@ -12,6 +12,7 @@ from unet_dist.config.options import InitOptions
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.processes.launcher import is_first
 from unet_dist.storage.files import write_whole
+from unet_dist.wording import hanging
 
 COMMAND = Command(
     about="write files for you to edit: a config with every key, accelerate's configs, or SLURM's scripts",
@@ -42,5 +43,5 @@ def run(words: Sequence[str], options: InitOptions) -> None:
         raise ConfigError(f"output: {folder / there[0]} is there already. Set another --output, or --overwrite true.")
     for place, text in texts.items():
         write_whole(folder / place, text.encode())
-        print(f"Written: {folder / place}")
-    print(_NEXT[kind].format(folder=folder))
+        print(hanging(f"Written: {folder / place}"))
+    print(hanging(_NEXT[kind].format(folder=folder)))

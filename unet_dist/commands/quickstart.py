@@ -26,8 +26,9 @@ from unet_dist.errors import LaunchError, UnetDistError
 from unet_dist.machine.cores import num_cores
 from unet_dist.processes.starting import share_evenly
 from unet_dist.scenes.synthetic import SyntheticScenes
+from unet_dist.storage.files import require_writable
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted, duration
+from unet_dist.wording import counted, duration, hanging
 
 COMMAND = Command(
     about="train, evaluate and predict on street scenes (or your data) in minutes, and show the result",
@@ -54,6 +55,7 @@ def run(config: Config, options: QuickstartOptions) -> None:
         raise LaunchError(
             "quickstart: got a launcher's process, expected none: it starts its own. Leave the launcher out."
         )
+    require_writable(Path(config.run.output_path), "output_path")
     started = time.monotonic()
     gpus, folder = torch.cuda.device_count(), Path(config.run.output_path)
     is_synthetic = config.data.data_path == DataConfig.data_path
@@ -80,7 +82,12 @@ def run(config: Config, options: QuickstartOptions) -> None:
 
 
 def _title(title: str) -> None:
-    print(f"\n== {title}", flush=True)
+    print(f"\n== {hanging(title)}", flush=True)
+
+
+def _say(text: str) -> None:
+    """Print a line that holds names: of a name, no further line begins at the edge, nor does a terminal obey it."""
+    print(hanging(text))
 
 
 def _step(title: str, words: Sequence[str]) -> None:
@@ -110,8 +117,8 @@ def _conclude(config: Config, seconds: float, several: int) -> None:
     folder, is_synthetic = Path(config.run.output_path), config.data.data_path == DataConfig.data_path
     miou = json.loads((folder / "evaluation-test.json").read_text(encoding="utf-8"))["miou"]
     named, more = shlex.quote(str(folder)), f" --processes {several}" if several > 1 else ""
-    print(f"\n== Done in {duration(seconds)}. In {folder}:")
-    print(
+    _title(f"Done in {duration(seconds)}. In {folder}:")
+    _say(
         f'  best/          the network (mean IoU {miou:.3f} on the test split): unet_dist.load_model("{folder / "best"}")'
     )
     print("  report.html    curves, IoU by class, confusion matrix and pictures, on one page: open it in a browser")
@@ -120,11 +127,11 @@ def _conclude(config: Config, seconds: float, several: int) -> None:
         print("  predictions/   label maps and overlays of three scenes it had not seen")
     print("  metrics.jsonl  loss, learning rate and mean IoU by step; tensorboard/ has them as curves")
     print("\nType next:")
-    print(f"  unet-dist predict {named} YOUR.jpg --output out")
+    _say(f"  unet-dist predict {named} YOUR.jpg --output out")
     if is_synthetic:
         print("  unet-dist quickstart --data_path YOUR_FOLDER --output_path runs/mine")
     else:
-        print(
+        _say(
             f"  unet-dist configure {shlex.quote(config.data.data_path)} --time 2h --output_path runs/longer > longer.yaml"
         )
         print(f"  unet-dist train longer.yaml{more}")
@@ -134,4 +141,4 @@ def _conclude(config: Config, seconds: float, several: int) -> None:
     if pictures:
         if pictures[0].is_file():
             Teller(speaks=True).picture(pictures[0])
-        print(f"\nA picture: {pictures[0]}")
+        _say(f"\nA picture: {pictures[0]}")

@@ -100,10 +100,26 @@ ENVI = ImageFormat(
 
 def _parse(header: Path) -> dict[str, str]:
     """Read `key = value` lines; a value in braces may take several lines, and ; begins a comment."""
-    text = header.read_bytes()[:_MOST_HEADER_BYTES].decode("utf-8", errors="replace")
-    text = re.sub(r"^\s*;.*$", "", text, flags=re.MULTILINE)
-    pairs = re.findall(r"^[ \t]*([^=\n{}]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", text, flags=re.MULTILINE)
-    return {" ".join(key.lower().split()): value.strip().strip("{}").strip() for key, value in pairs}
+    with header.open("rb") as file:
+        text = file.read(_MOST_HEADER_BYTES).decode("utf-8", errors="replace")
+    text = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith(";"))
+    # Without a pattern, which made-up headers can keep busy for hours.
+    words: dict[str, str] = {}
+    last_brace, at = text.rfind("}"), 0
+    while at < len(text):
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        key, equals, value = text[at:end].partition("=")
+        if equals and key and "{" not in key and "}" not in key:
+            brace = end - len(value.lstrip(" \t"))
+            if text.startswith("{", brace) and brace < last_brace:
+                close = text.find("}", brace)
+                value = text[brace:close]
+                following = text.find("\n", close)
+                end = len(text) if following < 0 else following
+            words[" ".join(key.lower().split())] = value.strip().strip("{}").strip()
+        at = end + 1
+    return words
 
 
 def _map(raw: Path, words: dict[str, str], name: str) -> np.ndarray:

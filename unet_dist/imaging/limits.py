@@ -50,6 +50,11 @@ def decode_budget_bytes() -> int:
     return _quarter_of_memory() if _limits.memory_bytes is None else _limits.memory_bytes
 
 
+def decode_seconds() -> float:
+    """Say how long decoding one piece may take, by the clock."""
+    return _limits.seconds
+
+
 @cache
 def _quarter_of_memory() -> int:
     """A quarter of the machine's, or of the limit that a control group or `ulimit` sets for this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 
 import numpy as np
@@ -51,8 +52,8 @@ def open_npz(encoded: Encoded, opening: Opening) -> ArrayReader:
             shape, _, dtype = (
                 np.lib.format.read_array_header_1_0(member) if is_first else np.lib.format.read_array_header_2_0(member)
             )
-        height, width, channels = (*shape, 1, 1, 1)[:3]
-        bytes_per_px = 2 * channels * dtype.itemsize
+        height, width, *deep = (*shape, 1, 1)
+        bytes_per_px = 2 * math.prod(deep) * dtype.itemsize
         require_decodable(height, width, opening.max_pixels, encoded.name, bytes_per_px=bytes_per_px)
         with archive.open(names[0]) as member:
             array = np.lib.format.read_array(member, allow_pickle=False)

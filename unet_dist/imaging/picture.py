@@ -20,6 +20,7 @@ from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import ArrayReader, BlockReader
+from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.values import (
     Conversion,
     make_conversion,
@@ -238,8 +239,9 @@ def _no_picture(encoded: Encoded) -> RefusedError:
 
 
 def _require_one_frame(image: Image.Image, name: str) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a phone's JPEG with a preview
+        # Those of a GIF stand nowhere, and counting millions of them takes minutes.
+        frames = "several" if image.format == "GIF" else getattr(image, "n_frames", 2)
         raise RefusedError(f"{name} holds {frames} frames", "Write each frame as a file of its own.")
 
 
@@ -273,8 +275,15 @@ def _deep_decoder(image: Image.Image, encoded: Encoded) -> tuple[Callable[[bytes
     ):  # of grey Pillow keeps 16 bits, scaled to them
         start = _start_of(encoded)
         sizes = start.find(b"\xff\x4f\xff\x51")  # the sizes of the code stream: bits less one stand 42 bytes on
-        has_bits = sizes >= 0 and start[sizes + 42] & 0x7F >= 8
-        return (imagecodecs.jpeg2k_decode, np.dtype(np.uint16)) if has_bits else None
+        if sizes < 0 or start[sizes + 42] & 0x7F < 8:
+            return None
+        planes = int.from_bytes(start[sizes + 40 : sizes + 42], "big")
+        if stated_size(start[sizes:]) != image.size[::-1] or planes != len(image.getbands()):
+            raise RefusedError(
+                f"{encoded.name} states two sizes or numbers of planes, in its header and in its code",
+                "The file is damaged: fetch it again, or leave it out.",
+            )
+        return imagecodecs.jpeg2k_decode, np.dtype(np.uint16)
     if image.format == "AVIF":
         start = _start_of(encoded)
         settings = start.find(b"av1C")

@@ -22,7 +22,7 @@ from unet_dist.models.answers import require_thresholds
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.supervision import without_heads
-from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_same_tensors
+from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_room
 from unet_dist.storage.typed import read_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
@@ -377,12 +377,11 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
                     f"{Path(model_id) / CONFIG_FILE} does not describe a {cls.__name__} ({type(error).__name__}: "
                     f"{first_line(error)}). Copy the model folder again."
                 ) from error
-        weights = load_weights(Path(model_id) / WEIGHTS_FILE)
-        if strict:
-            require_same_tensors(model.state_dict(), weights, Path(model_id) / WEIGHTS_FILE)
+        weights = load_weights(Path(model_id) / WEIGHTS_FILE, model.state_dict() if strict else None)
         floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
         if len(floating) == 1:
             model.to(floating.pop())
+        require_room(model, torch.device(map_location), Path(model_id))
         model.to_empty(device=map_location)
         model.load_state_dict(weights, strict=strict)  # copies: the file's memory map is not kept
         return model.eval()

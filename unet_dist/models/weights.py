@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError
+from unet_dist.machine.memory import free_bytes
+from unet_dist.wording import first_line, size
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-def load_weights(file: Path) -> dict[str, Tensor]:
+def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read every tensor of a safetensors file, on the CPU.
 
+    Args:
+        expected: tensors of the names and shapes that it must have; compared before a value is read, as a file of zeros that a disk
+            need not hold may be larger than the memory.
+
     Raises:
-        CheckpointError: it is truncated or no safetensors file, or a tensor is not finite; names it.
+        CheckpointError: it is truncated or no safetensors file, has other tensors, or one is not finite; names it.
     """
     try:
         if not file.is_file():  # a pipe would never answer
@@ -27,12 +34,18 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         weights = load_file(file)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}. Check your permissions.") from error
-    except SafetensorError as error:
-        size = file.stat().st_size
+    except RuntimeError as error:  # torch's word for a file that cannot be mapped
         raise CheckpointError(
-            f"{file} ({size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the other "
-            "model folder of the run (best/, last/)."
+            f"{file} ({size(file.stat().st_size)}) cannot be read: {first_line(error)}. Load it on a larger machine, or "
+            "copy it again."
         ) from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file} ({file.stat().st_size:,} bytes) is truncated or no safetensors file: {error}. Copy it again, or take the "
+            "other model folder of the run (best/, last/)."
+        ) from error
+    if expected is not None:
+        require_same_tensors(expected, weights, file)
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
@@ -64,6 +77,21 @@ def require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tenso
         f"{file} does not fit the model that {CONFIG_FILE} beside it describes. Of {len(expected)} tensors: {told}. "
         f"Keep the {CONFIG_FILE} and the {WEIGHTS_FILE} of one training together."
     )
+
+
+def require_room(model: nn.Module, device: torch.device, folder: Path) -> None:
+    """Refuse a network that is larger than the memory, which the system might notice late, and end another program.
+
+    Raises:
+        CheckpointError: names both sizes.
+    """
+    needed = sum(tensor.nbytes for tensor in model.state_dict().values())
+    free = free_bytes(device, 1) if device.type == "cpu" else needed
+    if needed > free:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} describes a network of {size(needed)}, and {size(free)} of memory are free. Free some, or "
+            "load it on a larger machine."
+        )
 
 
 def _some(names: list[str], *, limit: int = 3) -> str:

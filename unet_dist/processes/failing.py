@@ -79,7 +79,7 @@ def _say(error: BaseException, rank: int, world_size: int, timeout_s: float) -> 
     if isinstance(error, UnetDistError):
         print(f"unet-dist: error: {hanging(str(error))}", file=sys.stderr)
     elif refused := refusal_of_disk(error):
-        print(f"unet-dist: error: rank {rank} of {world_size}: {refused}", file=sys.stderr)
+        print(f"unet-dist: error: rank {rank} of {world_size}: {hanging(refused)}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("unet-dist: interrupted", file=sys.stderr)
     elif is_lost_peer(error):

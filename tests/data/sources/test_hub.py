@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -242,3 +243,19 @@ def test_aliases_in_a_card_do_not_multiply(tmp_path):
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     (tmp_path / "README.md").write_text("---\n" + "\n".join(lines) + "\nconfigs:\n- data_files: *a59\n---\n")
     assert set(_named_tables(tmp_path)) == {(tmp_path / "README.md", "x")}
+
+
+@pytest.mark.filterwarnings("ignore")  # by which it tells that it would run it
+def test_a_script_beside_tables_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` before 4 runs one that is called as its folder, where somebody at the terminal or a variable says yes."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", True, raising=False)
+    root = tmp_path / "pairs"
+    image, label = random_pair(0, 16, 16)
+    write_parquet(root / "data" / "train-00000-of-00001.parquet", [(png(image), png(label))])
+    (root / "pairs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    with suppress(DataError):
+        _ = DatasetDirectory(root).splits
+    assert not (tmp_path / "ran").exists()
+    assert datasets.config.HF_DATASETS_TRUST_REMOTE_CODE is True

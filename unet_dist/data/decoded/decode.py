@@ -22,7 +22,7 @@ from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_CACHE_BYTES, ImageReader, Interpret, Stored, ValueRange
-from unet_dist.imaging.limits import require_decodable
+from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.reader import open_image
 from unet_dist.imaging.readers import ArrayReader, BandsReader
 from unet_dist.imaging.values import nodata_of
@@ -186,8 +186,9 @@ def decode_pair(
         image = reader.read(0, height, 0, width)
         known = reader.known(0, height, 0, width)
     if callable(pair.mask) or isinstance(pair.mask, np.ndarray):
+        drawn = in_time(f"mask {pair.mask_name}", lambda: _drawn(pair))  # of outlines, which may be any number
         with naming(f"mask {pair.mask_name}"):
-            label = rules.map_ids(pair.mask() if callable(pair.mask) else pair.mask)
+            label = rules.map_ids(drawn)
     else:
         with open_mask_of(pair, rules, max_pixels) as mask:
             require_decodable(*mask.shape[:2], max_pixels, f"mask {pair.mask_name}")
@@ -208,6 +209,12 @@ def decode_pair(
         image_digest=digest_pixels(image),
         label_digest=digest_pixels(label),
     )
+
+
+def _drawn(pair: RawPair) -> np.ndarray:
+    assert not isinstance(pair.mask, bytes | Path | tuple), pair
+    with naming(f"mask {pair.mask_name}"):
+        return pair.mask() if callable(pair.mask) else pair.mask
 
 
 def count_as(rules: Rules, labels: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ from unet_dist.storage.typed import read_json
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 _Id = int | str
+_MOST_SHIFT = 55
+"""Of the last group of a run length: one without end would take hours, each group as long as all before."""
 
 
 class _Image(TypedDict):
@@ -172,6 +174,8 @@ def decode_runs(text: str) -> list[int]:
         group = ord(character) - 48
         if not 0 <= group < 64:
             raise ValueError(f"{character!r} is in no run length")
+        if shift > _MOST_SHIFT:
+            raise ValueError("a run length has more than 60 bits")
         value |= (group & 0x1F) << shift
         shift += 5
         if group & 0x20:

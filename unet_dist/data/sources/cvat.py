@@ -118,7 +118,9 @@ def _draw_shape(canvas: Canvas, shape: ElementTree.Element, class_names: list[st
     else:  # runs along the rows of the mask's box, the first not filled
         counts = np.array(told["rle"].split(","), dtype=np.int64)
         height, width = int(told["height"]), int(told["width"])
-        if counts.sum() != height * width:
+        if not (0 <= height <= canvas.shape[0] and 0 <= width <= canvas.shape[1]):
+            raise ValueError(f"a mask in a box of {height} x {width} px, larger than the image")
+        if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
             raise ValueError(f"a mask of {counts.sum()} px in a box of {height * width}")
         filled = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
         canvas.pixels(filled, value, int(told["top"]), int(told["left"]))

@@ -352,14 +352,20 @@ class HubDataset(_TableSource):
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Keep the library's progress bars off the terminal: the one bar there is ours."""
+    """Keep the library's progress bars off the terminal: the one bar there is ours. And have it run no script of a data set.
+
+    Before its release 4 it asks at the terminal, or an environment variable, whether to run one.
+    """
     import datasets
 
     before = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
+    trusts = getattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", None)
+    datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
         yield
     finally:
+        datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = trusts
         if not before:
             datasets.enable_progress_bars()
 

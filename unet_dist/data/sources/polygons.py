@@ -33,6 +33,8 @@ _ANY_RANGE = (0.0, 1.0)  # values are not looked at
 _FARTHEST = 2**31
 _MOST_STEPS = 2**24
 """Fifths of a pixel along an outline. Derived: walking one takes 64 bytes, so a GiB for 3 million px of outline."""
+_BLOCK_PX = 2**21
+"""Pixels of an object that are looked at together: a large image takes no more memory for it than its ids do."""
 _VERSION = "drawn 1"  # another one where the pixels of the same file change
 
 
@@ -49,7 +51,7 @@ class Canvas:
             raise RefusedError(f"is of an image of {height} x {width} px", "Export it again.")
         num_planes = num_classes - 1 if overlap else 1
         require_decodable(height, width, height * width, "its image", bytes_per_px=max(4, 2 * num_planes))
-        self._shape = height, width
+        self.shape = height, width
         self._overlap = overlap
         dtype = np.uint8 if overlap or num_classes <= 256 else np.uint16
         self._planes = np.zeros((num_planes, height * width), dtype=dtype)  # down the columns
@@ -77,13 +79,19 @@ class Canvas:
                 or length > _MOST_STEPS
             ):
                 raise RefusedError("has an outline that leads far beyond the image", "Correct it, or export it again.")
-        crossings = np.concatenate([_crossings(points, *self._shape) for points in rings])
-        if len(crossings):
-            start = int(crossings.min())
-            turns = np.bincount(crossings - start)
-            inside = (np.cumsum(turns) & 1).astype(bool)[: self._planes.shape[1] - start]
+        crossings = np.concatenate([_crossings(points, *self.shape) for points in rings])
+        if not len(crossings):
+            return
+        crossings.sort()
+        parity, last = 0, int(crossings[-1])
+        for start in range(int(crossings[0]), min(last + 1, self._planes.shape[1]), _BLOCK_PX):
+            stop = min(start + _BLOCK_PX, last + 1)
+            low, high = np.searchsorted(crossings, (start, stop))
+            turns = np.cumsum(np.bincount(crossings[low:high] - start, minlength=stop - start)) + parity
+            inside = (turns & 1).astype(bool)[: self._planes.shape[1] - start]
             for plane, written in self._targets(value):
                 plane[start : start + len(inside)][inside] = written
+            parity = int(turns[-1])
 
     def _targets(self, value: int) -> Iterator[tuple[np.ndarray, int]]:
         """The planes that an object of this id is drawn on, and their value there."""
@@ -96,7 +104,7 @@ class Canvas:
 
     def pixels(self, mask: np.ndarray, value: int, top: int = 0, left: int = 0) -> None:
         """Fill the pixels of a mask (h, w) bool that lies at (top, left); pixels beyond the image are left out."""
-        height, width = self._shape
+        height, width = self.shape
         rows = slice(max(top, 0), min(top + mask.shape[0], height))
         cols = slice(max(left, 0), min(left + mask.shape[1], width))
         if rows.start < rows.stop and cols.start < cols.stop:
@@ -106,17 +114,19 @@ class Canvas:
 
     def ellipse(self, centre: tuple[float, float], radii: tuple[float, float], degrees: float, value: int) -> None:
         """Fill the pixels whose centres are in an ellipse; the angle turns clockwise, from x to y."""
-        height, width = self._shape
+        height, width = self.shape
         reach = max(radii)
         top, bottom = max(0, int(centre[1] - reach) - 1), min(height, int(centre[1] + reach) + 2)
         left, right = max(0, int(centre[0] - reach) - 1), min(width, int(centre[0] + reach) + 2)
         if top >= bottom or left >= right or min(radii) <= 0:
             return
-        y, x = np.mgrid[top:bottom, left:right] + 0.5
-        x, y = x - centre[0], y - centre[1]
         cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        inside = ((x * cosine + y * sine) / radii[0]) ** 2 + ((y * cosine - x * sine) / radii[1]) ** 2 <= 1
-        self.pixels(inside, value, top, left)
+        step = max(1, _BLOCK_PX // (right - left))
+        for first in range(top, bottom, step):
+            y, x = np.mgrid[first : min(first + step, bottom), left:right] + 0.5
+            x, y = x - centre[0], y - centre[1]
+            inside = ((x * cosine + y * sine) / radii[0]) ** 2 + ((y * cosine - x * sine) / radii[1]) ** 2 <= 1
+            self.pixels(inside, value, first, left)
 
     def runs(self, counts: Sequence[int], value: int) -> None:
         """Fill every second run of pixels down the columns, the first not.
@@ -134,7 +144,7 @@ class Canvas:
 
     def ids(self) -> np.ndarray:
         """Give the drawing: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on."""
-        height, width = self._shape
+        height, width = self.shape
         upright = self._planes.reshape(-1, width, height).transpose(2, 1, 0)
         return np.ascontiguousarray(upright if self._overlap else upright[..., 0])
 

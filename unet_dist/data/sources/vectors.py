@@ -9,7 +9,9 @@ import json
 import re
 import sqlite3
 import struct
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,9 @@ from typing import Any
 import numpy as np
 
 from unet_dist.errors import DataError
+from unet_dist.imaging.limits import decode_budget_bytes, decode_seconds
+from unet_dist.storage.typed import read_text
+from unet_dist.wording import duration, size
 
 Rings = list[np.ndarray]
 """The outline of a polygon and its holes, each (N, 2) x and y."""
@@ -25,6 +30,10 @@ Rings = list[np.ndarray]
 DEGREES = 4326
 _SQLITE = b"SQLite format 3\0"
 _ENVELOPES = (0, 32, 48, 48, 64)
+_STEPS = 100_000
+"""Of SQLite's machine, between two looks at the clock: about a millisecond."""
+_ROW_BYTES, _BYTES_PER_BYTE = 1000, 3
+"""What a feature takes beside its bytes, and a byte of an outline of three points as an array. Derived."""
 _POLYGON, _COLLECTIONS = 3, (4, 5, 6, 7)
 
 
@@ -69,6 +78,11 @@ def read_vectors(path: Path) -> Layer:
             return _read_geopackage(path)
         return _read_geojson(path)
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error, sqlite3.Error) as error:
+        if "interrupted" in str(error):
+            raise DataError(
+                f"{path}: reading it takes longer than {duration(decode_seconds())}. Export it again, as a table in place of a "
+                "view; if you trust the file, raise decode_seconds."
+            ) from error
         kind = "GeoPackage" if path.suffix.lower() == ".gpkg" else "GeoJSON"
         raise DataError(
             f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Export it again."
@@ -76,7 +90,7 @@ def read_vectors(path: Path) -> Layer:
 
 
 def _read_geojson(path: Path) -> Layer:
-    stored = json.loads(path.read_text(encoding="utf-8-sig"))
+    stored = json.loads(read_text(path))
     features = []
     for number, one in enumerate(stored["features"], start=1):
         shape = one.get("geometry")
@@ -95,8 +109,11 @@ def _read_geojson(path: Path) -> Layer:
 
 
 def _read_geopackage(path: Path) -> Layer:
-    with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
+        # A layer may be a view, and a view has rows without end.
+        until_s = time.monotonic() + decode_seconds()
+        database.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS)
         layers = database.execute("SELECT table_name, column_name, srs_id FROM gpkg_geometry_columns").fetchall()
         if len(layers) != 1:
             listed = ", ".join(str(layer["table_name"]) for layer in layers) or "none"
@@ -108,13 +125,19 @@ def _read_geopackage(path: Path) -> Layer:
         place = database.execute(query, (srs,)).fetchone()
         quoted = str(table).replace('"', '""')
         features = []
+        taken = 0
         for number, row in enumerate(database.execute(f'SELECT * FROM "{quoted}"'), start=1):  # noqa: S608, quoted
             blob = row[column]
+            taken += _ROW_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
+            if _BYTES_PER_BYTE * taken > decode_budget_bytes():
+                raise DataError(
+                    f"{path}: its layer takes more than {size(decode_budget_bytes())}, the limit of decode_memory. Raise it, or "
+                    "cut the layer into files for parts of the land."
+                )
             polygons = [] if blob is None else _polygons_of(path, number, bytes(blob))
             if polygons:
                 properties = {key: row[key] for key in row.keys() if key not in (column, "fid", "ogc_fid")}  # noqa: SIM118
                 features.append(Feature(polygons, properties))
-    database.close()
     is_epsg = place is not None and str(place[0]).upper() == "EPSG"
     return Layer(features, int(place[1]) if is_epsg else None)
 
@@ -153,6 +176,8 @@ def _walk_wkb(path: Path, number: int, blob: bytes, place: int) -> tuple[list[Ri
     rings: Rings = []
     for _ in range(count):
         (points,) = struct.unpack_from(f"{order}I", blob, place)
+        if points < 3:
+            raise ValueError(f"row {number} has an outline of {points} points")
         values = np.frombuffer(blob, f"{order}f8", points * dimensions, place + 4)
         rings.append(values.reshape(points, dimensions)[:, :2].astype(np.float64))
         place += 4 + 8 * points * dimensions
