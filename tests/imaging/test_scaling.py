@@ -248,7 +248,7 @@ def test_a_calibrated_stack_has_its_line_on_every_page(tmp_path: Path) -> None:
 def test_values_beyond_the_valid_range_are_no_data(
     tmp_path: Path, dtype: str, attributes: dict[str, object], missing: list[int]
 ) -> None:
-    """Of packed values it bounds what is stored, as CF has it."""
+    """Of packed values it bounds the stored ones, as CF has it."""
     with open_image(_zarr_of(tmp_path / "a.zarr", dtype, attributes)) as image:
         known, pixels = image.known(0, 4, 0, 4), image.read(0, 4, 0, 4)
     assert known is not None

@@ -48,7 +48,7 @@ _BLOCK_BYTES = 64 * 2**20
 
 
 def needs_windows(pair: RawPair, max_pixels: int, image_rules: ImageRules) -> bool:
-    """Say whether a pair is read from its files: it is Zarr beside what is read by windows, or its image has more than max_pixels.
+    """Say whether a pair is read from its files: one is Zarr and both are read by windows, or the image is and exceeds max_pixels.
 
     Raises:
         RefusedError: the image cannot be opened.
