@@ -81,7 +81,8 @@ def _write_tiffs(folder: Path) -> None:
     with tifffile.TiffWriter(folder / "pyramid.tif") as writer:
         writer.write(colour, photometric="rgb", tile=(16, 16), subifds=1, compression="deflate")
         writer.write(colour[::2, ::2], photometric="rgb", tile=(16, 16), subfiletype=1, compression="deflate")
-    Image.fromarray(grey > 99).save(folder / "fax.tif", compression="group4")
+    if 4 in tifffile.TIFF.DECOMPRESSORS:  # an older imagecodecs reads no fax
+        Image.fromarray(grey > 99).save(folder / "fax.tif", compression="group4")
     Image.fromarray(colour).quantize(9).save(folder / "palette.tif")
 
 
