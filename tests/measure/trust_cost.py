@@ -3,7 +3,7 @@
     python -m tests.measure.trust_cost [crops] [prediction] [start] [--against COMMIT] [--rounds 9]
 
 crops: crops of 572 px from a cache, as many for each image as the reference run takes; with the digests compared at the first
-touch of a sample, and without. prediction: from the file to the files, with checksums of what is written, limits of time and the
+touch of a sample, and without. prediction: from the file to the files, with checksums of the values written, limits of time and the
 boundary to parsers, and without. Both in alternation in one process.
 
 start: `--help`, and a training of one step whose data are decoded already, each in a process of its own; this commit and an
