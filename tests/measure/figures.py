@@ -48,7 +48,7 @@ _MONAI = "python -m tests.measure.against_monai --rounds 1"
 _CROPS = "python -m tests.measure.cached_crop --rounds 3"
 _START = "python -m tests.measure.startup --rounds 2"
 _STOP = "python -m tests.measure.stop_time --rounds 4 --folder FOLDER"
-_CAMVID = "python -m tests.measure.accuracy camvid --folder runs/accuracy"
+_FILMS = "python -m tests.measure.accuracy camvid --folder runs/accuracy --films"
 _ISBI = "python -m tests.measure.accuracy isbi2012 --folder runs/accuracy"
 _QUICK = "unet-dist quickstart --output_path FOLDER/run --cache_path FOLDER/cache"
 
@@ -183,14 +183,23 @@ FIGURES: dict[str, Figure] = {
         _QUICK,
         True,
     ),
-    "camvid_unseen": Figure(
+    "camvid_pretrained": Figure(
         "accuracy",
-        "CamVid, a film not trained on, pretrained encoder",
+        "CamVid, films not trained on, in turn: pretrained encoder",
         "mean IoU {pretrained}, {long}",
-        "U-Net from scratch: {scratch}, {short}",
-        r"pretrained encoder \| (?P<pretrained>\S+) \| (?P<long>[^|]+) \|.*scratch \| (?P<scratch>\S+) \| (?P<short>[^|]+) \|",
-        _CAMVID,
+        "U-Net of version 0.2: {before}, {short}",
+        r"pretrained encoder \|( \S+ \|){3} (?P<pretrained>\S+) \| (?P<long>[^|]+) \|"
+        r".*version 0.2 \|( \S+ \|){3} (?P<before>\S+) \| (?P<short>[^|]+) \|",
+        f"{_FILMS} 0 1 2 --recipes 'pretrained encoder' 'U-Net of version 0.2'",
         True,
+    ),
+    "camvid_scratch": Figure(
+        "accuracy",
+        "CamVid, one film not trained on: U-Net from scratch",
+        "mean IoU {scratch}, {long}",
+        "U-Net of version 0.2: {before}, {short}",
+        r"scratch \| \S+ \| (?P<scratch>\S+) \| (?P<long>[^|]+) \|.*version 0.2 \| \S+ \| (?P<before>\S+) \| (?P<short>[^|]+) \|",
+        f"{_FILMS} 1 --recipes 'U-Net from scratch' 'U-Net of version 0.2'",
     ),
     "isbi2012": Figure(
         "accuracy",
