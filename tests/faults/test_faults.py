@@ -127,6 +127,16 @@ def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert model_of(run_folder) == model_of(finished)
 
 
+def test_run_killed_before_its_first_checkpoint_says_that_it_begins_again(
+    run_folder: Path, finished: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for left in ("checkpoints", "best", "last"):
+        shutil.rmtree(run_folder / left)
+    _, out, _ = train(capfd, *TINY, "--cache_path", str(cache), "--output_path", str(run_folder))
+    assert "An earlier start of this run left no checkpoint, so it begins at step 0 again." in " ".join(out.split())
+    assert model_of(run_folder) == model_of(finished)
+
+
 def test_foreign_tensors_with_a_right_digest_are_refused(
     run_folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -262,6 +262,10 @@ def test_a_metric_of_ones_own_is_a_column(finished: Path, tmp_path: Path) -> Non
         ({"input_size": 572, "norm": "group"}, ["388", "3x5", "–"]),  # it has no exact tiles
         ({"input_size": 512, "model": "segformer:nvidia/mit-b0"}, ["512", "3x4", "–"]),  # asks no hub
         ({"input_size": 512, "model": "of-tomorrow"}, ["–", "–", "–"]),
+        ({"input_size": 722, "model": "unet:efficientnet_lite0", "norm": "weight"}, ["320", "4x6", "4x6"]),
+        ({"input_size": 320, "model": "unet:efficientnet_lite0", "padding": "same"}, ["–", "–", "–"]),  # below its halo
+        ({"input_size": 320, "model": "unet:nobodys.encoders:make"}, ["–", "–", "–"]),  # imports nothing
+        ({"input_size": 512, "model": "nobodys.networks:make"}, ["–", "–", "–"]),
     ],
     ids=str,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unet_dist.assembly.run_folder import METRICS_FILE
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import warn_of_void
 from unet_dist.training.parts import Parts, Progress
@@ -47,6 +48,10 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
             else ""
         )
         parts.teller.say(f"Resuming at step {progress.step} of {schedule.total_steps}{best}")
+    elif (record := parts.folder / METRICS_FILE).is_file() and record.stat().st_size:
+        parts.teller.say(
+            "An earlier start of this run left no checkpoint, so it begins at step 0 again. --checkpoint_steps saves more often."
+        )
 
 
 def _introduce_tiles(parts: Parts) -> None:

@@ -171,6 +171,17 @@ class EncoderUNet(nn.Module, Supervised, PretrainedModel, pipeline_tag="image-se
         return {"encoder": variant, "pretrained": True, "mean": [stated.mean], "std": [stated.std]}
 
     @classmethod
+    def sizes_of(cls, keys: Mapping[str, object]) -> tuple[WindowSizes, Locality | None]:
+        """What the keys of a config say of a network that is built without memory. No encoder of another package is imported."""
+        encoder = str(keys["model"]).partition(":")[2]
+        if not ENCODERS.is_own(parse_word("encoder", encoder).name):
+            return super().sizes_of(keys)
+        own: dict[str, Any] = {key: keys[key] for key in cls.config_keys if key in keys}
+        with torch.device("meta"):
+            model = cls(encoder=encoder, **own)
+        return model.window_sizes, model.locality
+
+    @classmethod
     def require_trust(cls, config: Mapping[str, Any], trust: Sequence[str], file: Path) -> None:
         """Refuse to import an encoder that a folder names, unless it is ours or the user trusts its package."""
         encoder = config.get("encoder", "")

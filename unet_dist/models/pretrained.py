@@ -223,8 +223,12 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         Raises:
             ConfigError: a key is not valid.
         """
-        kind: Any = cls
-        return kind.window_sizes, None  # on the class, where they hold for each of its networks
+        stated = getattr(cls, "window_sizes", None)  # on the class, where they hold for each of its networks
+        if not isinstance(stated, WindowSizes):
+            raise ConfigError(
+                f"model: got {keys.get('model')}, whose window sizes are those of a network that was built."
+            )
+        return stated, None
 
     @classmethod
     def require_trust(cls, config: Mapping[str, object], trust: Sequence[str], file: Path) -> None:
