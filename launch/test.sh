@@ -32,7 +32,7 @@ run_tests() {
   local status=0 cores
   cores=$(nproc)
   # A file's tests share what they train, so a file stays in one process.
-  "$venv/bin/python" -m pytest -rs -n "$((cores < 4 ? cores : 4))" --dist loadfile ${chosen[@]+"${chosen[@]}"} "$@" || status=$?
+  "$venv/bin/python" -m pytest -rs --durations=25 -n "$((cores < 4 ? cores : 4))" --dist loadfile ${chosen[@]+"${chosen[@]}"} "$@" || status=$?
   [ "$status" -ne 5 ] || echo "No test ran: the arguments chose none, or slow ones only (--slow)." >&2
   return "$status"
 }

@@ -124,6 +124,7 @@ def test_script_on_two_processes_gives_the_bits_of_the_command(two: Callable[[st
     assert bytes_of(two(name)) == bytes_of(two("command-2"))
 
 
+@pytest.mark.slow
 def test_notebook_gives_the_bits_of_the_command(folder: Path, commanded: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")

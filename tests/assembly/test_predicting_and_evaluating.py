@@ -137,6 +137,7 @@ def test_predict_gives_what_the_command_writes(place: Path) -> None:
         assert each.probabilities is each.confidence is None
 
 
+@pytest.mark.slow
 def test_predict_files_gives_the_bytes_of_the_command_on_two_processes(place: Path) -> None:
     """A script below torchrun; predict shares out whole images there."""
     images, bytes_of = place / "data" / "images", {}

@@ -31,6 +31,7 @@ def report_of(folder: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_one_process(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics.jsonl").write_text("of a run\n", encoding="utf-8")
     assert leave(words(tmp_path)) == 0

@@ -98,6 +98,7 @@ def test_killed_rank_comes_back_by_itself(lab: Laboratory) -> None:
     assert_same_end(lab, folder, world_size=2)
 
 
+@pytest.mark.slow
 def test_launcher_asked_to_stop_saves_and_leaves_nothing_behind(lab: Laboratory) -> None:
     folder = lab.folder / "stopped-2"
     words = lab.train("stopped-2", **LONG, num_workers=1)

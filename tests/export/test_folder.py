@@ -249,6 +249,7 @@ def test_pushed_used_and_predicted_by_its_id(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a.png")), expected)
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_a_sentence(run_folder: Path, tmp_path: Path) -> None:
     there = _environment(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path), HF_TOKEN="hf_not_a_token")
     words = [sys.executable, "-m", "unet_dist"]

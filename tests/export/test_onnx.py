@@ -97,6 +97,7 @@ def test_the_file_says_how_to_use_it(exported: tuple[Any, Path]) -> None:
     assert all(isinstance(side, str) for side in shape[1:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -226,6 +227,7 @@ def test_a_file_is_not_said_to_compute_in_bf16(exported: tuple[Any, Path]) -> No
     assert len(lines(Ensemble([model, load_model(path)]))) == 1, "one of the members does"
 
 
+@pytest.mark.slow
 def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     """Chosen by the file's own metadata, as for every network without a halo."""
     pytest.importorskip(
@@ -271,6 +273,7 @@ def test_a_segformer_of_any_size_is_blended(tmp_path: Path) -> None:
     assert (labels["best"] == labels["model.onnx"]).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_scaled_segformer_interpolates_its_logits_once(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra segformer is not installed")
     torch.manual_seed(0)

@@ -150,6 +150,7 @@ def test_a_folder_asks_for_trust_and_evaluates_by_the_metric(lab: Path) -> None:
     assert page.count("leaf_parts.metrics:kappa") >= 2  # the headline, and the curve of the validations
 
 
+@pytest.mark.slow
 def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(image).save(lab / "leaf.png")

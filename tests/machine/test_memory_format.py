@@ -89,6 +89,7 @@ def test_a_run_is_the_same_in_both(tmp_path: Path) -> None:
         assert all(torch.allclose(files[0][key], files[1][key], rtol=1e-8, atol=1e-10) for key in files[0]), name
 
 
+@pytest.mark.slow
 def test_channels_last_resumes_to_the_byte_and_goes_on_in_the_other(tmp_path: Path) -> None:
     undisturbed = train(tmp_path / "undisturbed", memory_format="channels_last")
     for wish, tolerance in (("channels_last", 0.0), ("contiguous", 1e-3)):

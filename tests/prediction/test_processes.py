@@ -60,6 +60,7 @@ def num_done(journal: Journal) -> int:
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_process")
 def test_stopped_by_a_signal_refused_with_other_settings_and_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
