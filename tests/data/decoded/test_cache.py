@@ -244,7 +244,7 @@ def test_the_remedy_serves_all_masks_of_a_kind(tmp_path):
     offsets = iter(range(300, 310))
     rewrite_masks(root, lambda ids: ids.astype(np.uint16) * next(offsets))
     message = refusal(root, tmp_path)
-    assert "  mask masks/sample001.png holds id 301 (" in message, "which mask holds an id is said where they differ"
+    assert "  mask masks/sample001.png holds id 301 (" in message, "where the ids differ, each mask has its line"
     assert "302: 3, 303: 4, 304: 5, 305: 6, 306: 7, 307: 8, 308: 9, 309: 10}'." in message
     assert message.endswith("If ids number objects: --label_map '{0: 0, 1-65535: 1}'.")
 
