@@ -10,6 +10,7 @@ import pytest
 
 from unet_dist.data.decoded.decode import ImageRules, decode_pair
 from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.planes import PlaneRules, plane_of
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import DataError
@@ -115,3 +116,30 @@ def test_a_header_alone_names_what_is_missing(tmp_path: Path):
     (tmp_path / "cube.dat").unlink()
     with pytest.raises(DataError, match=r"is an ENVI header without its raw file. Put it beside: cube, cube\.dat"):
         open_image(header)
+
+
+def test_bad_bands_are_left_out_by_the_user(tmp_path: Path):
+    """AVIRIS and others list the bands that the air absorbs; no place lacks data for what those hold."""
+    values = np.arange(1, 25, dtype=np.float32).reshape(2, 3, 4)
+    values[..., 1] = -1
+    header = write_envi(tmp_path / "a.img", values, more="bbl = {1, 0,\n 1, 1}\ndata ignore value = -1\n")
+    with pytest.raises(DataError, match=r"calls 1 of its 4 bands bad \(bbl\)\. The others are --bands 1,3,4; or take"):
+        open_image(header)
+    with open_image(header, bands=[1, 3, 4]) as reader:
+        np.testing.assert_array_equal(reader.read(0, 2, 0, 3), values[..., [0, 2, 3]])
+        assert reader.known(0, 2, 0, 3) is None
+    with pytest.raises(DataError, match=r"has 4 bands, and its list of bad bands \(bbl\) 3 entries"):
+        open_image(write_envi(tmp_path / "b.img", values, more="bbl = {1, 0, 1}\n"))
+    with open_image(write_envi(tmp_path / "c.img", values, more="bbl = {1, 1, 1, 1}\n")) as reader:
+        assert reader.shape == (2, 3, 4)
+
+
+def test_planes_of_overlapping_classes_are_bands(tmp_path: Path):
+    planes = np.random.default_rng(0).integers(0, 2, (5, 7, 3)).astype(np.uint8)
+    mask = write_envi(tmp_path / "m.img", planes)
+    image = write_envi(tmp_path / "i.img", planes)
+    pair = decode_pair(
+        RawPair("a", image, mask, "i.hdr", "m.hdr"), PlaneRules(num_classes=3, ignore_index=None, label_map=None), 10**6
+    )
+    for number in range(3):
+        np.testing.assert_array_equal(plane_of(pair.label, number) == 1, planes[..., number] == 1)

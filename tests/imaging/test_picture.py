@@ -223,6 +223,45 @@ def test_deep_jpeg_2000_and_avif_lose_nothing(tmp_path, channels):
         assert open_image(tmp_path / "a.avif").dtype == np.uint16
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [("uint16", 12), ("uint16", 15), ("int16", 16), ("int8", 8), ("uint32", 22)]
+)
+def test_values_of_jpeg_2000_are_those_stored(tmp_path, channels, dtype, bits):
+    """Pillow scales 12 bits of grey to 16, as Sentinel-2 has them, and moves signed values up; a fourth plane is no alpha."""
+    low = 0 if dtype[0] == "u" else -(2 ** (bits - 1))
+    stored = np.random.default_rng(0).integers(low, low + 2**bits, (20, 30, channels)).astype(dtype)
+    code = imagecodecs.jpeg2k_encode(stored.squeeze(), level=0, reversible=True, bitspersample=bits, codecformat="jp2")
+    (tmp_path / "a.jp2").write_bytes(code)
+    with open_image(tmp_path / "a.jp2") as reader:
+        assert reader.dtype == {"int8": "int16", "uint32": "float32"}.get(dtype, dtype)
+        np.testing.assert_array_equal(whole(reader), stored)
+
+
+def test_a_jpeg_2000_says_whether_its_last_plane_is_transparency(rgb, tmp_path):
+    alpha = np.where(rgb[:, :, :1] > 99, 255, 0).astype(np.uint8)
+    Image.fromarray(np.concatenate([rgb, alpha], axis=2)).save(tmp_path / "a.jp2", irreversible=False)
+    with open_image(tmp_path / "a.jp2") as reader:
+        assert reader.shape[2] == 3
+        np.testing.assert_array_equal(reader.known(0, rgb.shape[0], 0, rgb.shape[1]), alpha[:, :, 0] > 0)
+    code = imagecodecs.jpeg2k_encode(np.concatenate([rgb, alpha], axis=2), level=0, codecformat="jp2")
+    (tmp_path / "b.jp2").write_bytes(code)
+    with open_image(tmp_path / "b.jp2") as reader:
+        np.testing.assert_array_equal(whole(reader), np.concatenate([rgb, alpha], axis=2))
+
+
+def test_few_bits_and_many_planes_of_jpeg_2000_are_refused(tmp_path):
+    few = np.arange(600, dtype=np.uint8).reshape(20, 30) % 16
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(few, level=0, bitspersample=4, codecformat="jp2"))
+    with pytest.raises(DataError, match=r"holds 4-bit values\. Say which are black and white with value_range: 0,15"):
+        open_image(tmp_path / "a.jp2")
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "a.jp2", value_range=(0, 15)))[:, :, 0], few * 17)
+    many = np.zeros((20, 30, 5), np.uint16)
+    (tmp_path / "b.jp2").write_bytes(imagecodecs.jpeg2k_encode(many, level=0, codecformat="jp2"))
+    with pytest.raises(DataError, match=r"b.jp2 is a JPEG 2000 of 5 planes.*\. Expected one to four: write it as TIFF"):
+        open_image(tmp_path / "b.jp2")
+
+
 def test_16_bit_grey_with_a_transparent_value_keeps_its_bits(tmp_path):
     grey = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "a.png", transparency=int(grey[3, 4]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tifffile
 import zarr
 
 from tests.imaging.test_envi import write_envi
+from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.image import Interpret
 from unet_dist.imaging.reader import open_image
@@ -285,3 +287,55 @@ def test_ids_beyond_the_valid_range_are_a_sentence(tmp_path: Path) -> None:
     path = _zarr_of(tmp_path / "b.zarr", "uint8", {"valid_range": [0, 14], "_FillValue": 15})
     with open_image(path, interpret=ids) as mask:
         assert mask.read(0, 4, 0, 4).ravel().tolist() == list(range(16))
+
+
+def write_calibrated_png(path: Path, stored: np.ndarray, *, first: int = 0, last: int = 65535, kind: int = 0) -> Path:
+    """A PNG with the chunk pCAL: -0.5 + 13.107 * value / (x1 - x0)."""
+    from PIL import Image
+
+    Image.fromarray(stored).save(path)
+    content = path.read_bytes()
+    body = b"heat\0" + struct.pack(">iiBB", first, last, kind, 2) + b"K\0-0.5\x0013.107"
+    chunk = struct.pack(">I", len(body)) + b"pCAL" + body + struct.pack(">I", zlib.crc32(b"pCAL" + body))
+    path.write_bytes(content[:33] + chunk + content[33:])  # behind the header
+    return path
+
+
+def test_a_calibrated_png_is_the_quantity(tmp_path: Path) -> None:
+    stored = STORED[:, :, 0].copy()
+    with open_image(write_calibrated_png(tmp_path / "a.png", stored)) as image:
+        assert image.dtype == np.float32
+        np.testing.assert_allclose(image.read(0, 24, 0, 20)[:, :, 0], stored * (13.107 / 65535) - 0.5, rtol=1e-6)
+    rgb = (STORED % 256).astype(np.uint8)
+    transparent = np.dstack([rgb, np.where(rgb[:, :, 0] > 99, 255, 0).astype(np.uint8)])
+    with open_image(write_calibrated_png(tmp_path / "b.png", transparent, last=255)) as image:
+        np.testing.assert_allclose(image.read(0, 24, 0, 20), rgb * (13.107 / 255) - 0.5, rtol=1e-5)
+        np.testing.assert_array_equal(image.known(0, 24, 0, 20), rgb[:, :, 0] > 99)
+    for options in ({"kind": 1}, {"last": 4095}):
+        with pytest.raises(RefusedError, match=r"measure \(pCAL\), and not by a line .* take the chunk pCAL out"):
+            open_image(write_calibrated_png(tmp_path / "c.png", stored, **options))
+    with pytest.raises(RefusedError, match="is a mask, and states the scale"):
+        open_image(tmp_path / "a.png", interpret=Interpret(lambda stored: lambda values: values))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "label_map", "expected"),
+    [
+        ({"flag_masks": [1, 2, 4], "flag_meanings": "cloud snow water"}, None, None),
+        ({"flag_masks": [1, 2, 4]}, {"0": 0, "1-15": 1}, [0, 1, 1, 1]),
+        ({"flag_values": [0, 1, 2, 3], "flag_meanings": "land cloud snow water"}, None, [0, 1, 2, 3]),
+    ],
+)
+def test_flags_of_a_mask_are_no_ids_and_listed_ids_are(
+    tmp_path: Path, attributes: dict[str, object], label_map: dict[str | int, int] | None, expected: list[int] | None
+) -> None:
+    path = _zarr_of(tmp_path / "m.zarr", "uint8", attributes)
+    rules = LabelRules(num_classes=None, label_map=label_map)
+    if expected is None:
+        with pytest.raises(RefusedError, match=r"holds flags, .* \(flag_masks of CF\)\. Say which class each value is"):
+            open_image(path, interpret=Interpret(rules.reader_of))
+        return
+    with open_image(
+        path, interpret=Interpret(lambda stored: lambda values: rules.reader_of(stored)(values)[..., None])
+    ) as mask:
+        assert mask.read(0, 1, 0, 4).ravel().tolist() == expected

@@ -1,6 +1,7 @@
 """ENVI: a text header (.hdr) beside raw values, as spectral cameras and remote sensing write them; mapped into memory.
 
-Owns the header's words and where the values lie. An image is named by its header or by its raw file.
+Owns the header's words and where the values lie. An image is named by its header or by its raw file. Bands that the header calls
+bad (bbl) keep their numbers, as in GDAL, and no place lacks data for what they hold.
 Source: NV5 Geospatial, "ENVI Header Files" (fields and data types).
 """
 
@@ -52,11 +53,13 @@ def open_envi(encoded: Encoded, opening: Opening) -> ArrayReader:
         )
         beside = scaling_by_band(*opening.scales, array.shape[2], encoded.name)
         scaling = beside or _scaling(words, array.shape[2], encoded.name)
-        placement = Placement(geo_tags=_geo_tags(words), band_names=_band_names(words, array.shape[2]))
+        names, bad = _band_names(words, array.shape[2]), _bad_bands(words, array.shape[2], encoded.name)
+        placement = Placement(geo_tags=_geo_tags(words), band_names=names, bad_bands=bad)
     reader = ArrayReader(
         array,
         value_range=opening.value_range,
         interpret=opening.interpret,
+        keeps_channels=opening.keeps_channels,
         nodata=nodata,
         name=encoded.name,
         placement=placement,
@@ -165,6 +168,17 @@ def _band_names(words: dict[str, str], bands: int) -> tuple[str, ...]:
         )
         names = [f"{wavelength}{unit}" for wavelength in _listed(words, "wavelength")]
     return tuple(names) if len(names) == bands else ()
+
+
+def _bad_bands(words: dict[str, str], bands: int, name: str) -> tuple[int, ...]:
+    """The numbers of the bands that are not to be used, from 1. Raises: RefusedError: the list is not one of all bands."""
+    said = _listed(words, "bbl")
+    if said and (len(said) != bands or not {float(word) for word in said} <= {0.0, 1.0}):
+        raise RefusedError(
+            f"{name} has {bands} bands, and its list of bad bands (bbl) {len(said)} entries, or others than 0 and 1",
+            "Correct the list, or take it out of the header.",
+        )
+    return tuple(number for number, word in enumerate(said, 1) if not float(word))
 
 
 def _scaling(words: dict[str, str], bands: int, name: str) -> Scaling | None:

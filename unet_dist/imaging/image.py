@@ -48,6 +48,8 @@ class Placement:
     """Whether some pixels may have no data: a stated value (GDAL_NODATA), transparent, or no number."""
     band_names: tuple[str, ...] = ()
     """One per channel, as the file names them; none where it does not."""
+    bad_bands: tuple[int, ...] = ()
+    """Numbers of the bands, from 1, that the file says are not to be used."""
 
     @property
     def microns_per_px(self) -> float | None:
@@ -82,6 +84,7 @@ class Stored:
         lossy: the compression that changes values, such as JPEG; None where they are those once written.
         white_is_zero: whether the largest value is shown black.
         nodata: the value that the file says stands for no data; None where it says nothing.
+        has_flags: whether the bits of a value are flags of their own.
     """
 
     dtype: np.dtype
@@ -90,6 +93,7 @@ class Stored:
     lossy: str | None = None
     white_is_zero: bool = False
     nodata: float | None = None
+    has_flags: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,12 +17,14 @@ from PIL import Image, UnidentifiedImageError
 from unet_dist.errors import RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
+from unet_dist.imaging.jpeg2000 import planes_of
 from unet_dist.imaging.limits import in_time, require_decodable
+from unet_dist.imaging.png_calibration import png_scaling
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import ArrayReader, BlockReader
-from unet_dist.imaging.stated_sizes import stated_size
 from unet_dist.imaging.values import (
     Conversion,
+    Scaling,
     make_conversion,
     nodata_of,
     require_ids_unscaled,
@@ -46,28 +48,50 @@ _ORIENTATION_TAG = 0x0112
 _BYTES_PER_PX = 13
 """Measured: 6.5 GiB for a PNG of 497 megapixels; Pillow's own 4 per pixel, and the copies on the way to an array."""
 _HEADER_BYTES = 2**16
+_UINT16 = np.dtype(np.uint16)
 _PILLOW_LIMIT = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What the header of a picture says: the type of a value, and the channels without alpha."""
+    """What the header of a picture says.
+
+    Attributes:
+        dtype: of a value.
+        channels: without alpha.
+        has_alpha: whether that lies behind them.
+        bits: of a value.
+        decode: gives the values from the bytes of the file; None leaves it to Pillow.
+        measured: what the file itself says that the values stand for.
+    """
 
     dtype: np.dtype
     channels: int
     name: str
+    has_alpha: bool
+    bits: int = 8
+    decode: Callable[[bytes], np.ndarray] | None = None
+    measured: Scaling | None = None
 
-    def conversion(self, opening: Opening, *, has_alpha: bool = False) -> Conversion:
-        """The way from its values, alpha behind them where they have it, to pixels."""
-        channels = self.channels + has_alpha
+    def scaling(self, opening: Opening) -> Scaling | None:
+        """What the values stand for: what lies beside goes before what the file says."""
+        channels = self.channels + self.has_alpha
+        own = self.measured
+        if own is not None and self.has_alpha:
+            own = Scaling((*own.factors, 1.0), (*own.offsets, 0.0))
+        return scaling_by_band(*opening.scales, channels, self.name) or own
+
+    def conversion(self, opening: Opening) -> Conversion:
+        """The way from its values to pixels."""
+        channels = self.channels + self.has_alpha
         return make_conversion(
             self.dtype,
             channels,
             value_range=opening.value_range,
             nodata=None if opening.nodata is None else nodata_of(opening.nodata, self.dtype),
             name=self.name,
-            alpha=-1 if has_alpha else None,
-            scaling=scaling_by_band(*opening.scales, channels, self.name),
+            alpha=-1 if self.has_alpha else None,
+            scaling=self.scaling(opening),
         )
 
 
@@ -85,17 +109,20 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         require_decodable(height, width, opening.max_pixels, name, bytes_per_px=_BYTES_PER_PX)
         _require_one_frame(image, name)
         _require_unscaled(image, name)
-        scaling = scaling_by_band(*opening.scales, _num_channels(image, name), name)
+        form = _form_of(image, encoded)
+        scaling = form.scaling(opening)
         if scaling is not None and image.mode in ("P", "PA"):
             raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
         if opening.interpret is not None:
             require_ids_unscaled(scaling, name)
-        deep_form = _deep_decoder(image, encoded)
+        elif form.bits < 8 and opening.value_range is None:
+            raise RefusedError(
+                f"{name} holds {form.bits}-bit values",
+                f"Say which are black and white with value_range: 0,{2**form.bits - 1}.",
+            )
         # The plain getexif, since that of a PNG decodes the pixels to look behind them.
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
-        form = _Form(_dtype(image) if deep_form is None else deep_form[1], _num_channels(image, name), name)
-        has_alpha = image.has_transparency_data or _deep_layout(image) in ("LA;16B", "RGBA;16B")
-        stored = form.channels + has_alpha if opening.keeps_channels and image.mode != "P" else 1
+        stored = form.channels + form.has_alpha if opening.keeps_channels and image.mode != "P" else 1
         to_pixels = (
             form.conversion(opening)
             if opening.interpret is None
@@ -104,14 +131,13 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
 
     def decode(block_row: int, block_col: int) -> np.ndarray:
         with _open(encoded) as image:
-            deep_decoder = _deep_decoder(image, encoded)
-            deep = None if deep_decoder is None else np.atleast_3d(deep_decoder[0](encoded.read()))
+            deep = None if form.decode is None else np.atleast_3d(form.decode(encoded.read()))
             if opening.interpret is not None:
                 values = _stored_values(image) if deep is None else deep
                 pixels = opening.interpret(_stored(image, values, encoded, opening.nodata))(values)
             else:
                 values = _colours(image, name).astype(form.dtype, copy=False) if deep is None else deep
-                pixels = form.conversion(opening, has_alpha=values.shape[2] in (2, 4))(values)
+                pixels = form.conversion(opening)(values)
             pixels = np.ascontiguousarray(upright(pixels, image.getexif().get(_ORIENTATION_TAG, 1)))
         expected = (*size, to_pixels.channels)
         if pixels.shape[:2] != size or pixels.shape[2] not in (to_pixels.channels, to_pixels.channels + 1):
@@ -121,7 +147,7 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
             )
         return pixels
 
-    has_nodata = to_pixels.has_nodata or (has_alpha and opening.interpret is None)
+    has_nodata = to_pixels.has_nodata or (form.has_alpha and opening.interpret is None)
     return BlockReader(
         (*size, to_pixels.channels),
         size,
@@ -147,11 +173,11 @@ def picture_reader(image: Image.Image, *, value_range: ValueRange | None, name: 
         RefusedError: half transparent pixels, another colour space than grey or RGB, 16-bit colour, or damaged.
     """
     with parsing(name):
-        form = _Form(_dtype(image), _num_channels(image, name), name)
         if _deep_layout(image):
             raise RefusedError(f"{name} has 16 bits per colour, of which Pillow keeps 8", "Give its path instead.")
+        form = _Form(_dtype(image), _num_channels(image, name), name, has_alpha=image.has_transparency_data)
         values = _colours(image, name).astype(form.dtype, copy=False)
-        to_pixels = form.conversion(Opening(value_range=value_range), has_alpha=values.shape[2] in (2, 4))
+        to_pixels = form.conversion(Opening(value_range=value_range))
         pixels = np.ascontiguousarray(upright(to_pixels(values), image.getexif().get(_ORIENTATION_TAG, 1)))
     known = pixels[:, :, -1] if pixels.shape[2] > to_pixels.channels else None
     return ArrayReader(pixels[:, :, : to_pixels.channels], known=known)
@@ -226,6 +252,11 @@ def _no_picture(encoded: Encoded) -> RefusedError:
         return RefusedError(f"{encoded.name} is empty (0 bytes)", "Copy it again, or leave it out.")
     text = head.decode("ascii", "replace")
     if not all(letter.isprintable() or letter in "\r\n\t" for letter in text) or "\ufffd" in text:
+        if head[4:8] == b"jP  " or head[:4] == b"\xff\x4f\xff\x51":
+            return RefusedError(
+                f"{encoded.name} is a JPEG 2000 of {planes_of(encoded).count} planes, or damaged",
+                "Expected one to four: write it as TIFF, or fetch it again.",
+            )
         got = f"{encoded.name} is not an image that can be read: it begins with the bytes {head[:8].hex(' ')}"
         return RefusedError(
             got,
@@ -262,34 +293,37 @@ def _num_channels(image: Image.Image, name: str) -> int:
     return 1 if _deep_layout(image) == "LA;16B" else _CHANNELS[image.mode]  # Pillow calls that one RGBA
 
 
-def _deep_decoder(image: Image.Image, encoded: Encoded) -> tuple[Callable[[bytes], np.ndarray], np.dtype] | None:
-    """Return what decodes values that Pillow would change, and their type; None where Pillow keeps all."""
+def _form_of(image: Image.Image, encoded: Encoded) -> _Form:
+    """Read from the header what the values are, and what decodes those that Pillow would change.
+
+    Raises:
+        RefusedError: another colour space than grey or RGB, or a damaged header.
+    """
     import imagecodecs
 
-    if _deep_layout(image):
-        return imagecodecs.png_decode, np.dtype(np.uint16)
-    if image.format == "JPEG2000" and image.mode in (
-        "RGB",
-        "RGBA",
-        "LA",
-    ):  # of grey Pillow keeps 16 bits, scaled to them
-        start = _start_of(encoded)
-        sizes = start.find(b"\xff\x4f\xff\x51")  # the sizes of the code stream: bits less one stand 42 bytes on
-        if sizes < 0 or start[sizes + 42] & 0x7F < 8:
-            return None
-        planes = int.from_bytes(start[sizes + 40 : sizes + 42], "big")
-        if stated_size(start[sizes:]) != image.size[::-1] or planes != len(image.getbands()):
+    name, layout = encoded.name, _deep_layout(image)
+    form = _Form(_dtype(image), _num_channels(image, name), name, has_alpha=image.has_transparency_data)
+    if image.format == "PNG":
+        form = replace(form, measured=png_scaling(encoded, _UINT16 if layout else form.dtype, form.channels))
+    if layout:
+        has_alpha = layout in ("LA;16B", "RGBA;16B")
+        return replace(form, dtype=_UINT16, has_alpha=has_alpha, decode=imagecodecs.png_decode)
+    if image.format == "JPEG2000" and image.mode != "P":
+        planes = planes_of(encoded)
+        if planes.size != image.size[::-1] or planes.count != len(image.getbands()):
             raise RefusedError(
-                f"{encoded.name} states two sizes or numbers of planes, in its header and in its code",
+                f"{name} states two sizes or numbers of planes, in its header and in its code",
                 "The file is damaged: fetch it again, or leave it out.",
             )
-        return imagecodecs.jpeg2k_decode, np.dtype(np.uint16)
+        channels = planes.count - planes.has_alpha
+        deep = replace(form, dtype=planes.dtype, channels=channels, has_alpha=planes.has_alpha, bits=planes.bits)
+        return form if planes.is_plain else replace(deep, decode=imagecodecs.jpeg2k_decode)
     if image.format == "AVIF":
         start = _start_of(encoded)
         settings = start.find(b"av1C")
-        is_deep = settings >= 0 and start[settings + 6] & 0x40
-        return (imagecodecs.avif_decode, np.dtype(np.uint16)) if is_deep else None
-    return None
+        if settings >= 0 and start[settings + 6] & 0x40:
+            return replace(form, dtype=_UINT16, decode=imagecodecs.avif_decode)
+    return form
 
 
 def _start_of(encoded: Encoded) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.formats import format_of
 from unet_dist.imaging.gdal_beside import masked, with_stated
@@ -72,7 +72,16 @@ def open_image(
         opening = with_stated(opening, encoded)
         reader = in_time(encoded.name, lambda: format_of(encoded).open(encoded, opening))
         reader = masked(reader, encoded, opening)
+        if bands is None and interpret is None and (bad := reader.placement.bad_bands):
+            reader.close()
+            raise _bad_bands(encoded.name, reader.shape[2], bad)
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
+
+
+def _bad_bands(name: str, count: int, bad: Sequence[int]) -> RefusedError:
+    good = ",".join(str(band) for band in range(1, count + 1) if band not in bad)
+    remedy = f"The others are --bands {good}; or take the list out of the header." if good else "Correct the list."
+    return RefusedError(f"{name} calls {len(bad)} of its {count} bands bad (bbl)", remedy)
 
 
 def as_reader(image: ImageLike, *, value_range: ValueRange | None = None) -> ImageReader:

@@ -66,7 +66,13 @@ class ArrayReader(Closing):
         samples = self._array.shape[2]
         if interpret is None:
             self._conversion = make_conversion(
-                array.dtype, samples, value_range=value_range, nodata=nodata, name=name, scaling=scaling
+                array.dtype,
+                samples,
+                value_range=value_range,
+                nodata=nodata,
+                name=name,
+                scaling=scaling,
+                bad=placement.bad_bands if placement else (),
             )
         else:
             require_ids_unscaled(scaling, name)
@@ -277,7 +283,8 @@ class BandsReader(Closing):
         self._indices = [band - 1 if isinstance(band, int) else names.index(band) for band in bands]
         self.shape = (height, width, len(bands))
         self.dtype = stored.dtype
-        self.placement = replace(stored.placement, band_names=tuple(names[i] for i in self._indices) if names else ())
+        kept = tuple(names[i] for i in self._indices) if names else ()
+        self.placement = replace(stored.placement, band_names=kept, bad_bands=())
 
     def read(self, row_start: int, row_stop: int, col_start: int, col_stop: int) -> np.ndarray:
         """Read a rectangle inside the image: (rows, cols, channels)."""

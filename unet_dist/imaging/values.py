@@ -167,6 +167,7 @@ def make_conversion(
     bits: int | None = None,
     scaling: Scaling | None = None,
     valid: Limits | None = None,
+    bad: Sequence[int] = (),
 ) -> Conversion:
     """Make the way from stored values to pixels.
 
@@ -179,6 +180,7 @@ def make_conversion(
         bits: of a value, where its type has more: white is the largest of so many.
         scaling: what the values stand for, which value_range then means; nodata is a stored value.
         valid: stored values beyond it are no data, either.
+        bad: numbers of bands, from 1, whose values say nothing of data.
 
     Raises:
         RefusedError: values that are no numbers, and inverted ones that have no upper end or are scaled.
@@ -206,7 +208,9 @@ def make_conversion(
         if place is not None:
             values, known = split_alpha(values, place, name)
         if is_marked:
-            marked = known_pixels(values, nodata, valid)
+            marked = known_pixels(
+                np.delete(values, at, axis=2) if (at := [n - 1 for n in bad]) else values, nodata, valid
+            )
             known = marked if known is None else known & marked
         if colours is not None:
             values = colours(values)

@@ -1,7 +1,7 @@
 """What attributes of a Zarr array say about its values: the CF conventions, as xarray and GDAL write them.
 
 Owns which of them are read. Knows neither axes nor chunks.
-Source: CF Conventions 1.11, sections 2.5.1 (missing data) and 8.1 (packed data).
+Source: CF Conventions 1.11, sections 2.5.1 (missing data), 3.5 (flags) and 8.1 (packed data).
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from unet_dist.wording import listed
 
 @dataclass(frozen=True)
 class Conventions:
-    """What an array's values stand for: their scale, the stored value that is no data, and the limits of those that are."""
+    """What an array's values stand for: their scale, the stored value that is no data, the limits of those that are, and whether
+    their bits are flags."""
 
     scaling: Scaling | None
     nodata: float | None
     valid: Limits | None
+    has_flags: bool
 
 
 def conventions_of(array: Any, channels: int, name: str) -> Conventions:
@@ -57,7 +59,9 @@ def conventions_of(array: Any, channels: int, name: str) -> Conventions:
             "Expected one value for no data: write it anew.",
         )
     scaling = scaling_of(factors, offsets, channels, name)
-    return Conventions(scaling, next(iter(known), None), _limits(attributes, dtype, scaling, name))
+    # Where flag_masks says which bits of a value are which flag, a value is no id. flag_values alone lists ids, as they are stored.
+    has_flags = bool(_numbers(attributes, "flag_masks"))
+    return Conventions(scaling, next(iter(known), None), _limits(attributes, dtype, scaling, name), has_flags)
 
 
 def _limits(attributes: dict[str, Any], dtype: np.dtype, scaling: Scaling | None, name: str) -> Limits | None:

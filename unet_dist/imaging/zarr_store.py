@@ -99,7 +99,7 @@ def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interp
         )
     else:
         require_ids_unscaled(said.scaling, name)
-        to_ids = interpret(Stored(dtype, channels, nodata=nodata))
+        to_ids = interpret(Stored(dtype, channels, nodata=nodata, has_flags=said.has_flags))
         to_ids = to_ids if said.valid is None else within(said.valid, nodata, to_ids, name)
         to_pixels = Conversion(interpret.dtype, channels if opening.keeps_channels else 1, False, to_ids)
     block_height, block_width = (_whole_chunks(array.chunks[at["y"]]), _whole_chunks(array.chunks[at["x"]]))

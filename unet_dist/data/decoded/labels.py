@@ -116,6 +116,11 @@ class LabelRules:
                 "Write masks as PNG from the original ids; or, where the values lie far apart, say the range of each class. "
                 f"For black and white: --label_map '{_BLACK_AND_WHITE}'.",
             )
+        if stored.has_flags and self.label_map is None:
+            raise RefusedError(
+                "holds flags, of which several may be set in one pixel (flag_masks of CF)",
+                "Say which class each value is with label_map, such as --label_map '{0: 0, 1: 1, 2: 2, 3: 2}'; or write ids.",
+            )
         read: Callable[[np.ndarray], np.ndarray] = self._map_inverted
         if not stored.white_is_zero:
             read = partial(self.map_values, palette=stored.palette)
