@@ -17,7 +17,8 @@ from unet_dist.assembly.run_folder import DATA_FILE
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.sources.folder import FolderSource
-from unet_dist.data.sources.layout import Layout, guess_layout
+from unet_dist.data.sources.guess import guess_layout
+from unet_dist.data.sources.layout import Layout
 from unet_dist.errors import DataError
 from unet_dist.storage.typed import read_json
 

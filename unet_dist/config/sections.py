@@ -81,8 +81,8 @@ class DataConfig(Section):
     label_column: str = "label"
     """Column of the masks in a hub or local data set."""
     images_folder: str | None = None
-    """Folder of the images below data_path. {split} stands for train, val and test, as in {split}/images. Default:
-    guessed."""
+    """Folder of the images below data_path. {split} stands for train, val and test, as in {split}/images; a folder named *
+    stands for any that images share with their masks. Default: guessed."""
     masks_folder: str | None = None
     """Folder of the masks below data_path; see images_folder."""
     image_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -228,6 +229,45 @@ def test_rows_without_a_mask_are_named(tmp_path):
         (["train/a.jpg", "train_masks/a_mask.png"], "'{split}_masks' --mask_names '*_mask'", {"train": ["a"]}),
         (["train/a.png", "trainannot/a.png"], "--masks_folder '{split}annot'", {"train": ["a"]}),
         (["train/a.jpg", "train/a.png"], "--image_names '*.jpg' --mask_names '*.png'", {"train": ["a"]}),
+        (  # LoveDA
+            [
+                f"{split}/{place}/{kind}_png/{place[0]}.png"
+                for split in ("Train", "Val")
+                for place in ("Urban", "Rural")
+                for kind in ("images", "masks")
+            ],
+            "--images_folder '{split}/*/images_png' --masks_folder '{split}/*/masks_png'",
+            {"train": ["Rural-R", "Urban-U"], "validation": ["Rural-R", "Urban-U"]},
+        ),
+        (  # KITTI
+            [
+                f"training/{kind}/{i}_10.png"
+                for kind in ("image_2", "semantic", "semantic_rgb", "instance")
+                for i in (1, 2)
+            ],
+            "--images_folder '{split}/image_2' --masks_folder '{split}/semantic'",
+            {"train": ["1_10", "2_10"]},
+        ),
+        (  # BDD100K
+            [
+                "images/10k/train/a.jpg",
+                "labels/sem_seg/masks/train/a.png",
+                "labels/sem_seg/colormaps/train/a.png",
+                "images/10k/val/b.jpg",
+                "labels/sem_seg/masks/val/b.png",
+                "labels/sem_seg/colormaps/val/b.png",
+            ],
+            "--images_folder 'images/10k' --masks_folder 'labels/sem_seg/masks'",
+            {"train": ["a"], "validation": ["b"]},
+        ),
+        (["images/a.jpg", "annotations/trimaps/a.png"], "'annotations/trimaps'", {"train": ["a"]}),
+        (  # ISIC
+            [f"ISIC2018_Task1-2_{split}_Input/x{split}.jpg" for split in ("Training", "Test")]
+            + [f"ISIC2018_Task1_{split}_GroundTruth/x{split}_segmentation.png" for split in ("Training", "Test")],
+            "--masks_folder 'ISIC2018_Task1_{split}_GroundTruth' --mask_names '*_segmentation'",
+            {"train": ["xTraining"], "test": ["xTest"]},
+        ),
+        (["train/sat/a.tiff", "train/map/a.tif"], "--masks_folder '{split}/map'", {"train": ["a"]}),
         (
             ["leftImg8bit/val/bern/x_1_leftImg8bit.png"]
             + [f"gtFine/val/bern/x_1_gtFine_{kind}.png" for kind in ("color", "instanceIds", "labelIds")],
@@ -247,6 +287,76 @@ def test_layouts_are_guessed_and_said_as_keys(tmp_path, files, keys, expected):
     words = said[0].partition("read as ")[2].split()
     told = {key[2:]: value.strip("'") for key, value in zip(words[::2], words[1::2], strict=True)}
     assert ids(tmp_path, **told) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "ways"),
+    [
+        (
+            [f"training/{kind}/{i}_training{end}" for i in (21, 22) for kind, end in (("images", ".tif"), ("mask", "_mask.gif"))]
+            + ["training/1st_manual/21_manual1.gif", "training/1st_manual/22_manual1.gif"],
+            ["'{split}/1st_manual' --image_names '*_training' --mask_names '*_manual1'", "'{split}/mask' --mask_names '*_mask'"],
+        ),
+        (  # Mapillary Vistas
+            [f"training/{kind}/a.png" for kind in ("images", "v1.2/labels", "v2.0/labels", "v2.0/instances", "v2.0/panoptic")],
+            ["--images_folder '{split}/images' --masks_folder '{split}/v1.2/labels'", "'{split}/v2.0/labels'"],
+        ),
+        (["JPEGImages/a.jpg", "SegmentationClass/a.png", "SegmentationClassContext/a.png"], ["'SegmentationClassContext'"]),
+    ],
+)  # fmt: skip
+def test_several_folders_of_masks_are_a_question_with_the_keys_of_each(tmp_path, files, ways):
+    """DRIVE's mask/ is the field of view: it was taken for the vessels."""
+    write(tmp_path, *files)
+    with pytest.raises(DataError, match="may be read in several ways") as refusal:
+        open_source(tmp_path)
+    offered = str(refusal.value).partition("Say which: ")[2].rstrip(".").split("; or ")
+    assert [sum(way in keys for keys in offered) for way in ways] == [1] * len(ways)
+    for keys in offered:
+        words = shlex.split(keys)
+        assert ids(tmp_path, **{key[2:]: value for key, value in zip(words[::2], words[1::2], strict=True)})
+
+
+def test_masks_of_single_objects_are_joined(tmp_path):
+    """DSB 2018: a folder for each image, with a mask for each nucleus."""
+    root = tmp_path / "stage1_train"
+    masks = {}
+    for name in "ab":
+        write(root, f"{name}/images/{name}.png")
+        objects = np.zeros((3, 6, 8), np.uint8)
+        objects[0, :2], objects[1, 3:4, :2], objects[2, -1:, -1:] = 255, 255, 255
+        masks[name] = objects.any(axis=0)
+        (root / name / "masks").mkdir()
+        for number, mask in enumerate(objects):
+            (root / name / f"masks/{name}{number}.png").write_bytes(png(mask))
+    keys = {"images_folder": "*/images", "masks_folder": "*/masks"}
+    with pytest.raises(
+        DataError, match=r"read all of them as one: --images_folder '\*/images' --masks_folder '\*/masks'"
+    ):
+        open_source(root)
+    for source in (open_source(tmp_path), open_source(root, layout=keys)):
+        assert source.splits == {"train": 2}
+        pair = source.read_pair("train", 1)
+        assert pair.id == "b-b"
+        assert callable(pair.mask)
+        np.testing.assert_array_equal(pair.mask(), masks["b"])
+    (root / "a/masks/a9.png").write_bytes(png(np.arange(48, dtype=np.uint8).reshape(6, 8)))
+    with pytest.raises(DataError, match=r"mask a/masks has several values in a9.png, one of its 4 files"):
+        prepare(open_source(root, layout=keys), CacheSettings(), seed=0, cache_path=tmp_path / "cache")
+
+
+def test_lists_of_context_and_of_trainval_are_read(tmp_path):
+    root = write(tmp_path / "c", "JPEGImages/a.png", "JPEGImages/b.png", "SegmentationClassContext/a.png")
+    write(root, "SegmentationClassContext/b.png")
+    for name, text in {"ImageSets/Segmentation/train": "z", "ImageSets/SegmentationContext/train": "a",
+                       "ImageSets/SegmentationContext/val": "b"}.items():  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.txt").write_text(text)
+    assert ids(root) == {"train": ["a"], "validation": ["b"]}
+    pets = write(tmp_path / "pets", *(f"images/{name}.png" for name in "abc"))
+    write(pets, *(f"annotations/trimaps/{name}.png" for name in "abc"))
+    (pets / "annotations/trainval.txt").write_text("a 1 1 1\nb 2 2 1\n")
+    (pets / "annotations/test.txt").write_text("c 1 1 1\n")
+    assert ids(pets) == {"train": ["a", "b"], "test": ["c"]}
 
 
 def test_two_possible_layouts_are_a_question(tmp_path):
@@ -276,6 +386,20 @@ def test_two_possible_layouts_are_a_question(tmp_path):
             r"/masks/test: there is no such folder .* predict labels",
         ),
         (["train_images/a.png", "train_masks/a.png", "train_extra/b.png"], "train_extra, .* is not a known split"),
+        (
+            ["png/train/a.png", "png/train_labels/a.png", "tiff/train/a.tif", "tiff/train_labels/a.tif"],
+            r"png and .*tiff look like some\. .* Name that folder, or merge them",
+        ),
+        (
+            [
+                "train/u/images_png/a.png",
+                "train/u/masks_png/a.png",
+                "train/v/images_png/a.png",
+                "train/v/masks_png/a.png",
+                "test/u/images_png/b.png",
+            ],
+            "/test: 1 image and no mask. Put the masks there; or move images",
+        ),
     ],
 )
 def test_what_is_missing_or_meant_is_named(tmp_path, files, sentence):

@@ -50,7 +50,8 @@ def test_files_without_a_partner_are_named(tmp_path):
         f"{tmp_path}: images and masks do not match.\n"
         f"  images without a mask: {tmp_path}/images/sample002.png\n"
         f"  masks without an image: {tmp_path}/masks/sample003.png\n"
-        "An image and its mask have the same name but for the extension. Rename, add or remove files."
+        "An image and its mask have the same name but for the extension. Rename, add or remove files; or list "
+        "the pairs in a table, --data_path list.csv with the columns image and mask."
     )
 
 
@@ -65,7 +66,8 @@ def test_files_without_a_partner_are_told_by_the_pattern_of_their_names(tmp_path
     assert str(caught.value) == (
         f"{tmp_path}: images and masks do not match.\n"
         f"  images without a mask: {tmp_path}/1.png\n"
-        "The image * has the mask *_mask, where * is the same in both. Rename, add or remove files."
+        "The image * has the mask *_mask, where * is the same in both. Rename, add or remove files; or list "
+        "the pairs in a table, --data_path list.csv with the columns image and mask."
     )
 
 

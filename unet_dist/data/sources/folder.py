@@ -6,13 +6,14 @@ Owns the pairs by split. How the folders and names look is `layout.py`, what cou
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.layout import Layout
 from unet_dist.data.sources.lists import SplitList, find_lists, forms_of, read_list
 from unet_dist.data.sources.names import find_id_names
+from unet_dist.data.sources.objects import draw_objects, join_objects
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.planes import MaskFile, first_of, split_names, stack_masks
 from unet_dist.data.sources.splits import FRACTIONS
@@ -68,7 +69,7 @@ class FolderSource:
         return RawPair(
             id=name.replace("/", "-"),
             image=image,
-            mask=mask,
+            mask=partial(draw_objects, mask) if isinstance(mask, tuple) and not self._multi_label else mask,
             image_name=str(image.relative_to(self.root)),
             mask_name=str((mask[0].parent if isinstance(mask, tuple) else mask).relative_to(self.root)),
         )
@@ -105,6 +106,14 @@ class FolderSource:
         """Overlapping classes whose masks are files of their own, none where they are not; images and masks by split."""
         images, masks = self._found
         found = {split: self.layout.find(images[split], masks[split]) for split in images}
+        if not self._multi_label and self.layout.has_folders:
+            joined = {split: join_objects(*pair) for split, pair in found.items() if pair[1]}
+            if joined and all(joined.values()):
+                count = sum(len(masks) for each in joined.values() for masks in each.values())
+                self._say(
+                    f"{self.name}: {count:,} masks of single objects, joined for each image: 1 where one of them is not 0"
+                )
+                return [], {split: (found[split][0], dict(joined.get(split, {}))) for split in found}
         by_image = {split: split_names(*pair) for split, pair in found.items()} if self._multi_label else {}
         if not any(by_image.values()):
             return [], {split: (pair[0], dict(pair[1])) for split, pair in found.items()}
@@ -129,7 +138,7 @@ class FolderSource:
         if not self.layout.is_usual:
             self._say(f"{self.name}: read as {self.layout.spell()}")
         images, found = self._found[0], self._sorted[1]
-        self._lists = find_lists(self.root)
+        self._lists = find_lists(self.root, self.layout.masks_folder)
         if self._lists:
             return self._by_lists(found)
         order = sorted(found, key=("", "train", "validation", "test").index)
@@ -176,6 +185,11 @@ class FolderSource:
 
     def _match(self, place: Path, images: dict[str, Path], masks: dict[str, MaskFile]) -> list[Pair]:
         """Pair images and masks of one name. Raises: DataError: one has no partner."""
+        if images and not masks:
+            raise DataError(
+                f"{place}: {counted(len(images), 'image')} and no mask. Put the masks there; or move images without masks out of "
+                "the data set: predict labels them."
+            )
         without_mask = sorted(str(images[name]) for name in images.keys() - masks.keys())
         without_image = sorted(str(masks[name]) for name in masks.keys() - images.keys())
         if without_mask or without_image:
@@ -183,7 +197,8 @@ class FolderSource:
             lines += [f"masks without an image: {listed(without_image, 10)}"] if without_image else []
             raise DataError(
                 "\n  ".join([f"{place if place.is_file() else self.root}: images and masks do not match.", *lines])
-                + f"\n{self.layout.describe_names()} Rename, add or remove files."
+                + f"\n{self.layout.describe_names()} Rename, add or remove files; or list the pairs in a table, "
+                "--data_path list.csv with the columns image and mask."
             )
         return [
             pair

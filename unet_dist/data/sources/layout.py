@@ -1,6 +1,6 @@
-"""How images and masks lie in folders, as four keys, and a guess at them.
+"""How images and masks lie in folders, as four keys.
 
-Owns the patterns of names, what well-known data sets look like, and the folders of splits. Reads names only.
+Owns the patterns of folders and names, and the folders of splits. Reads names only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from unet_dist.data.sources.splits import canonical_split, check_split_folders, looks_like_split
 from unet_dist.data.sources.walk import find_files, first_picture, folders_of, is_picture
@@ -17,23 +17,9 @@ from unet_dist.errors import DataError
 from unet_dist.wording import counted
 
 SPLIT = "{split}"
-_IMAGES = ("images", "imgs", "img", "image", "img_dir", "jpegimages", "leftimg8bit")
-_MASKS = (
-    "masks",
-    "mask",
-    "labels",
-    "label",
-    "annotations",
-    "ann_dir",
-    "segmentationclass",
-    "gtfine",
-    "groundtruth",
-    "gt",
-)
-_SPLIT_FIRST = re.compile(r"(train|training|val|valid|validation|test|testing)(?P<end>.*)", re.IGNORECASE)
-_TRIED = 8
-"""Patterns of names that are tried; assumption: the name of an image stands no more often in its mask's."""
-_MASK_WORDS = r"(?P<affix>[-_. ](mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids))"
+
+Template = tuple[str, ...]
+"""Folders on a way, with {split} for the split, and * for any."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +27,7 @@ class Layout:
     """Where images and masks lie below the root, and how their names differ."""
 
     images_folder: str = "images"
+    """{split} stands for a split, and * behind it for folders that images share with their masks."""
     masks_folder: str = "masks"
     image_names: str = "*"
     """Names of images; * is the part that they share with their masks. An extension may follow."""
@@ -71,10 +58,16 @@ class Layout:
             told = Path(getattr(self, key))
             if told.is_absolute() or ".." in told.parts:
                 raise DataError(f"{key}: got {told}, expected a folder below data_path ({root}). Name a folder there.")
-        images = _places(root, self.images_folder, self.masks_folder)
-        masks = _places(root, self.masks_folder, self.images_folder)
+        (images_head, images_inside), (masks_head, masks_inside) = self._cut
+        if len(images_inside) != len(masks_inside) or SPLIT in "/".join((*images_inside, *masks_inside)):
+            raise DataError(
+                f"images_folder and masks_folder: got {self.images_folder} and {self.masks_folder}, expected a * in both, with "
+                "as many folders behind it and {split} before it."
+            )
+        images = _places(root, images_head, masks_head)
+        masks = _places(root, masks_head, images_head)
         if "" in images and "" not in masks and len(images) == 1:
-            masks = {"": root / self.masks_folder}
+            masks = {"": root / masks_head}
         for split, folder in masks.items():
             if split not in images and first_picture(folder):
                 raise DataError(
@@ -98,8 +91,10 @@ class Layout:
 
     def find(self, images: Path, masks: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         """Give the images and the masks of two folders by the path that they share."""
-        image_files, mask_files = by_name(images, self.image_names), by_name(masks, self.mask_names)
-        if images.resolve() == masks.resolve():
+        (_, of_images), (_, of_masks) = self._cut
+        image_files = by_name(images, self.image_names, inside=of_images)
+        mask_files = by_name(masks, self.mask_names, inside=of_masks)
+        if images.resolve() == masks.resolve() and of_images == of_masks:
             if self.image_names == self.mask_names:
                 raise DataError(
                     f"{images}: it holds images and masks. Say how their names differ: --mask_names '*_mask'."
@@ -109,6 +104,16 @@ class Layout:
             for name in [name for name, path in wide.items() if path in taken]:
                 del wide[name]
         return image_files, mask_files
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether images share folders with their masks, which * stands for."""
+        return bool(self._cut[0][1])
+
+    @property
+    def _cut(self) -> tuple[tuple[str, Template], tuple[str, Template]]:
+        """Cut the folders of images and of masks before the first *: the fixed part, and the folders from there on."""
+        return _cut_at_star(self.images_folder), _cut_at_star(self.masks_folder)
 
     def masks_beside(self, files: Sequence[Path]) -> list[Path]:
         """List those of the files of one folder that are masks by their names and have their image beside them.
@@ -132,17 +137,28 @@ def shared_part(path: Path, pattern: str) -> str | None:
     >>> shared_part(Path("a/x_mask.png"), "*_mask")
     'x'
     """
-    head, _, tail = pattern.partition("*")
+    tail = pattern.partition("*")[2]
     with_extension = bool(re.search(r"\.\w+$", tail)) and is_picture(Path("x" + tail))
     is_plain_folder = path.suffix != ".zarr" and path.is_dir()
     name = path.name if with_extension or is_plain_folder else path.stem
+    return part_of(name, pattern)
+
+
+def part_of(name: str, pattern: str) -> str | None:
+    """Give the part of a name that stands for the * of a pattern, None where the name does not fit."""
+    head, _, tail = pattern.partition("*")
     if len(name) <= len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
         return None
     return name[len(head) : len(name) - len(tail)]
 
 
-def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None) -> dict[str, Path]:
+def by_name(
+    folder: Path, pattern: str, suffixes: Collection[str] | None = None, *, inside: Template = ()
+) -> dict[str, Path]:
     """Give the files below a folder whose names fit a pattern by the path that the pattern leaves of them.
+
+    Args:
+        inside: folders on the way to them, of which * is any and remains in that path.
 
     Raises:
         DataError: two files have the same.
@@ -152,7 +168,11 @@ def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None)
         part = shared_part(path, pattern)
         if part is None:
             continue
-        shared = path.relative_to(folder).with_name(part)
+        *way, _ = path.relative_to(folder).parts
+        if len(way) < len(inside) or any(told not in ("*", there) for told, there in zip(inside, way, strict=False)):
+            continue
+        kept = [there for told, there in zip(inside, way, strict=False) if told == "*"]
+        shared = PurePosixPath(*kept, *way[len(inside) :], part)
         key = unicodedata.normalize("NFC", shared.as_posix())  # a Mac's names, and those of others
         if key in found:
             raise DataError(f"{path}: {found[key].name} beside it has the same name. Keep one of the two.")
@@ -160,128 +180,10 @@ def by_name(folder: Path, pattern: str, suffixes: Collection[str] | None = None)
     return found
 
 
-def guess_layout(root: Path) -> Layout | None:
-    """Guess how a folder holds images and masks, None where it does not.
-
-    Raises:
-        DataError: it may be read in two ways.
-    """
-    folders = {path.name.lower(): path.name for path in folders_of(root)}
-    if "images" in folders.values() and "masks" in folders.values():
-        return _with_names(root, "images", "masks")
-    pairs = _named_pairs(root)
-    if not pairs:
-        splits = [path for path in folders_of(root) if looks_like_split(path.name)]
-        pairs = sorted({(f"{SPLIT}/{a}", f"{SPLIT}/{b}") for path in splits for a, b in _named_pairs(path)})
-    if len(pairs) > 1:
-        listed = "; or ".join(Layout(*pair).spell() for pair in pairs[:5])
-        raise DataError(f"{root}: it may be read in several ways. Say which: {listed}.")
-    pairs = pairs or _split_in_name(root)
-    if pairs:
-        return _with_names(root, *pairs[0])
-    return _in_one_folder(root)
-
-
-def _named_pairs(root: Path) -> list[tuple[str, str]]:
-    folders = [path for path in folders_of(root) if first_picture(path)]
-    images = [path.name for path in folders if path.name.lower() in _IMAGES]
-    masks = [path.name for path in folders if path.name.lower() in _MASKS]
-    return [(image, mask) for image in images for mask in masks]
-
-
-def _split_in_name(root: Path) -> list[tuple[str, str]]:
-    """Guess at train_images/ with train_masks/, or train/ with train_masks/, alike for each split; none or one."""
-    found = [match for path in folders_of(root) if (match := _SPLIT_FIRST.fullmatch(path.name)) and first_picture(path)]
-    ends = {match["end"].lower(): match["end"] for match in found}
-    images = [end for word, end in ends.items() if word.strip("-_ .") in ("", *_IMAGES)]
-    masks = [end for word, end in ends.items() if word.strip("-_ .") in (*_MASKS, "annot", "seg")]
-    return [(f"{SPLIT}{images[0]}", f"{SPLIT}{masks[0]}")] if len(ends) == 2 and len(images) == len(masks) == 1 else []
-
-
-def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
-    """Guess the patterns of the names from those that are there."""
-    if masks_folder.lower() == "gtfine":  # Cityscapes: of four files for each image one holds ids
-        return Layout(images_folder, masks_folder, "*_leftImg8bit", "*_gtFine_labelIds")
-    plain = Layout(images_folder, masks_folder)
-    images, masks = plain.places(root)
-    if all(_starts_alike(images[split], masks[split]) for split in images):
-        return plain
-    image_names = [name for folder in images.values() for name in by_name(folder, "*")]
-    mask_names = [name for folder in masks.values() for name in by_name(folder, "*")]
-    if not image_names or not mask_names or set(image_names) & set(mask_names):
-        return plain
-    stem = Path(image_names[0]).name
-    around = [Path(name).name for name in mask_names if stem in Path(name).name][:_TRIED]
-    # Wherever the name stands in the mask's: a is in mask_a twice.
-    found = [(name, match.start()) for name in around for match in re.finditer(f"(?={re.escape(stem)})", name)]
-    patterns = [("*", f"{name[:start]}*{name[start + len(stem) :]}") for name, start in found][:_TRIED]
-    patterns.append((_affixes(image_names), _affixes(mask_names)))
-
-    def shared(layout: Layout) -> list[int]:
-        pairs = [(images[split], masks[split]) for split in images]
-        return [len(set(by_name(a, layout.image_names)) & set(by_name(b, layout.mask_names))) for a, b in pairs]
-
-    layouts = dict.fromkeys(Layout(images_folder, masks_folder, *pattern) for pattern in patterns)
-    fitting = {layout: sum(counts) for layout in layouts if all(counts := shared(layout))}
-    return max(fitting, key=lambda layout: fitting[layout]) if fitting else plain
-
-
-def _starts_alike(images: Path, masks: Path) -> bool:
-    """Say whether the first image has a mask of its name, at the cost of one folder's names."""
-    first = first_picture(images)
-    if first is None:
-        return True
-    folder = masks / first.relative_to(images).parent
-    return folder.is_dir() and any(path.stem == first.stem and is_picture(path) for path in folder.iterdir())
-
-
-def _affixes(paths: list[str]) -> str:
-    """Give the pattern of what all names begin and end with, digits left to what differs.
-
-    >>> _affixes(["img_001_a", "img_002_a"])
-    'img_*_a'
-    """
-    names = [Path(path).name for path in paths]
-    head = re.sub(r"\d+$", "", _common_start(names))
-    rest = [name[len(head) :][::-1] for name in names]
-    tail = re.sub(r"^\d+", "", _common_start(rest)[::-1])
-    return f"{head}*{tail}" if all(len(name) > len(head) + len(tail) for name in names) else "*"
-
-
-def _common_start(words: list[str]) -> str:
-    low, high = min(words), max(words)  # what the first and the last in order share, all between share
-    return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))]
-
-
-def _in_one_folder(root: Path) -> Layout | None:
-    """Guess at x.jpg beside x_mask.png, or beside x.png."""
-    folders = folders_of(root)
-    is_split = bool(folders) and all(looks_like_split(folder.name) for folder in folders)
-    place = SPLIT if is_split and check_split_folders(root, [folder.name for folder in folders]) else "."
-    files = [path for folder in (folders if is_split else [root]) for path in folder.iterdir() if is_picture(path)]
-    stems = {path.stem for path in files}
-    for path in files:
-        match = re.fullmatch(rf"(?P<stem>.+){_MASK_WORDS}", path.stem, re.IGNORECASE)
-        if match and match["stem"] in stems:
-            return Layout(place, place, "*", f"*{match['affix']}")
-        if match and (image := _image_affix(match["stem"], match["affix"], stems)):
-            return Layout(place, place, f"*{image}", f"*{match['affix']}")
-    suffixes = {path.suffix for path in files}
-    if len(files) == 2 * len(stems) and len(suffixes) == 2 and suffixes - {".png"} <= {".jpg", ".jpeg", ".JPG"}:
-        return Layout(place, place, f"*{(suffixes - {'.png'}).pop()}", "*.png")
-    return None
-
-
-def _image_affix(stem: str, affix: str, stems: set[str]) -> str | None:
-    """Find what stands behind the names of the images where masks have another affix: x_sat beside x_mask."""
-    shared = [name.removesuffix(affix) for name in stems if name.endswith(affix)]
-    ends = [name.removeprefix(stem) for name in stems if name.startswith(stem) and not name.endswith(affix)]
-    fitting = [
-        end
-        for end in ends
-        if re.match(r"[-_. ]", end) and stems == {f"{one}{tail}" for one in shared for tail in (end, affix)}
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+def _cut_at_star(folder: str) -> tuple[str, Template]:
+    parts = folder.split("/")
+    place = next((place for place, part in enumerate(parts) if "*" in part), len(parts))
+    return "/".join(parts[:place]) or ".", tuple(parts[place:])
 
 
 def _places(root: Path, folder: str, other: str) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from unet_dist.imaging.formats import image_suffixes
 from unet_dist.storage.typed import read_json, read_text
 
 _PLACES = ["imagesets/segmentation", "imagesets", "imagesets/main"]
-_PLACES += ["splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images"]
+_PLACES += ["splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images", "annotations"]
 _SUFFIXES = (".txt", ".lst", ".csv")
 _BESIDE = r"(?:list|lists|filelist|files?|ids?|names?|split|images?|samples?)"
 _NAME = re.compile(rf"(?:{_BESIDE}[-_. ]?)??([a-z]+?(?:19\d\d|20\d\d)?)(?:[-_. ]?{_BESIDE})?", re.IGNORECASE)
@@ -48,19 +48,21 @@ class SplitList(NamedTuple):
     entries: list[tuple[str, list[str]]]
 
 
-def find_lists(root: Path) -> dict[str, SplitList]:
-    """Give the list of each split, from the first folder that holds any.
+def find_lists(root: Path, masks_folder: str = "") -> dict[str, SplitList]:
+    """Give the list of each split, from the first folder that holds any; VOC's have a folder for each kind of masks.
 
     Raises:
         DataError: one looks like the list of a split and is none, or two are of one split, or a file cannot be read.
     """
-    for folder in _folders(root):
+    for folder in _folders(root, masks_folder):
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
         named = [(split, path) for path in files if (split := _split_of(path.stem)) is not None]
         tables = sorted(path for path in folder.glob("*.json") if re.search(r"(^|[-_. ])splits?([-_. ]|$)", path.stem))
         if tables and not named:
             return _read_table(tables[0])
         lists = dict(named)
+        if "train" not in lists and "validation" not in lists:  # both in one list, of which validation is cut as usual
+            lists.update(("train", path) for path in files if path.stem.lower() == "trainval")
         if not lists:
             continue
         twice = [path.name for split, path in named if sum(other == split for other, _ in named) > 1]
@@ -81,11 +83,11 @@ def find_lists(root: Path) -> dict[str, SplitList]:
     return {}
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def _folders(root: Path, masks_folder: str) -> Iterator[Path]:
     """The folders where lists may lie, whatever the case of their names."""
     yield root
     below = {path.name.lower(): path for path in folders_of(root)}
-    for place in _PLACES:
+    for place in (f"imagesets/{masks_folder.lower().replace('class', '')}", *_PLACES):
         first, _, second = place.partition("/")
         folder = below.get(first)
         if folder is not None and second:

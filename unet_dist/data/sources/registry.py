@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -16,10 +17,11 @@ from unet_dist.data.sources.coco import find_coco, is_coco, read_coco
 from unet_dist.data.sources.cvat import find_cvat, is_cvat, read_cvat
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.data.sources.geo import find_vectors, read_geo
+from unet_dist.data.sources.guess import guess_layout
 from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
 from unet_dist.data.sources.label_studio import find_label_studio, is_label_studio, read_label_studio
 from unet_dist.data.sources.labelme import is_labelme, read_labelme
-from unet_dist.data.sources.layout import Layout, guess_layout
+from unet_dist.data.sources.layout import SPLIT, Layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.polygons import Drawn, DrawnSource
 from unet_dist.data.sources.segments import find_segments, is_segments, read_segments
@@ -203,7 +205,11 @@ def _open_path(
     found = f"It holds {', '.join(names)}." if names else "It is empty."
     if inside := [item for item in folders_of(path) if _is_layout(item)]:
         named = f"{' and '.join(map(str, inside[:3]))} {'looks like one' if len(inside) == 1 else 'look like some'}"
-        raise DataError(f"data_path: {path} is not a data set, and {named}. {found} Name that folder, or merge them.")
+        keys = {spelt for item in inside if (spelt := _spell_inside(item))} if len(inside) > 1 else set()
+        whole = f"; or read all of them as one: {keys.pop()}" if len(keys) == 1 else ""
+        raise DataError(
+            f"data_path: {path} is not a data set, and {named}. {found} Name that folder, or merge them{whole}."
+        )
     raise DataError(
         f"data_path: {path} holds neither images/ and masks/ nor parquet or arrow files. {found} "
         f"Expected {_EXPECTED}; or say where images and masks lie: --images_folder, --masks_folder."
@@ -216,6 +222,17 @@ def _is_layout(path: Path) -> bool:
         return guess_layout(path) is not None
     except DataError:
         return False
+
+
+def _spell_inside(path: Path) -> str | None:
+    """Write the keys of what folders like this one hold, where one reading may serve all of them."""
+    try:
+        found = guess_layout(path)
+    except DataError:
+        return None
+    if found is None or SPLIT in found.images_folder or "." in (found.images_folder, found.masks_folder):
+        return None
+    return replace(found, images_folder=f"*/{found.images_folder}", masks_folder=f"*/{found.masks_folder}").spell()
 
 
 def _near(path: Path) -> str:
