@@ -197,3 +197,17 @@ def test_a_picture_shows_where_there_are_colours_only(tmp_path: Path) -> None:
         shown[system] = out.getvalue()
     assert shown[None] == ""
     assert shown["truecolor"] == "\x1b[38;2;255;0;0;48;2;0;0;255m▀\x1b[0m" * 3 + "\n"
+
+
+def test_a_legend_names_each_colour_and_lets_no_escape_through() -> None:
+    shown = {}
+    for system in ("truecolor", None):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=system is not None, color_system=system, width=80)
+        colours = np.array([[255, 0, 0], [0, 0, 255]], dtype=np.uint8)
+        Teller(speaks=True, console=console).legend(["road", "[red]\x1b[2J"], colours)
+        shown[system] = out.getvalue()
+    assert shown[None] == ""
+    assert "\x1b[38;2;255;0;0m■ \x1b[0mroad" in shown["truecolor"]
+    assert "\x1b[2J" not in shown["truecolor"]
+    assert "[red]" in shown["truecolor"]

@@ -80,6 +80,13 @@ def suggest_key(key: str, keys: Iterable[str]) -> str:
     """
     keys = list(keys)
     near = [k for k in keys if len(key) > 1 and key == "".join(word[0] for word in k.split("_"))]  # lr, bs
-    near = near or difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    near = near or _much_alike(key, keys)
     hint = f"Did you mean {' or '.join('--' + k for k in near)}? " if near else ""
     return f"{hint}--help all lists all keys."
+
+
+def _much_alike(key: str, keys: Iterable[str]) -> list[str]:
+    """The keys that a misspelt one is most like: up to three, none much less alike than the first."""
+    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    alike = [difflib.SequenceMatcher(None, other, key).ratio() for other in near]
+    return [other for other, ratio in zip(near, alike, strict=True) if ratio > alike[0] - 0.15]

@@ -6,7 +6,7 @@ Owns every line that a run prints. Must not know how a number is made.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from unet_dist.wording import hanging
+from unet_dist.wording import hanging, one_line, shorten
 
 _PICTURE_COLUMNS = 96
+_MOST_NAMED = 60
+"""Classes of a legend."""
 
 
 class Teller:
@@ -79,6 +81,22 @@ class Teller:
         """Print a table."""
         if self.speaks:
             self.console.print(table)
+
+    def legend(self, names: Sequence[str], colours: np.ndarray) -> None:
+        """Print names, each behind its colour, in a terminal that has colours; elsewhere nothing.
+
+        Args:
+            colours: (len(names), 3) uint8.
+        """
+        if not (self.speaks and self.console.is_terminal and self.console.color_system in ("truecolor", "256")):
+            return
+        line = Text("Colours: ")
+        for name, colour in zip(names[:_MOST_NAMED], colours.tolist(), strict=False):
+            line.append("\u25a0 ", Style(color=Color.from_rgb(*colour)))
+            line.append(f"{shorten(one_line(name), 40)}  ")
+        if len(names) > _MOST_NAMED:
+            line.append(f"and {len(names) - _MOST_NAMED} more")
+        self.console.print(line)
 
     def picture(self, path: Path) -> None:
         """Show a picture in a terminal that has the colours for it; elsewhere nothing."""

@@ -157,7 +157,7 @@ def test_the_model_that_is_taken_is_named(place: Path) -> None:
     assert (code, "Model: run, the mean of its 1 newest checkpoints" in text) == (0, True)
     text = command(place / "a", "predict", "run/last", "data/images/test/sample000.png", "--output", "plain")[1]
     assert "Model:" not in text
-    assert ", 1 tile from windows of at most " in text
+    assert ", each in one window" in text
 
 
 def test_the_precision_is_named_once_the_data_are_accepted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,19 @@ def test_an_overlay_tints_by_class_and_draws_borders(tmp_path, channels):
     assert (overlay[300:] == 100).all()  # no class, no tint
 
 
+def test_an_overlay_leaves_the_background_and_outlines_an_object_on_all_sides(tmp_path):
+    image = np.full((60, 60, 3), 100, np.uint8)
+    labels = np.zeros((60, 60), np.uint8)
+    labels[20:40, 20:40] = 1
+    palette = class_palette(2)
+    write_overlay(tmp_path / "o.png", image, labels, palette, opacity=0.25, background=0)
+    overlay = np.asarray(Image.open(tmp_path / "o.png"))
+    assert (overlay[labels == 0] == 100).all()
+    for edge in (overlay[20, 20:40], overlay[39, 20:40], overlay[20:40, 20], overlay[20:40, 39]):
+        np.testing.assert_array_equal(edge, np.broadcast_to(palette[1], (20, 3)))
+    np.testing.assert_array_equal(overlay[30, 30], np.rint(100 * 0.75 + palette[1] * 0.25))
+
+
 @pytest.mark.parametrize("scale", [1, 9])
 def test_speckle_has_no_outline(tmp_path, scale):
     labels = np.zeros((300, 300), np.uint8)

@@ -6,11 +6,16 @@
 camvid trains on two of the films and scores on the third, in turn (film 0 is 0016E5, 1 is 0006R0, 2 is 0001TP): the validation
 frames that CamVid names come from the films that are trained on, and flatter. isbi2012 scores membranes on the slices of the
 validation, averaged over the eight rotations. One thread each. A run that has ended in the folder is read and not made again.
+
+    python -m tests.measure.accuracy isbi2012 --folder runs/accuracy --configure 11min
+
+scores what `unet-dist configure` chooses for that time, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -45,27 +50,54 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for the runs")
     parser.add_argument("--data_path", help="default: data/ and the name")
     parser.add_argument("--films", type=int, nargs="+", default=[1], choices=range(3), help="that are scored, in turn")
-    parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
+    parser.add_argument("--recipes", nargs="*", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
+    parser.add_argument("--configure", metavar="TIME", help="also what `unet-dist configure` chooses for so long")
     options = parser.parse_args(argv)
     data = f"data_path={options.data_path or f'data/{options.data}'}"
     if options.data == "camvid":
-        _score_films(options.recipes, options.films, data, options.folder)
+        _score_films(options.recipes, options.films, data, options.folder, options.configure)
         return
-    seconds = train("configs/isbi2012_unet_cpu.yaml", [data], options.folder / "isbi2012")
-    print(f"Trained in {seconds / 60:.0f} min of processor time.", flush=True)
+    _score_membranes("configs/isbi2012_unet_cpu.yaml", data, options.folder / "isbi2012")
+    if options.configure:
+        folder = options.folder / f"isbi2012-configured-{options.configure}"
+        _score_membranes(_configured(folder, options.configure, [data]), data, folder)
+
+
+def _score_membranes(config: str, data: str, folder: Path) -> None:
+    seconds = train(config, [data], folder)
+    print(f"Trained in {seconds / 60:.0f} min of processor time: {folder.name}", flush=True)
     words = ["--split", "validation", "--border_class", "0", "--rotations", "true"]
-    subprocess.run(
-        [sys.executable, "-m", "unet_dist", "evaluate", str(options.folder / "isbi2012"), *words], check=True
-    )
+    subprocess.run([sys.executable, "-m", "unet_dist", "evaluate", str(folder), *words], check=True)
 
 
-def _score_films(recipes: Sequence[str], films: Sequence[int], data: str, folder: Path) -> None:
+def _configured(run: Path, time: str, settings: Sequence[str]) -> str:
+    """The config that `unet-dist configure` chooses for a run, made once and kept beside the run's folder."""
+    file = run.with_suffix(".yaml")
+    if not file.exists():
+        said = dict(setting.split("=", 1) for setting in settings)
+        words = [said.pop("data_path"), *(word for key, value in said.items() for word in (f"--{key}", value))]
+        program = [sys.executable, "-m", "unet_dist", "configure", *words, "--time", time]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        chosen = subprocess.run(program, check=True, stdout=subprocess.PIPE, encoding="utf-8", env=environment).stdout
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(chosen, encoding="utf-8")
+    return str(file)
+
+
+def _score_films(recipes: Sequence[str], films: Sequence[int], data: str, folder: Path, time: str | None) -> None:
     print("| recipe | " + " | ".join(f"film {film}" for film in films) + " | mean IoU | processor time |")
     print("|---" * (len(films) + 3) + "|", flush=True)
-    for name in recipes:
-        config, changes = RECIPES[name]
+    for name in [*recipes, *([] if time is None else [f"configured {time}"])]:
         runs = {film: folder / f"{name.replace(' ', '-')}-film{film}" for film in films}
-        seconds = [train(config, [data, *_UNSEEN, f"fold={film}", *changes], run) for film, run in runs.items()]
+        seconds = []
+        for film, run in runs.items():
+            said = [data, "ignore_index=11", *_UNSEEN, f"fold={film}"]
+            if name in RECIPES:
+                config, changes = RECIPES[name]
+            else:
+                assert time is not None
+                config, changes = _configured(run, time, said), ()
+            seconds.append(train(config, [*said, *changes], run))
         scores = [last_miou(run) for run in runs.values()]
         cells = [name, *(f"{score:.4f}" for score in scores), f"{statistics.mean(scores):.4f}"]
         print("| " + " | ".join(cells) + f" | {statistics.mean(seconds) / 60:.0f} min |", flush=True)

@@ -330,8 +330,8 @@ def test_a_single_validation_is_a_marked_point(tmp_path: Path) -> None:
         for steps, every in ((30, 30), (60, 20))
     )
     of_one, of_several = ([line.get_marker() for line in _curves(run).axes[2].lines] for run in (one, several))
-    assert of_one == ["o", "o", "*"]
-    assert of_several == ["None", "None", "*"]
+    assert of_one == ["o", "o", "o"]
+    assert of_several == ["None", "None", "o"]
     assert data_of(comparison_page([one, several]))["charts"]["miou"]["data"][0]["mode"] == "lines+markers"
 
 

@@ -40,6 +40,6 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     image = np.zeros((9, 10, 3), np.uint8)
     figures.draw_samples(tmp_path / "samples.png", [figures.Sample(image, labels, labels)], names)
     scores = [ClassScore(name, 0.5, 0.1, 0.01) for name in names]
-    figures.write_figure(tmp_path / "iou.png", plots._iou(scores))
+    figures.write_figure(tmp_path / "iou.png", plots._iou(scores, "test"))
     run = SimpleNamespace(evaluations={"test": {"confusion": np.eye(3).tolist()}}, ignore_index=None, class_names=names)
     figures.write_figure(tmp_path / "confusion.png", plots._confusion(cast(Any, run), "test"))

@@ -24,6 +24,7 @@ from unet_dist.config.quantities import parse_bands, parse_select
 from unet_dist.data.sources.layout import Layout
 from unet_dist.errors import ConfigError, suggest
 from unet_dist.imaging.limits import limit_decoding
+from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.reader import open_image
 from unet_dist.models.answers import answers_of, require_one_class
 from unet_dist.models.contract import Network, class_names_of, pixels_of
@@ -357,6 +358,8 @@ def _conclude(work: Work, agreed: Agreed, wish: StopWish, asked: int, teller: Te
         work.journal.remove()
         for line in describe(work.jobs):
             teller.say(line)
+        if any(job.overlay is not None for job in work.jobs):
+            teller.legend(work.band_names, class_palette(work.num_classes))
         wish.settle(NO_WISH, step=0)
     else:
         num_done = Totals.of(work, sorted(work.journal.done().batches)).tiles

@@ -118,8 +118,13 @@ def describe_opened(
     """
     taken = None if word is None else describe_taken(word, average)
     members = network.members if isinstance(network, Ensemble) else [network]
-    is_foreign = all(isinstance(member, OnnxModel) for member in members)
-    return [line for line in (taken, None if is_foreign else precision_line(wish, precision)) if line]
+    if not all(isinstance(member, OnnxModel) for member in members):
+        told = precision_line(wish, precision)
+    elif wish in ("auto", "no"):
+        told = None
+    else:
+        told = f"--mixed_precision {wish} has no effect: onnxruntime computes in the type that the file states."
+    return [line for line in (taken, told) if line]
 
 
 def load_network(

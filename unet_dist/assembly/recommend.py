@@ -231,7 +231,9 @@ def _input_size(data: Fingerprint, chosen: Mapping[str, Choice]) -> Choice:
     side = sizes.round_up(int(output) + 2 * halo)
     if context is None:
         side = max(side, smallest_tile_size(sizes, model.locality))
-    return Choice(side, f"gives {side - 2 * halo} px of {shape[0]}x{shape[1]}; more, smaller crops beat whole images")
+    margin = f" and {halo} px of context on each side" if halo else ""
+    told = f"crops of {side - 2 * halo} px{margin} from images of {shape[0]}x{shape[1]} px: many small crops beat whole images"
+    return Choice(side, told)
 
 
 def _plan(data: Fingerprint, device: Device, chosen: Mapping[str, Choice]) -> PlannedRun:
@@ -308,10 +310,10 @@ def _course(
             math.ceil(steps / evals), f"{counted(evals, 'validation')} of about {duration(eval_s)} each"
         ),
         "learning_rate": Choice(round(rate, 6), f"0.0015 at batch {least} by the root of the batch, 0.003 at most"),
-        "schedule": Choice("onecycle", "all runs measured have it"),
+        "schedule": Choice("onecycle", "as in all runs measured"),
         "warmup_fraction": Choice(0.2, "as in the best CamVid recipe"),
-        "max_grad_norm": Choice(1.0, "the rate diverged on CamVid without"),
-        "ema_decay": Choice(average, f"averages the last {round(1 / (1 - average)):,} steps or so"),
+        "max_grad_norm": Choice(1.0, "without it, training on CamVid diverged"),
+        "ema_decay": Choice(average, f"averages about the last {min(round(1 / (1 - average)), steps):,} steps"),
     }
 
 
@@ -323,7 +325,7 @@ def classes(data: Fingerprint) -> dict[str, Choice]:
     weights = "sqrt" if is_scarce and not is_rare else None
     return {
         "class_balance": Choice(_BALANCE if is_rare else 0.0, told + (": crops look for it" if is_rare else "")),
-        "loss": Choice("cross_entropy", "all runs measured have it"),
+        "loss": Choice("cross_entropy", "as in all runs measured"),
         "class_weights": Choice(weights, told + (", so it weighs more" if weights else "; crops do it" * is_rare)),
     }
 

@@ -1,6 +1,6 @@
 """Names and colours of classes in files beside a label map, as GDAL and QGIS look for them.
 
-Owns their XML. Knows nothing of the pixels.
+Owns their XML, and which class is the background. Knows nothing of the pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ _NOT_XML = re.compile("[^ -~\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U00
 def as_xml_text(name: str) -> str:
     """Put U+FFFD for each character of a name that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", name)
+
+
+def background_of(names: Sequence[str]) -> int | None:
+    """Give the class that an overlay leaves as it is: the one named so, or the first of two without names of their own.
+
+    >>> background_of(["cell", "background"]), background_of(["class_0", "class_1"]), background_of(["road", "car"])
+    (1, 0, None)
+    """
+    for index, name in enumerate(names):
+        if name.strip(" _").lower() in ("background", "bg"):
+            return index
+    return 0 if list(names) == ["class_0", "class_1"] else None
 
 
 def write_category_names(path: Path, names: Sequence[str]) -> None:

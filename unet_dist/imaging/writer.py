@@ -59,7 +59,13 @@ def write_picture(path: str | os.PathLike, image: np.ndarray) -> None:
 
 
 def write_overlay(
-    path: str | os.PathLike, image: np.ndarray, labels: np.ndarray, palette: np.ndarray, *, opacity: float = 0.5
+    path: str | os.PathLike,
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: np.ndarray,
+    *,
+    opacity: float = 0.5,
+    background: int | None = None,
 ) -> None:
     """Write the image tinted by class, with the borders between regions of some size in full colour, as a PNG.
 
@@ -69,23 +75,32 @@ def write_overlay(
             0 and 1: where there are several, their colours are mixed.
         palette: (num_classes, 3) uint8.
         opacity: of the tint, 0 to 1.
+        background: the class that is left as it is; none of overlapping classes.
 
     Raises:
         DataError: the file cannot be written; nothing is then left under its name.
     """
     assert image.shape[:2] == labels.shape[-2:], f"image {image.shape}, labels {labels.shape}"
-    write_png(Path(path), (_mix if labels.ndim == 2 else _mix_planes)(image, labels, palette, opacity))
+    if labels.ndim == 3:
+        write_png(Path(path), _mix_planes(image, labels, palette, opacity))
+    else:
+        write_png(Path(path), _mix(image, labels, palette, opacity, background))
 
 
-def _mix(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
+def _mix(
+    image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float, background: int | None
+) -> np.ndarray:
     """Mix image and colours: (H, W, 3) uint8."""
     base = as_picture(image)
     colours = colour_table(palette).astype(np.float32)
-    borders = _borders(labels, _large_regions(labels))
+    borders = _borders(labels, _large_regions(labels), background)
+    painted = np.arange(len(colours)) < len(palette)
+    if background is not None:
+        painted[background] = False
     mixed = np.empty((*labels.shape, 3), dtype=np.uint8)
     for start in range(0, len(labels), _BAND_ROWS):
         band = slice(start, start + _BAND_ROWS)
-        weight = np.where(borders[band], np.float32(1), np.float32(opacity)) * (labels[band] < len(palette))
+        weight = np.where(borders[band], np.float32(1), np.float32(opacity)) * painted[labels[band]]
         tint = np.take(colours, labels[band], axis=0)
         tint -= base[band]
         tint *= weight[:, :, None]
@@ -110,11 +125,21 @@ def _mix_planes(image: np.ndarray, planes: np.ndarray, palette: np.ndarray, opac
     return mixed
 
 
-def _borders(labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Mark the pixels whose right or lower neighbour is of another class, both in the kept part: (H, W) bool."""
+def _borders(labels: np.ndarray, kept: np.ndarray, background: int | None = None) -> np.ndarray:
+    """Mark the pixels whose right or lower neighbour is of another class, both in the kept part: (H, W) bool.
+
+    Of a background pixel the neighbour is marked in its place, so that an outline has its object's colour.
+    """
     borders = np.zeros(labels.shape, dtype=bool)
-    borders[:, :-1] |= (labels[:, :-1] != labels[:, 1:]) & kept[:, :-1] & kept[:, 1:]
-    borders[:-1] |= (labels[:-1] != labels[1:]) & kept[:-1] & kept[1:]
+    for axis in (0, 1):
+        one, other = (slice(None, -1), slice(1, None)) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
+        differ = (labels[one] != labels[other]) & kept[one] & kept[other]
+        if background is None:
+            borders[one] |= differ
+        else:
+            is_background = labels[one] == background
+            borders[one] |= differ & ~is_background
+            borders[other] |= differ & is_background
     return borders
 
 

@@ -81,6 +81,8 @@ def announce(
     images = f"{counted(len(jobs), 'image')}"
     kind = "blended windows" if options.blend else "windows"
     tiles = f"{counted(total.tiles, 'tile')} from {kind} of at most {tile_size} px" if tile_size else "each as a whole"
+    if tile_size and total.tiles == len(jobs):
+        tiles = "each in one window"
     scale = "" if scaled is None else f", scaled to {scaled[0]}x{scaled[1]} as the network was trained"
     yield f"{images}, {total.pixels / 1e6:.3g} Mpx, {tiles}{scale}"
     if options.blend:

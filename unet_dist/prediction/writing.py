@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, ImageReader, Placement
-from unet_dist.imaging.legend import write_category_names, write_qgis_style
+from unet_dist.imaging.legend import background_of, write_category_names, write_qgis_style
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
 from unet_dist.imaging.regions import write_regions
@@ -174,7 +174,13 @@ def finish_image(work: Work, image: int, num_threads: int = 1, reader: ImageRead
             values = scratch.values()
             _write(work, image, kind, values, placement=reader.placement, num_threads=num_threads)
             if kind == "labels" and job.overlay is not None:
-                write_overlay(job.overlay, reader.read(0, job.shape[0], 0, job.shape[1]), values, palette)
+                write_overlay(
+                    job.overlay,
+                    reader.read(0, job.shape[0], 0, job.shape[1]),
+                    values,
+                    palette,
+                    background=background_of(work.band_names),
+                )
             if kind == "labels":
                 _write_beside(job, work.band_names, values, palette)
 

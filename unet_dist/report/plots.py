@@ -19,6 +19,8 @@ from unet_dist.wording import one_line, shorten
 
 # Source: Okabe and Ito 2008, "Color Universal Design".
 _BLUE, _VERMILION, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#9aa0a8"
+_MOST_NUMBERED = 20
+"""Classes whose shares fit into the cells of a confusion matrix, in percent."""
 
 
 def draw_plots(run: RunContents, split: str | None, folder: Path) -> list[Path]:
@@ -35,7 +37,7 @@ def draw_plots(run: RunContents, split: str | None, folder: Path) -> list[Path]:
         figures["curves.png"] = _curves(run)
     scores = class_scores(run, split)
     if scores:
-        figures["iou.png"] = _iou(scores)
+        figures["iou.png"] = _iou(scores, split)
     if split is not None:
         if run.evaluations[split].get("confusion"):
             figures["confusion.png"] = _confusion(run, split)
@@ -57,7 +59,7 @@ def _new(width: float, height: float) -> Any:
 
 def _curves(run: RunContents) -> Any:
     figure = _new(11, 3)
-    loss, rate, miou = figure.subplots(1, 3)
+    loss, rate, miou = figure.subplots(1, 3, sharex=True)
     steps, values = column(run.train, "loss")
     if len(steps):
         _draw(loss, steps, values, color=_BLUE, alpha=0.35, linewidth=0.8)
@@ -67,7 +69,8 @@ def _curves(run: RunContents) -> Any:
     accuracy = column(run.validations, "pixel_accuracy")
     _draw(miou, *accuracy, color=_VERMILION, linestyle=":", label="pixel accuracy")
     if run.best is not None:
-        miou.plot([run.best["step"]], [run.best["miou"]], "*", color=_GREEN, markersize=11, label="best")
+        ring = {"markerfacecolor": "none", "markeredgewidth": 1.5, "markersize": 10}
+        miou.plot([run.best["step"]], [run.best["miou"]], "o", color=_GREEN, label="best", **ring)
         miou.legend(frameon=False, fontsize=8)
     for axes, title in ((loss, "training loss"), (rate, "learning rate"), (miou, "validation")):
         axes.set_xlabel("step")
@@ -81,7 +84,7 @@ def _draw(axes: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> Non
     axes.plot(steps, values, marker="o" if len(steps) == 1 else None, **style)
 
 
-def _iou(scores: Sequence[ClassScore]) -> Any:
+def _iou(scores: Sequence[ClassScore], split: str | None) -> Any:
     ordered = most_frequent(scores)
     rows = np.arange(len(ordered))
     figure = _new(8, 1 + 0.2 * len(ordered))
@@ -94,7 +97,7 @@ def _iou(scores: Sequence[ClassScore]) -> Any:
     iou.set_yticklabels([shorten(one_line(score.name), 40) for score in ordered], fontsize=8, parse_math=False)
     for attribute, colour, marker, title in (
         ("train_share", _VERMILION, "o", "training"),
-        ("split_share", _GREEN, "d", "split"),
+        ("split_share", _GREEN, "d", split or "validation"),
     ):
         values = [(row, getattr(score, attribute)) for row, score in zip(rows, ordered, strict=True)]
         known = [(row, value) for row, value in values if value]
@@ -125,6 +128,12 @@ def _confusion(run: RunContents, split: str) -> Any:
     axes.set_xticklabels(names, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticklabels(names, fontsize=7, parse_math=False)
     figure.colorbar(drawn, label="share of the label's pixels", shrink=0.6)
+    if len(names) <= _MOST_NUMBERED:
+        for row, column_ in np.ndindex(shares.shape):
+            colour = "white" if shares[row, column_] > 0.5 else "black"
+            axes.text(
+                column_, row, f"{100 * shares[row, column_]:.0f}", ha="center", va="center", fontsize=6, color=colour
+            )
     return figure
 
 
