@@ -11,7 +11,6 @@ from sphinx.application import Sphinx
 
 from unet_dist import __version__
 from unet_dist.command_line.command import find_commands
-from unet_dist.command_line.parsing import meaning_of
 from unet_dist.config.rules import hints_of, placeholder
 
 project = "unet_dist"
@@ -48,7 +47,7 @@ def write_command_line(app: Sphinx) -> None:
         for section in command.sections:
             lines += [f"**{section.__doc__}**", ""]
             for key in hints_of(section):
-                lines += [f"`--{key} {placeholder(command.hints[key])}`", f": {meaning_of(command, key)}", ""]
+                lines += [f"`--{key} {placeholder(command.hints[key])}`", f": {command.meaning(key)}", ""]
     Path(app.srcdir, "reference/command_line.md").write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Any, NoReturn
 
 from unet_dist import __version__
 from unet_dist.command_line.command import Command, find_command
-from unet_dist.command_line.parsing import parse as parse_words
-from unet_dist.config.sections import Config
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.address_space import explain_lack, require_address_space
 from unet_dist.machine.cores import num_cores
@@ -33,7 +30,7 @@ from unet_dist.processes.starting import (
     share_evenly,
     without_key,
 )
-from unet_dist.storage.files import refusal_of_disk
+from unet_dist.storage.refusals import refusal_of_disk
 from unet_dist.wording import hanging
 
 # As in processes/failing.py, which is too heavy to import here.
@@ -46,6 +43,8 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     Raises:
         ConfigError: a mistake in the words.
     """
+    from unet_dist.command_line.parsing import parse as parse_words
+
     return parse_words(find_command(command), words).arguments
 
 
@@ -59,9 +58,14 @@ def run(words: Sequence[str], *, is_program: bool = False) -> None:
         UnetDistError: a mistake the user can mend.
     """
     if not words or words[0] in ("-h", "--help", "help"):
-        from unet_dist.command_line.help import program_help
+        if words[1:] and words[1] != "all":
+            from unet_dist.command_line.help import topic_help
 
-        print(program_help(words[1] if len(words) > 1 else None))
+            print(topic_help(words[1]))
+        else:
+            from unet_dist.command_line.listing import list_commands
+
+            print(list_commands())
     elif words[0] == "--version":
         print(f"unet_dist {__version__}")
     else:
@@ -76,6 +80,8 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
         topic = words[words.index(asked) + 1 :]
         print(command_help(command, topic[0] if topic else None))
         return
+    from unet_dist.command_line.parsing import parse as parse_words
+
     parsed = parse_words(command, words)
     if parsed.config_options.print_config:
         import yaml
@@ -113,6 +119,8 @@ def _settle(
 
 def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
     """As many processes as can share the batch, where there is one."""
+    from unet_dist.config.sections import Config
+
     first, *options = arguments
     if any(
         getattr(holder, "expected_processes", None) is not None for holder in [getattr(first, "run", None), *options]
@@ -131,6 +139,8 @@ def _fitting_processes(arguments: tuple[Any, ...], most: int) -> int:
 
 def _launch(command: Command, words: list[str], count: int) -> NoReturn:
     """Become the launcher of these processes: signals then reach it as if it had been called."""
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="unet-dist-launch-"))  # which nobody else may enter
     call = launch_command([command.name, *without_key(words, "processes")], count, os.environ, folder=folder)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // count)))

@@ -6,7 +6,6 @@ assert, never one of these.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -66,6 +65,8 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     >>> suggest("nrom", ["norm", "depth"])
     'Did you mean "norm"? Valid: depth, norm.'
     """
+    import difflib  # for a mistake only
+
     valid = sorted(valid)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f'Did you mean "{near[0]}"? ' if near else ""
@@ -78,6 +79,8 @@ def suggest_key(key: str, keys: Iterable[str]) -> str:
     >>> suggest_key("lr", ["learning_rate", "depth"])
     'Did you mean --learning_rate? --help all lists all keys.'
     """
+    import difflib
+
     keys = list(keys)
     near = [k for k in keys if len(key) > 1 and key == "".join(word[0] for word in k.split("_"))]  # lr, bs
     near = near or _much_alike(key, keys)

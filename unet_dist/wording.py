@@ -5,7 +5,6 @@ Owns turning a number or somebody else's text into words that fit a line. Knows 
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -111,6 +110,8 @@ def markdown(text: str) -> str:
     >>> markdown("<b>a|b</b> [x](y)")
     '&lt;b&gt;a\\\\|b&lt;/b&gt; \\\\[x\\\\](y)'
     """
+    import html  # its table of names is as large as the rest of this file's imports
+
     shown = html.escape(" ".join(printable(text).split()), quote=False)
     shown = re.sub(r"([\\`*\[\]|])", r"\\\1", shown)
     return re.sub(

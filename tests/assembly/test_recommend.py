@@ -9,7 +9,7 @@ import yaml
 
 from unet_dist.assembly.planned import PlannedRun, plan_run
 from unet_dist.assembly.recommend import Choice, Device, Fingerprint, as_yaml, classes, recommend
-from unet_dist.config.choosing import CHOSEN_KEYS
+from unet_dist.config.chosen_keys import CHOSEN_KEYS
 from unet_dist.config.options import PlanOptions
 from unet_dist.config.sections import Config
 from unet_dist.errors import ConfigError

@@ -1,7 +1,8 @@
 """What a command says of itself, and finding all that do.
 
 A file of commands/ is a command once it declares `COMMAND = Command(...)`. The declaration is read from the source, not
-imported: behind it stands torch, which takes seconds, and the help wants none. So its arguments are literals.
+imported: behind it stands torch, which takes seconds, and the help wants none. So its arguments are literals. Nor is the config
+imported before its keys are asked for: the list of commands has none.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unet_dist.config.options import ConfigOptions, StartOptions
-from unet_dist.config.rules import MAIN, hints_of, marks
-from unet_dist.config.sections import SECTIONS, Config
 from unet_dist.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from unet_dist.config.sections import Config
 
 _FOLDER = "unet_dist.commands"
 
@@ -68,6 +69,9 @@ class Command:
     @property
     def sections(self) -> list[type]:
         """The classes whose fields are its keys."""
+        from unet_dist.config.sections import SECTIONS
+        from unet_dist.config.start_options import ConfigOptions, StartOptions
+
         config = [*SECTIONS.values(), ConfigOptions] if self.takes_config else []
         own = self.own_options
         start = [StartOptions] if self.starts_processes else []
@@ -76,11 +80,22 @@ class Command:
     @property
     def hints(self) -> dict[str, Any]:
         """All its keys with their types and marks."""
+        from unet_dist.config.rules import hints_of
+
         return {key: kind for section in self.sections for key, kind in hints_of(section).items()}
+
+    def meaning(self, key: str) -> str:
+        """The string under the field of a key."""
+        from unet_dist.config.meanings import meanings_of
+        from unet_dist.config.rules import hints_of
+
+        return next(meanings_of(section)[key] for section in self.sections if key in hints_of(section))
 
     @property
     def main_keys(self) -> list[str]:
         """The keys that its help shows first: those marked so, or all where none is."""
+        from unet_dist.config.rules import MAIN, marks
+
         hints = self.hints
         return [key for key, kind in hints.items() if MAIN in marks(kind)] or list(hints)
 

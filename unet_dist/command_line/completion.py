@@ -9,7 +9,6 @@ import argparse
 from typing import Any
 
 from unet_dist.command_line.command import Command, find_commands
-from unet_dist.command_line.parsing import meaning_of
 from unet_dist.config.rules import choices, is_path
 
 
@@ -32,7 +31,7 @@ def completion_script(shell: str) -> str:
 def _add_keys(parser: argparse.ArgumentParser, command: Command, file: Any) -> None:
     for key, kind in command.hints.items():
         # A percent sign begins a field in argparse's help.
-        meaning = meaning_of(command, key).partition(". ")[0].replace("%", "%%")
+        meaning = command.meaning(key).partition(". ")[0].replace("%", "%%")
         argument: Any = parser.add_argument(f"--{key}", choices=choices(kind) or None, help=meaning)
         if is_path(kind):
             argument.complete = file

@@ -1,39 +1,29 @@
-"""The help: of the program, of a command in short and in full, and of one key."""
+"""The help: of a command in short and in full, and of one key."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from unet_dist.command_line.command import Command, find_commands
-from unet_dist.command_line.parsing import meaning_of
+from unet_dist.command_line.listing import width
 from unet_dist.command_line.synonyms import answer_synonym
-from unet_dist.config.choosing import CHOSEN_KEYS
+from unet_dist.config.chosen_keys import CHOSEN_KEYS
 from unet_dist.config.rules import hints_of, placeholder
 from unet_dist.errors import ConfigError, suggest_key
 
 
-def program_help(topic: str | None = None) -> str:
-    """The list of commands; or the help of one, or of a key with the commands that take it.
+def topic_help(topic: str) -> str:
+    """The help of a command, or of a key with the commands that take it.
 
     Raises:
         ConfigError: the topic is neither.
     """
-    if topic is not None and topic != "all":
-        command = find_commands().get(topic)
-        return _key_help(_key_of(topic)) if command is None else command_help(command)
-    lines = ["usage: unet-dist COMMAND [...]", "", "Distributed training of U-Nets for semantic segmentation.", ""]
-    for name, command in find_commands().items():
-        lines += textwrap.wrap(command.about, _width(), initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
-    lines += ["", "unet-dist COMMAND --help shows its keys, unet-dist --help KEY one of them.", ""]
-    lines += ["train, evaluate and predict use all GPUs of this machine.", "For another number of processes:", ""]
-    lines += ["  unet-dist COMMAND [...] --processes 2"]
-    lines += ["  accelerate launch --multi_gpu --num_processes 2 -m unet_dist COMMAND [...]"]
-    return "\n".join(lines)
+    command = find_commands().get(topic)
+    return _key_help(_key_of(topic)) if command is None else command_help(command)
 
 
 def command_help(command: Command, topic: str | None = None) -> str:
@@ -66,7 +56,7 @@ def _key_help(key: str) -> str:
         raise _unknown(key, {name: hint for command in commands for name, hint in command.hints.items()})
     indent = " " * 6
     wrapped = (
-        textwrap.wrap(f"Taken by: {', '.join(names)}.", _width(), initial_indent=indent, subsequent_indent=indent)
+        textwrap.wrap(f"Taken by: {', '.join(names)}.", width(), initial_indent=indent, subsequent_indent=indent)
         for names in takers.values()
     )
     return "\n\n".join("\n".join([entry, *lines]) for entry, lines in zip(takers, wrapped, strict=True))
@@ -83,7 +73,7 @@ def _unknown(key: str, hints: Mapping[str, Any]) -> ConfigError:
 def _full(command: Command) -> str:
     lines = _head(command)
     for section in command.sections:
-        lines += ["", *textwrap.wrap(f"{section.__doc__}:", _width())]
+        lines += ["", *textwrap.wrap(f"{section.__doc__}:", width())]
         lines += [line for key in hints_of(section) for line in _entry(command, key)]
     return "\n".join(lines)
 
@@ -104,19 +94,19 @@ def _short(command: Command) -> str:
             if keys:
                 lines += [
                     f"  {title}",
-                    *textwrap.wrap(", ".join(keys), _width(), initial_indent=indent, subsequent_indent=indent),
+                    *textwrap.wrap(", ".join(keys), width(), initial_indent=indent, subsequent_indent=indent),
                 ]
     return "\n".join(lines)
 
 
 def _head(command: Command) -> list[str]:
     about = f"{command.about[0].upper()}{command.about[1:]}."
-    return [f"usage: {command.usage_line}", "", *textwrap.wrap(about, _width())]
+    return [f"usage: {command.usage_line}", "", *textwrap.wrap(about, width())]
 
 
 def _entry(command: Command, key: str) -> list[str]:
     """A key with what it takes, and its meaning with its default."""
-    text = meaning_of(command, key)
+    text = command.meaning(key)
     default = _default(command, key)
     notes = [] if default is None else [f"default: {json.dumps(default).replace(chr(34), '')}"]  # none is in the text
     if command.chooses and key in CHOSEN_KEYS:
@@ -124,7 +114,7 @@ def _entry(command: Command, key: str) -> list[str]:
     if notes:
         text += f" ({'; '.join(notes)})"
     indent = " " * 6
-    lines = textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=indent)
+    lines = textwrap.wrap(text, width(), initial_indent=indent, subsequent_indent=indent)
     return [f"  --{key} {placeholder(command.hints[key])}", *lines]
 
 
@@ -132,7 +122,3 @@ def _default(command: Command, key: str) -> Any:
     section = next(section for section in command.sections if key in hints_of(section))
     found = next(f for f in dataclasses.fields(section) if f.name == key)
     return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, 100)

@@ -15,10 +15,9 @@ from typing import Any
 from unet_dist.command_line.command import Command
 from unet_dist.command_line.starter import CONFIGS
 from unet_dist.command_line.synonyms import answer_synonym
-from unet_dist.config.meanings import meanings_of
-from unet_dist.config.options import ConfigOptions, StartOptions
 from unet_dist.config.rules import hints_of, unmarked
 from unet_dist.config.sections import FREE_KEYS, KEYS, Config, DataConfig
+from unet_dist.config.start_options import ConfigOptions, StartOptions
 from unet_dist.config.values import read
 from unet_dist.errors import ConfigError, suggest_key
 from unet_dist.storage.typed import read_yaml as read_mapping
@@ -84,14 +83,7 @@ def _fill(section: type, values: Mapping[str, Any]) -> Any:
 
 def _read_all(command: Command, values: Mapping[str, Any], *, is_word: bool) -> dict[str, Any]:
     hints = command.hints
-    return {
-        key: read(key, hints[key], value, meaning_of(command, key), is_word=is_word) for key, value in values.items()
-    }
-
-
-def meaning_of(command: Command, key: str) -> str:
-    """The string under the field of a key."""
-    return next(meanings_of(section)[key] for section in command.sections if key in hints_of(section))
+    return {key: read(key, hints[key], value, command.meaning(key), is_word=is_word) for key, value in values.items()}
 
 
 def split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -122,7 +114,7 @@ def split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, 
             elif has_value:
                 value = pending.pop(0)
             else:
-                raise ConfigError(f"--{key}: got no value, expected one. ({meaning_of(command, key)})")
+                raise ConfigError(f"--{key}: got no value, expected one. ({command.meaning(key)})")
         options[key] = value
     return positional, options
 

@@ -11,8 +11,9 @@ from unet_dist.command_line.command import Command
 from unet_dist.commands import plan, prepare
 from unet_dist.commands.configure import choose
 from unet_dist.config.choosing import leaves_the_choice
-from unet_dist.config.options import PlanOptions, TrainOptions
+from unet_dist.config.options import PlanOptions
 from unet_dist.config.sections import Config
+from unet_dist.config.start_options import TrainOptions
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
 from unet_dist.processes.launcher import is_first
@@ -24,7 +25,7 @@ COMMAND = Command(
     usage="[CONFIG.yaml] [--key value ...]",
     place=10,
     takes_config=True,
-    options="config.options:TrainOptions",
+    options="config.start_options:TrainOptions",
     starts_processes=True,
     uses_all_gpus=True,
     chooses=True,

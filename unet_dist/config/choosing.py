@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated
 
-from unet_dist.config.options import Bytes
+from unet_dist.config.decoding import Bytes
 from unet_dist.config.quantities import EXPECTED_TIME, parse_bytes, parse_time
 from unet_dist.config.rules import Count, Main, OptionsSection, PathWord, Reads
 from unet_dist.config.sections import Config, DataConfig
@@ -54,32 +54,6 @@ class ConfigureOptions(DataConfig):
 
 DATA_KEYS = frozenset(field.name for field in fields(ConfigureOptions)) - {"memory", "time", "processes"}
 """The keys of a config that name the data and the run's folder: `configure` takes them."""
-CHOSEN_KEYS = frozenset(
-    {
-        "model",
-        "stem_stride",
-        "base_channels",
-        "depth",
-        "padding",
-        "norm",
-        "input_size",
-        "tile_size",
-        "context_px",
-        "batch_size",
-    }
-    | {"micro_batch_size", "total_steps", "eval_steps", "learning_rate", "encoder_learning_rate_factor"}
-    | {
-        "schedule",
-        "warmup_fraction",
-        "max_grad_norm",
-        "ema_decay",
-        "loss",
-        "class_weights",
-        "class_balance",
-        "augmentation",
-    }
-)
-"""The keys that are chosen for the data and the device where a command names its data alone; mixed_precision stays auto."""
 _FREE_OF_CHOICE = frozenset(
     {
         "expected_processes",

@@ -1,8 +1,4 @@
-"""The options of the commands beside train and prepare.
-
-Owns the options of every command but train and prepare, whose keys are in config.py; plan takes those too. Knows nothing of
-torch or data.
-"""
+"""The options of each command but train, whose own are in start_options.py. Knows nothing of torch or data."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from unet_dist.config.decoding import Bytes, DecodingOptions
 from unet_dist.config.meanings import meanings_of
 from unet_dist.config.quantities import (
     EXPECTED_SHAPE,
-    EXPECTED_TIME,
     Bands,
     Beside,
     Finite,
@@ -22,7 +17,6 @@ from unet_dist.config.quantities import (
     parse_bytes,
     parse_range,
     parse_shape,
-    parse_time,
 )
 from unet_dist.config.rules import (
     Also,
@@ -37,6 +31,7 @@ from unet_dist.config.rules import (
     matching,
 )
 from unet_dist.config.sections import HINTS, KEYS, SECTIONS, Config, PrecisionWord
+from unet_dist.config.start_options import DeviceWord
 from unet_dist.config.values import read
 from unet_dist.errors import ConfigError, suggest_key
 
@@ -332,39 +327,6 @@ class BenchOptions(OptionsSection):
         meaning = meanings_of(SECTIONS[KEYS[key]])[key]
         values = {word: read(key, HINTS[key], word, meaning, is_word=True) for word in words}
         return {f"{key} {word}": config.replace(**{key: value}) for word, value in values.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(OptionsSection):
-    """The start of a training"""
-
-    dry_run: bool = False
-    """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
-    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None = None
-    """Wall time of the run, such as 10min or 2h. With data_path alone, network and steps are chosen for it (see unet-dist
-    configure). Default: 1h."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfigOptions(OptionsSection):
-    """The config"""
-
-    print_config: bool = False
-    """Print every key with its value, as YAML that a run takes, and stop."""
-
-
-DeviceWord = Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartOptions(OptionsSection):
-    """The processes"""
-
-    processes: Count | None = None
-    """Number of processes to start on this machine. Default: those of a launcher; else all GPUs (bench: one), or one process on
-    a CPU."""
-    device: DeviceWord = "auto"
-    """auto is a GPU where there is one, else the CPU. cuda refuses to run without a GPU. cuda:1 is the second visible GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

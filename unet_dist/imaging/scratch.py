@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_dist.errors import DataError
-from unet_dist.storage.files import writing_failed
 from unet_dist.storage.mapped import watched
+from unet_dist.storage.refusals import writing_failed
 from unet_dist.wording import size
 
 if TYPE_CHECKING:

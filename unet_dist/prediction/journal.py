@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from unet_dist.errors import ConfigError, DataError
-from unet_dist.storage.files import append_to, sync_folder, write_whole, writing_failed
+from unet_dist.storage.files import append_to, sync_folder, write_whole
+from unet_dist.storage.refusals import writing_failed
 from unet_dist.storage.typed import read_json, read_text
 from unet_dist.wording import shorten
 

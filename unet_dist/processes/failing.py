@@ -18,7 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 from unet_dist.errors import UnetDistError
-from unet_dist.storage.files import refusal_of_disk
+from unet_dist.storage.refusals import refusal_of_disk
 from unet_dist.wording import hanging
 
 GRACE_S = 3.0

@@ -6,7 +6,7 @@ many processes there are where nobody says so. Starts nothing itself.
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def launch_command(words: Sequence[str], count: int, environment: Mapping[str, s
             f"processes: got {count} below a launcher that has started {started}, expected one of the two. Remove --processes, or "
             "start unet-dist without the launcher."
         )
-    name = f"unet-dist-{secrets.token_hex(8)}"  # by it the processes of this launch meet, and no others
+    name = f"unet-dist-{os.urandom(8).hex()}"  # by it the processes of this launch meet, and no others
     # Each sign of life would make the file longer, and there is nobody else to see one.
     settings = "store_type=file,keep_alive_interval=3600,keep_alive_max_attempt=1000000"
     meeting = [

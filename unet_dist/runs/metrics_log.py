@@ -14,7 +14,8 @@ from typing import Any
 
 from unet_dist.errors import DataError
 from unet_dist.runs.records import Metrics
-from unet_dist.storage.files import append_to, write_whole, writing_failed
+from unet_dist.storage.files import append_to, write_whole
+from unet_dist.storage.refusals import writing_failed
 from unet_dist.storage.typed import parse_json, read_bytes
 
 

@@ -1,7 +1,6 @@
 """Files and folders that are whole or not there.
 
-Owns the temporary name, the flush to disk and the rename; and says so in a sentence when the disk refuses. Knows nothing of
-their content.
+Owns the temporary name, the flush to disk and the rename. Knows nothing of their content.
 """
 
 from __future__ import annotations
@@ -20,13 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import ConfigError, DataError, UnetDistError
-from unet_dist.wording import shorten
+from unet_dist.storage.refusals import writing_failed
 
 _TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
 """Stem and suffix of what it is to become; older releases named it without the part that makes it unique."""
-_FORBIDDEN = (errno.EACCES, errno.EPERM)
-_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 @contextmanager
@@ -74,15 +70,6 @@ def require_writable(folder: Path, key: str) -> None:
         ) from error
 
 
-def writing_failed(path: Path, error: OSError) -> DataError:
-    """Say why a file could not be written and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "Make room or choose another output folder, then start the same command again."
-    else:
-        remedy = "Check that the output folder exists and that you may write to it."
-    return DataError(f"{path} could not be written: {error.strerror or error}. {remedy}")
-
-
 @contextmanager
 def permitted(kind: type[UnetDistError] = DataError) -> Iterator[None]:
     """Say in a sentence what may not be read; around what reads many files.
@@ -99,27 +86,6 @@ def permitted(kind: type[UnetDistError] = DataError) -> Iterator[None]:
         raise kind(
             f"{error.filename}: {error.strerror}. Check your permissions, or have its owner let you read it."
         ) from error
-
-
-def refusal_of_disk(error: BaseException) -> str | None:
-    """Say in a sentence what a disk refused to a library of others, that wrote beside us; None where it is no such error."""
-    if isinstance(error, FileNotFoundError) and error.filename is None and _is_cwd_gone():
-        return "The folder that this was started in is gone. Change to another one, and start it again."
-    if not isinstance(error, OSError) or error.errno not in (*_REFUSALS, *_FORBIDDEN, *_NAMES):
-        return None
-    name = f"{shorten(str(error.filename))}: " if error.filename else ""
-    if error.errno in (*_FORBIDDEN, *_NAMES):
-        check = "Check your permissions there, or name" if error.errno in _FORBIDDEN else "Name"
-        return f"{name}{error.strerror}. {check} another place."
-    return f"{name}{error.strerror}. Make room or mend the disk, then start the same command again: files saved before are whole."
-
-
-def _is_cwd_gone() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return True
-    return False
 
 
 def write_whole(path: Path, content: bytes) -> None:
