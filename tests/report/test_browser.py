@@ -137,6 +137,21 @@ def test_divider_moves_and_the_legend_switches_a_class(browser: Any, pages: list
     wait(browser, lambda driver: driver.execute_script(PIXELS) == before)
 
 
+def test_names_are_words_in_charts(browser: Any, tmp_path: Path) -> None:
+    """Plotly reads HTML in any text, and takes names of digits for numbers, by which it sorts."""
+    names = ['<a href="https://x.example">a</a>', "10", "9", "<b>b</b> &amp; c"]
+    (tmp_path / "a.html").write_text(run_page(read_run(fabricate(tmp_path / "run", class_names=names))), encoding="utf-8")
+    show(browser, tmp_path / "a.html", 1280)
+    place = browser.find_element("css selector", '[data-chart="iou"]')
+    browser.execute_script("arguments[0].scrollIntoView()", place)
+    wait(browser, lambda _: place.get_attribute("data-drawn") is not None)
+    shown = browser.execute_script(
+        "return [...arguments[0].querySelectorAll('.ytick text')].map((text) => text.textContent)", place
+    )
+    assert sorted(shown) == sorted(names[:-1])
+    assert browser.execute_script("return document.querySelectorAll('.main-svg a').length") == 0
+
+
 def test_overlapping_classes_are_mixed_and_named(browser: Any, tmp_path: Path) -> None:
     """Class 0 lies on the left half and class 8, of another byte, on the upper one; the last row counts nowhere."""
     names = [f"class {number}" for number in range(9)]

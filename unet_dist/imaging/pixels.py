@@ -6,6 +6,7 @@ Plain images of 8 bits have the default, which adds nothing to that file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.readers import FilledReader
 from unet_dist.imaging.values import PIXEL_TYPES
+from unet_dist.wording import shorten
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,27 @@ class Pixels:
         return {key: value for key, value in vars(self).items() if value != getattr(EIGHT_BIT, key)}
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Pixels:
-        """What a record says.
+    def of(cls, record: Mapping[str, Any], channels: int) -> Pixels:
+        """What a record says of images of so many channels.
 
         Raises:
-            ValueError: it is none.
+            ValueError, TypeError: it is none, or of other channels.
         """
-        if set(record) - set(vars(EIGHT_BIT)) or record.get("dtype", "uint8") not in PIXEL_TYPES:
-            raise ValueError(f"pixels: got {dict(record)}")
-        bands, limits = record.get("bands"), record.get("limits")
-        return cls(
-            record.get("dtype", "uint8"),
-            None if limits is None else tuple((float(low), float(high)) for low, high in limits),
-            record.get("nodata"),
-            None if bands is None else tuple(band if isinstance(band, str) else int(band) for band in bands),
+        said = {**vars(EIGHT_BIT), **record}
+        dtype, limits, nodata, bands = (said.pop(key) for key in ("dtype", "limits", "nodata", "bands"))
+        each = None if limits is None else tuple((float(low), float(high)) for low, high in limits)
+        named = None if bands is None else tuple(bands)
+        is_sound = (
+            not said
+            and dtype in PIXEL_TYPES
+            and (each is None or all(-math.inf < low <= high < math.inf for low, high in each))
+            and (nodata is None or type(nodata) in (int, float))
+            and (named is None or all(type(band) is str or (type(band) is int and band >= 1) for band in named))
+            and all(listed is None or len(listed) == channels for listed in (each, named))
         )
+        if not is_sound:
+            raise ValueError(f"pixels: got {shorten(str(record))} for {channels} channels")
+        return cls(dtype, each, nodata, named)
 
     def require(self, reader: ImageReader, name: str) -> None:
         """Refuse an image of another type. Raises: RefusedError."""

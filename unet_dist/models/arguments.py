@@ -6,6 +6,8 @@ is given. Must not know any one architecture.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
@@ -14,10 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unet_dist.errors import ConfigError, DataError, suggest
+from unet_dist.wording import shorten
 
 # Half of uint8's range: pixels become [-1, 1] where nobody measured the data set's own mean and deviation.
 DEFAULT_MEAN = 127.5
 DEFAULT_STD = 127.5
+
+MOST = 65535
+"""Of classes, what a mask of 16 bits holds; of channels, assumption: no sensor has more."""
+_LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+"""In which images are normalised."""
 
 
 class Description(TypedDict, total=False):
@@ -42,12 +50,13 @@ def require(is_valid: bool, name: str, got: object, expected: str) -> None:
         ConfigError: it is not valid.
     """
     if not is_valid:
-        raise ConfigError(f"Got {name} = {got!r}. Expected {expected}. Change {name}.")
+        raise ConfigError(f"Got {name} = {shorten(repr(got))}. Expected {expected}. Change {name}.")
 
 
 def require_count(name: str, count: object) -> None:
     """Refuse a value that is no whole number of at least 1. Raises: ConfigError."""
-    require(isinstance(count, int) and count >= 1, name, count, "a whole number of at least 1")
+    is_count = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+    require(is_count, name, count, "a whole number of at least 1")
 
 
 def require_choice(name: str, choice: object, valid: Iterable[str]) -> None:
@@ -74,24 +83,21 @@ def keep_description(
     """
     require_count("in_channels", in_channels)
     require_count("num_classes", num_classes)
+    require(in_channels <= MOST, "in_channels", in_channels, f"{MOST} at most")
+    require(num_classes <= MOST, "num_classes", num_classes, f"{MOST} at most")
     model.in_channels = in_channels
     model.num_classes = num_classes
     model.mean = _per_channel("mean", mean, DEFAULT_MEAN, in_channels)
     model.std = _per_channel("std", std, DEFAULT_STD, in_channels)
-    require(min(model.std) > 0, "std", model.std, "deviations above 0")
+    require(min(model.std) >= _LEAST, "std", model.std, "deviations above 0")
     model.class_names = None if class_names is None else list(class_names)
     if model.class_names is not None:
         is_complete = len(model.class_names) == num_classes
         require(is_complete, "class_names", model.class_names, f"{num_classes} names, one per class")
         is_text = all(isinstance(name, str) for name in model.class_names)
         require(is_text, "class_names", model.class_names, "names that are texts")
-        twice = [name for name in model.class_names if model.class_names.count(name) > 1]
-        require(
-            not twice,
-            "class_names",
-            model.class_names,
-            f'names that differ, and not {len(twice)} times "{"".join(twice[:1])}"',
-        )
+        name, times = Counter(model.class_names).most_common(1)[0]
+        require(times == 1, "class_names", model.class_names, f'names that differ, and not {times} times "{name}"')
     model.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
 
 
@@ -120,4 +126,6 @@ def scale_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def _per_channel(name: str, values: Sequence[float] | None, default: float, in_channels: int) -> list[float]:
     values = [default] * in_channels if values is None else [float(value) for value in values]
     require(len(values) == in_channels, name, values, f"{in_channels} numbers, one per input channel")
+    is_held = all(math.isfinite(value) and abs(value) <= _LARGEST for value in values)
+    require(is_held, name, values, "finite numbers that float32 holds")
     return values

@@ -56,7 +56,7 @@ class OnnxModel(nn.Module):
             self.class_names: list[str] | None = _value(said, "class_names", list[str] | None)
             self.ignore_index: int | None = _value(said, "ignore_index", int | None)
             self.resize_to: list[int] | None = _value(said, "resize_to", list[int] | None)
-            self.pixels = Pixels.of(_value({"pixels": "{}", **said}, "pixels", dict[str, Any]))
+            self.pixels = Pixels.of(_value({"pixels": "{}", **said}, "pixels", dict[str, Any]), self.in_channels)
             self.window_sizes = WindowSizes(
                 stride=_value(said, "side_stride", int),
                 remainder=_value(said, "side_remainder", int),

@@ -343,7 +343,7 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
             )
         try:
             model = super().from_pretrained(folder, **model_kwargs)
-            model.pixels = Pixels.of(config.get("pixels", {}))
+            model.pixels = Pixels.of(config.get("pixels", {}), model.in_channels)
             if (thresholds := config.get("thresholds")) is not None:
                 model.thresholds = require_thresholds(thresholds, model.num_classes)
             return model

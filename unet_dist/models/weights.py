@@ -16,6 +16,8 @@ from unet_dist.wording import first_line, size
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The floating types that a network is computed in; torch computes with none of 8 bits."""
 
 
 def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -26,7 +28,8 @@ def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> di
             need not hold may be larger than the memory.
 
     Raises:
-        CheckpointError: it is truncated or no safetensors file, has other tensors, or one is not finite; names it.
+        CheckpointError: it is truncated or no safetensors file, has other tensors, or one is of another kind of numbers or not
+            finite; names it.
     """
     try:
         if not file.is_file():  # a pipe would never answer
@@ -47,6 +50,7 @@ def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> di
     if expected is not None:
         require_same_tensors(expected, weights, file)
     for name, tensor in weights.items():
+        _require_kind(name, tensor, None if expected is None else expected.get(name), file)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(
                 f"{file}: the tensor {name} holds NaN or infinite numbers: the file is damaged, or its training "
@@ -77,6 +81,20 @@ def require_same_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tenso
         f"{file} does not fit the model that {CONFIG_FILE} beside it describes. Of {len(expected)} tensors: {told}. "
         f"Keep the {CONFIG_FILE} and the {WEIGHTS_FILE} of one training together."
     )
+
+
+def _require_kind(name: str, tensor: Tensor, expected: Tensor | None, file: Path) -> None:
+    """Refuse numbers that would be rounded or cut to those of the network in silence, or that it cannot compute with."""
+    is_known = tensor.dtype in _COMPUTED or not tensor.is_floating_point()
+    kinds = [(one.is_floating_point(), one.is_complex()) for one in (tensor, tensor if expected is None else expected)]
+    if not is_known or kinds[0] != kinds[1]:
+        wanted = (
+            "float16, bfloat16, float32 or float64" if expected is None else str(expected.dtype).removeprefix("torch.")
+        )
+        raise CheckpointError(
+            f"{file}: the tensor {name} holds {str(tensor.dtype).removeprefix('torch.')}, expected {wanted}. Save the weights in "
+            "the type that the network was trained in."
+        )
 
 
 def require_room(model: nn.Module, device: torch.device, folder: Path) -> None:

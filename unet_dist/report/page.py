@@ -21,6 +21,7 @@ from unet_dist.imaging.palette import class_palette
 from unet_dist.report.charts import comparison_charts, run_charts
 from unet_dist.report.comparison import columns_of, compare, differing_keys
 from unet_dist.report.contents import RunContents
+from unet_dist.report.names import keep_names
 from unet_dist.report.pictures import PICTURES_FOLDER, embed_picture
 from unet_dist.report.published import DATA_SET, PUBLISHED, is_same_data
 from unet_dist.report.summary import (
@@ -99,6 +100,8 @@ def _render(
 
     # Plotly writes NaN as null; the rest must be JSON for everybody.
     charts = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
+    for chart in charts.values():
+        keep_names(chart)
     packed = json.dumps({**data, "charts": charts}, allow_nan=False, separators=(",", ":"))
     library, library_hash = _packed_plotly()
     scripts = [_web(name) for name in _SCRIPTS]

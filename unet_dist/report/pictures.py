@@ -120,7 +120,7 @@ def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:
         with parsing(name):
             image = read_bytes(folder / f"{name}{_IMAGE}")
             with Image.open(io.BytesIO(image), formats=["WEBP"]) as picture:
-                width, height = picture.size
+                width, height = _small(picture).size
             ids = [np.asarray(_open_ids(folder / f"{name}{suffix}")) for suffix in (_LABEL, _PREDICTION)]
     except DataError:
         return None
@@ -161,9 +161,20 @@ def _as_bytes(ids: np.ndarray) -> np.ndarray:
 
 def _open_ids(path: Path) -> Image.Image:
     with Image.open(io.BytesIO(read_bytes(path)), formats=["PNG"]) as picture:
-        picture.load()
+        _small(picture).load()
     if picture.mode not in ("P", "L", "I;16"):
         raise ValueError(f"{path}: got mode {picture.mode}, expected class ids")
+    return picture
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """A picture that is no larger than we write them, planes of overlapping classes below each other; looked at before it unfolds.
+
+    Raises:
+        ValueError: it is larger, so somebody else's.
+    """
+    if picture.width > MAX_SIDE_PX or picture.height > 8 * MAX_SIDE_PX:
+        raise ValueError(f"{picture.width} x {picture.height} px")
     return picture
 
 

@@ -145,7 +145,7 @@ def test_bands_are_chosen_by_the_names_that_each_file_gives(tmp_path: Path) -> N
     tifffile.imwrite(tmp_path / "c.tif", pixels, photometric="minisblack", planarconfig="contig")
     with pytest.raises(RefusedError, match=r"has 3 bands, without names, and bands asks for red"):
         open_image(tmp_path / "c.tif", bands=("red",))
-    assert Pixels.of(Pixels(bands=("red", 2)).record()).bands == ("red", 2)
+    assert Pixels.of(Pixels(bands=("red", 2)).record(), 2).bands == ("red", 2)
 
 
 def test_images_of_two_types_are_refused_by_name(tmp_path: Path) -> None:

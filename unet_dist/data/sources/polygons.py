@@ -132,12 +132,13 @@ class Canvas:
         """Fill every second run of pixels down the columns, the first not.
 
         Raises:
-            RefusedError: a run is negative, or they are more than the pixels.
+            RefusedError: a run is negative or no whole number, or together they are more than the pixels.
         """
-        lengths = np.asarray(counts, dtype=np.int64)
-        if lengths.ndim != 1 or (lengths < 0).any() or (lengths > self._planes.shape[1]).any():
+        lengths, most = np.asarray(counts, dtype=np.float64), self._planes.shape[1]
+        is_whole = lengths.ndim == 1 and bool((np.floor(lengths) == lengths).all())
+        if not is_whole or (lengths < 0).any() or lengths.sum() > most:
             raise RefusedError("has run lengths that are no part of the image", "Export it again.")
-        ends = np.cumsum(lengths)
+        ends = np.cumsum(lengths.astype(np.int64))
         for start, end in zip(ends[0::2], ends[1::2], strict=False):
             for plane, written in self._targets(value):
                 plane[start:end] = written

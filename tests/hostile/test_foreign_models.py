@@ -1,0 +1,82 @@
+"""Proves that a model folder whose files were changed is refused in a sentence, and never computes something else in silence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unet_dist import UNet
+from unet_dist.errors import CheckpointError
+from unet_dist.models.registry import load_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    UNet(3, 4, base_channels=2, depth=1, class_names=list("abcd")).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(folder: Path, **keys: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"mean": [math.nan, 1.0, 1.0]},
+        {"mean": [math.inf, 1.0, 1.0]},
+        {"mean": [1e308, 1.0, 1.0]},
+        {"std": [1.0, math.nan, 1.0]},
+        {"std": [math.inf] * 3},
+        {"std": [1e-320] * 3},
+        {"num_classes": 2**40, "class_names": None},
+        {"num_classes": True, "class_names": ["a"]},
+        {"num_classes": 1_000_000, "class_names": [f"class {number}" for number in range(1_000_000)]},
+        {"in_channels": 2**31, "mean": None, "std": None},
+        {"pixels": []},
+        {"pixels": {"nodata": "x"}},
+        {"pixels": {"nodata": True}},
+        {"pixels": {"bands": [1, 2]}},
+        {"pixels": {"bands": [0, 1, 2]}},
+        {"pixels": {"bands": [1.5, 2, 3]}},
+        {"pixels": {"limits": [[0, 1]]}},
+        {"pixels": {"limits": [[math.nan, 1]] * 3}},
+        {"pixels": {"limits": [[1, 0]] * 3}},
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(folder: Path, keys: dict[str, Any]) -> None:
+    change(folder, **keys)
+    with pytest.raises(CheckpointError, match="does not describe a UNet") as refusal:
+        load_model(folder)
+    assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "bool", "int64", "complex64", "float8_e4m3fn", "float8_e5m2"])
+def test_weights_of_another_kind_of_numbers_are_refused(folder: Path, kind: str) -> None:
+    """Copied into the network, they would be rounded or cut without a word."""
+    _change_weights(folder, lambda tensor: tensor.to(getattr(torch, kind)))
+    with pytest.raises(CheckpointError, match=f"holds {kind}, expected float32"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_weights_of_another_precision_are_read(folder: Path, kind: str) -> None:
+    _change_weights(folder, lambda tensor: tensor.to(getattr(torch, kind)))
+    assert {str(tensor.dtype) for tensor in load_model(folder).state_dict().values()} == {f"torch.{kind}"}
+
+
+def _change_weights(folder: Path, change: Callable[[Tensor], Tensor]) -> None:
+    file = folder / "model.safetensors"
+    weights = {name: change(tensor).clone() for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(weights, file)
