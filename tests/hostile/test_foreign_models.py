@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def change(folder: Path, **keys: Any) -> None:
         {"num_classes": True, "class_names": ["a"]},
         {"num_classes": 1_000_000, "class_names": [f"class {number}" for number in range(1_000_000)]},
         {"in_channels": 2**31, "mean": None, "std": None},
+        {"class_names": "abcd"},
+        {"class_names": ["a", "b", "c", "d" * 10_000]},
+        {"class_names": ["a", "b", "c", "\ud800"]},
+        {"ignore_index": 1e300},
+        {"ignore_index": "2"},
+        {"bottleneck_dilations": [1] * 1_000_000},
+        {"bottleneck_dilations": [2**62]},
         {"pixels": []},
         {"pixels": {"nodata": "x"}},
         {"pixels": {"nodata": True}},
@@ -73,6 +81,60 @@ def test_weights_of_another_kind_of_numbers_are_refused(folder: Path, kind: str)
 def test_weights_of_another_precision_are_read(folder: Path, kind: str) -> None:
     _change_weights(folder, lambda tensor: tensor.to(getattr(torch, kind)))
     assert {str(tensor.dtype) for tensor in load_model(folder).state_dict().values()} == {f"torch.{kind}"}
+
+
+def test_a_header_of_a_million_tensors_is_refused(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.loads(content[8 : 8 + length]) | {f"t{number}": empty for number in range(200_000)}
+    words = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(words)) + words + content[8 + length :])
+    with pytest.raises(CheckpointError, match=r"holds 200,\d+ tensors"):
+        load_model(folder)
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder of transformers."""
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1] * 4,
+        "decoder_hidden_size": 16,
+        "num_attention_heads": [1, 2, 3, 4],
+    }
+    config = transformers.SegformerConfig(num_labels=4, **small)
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path).num_classes == 4
+    return tmp_path
+
+
+def test_values_of_transformers_that_cannot_be_are_refused(foreign: Path) -> None:
+    sound = (foreign / "config.json").read_text()
+    for keys in (
+        {"num_labels": "x", "id2label": None},
+        {"num_labels": 10**9, "id2label": None},
+        {"num_labels": math.inf, "id2label": None},
+        {"id2label": ["a", "b"]},
+        {"id2label": 5},
+        {"num_channels": None},
+        {"depths": [10**6, 1, 1, 1]},
+        {"depths": "abcd"},
+        {"depths": None},
+        {"depths": []},
+        {"hidden_sizes": [10**5] * 4},
+        {"hidden_sizes": [50_000] * 4},
+        {"num_attention_heads": [7] * 4},
+        {"decoder_hidden_size": -1},
+        {"hidden_act": "x"},
+        {"patch_sizes": [10**9] * 4},
+        {"architectures": 5},
+    ):
+        (foreign / "config.json").write_text(json.dumps({**json.loads(sound), **keys}))
+        with pytest.raises(CheckpointError, match="describe"):
+            load_model(foreign)
 
 
 def _change_weights(folder: Path, change: Callable[[Tensor], Tensor]) -> None:

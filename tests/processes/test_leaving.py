@@ -21,11 +21,13 @@ from unet_dist.processes.group import open_processes
 def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
+before = len(threads())
 with open_processes(mixed_precision="no") as processes:
     DistributedDataParallel(nn.Linear(2, 2))
     processes.barrier()
-    assert any("gloo" in name for name in threads()), threads()
+    assert len(threads()) > before, threads()
 assert not any("gloo" in name for name in threads()), threads()
+assert len(threads()) == before, threads()
 """
 
 

@@ -140,7 +140,9 @@ def test_divider_moves_and_the_legend_switches_a_class(browser: Any, pages: list
 def test_names_are_words_in_charts(browser: Any, tmp_path: Path) -> None:
     """Plotly reads HTML in any text, and takes names of digits for numbers, by which it sorts."""
     names = ['<a href="https://x.example">a</a>', "10", "9", "<b>b</b> &amp; c"]
-    (tmp_path / "a.html").write_text(run_page(read_run(fabricate(tmp_path / "run", class_names=names))), encoding="utf-8")
+    (tmp_path / "a.html").write_text(
+        run_page(read_run(fabricate(tmp_path / "run", class_names=names))), encoding="utf-8"
+    )
     show(browser, tmp_path / "a.html", 1280)
     place = browser.find_element("css selector", '[data-chart="iou"]')
     browser.execute_script("arguments[0].scrollIntoView()", place)

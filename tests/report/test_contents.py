@@ -111,12 +111,18 @@ def test_names_in_charts_are_words(tmp_path: Path) -> None:
     folder = fabricate(tmp_path / "<b>run</b>", class_names=['<a href="https://x">a</a>', "10", "9 & <br>"])
     charts = data_of(comparison_page([read_run(folder)]))["charts"] | data_of(run_page(read_run(folder)))["charts"]
     for name in ("iou", "confusion", "images"):
-        words = json.dumps([{key: trace.get(key) for key in ("name", "x", "y", "text")} for trace in charts[name]["data"]])
+        words = json.dumps(
+            [{key: trace.get(key) for key in ("name", "x", "y", "text")} for trace in charts[name]["data"]]
+        )
         assert "<" not in words, name
     assert charts["iou"]["layout"]["yaxis"]["type"] == "category"
     assert charts["iou"]["layout"]["yaxis2"]["type"] == "category"
     assert {charts["confusion"]["layout"][f"{axis}axis"]["type"] for axis in "xy"} == {"category"}
-    assert set(charts["confusion"]["data"][0]["x"]) == {'&lt;a href="https://x"&gt;a&lt;/a&gt;', "10", "9 &amp; &lt;br&gt;"}
+    assert set(charts["confusion"]["data"][0]["x"]) == {
+        '&lt;a href="https://x"&gt;a&lt;/a&gt;',
+        "10",
+        "9 &amp; &lt;br&gt;",
+    }
 
 
 def test_charts_are_drawn_by_the_library_that_the_page_holds(finished: Path) -> None:

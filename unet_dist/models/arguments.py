@@ -7,8 +7,10 @@ is given. Must not know any one architecture.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, TypedDict
 
 import torch
@@ -24,6 +26,9 @@ DEFAULT_STD = 127.5
 
 MOST = 65535
 """Of classes, what a mask of 16 bits holds; of channels, assumption: no sensor has more."""
+MOST_LETTERS = 1000
+"""Of a name. assumption: nobody has longer ones, and each stands in every table."""
+_HALF = re.compile("[\ud800-\udfff]")
 _LEAST, _LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 """In which images are normalised."""
 
@@ -90,14 +95,22 @@ def keep_description(
     model.mean = _per_channel("mean", mean, DEFAULT_MEAN, in_channels)
     model.std = _per_channel("std", std, DEFAULT_STD, in_channels)
     require(min(model.std) >= _LEAST, "std", model.std, "deviations above 0")
+    is_list = class_names is None or isinstance(class_names, list | tuple)
+    require(is_list, "class_names", class_names, "a list of names, or none")
     model.class_names = None if class_names is None else list(class_names)
     if model.class_names is not None:
         is_complete = len(model.class_names) == num_classes
         require(is_complete, "class_names", model.class_names, f"{num_classes} names, one per class")
         is_text = all(isinstance(name, str) for name in model.class_names)
         require(is_text, "class_names", model.class_names, "names that are texts")
+        is_short = all(len(name) <= MOST_LETTERS and not _HALF.search(name) for name in model.class_names)
+        require(
+            is_short, "class_names", model.class_names, f"names of {MOST_LETTERS} letters at most, no half of a pair"
+        )
         name, times = Counter(model.class_names).most_common(1)[0]
         require(times == 1, "class_names", model.class_names, f'names that differ, and not {times} times "{name}"')
+    is_id = ignore_index is None or (isinstance(ignore_index, Integral) and not isinstance(ignore_index, bool))
+    require(is_id, "ignore_index", ignore_index, "a whole number, or none")
     model.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
 
 

@@ -16,13 +16,13 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
-from unet_dist.errors import CheckpointError, ConfigError, UnetDistError, suggest
+from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.models.answers import require_thresholds
 from unet_dist.models.arguments import Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.supervision import without_heads
-from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, load_weights, require_room
+from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, describing, load_weights, require_room
 from unet_dist.storage.typed import read_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line
@@ -371,16 +371,8 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
         """
         beside = {*BESIDE_THE_OPTIONS, "proxies", "resume_download"}  # the latter two of huggingface_hub below 1.0
         options = {name: value for name, value in options.items() if name not in beside}
-        with torch.device("meta"):
-            try:
-                model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
-            except UnetDistError:
-                raise
-            except Exception as error:  # values of other types lead to anything
-                raise CheckpointError(
-                    f"{Path(model_id) / CONFIG_FILE} does not describe a {cls.__name__} ({type(error).__name__}: "
-                    f"{first_line(error)}). Copy the model folder again."
-                ) from error
+        with torch.device("meta"), describing(Path(model_id) / CONFIG_FILE, cls.__name__):
+            model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
         weights = load_weights(Path(model_id) / WEIGHTS_FILE, model.state_dict() if strict else None)
         floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
         if len(floating) == 1:

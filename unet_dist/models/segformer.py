@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unet_dist.errors import CheckpointError, ConfigError, ExtraError, suggest
-from unet_dist.models.arguments import Description, check_images, keep_description, require, scale_logits
+from unet_dist.models.arguments import MOST, Description, check_images, keep_description, require, scale_logits
 from unet_dist.models.dropout import PositionalDropout
 from unet_dist.models.normalisation import pixel_coupling
 from unet_dist.models.pretrained import PretrainedModel, find_model_folder, read_config
 from unet_dist.models.published import read_processor, read_weights
+from unet_dist.models.weights import CONFIG_FILE, describing, require_room
 from unet_dist.tiling.geometry import Locality, WindowSizes
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "b4": {"hidden_sizes": _WIDE, "depths": [3, 8, 27, 3], "decoder_hidden_size": 768},
     "b5": {"hidden_sizes": _WIDE, "depths": [3, 6, 40, 3], "decoder_hidden_size": 768},
 }
+_MOST_BLOCKS = 1000
+"""assumption: b5 has 52; each takes time, also before it has weights."""
 _SIDES = WindowSizes(stride=32, remainder=0, minimum=32, margin=0)
 """The last stage has one token for 32 px. transformers takes other sides too, and drops what its strides leave over."""
 
@@ -99,6 +102,7 @@ class SegFormer(
         if unknown:
             raise ConfigError(f'Got architecture with the key "{unknown[0]}". {suggest(unknown[0], B0)} Change it.')
         self.architecture = {**B0, **(architecture or {})}
+        _require_stages(self.architecture)
         self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
         self.resize_to = None if resize_to is None else [int(side) for side in resize_to]
@@ -228,13 +232,18 @@ class SegFormer(
     @classmethod
     def adopt(cls, folder: Path, config: Mapping[str, Any], *, map_location: str | torch.device = "cpu") -> Any:
         """Load a segmentation checkpoint that transformers wrote, with its own names, mean, deviation and size."""
-        architectures = config.get("architectures") or []
+        with describing(folder / CONFIG_FILE, cls.__name__):
+            architectures = [str(name) for name in config.get("architectures") or []]
         if "SegformerForSemanticSegmentation" not in architectures:
             raise CheckpointError(
                 f"{folder} is a {', '.join(architectures) or 'checkpoint of unknown kind'}: an encoder without a segmentation "
                 "head. Expected a SegformerForSemanticSegmentation. Train one from it: --model segformer:USER/NAME."
             )
-        model = cls(**_options_of(folder, config))
+        with describing(folder / CONFIG_FILE, cls.__name__):
+            options = _options_of(folder, config)
+            with torch.device("meta"):
+                require_room(cls(**options), torch.device("cpu"), folder)
+            model = cls(**options)
         weights, not_there = model._convert(folder)
         if not_there:
             raise CheckpointError(
@@ -253,16 +262,37 @@ class SegFormer(
         transformers knows how the names changed over its releases.
         """
         _, network = _library()
-        donor, info = network.from_pretrained(
-            None,
-            config=self._their_config(),
-            state_dict=read_weights(folder),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        weights = read_weights(folder)
+        with describing(folder, type(self).__name__):
+            donor, info = network.from_pretrained(
+                None,
+                config=self._their_config(),
+                state_dict=weights,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         absent = {*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])}
         weights = {name: tensor for name, tensor in donor.state_dict().items() if name not in absent}
         return weights, sorted(absent)
+
+
+def _require_stages(architecture: Mapping[str, Any]) -> None:
+    """Refuse lists that are of no network: each has a number for each stage.
+
+    Raises:
+        ConfigError: names the list.
+    """
+    depths = architecture["depths"]
+    for key, values in architecture.items():
+        if isinstance(B0[key], list):
+            is_list = (
+                isinstance(values, list | tuple) and isinstance(depths, list | tuple) and len(values) == len(depths)
+            )
+            is_sound = is_list and all(type(value) in (int, float) and 0 < value <= MOST for value in values)
+            require(is_sound, key, values, "numbers above 0, as many as depths has")
+    require(0 < sum(depths) <= _MOST_BLOCKS, "depths", depths, f"{_MOST_BLOCKS} blocks at most")
+    width = architecture["decoder_hidden_size"]
+    require(type(width) is int and 0 < width <= MOST, "decoder_hidden_size", width, f"1 to {MOST}")
 
 
 def _library() -> tuple[Any, Any]:
@@ -307,16 +337,16 @@ def _published(variant: str) -> tuple[Path, dict[str, Any]]:
 def _options_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what transformers wrote into the constructor's options."""
     processor = read_processor(folder)
-    names = config.get("id2label") or {
-        str(index): f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))
-    }
+    with describing(folder / CONFIG_FILE, SegFormer.__name__):
+        count = min(int(config.get("num_labels", 2)), MOST + 1)  # which is refused later
+        names = dict(config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)})
+        channels = int(config.get("num_channels", 3))
     try:
         class_names = [str(names[str(index)]) for index in range(len(names))]
     except KeyError as error:
         raise CheckpointError(
             f"{folder}: id2label of its config.json leaves out the id {error}. Mend the file."
         ) from None
-    channels = int(config.get("num_channels", 3))
     return {
         "in_channels": channels,
         "num_classes": len(class_names),

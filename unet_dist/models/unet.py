@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+_MOST_CENTRE_PX = 4096
+"""assumption: at depth 4 a halo of 65,536 px, wider than any image that is seen as a whole."""
+
+
 class UNet(
     nn.Module,
     Supervised,
@@ -142,6 +146,13 @@ class UNet(
         require(head == "shuffle" or stem_stride > 1, "head", head, "shuffle, or a stem_stride of 2 or more")
         for rate in bottleneck_dilations or ():
             require_count("bottleneck_dilations", rate)
+        centre_px = sum(bottleneck_dilations or ())
+        require(
+            centre_px <= _MOST_CENTRE_PX,
+            "bottleneck_dilations",
+            bottleneck_dilations,
+            f"a sum of {_MOST_CENTRE_PX} at most",
+        )
         require(0 <= dropout < 1, "dropout", dropout, "a probability, 0 <= p < 1")
         self.base_channels = base_channels
         self.depth = depth

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unet_dist.errors import CheckpointError
+from unet_dist.errors import CheckpointError, ConfigError, UnetDistError
 from unet_dist.machine.memory import free_bytes
 from unet_dist.wording import first_line, size
 
@@ -18,6 +19,32 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating types that a network is computed in; torch computes with none of 8 bits."""
+
+
+_MOST_TENSORS = 100_000
+"""assumption: no network has more. Each takes microseconds, also an empty one, of which a header may hold millions."""
+
+
+@contextmanager
+def describing(file: Path, kind: str) -> Iterator[None]:
+    """Turn what the values of a file lead to into the refusal of this file, while a network is made of them.
+
+    Args:
+        kind: of the network.
+
+    Raises:
+        CheckpointError: whatever was raised; our own refusals but those of values pass as they are.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{file} does not describe a {kind}: {error}") from error
+    except UnetDistError:
+        raise
+    except Exception as error:  # values of other types lead to anything
+        raise CheckpointError(
+            f"{file} does not describe a {kind} ({type(error).__name__}: {first_line(error)}). Copy the model folder again."
+        ) from error
 
 
 def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -34,6 +61,10 @@ def load_weights(file: Path, expected: Mapping[str, Tensor] | None = None) -> di
     try:
         if not file.is_file():  # a pipe would never answer
             raise CheckpointError(f"{file} is not a regular file. Give the folder that save_pretrained wrote.")
+        with safe_open(file, "pt") as opened:
+            count = len(opened.keys())
+        if count > _MOST_TENSORS:
+            raise CheckpointError(f"{file} holds {count:,} tensors, expected {_MOST_TENSORS:,} at most. Copy it again.")
         weights = load_file(file)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}. Check your permissions.") from error

@@ -6,8 +6,9 @@ pass and optimizer. Must not know what to choose from the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,15 @@ from unet_dist.tiling.gradient import WindowGradient
 from unet_dist.tiling.windows import classify, window_logits, windows_at_once
 from unet_dist.training.averaging import WeightAverage
 from unet_dist.training.optimizer import build_optimizer
+
+
+@contextmanager
+def _values_left_out() -> Iterator[None]:
+    """Have torch make tensors without values; what an older one warns of is a device that need not be there."""
+    with warnings.catch_warnings(), FakeTensorMode():
+        warnings.filterwarnings("ignore", message="cuDNN cannot be used for large")
+        yield
+
 
 _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,7 +95,7 @@ def training_peak(setting: SimulatedRun, micro_batch_size: int, window: tuple[in
     Args:
         window: height and width of the input window.
     """
-    with FakeTensorMode(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
+    with _values_left_out(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
         model = _build(setting, memory)
         with memory.making(WEIGHTS):
             choice = choose_memory_format(
@@ -137,7 +147,7 @@ def prediction_peak(
         halo: of the plan; None takes the network's margin.
         compute: from windows to results, (network, (N, H, W, C) uint8, halo).
     """
-    with FakeTensorMode(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
+    with _values_left_out(), LiveMemory(setting.device_type, has_workspace=setting.has_workspace) as memory:
         model = _build(setting, memory).eval()
         memory.forget_peak()
         with memory.making(INPUT):
@@ -166,7 +176,7 @@ def prediction_flops(setting: SimulatedRun, window: tuple[int, int]) -> int:
 def _count_flops(setting: SimulatedRun, window: tuple[int, int], *, is_training: bool) -> int:
     setting = replace(setting, precision="no")
     counter = FlopCounterMode(display=False, custom_mapping=OWN_COUNTS)
-    with FakeTensorMode(), LiveMemory(setting.device_type) as memory, counter:
+    with _values_left_out(), LiveMemory(setting.device_type) as memory, counter:
         model = _build(setting, memory)
         if is_training:
             _pass(setting, memory, model, 1, window)

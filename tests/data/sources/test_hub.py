@@ -14,7 +14,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.data.pictures import png, random_pair, write_names, write_parquet
-from unet_dist.data.sources.hub import DatasetDirectory, HubDataset, _named_tables
+from unet_dist.data.sources.hub import DatasetDirectory, HubDataset
+from unet_dist.data.sources.table_cards import named_tables
 from unet_dist.errors import DataError
 
 COMMIT = "c0ffee" * 6 + "0000"
@@ -242,7 +243,7 @@ def test_what_save_to_disk_wrote_names_no_table_elsewhere(tmp_path):
 def test_aliases_in_a_card_do_not_multiply(tmp_path):
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     (tmp_path / "README.md").write_text("---\n" + "\n".join(lines) + "\nconfigs:\n- data_files: *a59\n---\n")
-    assert set(_named_tables(tmp_path)) == {(tmp_path / "README.md", "x")}
+    assert set(named_tables(tmp_path)) == {(tmp_path / "README.md", "x")}
 
 
 @pytest.mark.filterwarnings("ignore")  # by which it tells that it would run it
@@ -259,3 +260,39 @@ def test_a_script_beside_tables_is_not_run(tmp_path: Path, monkeypatch: pytest.M
         _ = DatasetDirectory(root).splits
     assert not (tmp_path / "ran").exists()
     assert datasets.config.HF_DATASETS_TRUST_REMOTE_CODE is True
+
+
+@pytest.mark.parametrize(
+    "state", [{"_format_type": "pandas"}, {"_format_type": "arrow"}, {"_format_columns": ["label"]}]
+)
+def test_a_saved_table_gives_its_rows_as_they_lie_there(tmp_path: Path, state: dict) -> None:
+    """What it says of formats is for other programs."""
+    datasets = pytest.importorskip("datasets")
+    pairs = [[png(part) for part in random_pair(index)] for index in range(3)]
+    columns = {
+        name: [{"bytes": pair[i], "path": None} for pair in pairs] for i, name in enumerate(("pixel_values", "label"))
+    }
+    features = datasets.Features(pixel_values=datasets.Image(), label=datasets.Image())
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "d"))
+    file = tmp_path / "d" / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **state}))
+    pair = DatasetDirectory(tmp_path / "d").read_pair("train", 1)
+    assert (pair.image, pair.mask) == tuple(pairs[1])
+
+
+@pytest.mark.parametrize("kind", ["numbers", "lists", "path"])
+def test_cells_that_are_no_pictures_are_sentences(tmp_path: Path, kind: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    cells = {
+        "numbers": (1, pyarrow.int64()),
+        "lists": ([1], pyarrow.list_(pyarrow.int8())),
+        "path": (None, pyarrow.binary()),
+    }
+    content, kind_of_bytes = cells[kind]
+    picture = pyarrow.struct([("bytes", kind_of_bytes), ("path", pyarrow.string())])
+    column = pyarrow.array([{"bytes": content, "path": "a\0b.png"}] * 3, picture)
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pyarrow.table({"pixel_values": column, "label": column}), tmp_path / "data" / "train-0.parquet")
+    with pytest.raises(DataError, match="which is no path" if kind == "path" else "holds no pictures"):
+        DatasetDirectory(tmp_path).read_pair("train", 0)

@@ -17,8 +17,9 @@ from unet_dist.data.sources.fingerprint import digest_files, digest_text, write_
 from unet_dist.data.sources.names import find_id_names, names_in_features, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
+from unet_dist.data.sources.table_cards import require_own_tables, tables_of_card
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.storage.typed import read_json, read_text
+from unet_dist.storage.typed import read_json
 from unet_dist.wording import first_line, printable
 
 _TIMEOUT_S = 10.0
@@ -68,14 +69,16 @@ class _TableSource:
         content: bytes | None = picture["bytes"]
         if content is not None:
             return content
-        return self._outside(Path(picture["path"]), where)
+        path: str = picture["path"]
+        if "\0" in path:
+            raise RefusedError(f"{where} refers to {path!r}, which is no path", "Embed the picture in the table.")
+        return self._outside(Path(path), where)
 
     def _outside(self, path: Path, where: str) -> Path:
         return path
 
     @cached_property
     def _tables(self) -> dict[str, Any]:
-        import datasets
 
         with _quiet_datasets():
             loaded = self._load()
@@ -84,13 +87,24 @@ class _TableSource:
             for split, table in by_split.items():
                 self._check_columns(table)
                 self._feature_names = self._feature_names or names_in_features(table.features, self._columns[1])
-                table = table.select_columns(list(self._columns))
+                # As it lies there: a saved table may ask for rows of another library's kind, or without these columns.
+                table = table.with_format(None).select_columns(list(self._columns))
                 for column in self._columns:
-                    table = table.cast_column(column, datasets.Image(decode=False))
+                    table = self._as_pictures(table, column)
                 tables[canonical_split(str(split))] = table
         if len(tables) < len(by_split):
             raise DataError(f"{self.name}: two of its splits mean the same: {', '.join(map(str, by_split))}.")
         return tables
+
+    def _as_pictures(self, table: Any, column: str) -> Any:
+        import datasets
+
+        try:
+            return table.cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # of pyarrow, for bytes or paths that are something else
+            raise DataError(
+                f'{self.name}: its column "{column}" holds no pictures ({first_line(error)}). Expected the bytes of image files.'
+            ) from error
 
     def _check_columns(self, table: Any) -> None:
         import datasets
@@ -141,7 +155,7 @@ class DatasetDirectory(_TableSource):
     def _load(self) -> Any:
         import datasets
 
-        _require_own_tables(self.root)
+        require_own_tables(self.root)
         try:
             if any((self.root / name).is_file() for name in ("dataset_dict.json", "state.json")):
                 return datasets.load_from_disk(str(self.root))
@@ -159,69 +173,6 @@ class DatasetDirectory(_TableSource):
                 "notice. Embed the pictures in the table, or copy them into the directory."
             )
         return path
-
-
-def _require_own_tables(root: Path) -> None:
-    """Refuse a directory whose own words name tables elsewhere: `datasets` would read them, and nobody would notice their change.
-
-    Its words are the head of README.md, and what save_to_disk writes.
-
-    Raises:
-        DataError: a table outside the directory, or at an address.
-    """
-    for place, word in _named_tables(root):
-        is_address = "://" in word or "::" in word  # as fsspec chains them
-        if is_address or not (place.parent / word).resolve().is_relative_to(root.resolve()):
-            raise DataError(
-                f"{place}: it names the table {printable(word)}, which lies outside {root}. Copy it into the directory and name it "
-                "there, or give its own folder as data_path."
-            )
-
-
-def _named_tables(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each file that names tables, and the words by which it does."""
-    readme = root / "README.md"
-    if readme.is_file():
-        yield from ((readme, word) for word in _tables_of_card(readme))
-    if (root / "dataset_dict.json").is_file():
-        saved = read_json(root / "dataset_dict.json", dict[str, Any])
-        yield from ((root / "dataset_dict.json", word) for word in _words_in(saved.get("splits")))
-    for path in root.rglob("state.json"):
-        yield from ((path, word) for word in _words_in(read_json(path, dict[str, Any]).get("_data_files")))
-
-
-def _tables_of_card(readme: Path) -> Iterator[str]:
-    """Yield the words by which the head of a data set's card names tables."""
-    head = _head_of(read_text(readme))
-    configs = head.get("configs") if isinstance(head, dict) else None
-    for config in configs if isinstance(configs, list) else []:
-        if isinstance(config, dict):
-            yield from (word for key in ("data_files", "data_dir") for word in _words_in(config.get(key)))
-
-
-def _head_of(text: str) -> object:
-    """Read the YAML between two lines of dashes with which a card begins; None where there is none that can be read."""
-    import yaml
-
-    parts = text.split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return None
-    try:
-        return yaml.safe_load(parts[1])
-    except (yaml.YAMLError, ValueError, RecursionError):  # `datasets` says what is wrong with it
-        return None
-
-
-def _words_in(value: object) -> Iterator[str]:
-    """Yield the texts in lists and dicts of any depth, of what aliases repeat once."""
-    waiting, seen = [value], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, list | dict) and id(one) not in seen:
-            seen.add(id(one))
-            waiting.extend(one.values() if isinstance(one, dict) else one)
 
 
 class HubDataset(_TableSource):
@@ -306,7 +257,7 @@ class HubDataset(_TableSource):
             DataError: a table of another data set, at an address, or outside this one.
         """
         card = self._file("README.md")
-        for word in () if card is None else _tables_of_card(card):
+        for word in () if card is None else tables_of_card(card):
             own = f"hf://datasets/{self.name}"
             is_own = word.startswith((f"{own}/", f"{own}@{self._commit}/")) and "::" not in word
             if not is_own and ("://" in word or "::" in word or word.startswith(("/", "~")) or ".." in word.split("/")):

@@ -37,6 +37,7 @@ _INSIDE = ("id2label", "names", "class_names", "classes", "categories", "labels"
 _OF_PIXELS = {*_INSIDE, "class", "segmentation_classes"}
 """Columns whose ClassLabel names what pixels are."""
 _MAX_ID = 65535  # of masks; gaps up to a larger one would be filled with names for minutes
+_MOST_LETTERS = 1000  # as of a network's class_names
 _VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -108,6 +109,8 @@ def by_id(stored: object) -> dict[int, str]:
     names = _by_id(stored)
     if (largest := max(names, default=0)) > _MAX_ID:
         raise ValueError(f"the id {largest:g} is beyond {_MAX_ID}")
+    if (longest := max(map(len, names.values()), default=0)) > _MOST_LETTERS:
+        raise ValueError(f"a name has {longest:,} letters")
     return names
 
 
