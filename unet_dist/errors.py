@@ -79,8 +79,6 @@ def suggest_key(key: str, keys: Iterable[str]) -> str:
     >>> suggest_key("lr", ["learning_rate", "depth"])
     'Did you mean --learning_rate? --help all lists all keys.'
     """
-    import difflib
-
     keys = list(keys)
     near = [k for k in keys if len(key) > 1 and key == "".join(word[0] for word in k.split("_"))]  # lr, bs
     near = near or _much_alike(key, keys)
@@ -90,6 +88,8 @@ def suggest_key(key: str, keys: Iterable[str]) -> str:
 
 def _much_alike(key: str, keys: Iterable[str]) -> list[str]:
     """The keys that a misspelt one is most like: up to three, none much less alike than the first."""
+    import difflib
+
     near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
     alike = [difflib.SequenceMatcher(None, other, key).ratio() for other in near]
     return [other for other, ratio in zip(near, alike, strict=True) if ratio > alike[0] - 0.15]
