@@ -5,6 +5,7 @@ Owns turning a number or somebody else's text into words that fit a line. Knows 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -69,6 +70,8 @@ def duration(seconds: float) -> str:
     >>> duration(42.3), duration(200), duration(7500)
     ('42 s', '3 min 20 s', '2 h 05 min')
     """
+    if not math.isfinite(seconds):
+        return "–"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

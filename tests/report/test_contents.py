@@ -27,6 +27,9 @@ from unet_dist.report.plots import _curves
 from unet_dist.report.published import PUBLISHED, published_for
 from unet_dist.report.summary import class_scores, headline, missing, status, training_seconds, worst_classes
 
+SCORED = '"miou": 1.0, "pixel_accuracy": 1.0, "iou": {}'
+EMPTY = '{"error": 0.1, "pixels": [], "right": [], "confidence": []}'
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -210,6 +213,15 @@ def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
             r"evaluation-test\.json: got no pixel_accuracy, ",
         ),
         ("data.json", "[]", r"data\.json: got a list, expected an object\. Remove it: "),
+        *(
+            ("evaluation-test.json", f"{{{SCORED}, {more}}}", sentence)
+            for more, sentence in (
+                ('"confusion": [[-1]]', "below 0 or beyond 64 bits"),
+                ('"confusion": [[4611686018427387904, 4611686018427387904], [0, 0]]', "below 0 or beyond 64 bits"),
+                ('"counts": {"a": {"true_positives": 1}}', "true_negatives|false"),
+                (f'"confusion": [[1]], "calibration": {EMPTY}', "lists that are empty"),
+            )
+        ),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: str | None, sentence: str) -> None:
@@ -220,6 +232,23 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: str | None,
         (folder / name).write_text(content)
     with pytest.raises(CheckpointError, match=sentence):
         read_run(folder)
+
+
+def test_records_of_strange_numbers_are_shown(tmp_path: Path) -> None:
+    """A pace that makes the time endless, a score that is not there, classes that are ignored from the end."""
+    folder = fabricate(tmp_path / "run", pictures=0, class_names=["a", "b", "c"])
+    for record in (
+        {"step": 10**6, "split": "train", "images_per_s": 1e-320},
+        {"step": 10**6, "split": "validation", "miou": 0.9, "miou_present": None, "ignore_index": -100},
+    ):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    data = json.loads((folder / "evaluation-test.json").read_text())
+    (folder / "evaluation-test.json").write_text(json.dumps({**data, "ignore_index": -100}))
+    run = read_run(folder)
+    assert run.best is not None
+    assert run.best["step"] == 10**6
+    assert "3 classes" in run_page(run)
 
 
 # -------------------------------------------------------------------------------------------------------- several

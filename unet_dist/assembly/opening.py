@@ -23,7 +23,7 @@ from unet_dist.processes.group import Processes, open_processes
 from unet_dist.processes.precision import precision_line
 from unet_dist.registry import Registry, parse_word, require_trusted, split_words
 from unet_dist.runs.checkpoint import average_weights
-from unet_dist.runs.metrics_log import find_best, read_metrics
+from unet_dist.runs.metrics_log import find_best, read_metrics, score_of
 from unet_dist.terminal import Teller
 
 
@@ -95,9 +95,8 @@ def describe_taken(word: str, average: str | None = None) -> str | None:
         if average is not None:
             found.append(f"{folder}, the mean of its {average.removeprefix('last:')} newest checkpoints")
         elif best := validated_best(folder):
-            score = float(best.get("miou_present", best["miou"]))
             found.append(
-                f"{folder / 'best'}, step {best['step']:,}, validation mean IoU of labelled classes {score:.4f}"
+                f"{folder / 'best'}, step {best['step']:,}, validation mean IoU of labelled classes {score_of(best):.4f}"
             )
         elif (folder / "best").is_dir():
             found.append(f"{folder / 'best'}, of a step that no record tells")

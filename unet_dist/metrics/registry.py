@@ -8,6 +8,7 @@ in metrics.jsonl, in the trackers, in evaluation-SPLIT.json, in the report and i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -115,4 +116,4 @@ def _compute(word: Word, metric: Callable[..., object], ignore_index: int | None
             f"metrics: {word} gave a {type(value).__name__}, expected a number, or None where nothing was "
             "counted. Change metrics."
         )
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)

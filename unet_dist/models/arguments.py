@@ -10,7 +10,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import Any, TypedDict
 
 import torch
@@ -109,7 +108,7 @@ def keep_description(
         )
         name, times = Counter(model.class_names).most_common(1)[0]
         require(times == 1, "class_names", model.class_names, f'names that differ, and not {times} times "{name}"')
-    is_id = ignore_index is None or (isinstance(ignore_index, Integral) and not isinstance(ignore_index, bool))
+    is_id = ignore_index is None or (hasattr(ignore_index, "__index__") and not isinstance(ignore_index, bool))
     require(is_id, "ignore_index", ignore_index, "a whole number, or none")
     model.ignore_index = None if ignore_index is None else int(ignore_index)  # numpy integers are not JSON
 

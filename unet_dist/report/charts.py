@@ -73,7 +73,7 @@ def comparison_charts(runs: Sequence[RunContents], scores: Sequence[Sequence[Cla
 
 def column(records: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of a key where it is a number, thinned out to MAX_POINTS."""
-    pairs = [(record["step"], record[key]) for record in records if record.get(key) is not None]
+    pairs = [(record["step"], record[key]) for record in records if isinstance(record.get(key), int | float)]
     if not pairs:
         return np.empty(0), np.empty(0)
     steps, values = (np.array(numbers, dtype=np.float64) for numbers in zip(*pairs, strict=True))

@@ -73,4 +73,10 @@ def find_best(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | N
     Records of before this figure count by the mean over classes in label or prediction.
     """
     scored = [record for record in validations if record.get("miou") is not None]
-    return max(scored, key=lambda r: (r.get("miou_present", r["miou"]), -r["step"])) if scored else None
+    return max(scored, key=lambda record: (score_of(record), -record["step"])) if scored else None
+
+
+def score_of(record: Mapping[str, Any]) -> float:
+    """The mean IoU by which a validation is the best: over the classes in the labels, or over all where it tells no other."""
+    present = record.get("miou_present")
+    return float(record["miou"] if present is None else present)

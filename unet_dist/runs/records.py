@@ -6,8 +6,9 @@ older releases wrote fewer, unless it is in a class whose keys are required.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from unet_dist.errors import CheckpointError
 from unet_dist.storage.typed import read_json
@@ -32,6 +33,16 @@ class Metrics(_Step, total=False):
     miou_present: float | None
     pixel_accuracy: float | None
     iou: dict[str, float | None]
+    metrics: dict[str, object]
+
+
+class Counts(TypedDict):
+    """How often an overlapping class was found and was there."""
+
+    true_negatives: int
+    false_positives: int
+    false_negatives: int
+    true_positives: int
 
 
 class Calibration(TypedDict):
@@ -83,7 +94,7 @@ class EvaluationFile(TypedDict, total=False):
     precision: dict[str, float | None]
     recall: dict[str, float | None]
     confusion: list[list[int]]
-    counts: dict[str, dict[str, int]]
+    counts: dict[str, Counts]
     metrics: dict[str, float | None]
     instances: dict[str, int | float | None]
     calibration: Calibration
@@ -149,9 +160,19 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: confusion: got sides of {sorted(sides)}, expected {len(names)} classes each. {_AGAIN}"
         )
-    if calibration and len({len(calibration[key]) for key in ("pixels", "right", "confidence")}) > 1:
-        raise CheckpointError(f"{path}: calibration: got lists of different lengths. {_AGAIN}")
+    if calibration and len({0, *(len(calibration[key]) for key in ("pixels", "right", "confidence"))}) != 2:
+        raise CheckpointError(f"{path}: calibration: got lists that are empty or of different lengths. {_AGAIN}")
+    planes = cast(dict[str, dict[str, int]], record.get("counts", {}))
+    counted = [*confusion, *(list(one.values()) for one in planes.values())]
+    counted += [calibration["pixels"], calibration["right"]] if calibration else []
+    _require_counts(counted, path)
     return dict(record)
+
+
+def _require_counts(rows: Sequence[Sequence[Any]], path: Path) -> None:
+    """Refuse numbers of pixels below 0, or so many that their sum is no integer of 64 bits."""
+    if min(map(min, filter(None, rows)), default=0) < 0 or sum(map(sum, rows)) >= 2**63:
+        raise CheckpointError(f"{path}: got numbers of pixels below 0 or beyond 64 bits. {_AGAIN}")
 
 
 def read_data_file(path: Path) -> dict[str, Any]:
