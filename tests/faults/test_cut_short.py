@@ -106,6 +106,9 @@ def words_of(command: str, run: Path, pictures: Path, cache: Path, output: Path)
     return {
         "prepare": ["prepare", *TINY, "--cache_path", str(output / "cache"), "--output_path", str(output)],
         "predict": ["predict", str(run), str(pictures), "--output", str(output), "--tile_size", "44", *small],
+        "evaluate": ["evaluate", str(run), "--output_path", str(output), *small],
+        "export": ["export", str(run), "--output", str(output / "folder")],
+        "export to ONNX": ["export", str(run), "--format", "onnx", "--output", str(output / "model.onnx")],
     }[command]
 
 
@@ -116,7 +119,7 @@ def lasting(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["prepare", "predict"])
+@pytest.mark.parametrize("command", ["prepare", "predict", "evaluate", "export", "export to ONNX"])
 def test_a_command_that_was_cut_short_ends_as_the_undisturbed_one(
     tmp_path: Path, finished: Path, pictures: Path, cache: Path, command: str
 ) -> None:
@@ -129,8 +132,8 @@ def test_a_command_that_was_cut_short_ends_as_the_undisturbed_one(
     expected = lasting(tmp_path / "whole")
     assert expected
     last = whole.changes
-    moments = ((last // 2, signal.SIGKILL), (last // 2, signal.SIGTERM), (last, signal.SIGKILL))
-    for at, number in moments:
+    kills = sorted({1, last // 4, last // 2, 3 * last // 4, last} - {0})
+    for at, number in [(max(last // 2, 1), signal.SIGTERM), *((at, signal.SIGKILL) for at in kills)]:
         output = f"{number.name}-{at}"
         assert start(output, at, number).end() in (-number, *([0] if number == signal.SIGTERM else []))
         assert start(output).end() == 0
