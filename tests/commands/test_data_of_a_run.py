@@ -71,6 +71,29 @@ def test_a_relative_path_is_that_of_the_training(trained: Path) -> None:
         os.chdir(before)
 
 
+def test_names_of_folders_that_are_no_utf_8(tmp_path: Path, trained: Path) -> None:
+    """They trained, and no other command could read the run's config."""
+    odd = os.fsdecode(b"h\xe4user")
+    try:
+        shutil.copytree(trained / "a/data", tmp_path / odd / "data")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    run, data = "run", f"{odd}/data"
+    code, said = command(tmp_path, "train", "--data_path", data, "--output_path", run, "--cache_path", "c", *KEYS)
+    assert code == 0, said
+    for words in (
+        ["evaluate", run],
+        ["predict", run, f"{data}/images/test", "--output", f"{odd}/out"],
+        ["report", run],
+        ["export", run],
+    ):
+        code, said = command(tmp_path, *words)
+        assert code == 0, said
+    code, said = command(tmp_path, "train", "--data_path", data, "--output_path", f"{odd}/run", *KEYS)
+    assert code == 2
+    assert "output_path: got 'h\\udce4user/run', expected a name in UTF-8" in said, said
+
+
 def test_run_and_data_that_moved_together(place: Path) -> None:
     """The old place is a copy's here, and holds the same: so it is taken away from what the run recorded."""
     record = place / "a/run/data.json"

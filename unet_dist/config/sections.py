@@ -47,6 +47,7 @@ from unet_dist.config.rules import (
     PathWord,
     Positive,
     Reads,
+    RunFolder,
     Section,
     hints_of,
     marks,
@@ -256,7 +257,7 @@ class ScheduleConfig(Section):
 class RunConfig(Section):
     """The run"""
 
-    output_path: Free[Main[PathWord]] = "output"
+    output_path: Free[Main[RunFolder]] = "output"
     """The run's folder. An unfinished run in it is resumed."""
     debug: Free[bool] = False
     """Debug mode: one process, no workers, deterministic. It prints every layer's output in the first step, writes the input

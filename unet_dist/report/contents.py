@@ -31,7 +31,7 @@ class _Config(_Steps, total=False):
     """Of a run's keys those that are more than shown."""
 
     model: str
-    data_path: str
+    data_path: object  # a folder whose name may be no UTF-8
     ignore_index: int | None
     input_size: int | str | None
     tile_size: int | str | None

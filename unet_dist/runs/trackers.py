@@ -87,6 +87,8 @@ def refused_by(names: Sequence[str], error: Exception) -> ConfigError:
     remedy = (
         "Run wandb login, or set WANDB_API_KEY, or WANDB_MODE=offline"
         if name == "wandb"
+        else "Name output_path in UTF-8, and set LC_ALL=C.UTF-8 without PYTHONUTF8=0"
+        if isinstance(error, UnicodeEncodeError)
         else f"Look at {name}'s settings"
     )
     return ConfigError(f"trackers: {name} did not start: {said}. {remedy}; or take it out of trackers.")

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import stat
 import types
 import typing
@@ -23,6 +24,9 @@ from unet_dist.wording import first_line, printable, shorten
 T = TypeVar("T")
 MAX_BYTES = 2**30
 """assumption: no file of ours comes near it; those of COCO have half of it."""
+_ESCAPED_BYTE = re.compile(r"\\uDC[89A-F][0-9A-F]")
+_FEW_BRACKETS = 200
+"""Derived: 2,000 take 7 s, and the time grows with their square."""
 _NAMES = {
     int: "an integer",
     float: "a number",
@@ -89,7 +93,9 @@ def read_yaml(
 
     text = read_text(path, error=error, remedy=remedy)
     # libyaml's bounds the nesting; of 2,000 brackets the one in Python took 7 s before it gave up.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # But it refuses what the other writes for bytes of names that are no UTF-8.
+    has_bytes = _ESCAPED_BYTE.search(text) is not None and text.count("[") + text.count("{") <= _FEW_BRACKETS
+    loader = yaml.SafeLoader if has_bytes else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         value = yaml.load(text, loader)  # noqa: S506, both are safe
         return check({} if value is None else value, schema)
