@@ -43,6 +43,11 @@ def ask(headers: dict[str, str], kind: str = "http", host: str = "127.0.0.1") ->
         ({"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:9999"}, False),
         ({"host": "127.0.0.1:7860", "origin": "null"}, False),
         ({"host": "[", "origin": "x"}, False),
+        ({"host": "evil.example@127.0.0.1:7860"}, False),
+        ({"host": "127.0.0.1:7860, evil.example"}, False),
+        ({"host": "127.0.0.1:7860/evil.example"}, False),
+        ({"host": "127.0.0.1:7860#evil"}, False),
+        ({"host": "127.0.0.1:evil"}, False),
         ({}, False),
     ],
 )
@@ -55,3 +60,22 @@ def test_other_hosts_and_origins_are_turned_away(headers: dict[str, str], passes
 
 def test_a_page_under_a_name_answers_to_it() -> None:
     assert ask({"host": "pictures.lab:7860"}, host="pictures.lab") == [{"type": "page"}]
+
+
+def test_a_page_that_is_left_amid_an_upload_is_no_fault() -> None:
+    """Its server would print a traceback for each; other faults it prints."""
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        raise ValueError(message["type"])
+
+    def call(kind: str) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": kind}
+
+        scope = {"type": "http", "headers": [(b"host", b"localhost")]}
+        asyncio.run(Gate(page, own_names("127.0.0.1"))(scope, receive, lambda message: asyncio.sleep(0)))
+
+    call("http.disconnect")
+    with pytest.raises(ValueError, match=r"http\.request"):
+        call("http.request")

@@ -13,7 +13,7 @@ from PIL import Image
 from unet_dist.data.decoded.labels import IGNORED
 from unet_dist.data.decoded.planes import pack
 from unet_dist.report.figures import Sample
-from unet_dist.report.pictures import embed_picture, write_sample
+from unet_dist.report.pictures import MAX_SIDE_PX, embed_picture, write_sample
 
 
 @pytest.mark.parametrize("num_classes", [2, 9, 32])
@@ -33,3 +33,11 @@ def test_overlapping_classes_of_a_picture_travel_as_planes(tmp_path: Path, num_c
         grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[kind].partition(",")[2])))).reshape(-1, 12, 10)
         codes = np.stack([grey[k // 4] >> 2 * (k % 4) & 3 for k in range(num_classes)])
         assert np.array_equal(np.where(codes == 3, IGNORED, codes), expected)
+
+
+def test_a_picture_larger_than_ours_is_left_out(tmp_path: Path) -> None:
+    """A short file may unfold to gigabytes."""
+    side = MAX_SIDE_PX + 1
+    for suffix, kind in ((".webp", "WEBP"), ("-label.png", "PNG"), ("-prediction.png", "PNG")):
+        Image.new("RGB" if kind == "WEBP" else "L", (side, 20)).save(tmp_path / f"a{suffix}")
+    assert embed_picture(tmp_path, "a") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.coco import decode_runs
 from unet_dist.data.sources.polygons import Canvas
 from unet_dist.data.sources.registry import open_source
-from unet_dist.errors import DataError
+from unet_dist.errors import DataError, RefusedError
 
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]
 
@@ -131,3 +132,14 @@ def test_what_a_coco_file_lacks_is_a_sentence(tmp_path):
     write_coco(tmp_path / "differ", "val", 1, categories=[{"id": 7, "name": "cat"}, {"id": 3, "name": "car"}])
     with pytest.raises(DataError, match="its categories differ"):
         _ = open_source(tmp_path / "differ").splits
+
+
+@pytest.mark.parametrize(
+    "counts", [[3, 2, 20], [7, 7, 7], [2.5, 3], [-1, 3], [math.nan], [2**62] * 4, [[1, 2]], [1e300]]
+)
+def test_run_lengths_lie_in_the_image(counts: list) -> None:
+    canvas = Canvas(4, 5, 2)
+    with pytest.raises(RefusedError, match="no part of the image"):
+        canvas.runs(counts, 1)
+    canvas.runs([3, 2, 15], 1)
+    assert canvas.ids().sum() == 2
