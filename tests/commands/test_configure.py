@@ -104,6 +104,21 @@ def test_its_config_trains(
     ] == [2]
 
 
+@pytest.mark.parametrize(("guessed", "times"), [(1e12 / configure._EFFICIENCY, 1), (1e6, 2)])
+def test_another_network_is_timed_again_and_the_same_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guessed: float, times: int
+) -> None:
+    """A guess that is far too low chooses the smallest network; the measured rate then affords a larger one."""
+    timed: list[object] = []
+    monkeypatch.setattr(configure, "find_weights", lambda name: None)
+    monkeypatch.setattr(configure, "matmul_rate", lambda *_: guessed)
+    monkeypatch.setattr(configure, "probe", lambda config, *_: timed.append(config) or 1e12)
+    write_folder(tmp_path / "data", num_pairs=8, height=48, width=64)
+    call("configure", tmp_path / "data", "--time", "60s", "--cache_path", tmp_path / "cache")
+    assert len(timed) == times
+    assert "1e+03 GFLOP/s" in capsys.readouterr().out
+
+
 def test_words_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("configure", code=2)
     assert "configure: got no DATA, expected a data set" in capsys.readouterr().err

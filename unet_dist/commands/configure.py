@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -76,12 +76,15 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
         dtype = compute_dtype(processes.precision, torch.float32)
         encoder = None if find_weights("efficientnet_lite0") is None else "efficientnet_lite0"
         device = Device(processes.device.type, memory, _EFFICIENCY * matmul_rate(processes.device, dtype, 0.5))
+        chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
         for attempt in range(2):  # the measured rate may afford another network, which has a rate of its own
-            chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
+            timed = _work_of(chosen)
             values = {key: choice.value for key, choice in chosen.items()} | asked
             rate = probe(Config(**values), processes, Path(scratch) / f"{attempt}", teller)
             device = replace(device, flops_per_s=rate)
-        chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
+            chosen = recommend(data, device, options.seconds(), encoder, processes=options.processes)
+            if _work_of(chosen) == timed:
+                break
     given = {key: Choice(value, "as given") for key, value in asked.items()}
     if ignored is not None:
         given["ignore_index"] = Choice(ignored, "by its name this class holds the pixels without a label")
@@ -150,6 +153,21 @@ def fingerprint(cache: Cache) -> Fingerprint:
         fine_px=runs.fine_px,
         is_windowed=any(position in cache.windowed for position in positions),
     )
+
+
+def _work_of(chosen: Mapping[str, Choice]) -> list[Any]:
+    """The values that decide what a step computes."""
+    keys = (
+        "model",
+        "stem_stride",
+        "base_channels",
+        "depth",
+        "input_size",
+        "batch_size",
+        "micro_batch_size",
+        "tile_size",
+    )
+    return [chosen[key].value if key in chosen else None for key in keys]
 
 
 def probe(config: Config, processes: Processes, scratch: Path, teller: Teller) -> float:
