@@ -79,6 +79,9 @@ def test_names_of_folders_that_are_no_utf_8(tmp_path: Path, trained: Path) -> No
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     run, data = "run", f"{odd}/data"
+    for kind in ("images", "masks"):
+        place = tmp_path / data / kind / "test"
+        (place / "sample000.png").rename(place / f"{odd}.png")
     code, said = command(tmp_path, "train", "--data_path", data, "--output_path", run, "--cache_path", "c", *KEYS)
     assert code == 0, said
     for words in (

@@ -43,7 +43,7 @@ from unet_dist.prediction.tiles import EXACT, WHOLE, Tiles
 from unet_dist.prediction.values import Recipe
 from unet_dist.processes.group import Processes, open_processes
 from unet_dist.terminal import Teller
-from unet_dist.wording import counted
+from unet_dist.wording import counted, printable
 
 Split = Literal["train", "validation", "test", "all"]
 
@@ -331,9 +331,9 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
     is_whole = tiles.name == WHOLE
     border = {} if instances is None else {"border_class": options.border_class}
     about = {
-        "model": subject.name,
+        "model": printable(subject.name),  # names of files may be no UTF-8, which is read back as no text
         "step": step_of(subject.folder),
-        "data": cache.name,
+        "data": printable(cache.name),
         "split": subject.split,
         "images": len(samples),
         "pixels": subject.pixels,
@@ -352,7 +352,7 @@ def score(subject: Subject, options: EvaluateOptions, processes: Processes, tell
         instances,
         cache.class_names,
         cache.ignore_index,
-        list(samples.ids),
+        [printable(name) for name in samples.ids],
         about,
         seconds,
     )
