@@ -24,14 +24,12 @@ class Planes:
     """What the code says.
 
     Attributes:
-        size: (height, width).
         count: of planes.
         bits: of a value.
         dtype: that holds it.
         has_alpha: whether the last plane is transparency.
     """
 
-    size: tuple[int, int] | None
     count: int
     bits: int
     dtype: np.dtype
@@ -43,25 +41,33 @@ class Planes:
         return self.dtype == np.uint8 and self.bits == 8 and (self.count in (1, 3) or self.has_alpha)
 
 
-def planes_of(encoded: Encoded) -> Planes:
+def planes_of(encoded: Encoded, size: tuple[int, int] | None = None, count: int | None = None) -> Planes:
     """Read what the code says.
 
+    Args:
+        size, count: (height, width) and number of planes that the header before it says, where it was read.
+
     Raises:
-        RefusedError: there is none, or its planes are of different kinds.
+        RefusedError: there is none, it contradicts the header, or its planes are of different kinds.
     """
     with encoded.open() as file:
         start = file.read(_MOST_BOXES)
     place = start.find(b"\xff\x4f\xff\x51")
     if place < 0 or len(start) < place + 45:
         raise RefusedError(f"{encoded.name} is a JPEG 2000 without its code", "It is damaged: fetch it again.")
-    (count,) = struct.unpack_from(">H", start, place + 40)
-    kinds = set(start[place + 42 : place + 42 + 3 * count : 3])
+    stated, (planes,) = stated_size(start[place:]), struct.unpack_from(">H", start, place + 40)
+    if (size or stated, count or planes) != (stated, planes):
+        raise RefusedError(
+            f"{encoded.name} states two sizes or numbers of planes, in its header and in its code",
+            "The file is damaged: fetch it again, or leave it out.",
+        )
+    kinds = set(start[place + 42 : place + 42 + 3 * planes : 3])
     if len(kinds) != 1:
         raise RefusedError(f"{encoded.name} is a JPEG 2000 of planes of several types", "Write them in one type.")
     kind = kinds.pop()
     bits = (kind & 0x7F) + 1
     dtype = np.dtype(f"{'i' if kind & 0x80 else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}")
-    return Planes(stated_size(start[place:]), count, bits, dtype, _last_is_alpha(start[:place], count))
+    return Planes(planes, bits, dtype, _last_is_alpha(start[:place], planes))
 
 
 def _last_is_alpha(boxes: bytes, count: int) -> bool:

@@ -309,12 +309,7 @@ def _form_of(image: Image.Image, encoded: Encoded) -> _Form:
         has_alpha = layout in ("LA;16B", "RGBA;16B")
         return replace(form, dtype=_UINT16, has_alpha=has_alpha, decode=imagecodecs.png_decode)
     if image.format == "JPEG2000" and image.mode != "P":
-        planes = planes_of(encoded)
-        if planes.size != image.size[::-1] or planes.count != len(image.getbands()):
-            raise RefusedError(
-                f"{name} states two sizes or numbers of planes, in its header and in its code",
-                "The file is damaged: fetch it again, or leave it out.",
-            )
+        planes = planes_of(encoded, (image.size[1], image.size[0]), len(image.getbands()))
         channels = planes.count - planes.has_alpha
         deep = replace(form, dtype=planes.dtype, channels=channels, has_alpha=planes.has_alpha, bits=planes.bits)
         return form if planes.is_plain else replace(deep, decode=imagecodecs.jpeg2k_decode)
