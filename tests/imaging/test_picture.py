@@ -350,7 +350,7 @@ def test_broken_exif_turns_nothing_or_is_a_sentence(rgb, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["png", "bmp", "gif"])
 def test_a_palette_of_one_bit_is_read_by_its_colours(tmp_path, kind):
     indices = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
-    picture = Image.fromarray(indices, "P")
+    picture = Image.fromarray(indices)
     picture.putpalette([10, 20, 30, 200, 100, 50])
     picture.save(tmp_path / f"a.{kind}", bits=1)
     colours = np.array([[10, 20, 30], [200, 100, 50]], np.uint8)
