@@ -37,7 +37,11 @@ def outputs_of(shares: RunShares, step: int) -> dict[int, tuple[np.ndarray, np.n
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     plans = {draw.draw.position: draw for batch in shares.plan(step).batches for draw in batch}
     places = [place for batch in shares.plan(step).batches for place in batch]
-    windows = [pair for batch in shares[step].batches for pair in zip(batch.on(CPU).windows, batch.labels, strict=True)]
+    windows = [
+        pair
+        for batch in shares[step].batches
+        for pair in zip(batch.on(CPU).windows.numpy(), batch.labels.numpy(), strict=True)
+    ]
     assert len(plans) == 3
     for place, (window, labels) in zip(places, windows, strict=True):
         channels = window.shape[2]
