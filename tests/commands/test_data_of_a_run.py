@@ -94,7 +94,7 @@ def test_names_of_folders_that_are_no_utf_8(tmp_path: Path, trained: Path) -> No
         assert code == 0, said
     code, said = command(tmp_path, "train", "--data_path", data, "--output_path", f"{odd}/run", *KEYS)
     assert code == 2
-    assert "output_path: got 'h\\udce4user/run', expected a name in UTF-8" in said, said
+    assert "output_path: got 'h\\udce4user/run', expected a word in UTF-8" in said, said
 
 
 def test_run_and_data_that_moved_together(place: Path) -> None:

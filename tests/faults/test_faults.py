@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("!!python/object/apply:os.mkdir [executed]", "not readable as YAML"),
         ("[" * 3000, "not readable as YAML"),
         ("seed: {a: 1}", "seed: got "),
-        ("output_path: null", "output_path: got None, expected a word. Change output_path"),
+        ("output_path: null", "output_path: got None, expected a word in UTF-8. Change output_path"),
         ("output_path: ''", "output_path: got '', expected a word"),
         ('data_path: "a\\0b"', "data_path: got 'a\\x00b', expected a word without null characters"),
         ("total_steps: .inf", "total_steps: got "),

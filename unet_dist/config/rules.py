@@ -111,7 +111,7 @@ Main = Annotated[T, MAIN]
 PathWord = Annotated[str, PATH]
 RunFolder = Annotated[
     PathWord,
-    Must(lambda path: os.fsencode(path).decode("utf-8", "ignore").encode() == os.fsencode(path), "a name in UTF-8"),
+    Must(lambda path: os.fsencode(path).decode("utf-8", "ignore").encode() == os.fsencode(path), "a word in UTF-8"),
 ]
 Count = Annotated[int, AtLeast(1)]
 Positive = Annotated[float, Must(lambda value: 0 < value < math.inf, "a finite number above 0")]
