@@ -118,7 +118,8 @@ def two(folder: Path) -> Callable[[str], Path]:
     return launched
 
 
-@pytest.mark.parametrize("name", ["torchrun-2", pytest.param("accelerate-2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchrun-2", "accelerate-2"])
 def test_script_on_two_processes_gives_the_bits_of_the_command(two: Callable[[str], Path], name: str) -> None:
     """Below torchrun and below accelerate launch, as the command below accelerate launch."""
     assert bytes_of(two(name)) == bytes_of(two("command-2"))

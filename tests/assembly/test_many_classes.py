@@ -123,6 +123,7 @@ def test_a_loss_that_may_take_255_for_nothing_is_refused(finished: Path) -> None
         require_ids(Mixture([(1.0, CrossEntropy()), (0.5, Own())]), cache)
 
 
+@pytest.mark.slow
 def test_tables_and_the_report_show_the_worst(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,7 @@ def test_an_object_that_takes_class_ids_is_refused(finished: Path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_two_processes_train_as_one(finished: Path, tmp_path: Path) -> None:
     keys = {**KEYS, "total_steps": 6, "eval_steps": 6, "log_steps": 1, "dtype": "float64", "augmentation": "street"}
     words = [f"--{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in keys.items()]

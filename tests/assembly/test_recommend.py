@@ -64,7 +64,7 @@ CASES = [
         device,
         encoder,
         id=f"{kind}-{name}-{encoder}",
-        marks=pytest.mark.slow if kind == "scenes" and encoder else (),
+        marks=pytest.mark.slow if data.channels == 3 and encoder else (),
     )
     for kind, data in KINDS.items()
     for name, device in DEVICES.items()
@@ -105,6 +105,7 @@ def test_small_objects_on_a_large_background_get_no_blocks() -> None:
     assert small.reason.startswith("objects of a class are small (5 px across), and blocks of 4x4 px would make stairs")
 
 
+@pytest.mark.slow
 def test_colour_images_get_published_weights_where_they_are_installed() -> None:
     """As camvid_pretrained_cpu.yaml, a level less deep: a smaller halo, so quicker validations."""
     camvid = values(CAMVID, Device("cpu", 8 * 2**30, 5e10), 720, "efficientnet_lite0")

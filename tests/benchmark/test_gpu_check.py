@@ -61,6 +61,7 @@ def test_what_does_not_fit_is_skipped_and_what_fits_behind_it_is_not(
     assert clock.now <= check.deadline_s
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_finding_and_ends_no_other_stage(check: Check, tmp_path: Path) -> None:
     def fails(_check: Check) -> dict[str, Any]:
         raise RuntimeError("CUDA error: out of memory\nat a place")

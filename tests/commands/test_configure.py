@@ -60,6 +60,7 @@ def _write_void(folder: Path) -> tuple[str, Path]:
     return "--cache_path", folder / "cache"
 
 
+@pytest.mark.slow
 def test_ids_of_overlapping_classes_are_no_values_to_ignore(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +73,8 @@ def test_ids_of_overlapping_classes_are_no_values_to_ignore(
     assert "ignore_index" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("is_pretrained", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("is_pretrained", [False, True])
+@pytest.mark.slow
 def test_its_config_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_pretrained: bool
 ) -> None:

@@ -39,7 +39,8 @@ def train(cache: Path, folder: Path, **keys: object) -> dict[str, torch.Tensor]:
     return load_file(folder / "last/model.safetensors")
 
 
-@pytest.mark.parametrize("factor", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
+@pytest.mark.parametrize("factor", [0.0, 0.3])
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_its_cut_nor_on_a_stop(tmp_path: Path, factor: float) -> None:
     cache = tmp_path / "cache"
     whole = train(cache, tmp_path / "whole", encoder_learning_rate_factor=factor)

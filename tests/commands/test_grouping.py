@@ -33,6 +33,7 @@ def films(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_a_fold_is_trained_and_evaluated_on_films_apart(films: Path, tmp_path: Path) -> None:
     validated: list[str] = []
     common = ["--data_path", films, "--cache_path", tmp_path / "cache", "--group_by", "sequence", "--folds", 3]

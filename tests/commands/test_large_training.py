@@ -57,6 +57,7 @@ WAYS: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_no_byte_depends_on_when_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     write_pairs(tmp_path / "data", [draw_pair(number, 60 + number, 90) for number in range(5)])
     plan, kept = RunShares.plan, []

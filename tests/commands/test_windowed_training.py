@@ -19,7 +19,8 @@ def call(*words: str) -> None:
     assert leaving.value.code == 0
 
 
-@pytest.mark.parametrize("size", ["40", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", ["40", "full"])
+@pytest.mark.slow
 def test_no_byte_depends_on_a_decoded_copy(tmp_path: Path, size: str) -> None:
     for number in range(5):
         image, label = draw_pair(number, 60 + number, 90)

@@ -131,6 +131,7 @@ def requested_hosts(browser: Any) -> set[str]:
     return {f"{part.hostname}" for part in parsed if part.scheme not in ("data", "blob", "chrome")}
 
 
+@pytest.mark.slow
 def test_an_image_goes_in_and_its_label_map_comes_out(place: Path, address: str, browser: Any) -> None:
     browser.get(address)
     upload(browser, place / "scene.png")

@@ -190,6 +190,7 @@ def test_every_loss_has_a_formula() -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_losses_on_two_processes_are_those_of_the_formulas(tmp_path: Path) -> None:
     expected = {name: by_hand(name) for name in FORMULAS}
     processes = launch(tmp_path, 2, __name__)

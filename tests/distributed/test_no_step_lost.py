@@ -70,6 +70,7 @@ def assert_all_is_saved(folder: Path) -> int:
     return step
 
 
+@pytest.mark.slow
 def test_one_process_killed_and_stopped(lab: Laboratory) -> None:
     """Killed with two workers reading for it; then asked to stop by the stop file, by SIGUSR1 and by SIGTERM; then left alone.
 

@@ -53,6 +53,7 @@ def test_folder_of_another_run(lab: Laboratory, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_error_that_all_processes_see_is_said_once(lab: Laboratory) -> None:
     """A diverged run of two processes: the state is saved before the first of them leaves, and one of them speaks."""
     words = lab.train("diverged-2", total_steps=6, eval_steps=2, learning_rate=1e18)
@@ -81,6 +82,7 @@ with open_processes(mixed_precision="no") as processes:
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_error_of_one_process_is_shown_with_its_traceback_and_no_other(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     ranks = []

@@ -142,6 +142,7 @@ def test_runs_differ_where_they_should(lab: Laboratory) -> None:
     assert column(other, "train", "loss") != pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_loss_is_the_sum_over_the_global_batch_and_no_mean_of_means(lab: Laboratory) -> None:
     """The first step, computed here rank by rank: sum over sum is what the run records, the mean of the ranks' means is not."""
     folder = run_of(lab, "float64-3")

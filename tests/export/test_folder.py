@@ -220,6 +220,7 @@ def _environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": root, **more}
 
 
+@pytest.mark.slow
 def test_pushed_used_and_predicted_by_its_id(tmp_path: Path) -> None:
     """In processes of their own: the hub library reads its address when it is imported."""
 

@@ -129,6 +129,7 @@ def test_another_network_is_found_out(exported: tuple[Any, Path]) -> None:
         found.require()
 
 
+@pytest.mark.slow
 def test_a_padded_file_takes_any_size_and_returns_it(tmp_path: Path) -> None:
     model = make_model(norm="weight", mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0])
     path = tmp_path / "model.onnx"

@@ -108,6 +108,7 @@ def losses(folder: Path) -> list[float]:
     return [row["miou"] for row in rows if row["split"] == "validation"]
 
 
+@pytest.mark.slow
 def test_the_run_is_the_same_on_two_processes_and_resumed(lab: Path) -> None:
     """C3 and C4 for parts that this package does not know: float64, to summation order."""
     from safetensors.torch import load_file

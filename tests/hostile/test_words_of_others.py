@@ -68,6 +68,7 @@ def require_plain(text: str) -> None:
     assert not re.search(rf"(?m)^{re.escape(FORGED)}(?!  |.*[│┃])", text), text
 
 
+@pytest.mark.slow
 def test_every_command_shows_names_as_they_are(
     material: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_the_launcher_is_honoured(wish: bool, launched: str | None, backend: str
     assert choose_backend(wish, environment) == backend
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 @INDUCTOR_WARNS
 @pytest.mark.filterwarnings("ignore:Skipping serialization:UserWarning")  # of torch 2.6
+@pytest.mark.slow
 def test_without_a_compiler_the_run_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with no_compiler():
         assert len(train(tmp_path / "run", compile=True)) == 3
@@ -205,6 +207,7 @@ def test_the_network_itself_is_tried_before_the_first_step(
     assert said.count("compile: aot_eager does not work here, so the network runs uncompiled: ") == 1
 
 
+@pytest.mark.slow
 def test_the_trial_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in running statistics nor in random numbers."""
     plain = train(tmp_path / "plain", norm="batch", dropout=0.3)

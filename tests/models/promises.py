@@ -164,6 +164,7 @@ class ModelPromises:
         reference = model(image)
         assert (logits - reference).abs().max() < 0.1 * reference.abs().max()
 
+    @pytest.mark.slow
     def test_compiles_without_a_graph_break(self, model: Any, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.WARNING, logger="torch.__trace")  # thousands of lines that pytest would keep
         model.double().train()

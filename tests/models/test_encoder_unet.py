@@ -69,6 +69,7 @@ def alive(model: nn.Module) -> nn.Module:
         (3, "bilinear", "bilinear"),
     ],
 )
+@pytest.mark.slow
 def test_the_margin_is_what_the_output_reads(depth: int, upsampling: str, head: str) -> None:
     torch.manual_seed(0)
     model = alive(EncoderUNet(1, 1, base_channels=2, depth=depth, upsampling=upsampling, head=head).double())
@@ -109,6 +110,7 @@ def padded_original(encoder: nn.Module, image: Tensor) -> list[Tensor]:
 @needs_weights
 @pytest.mark.parametrize("encoder", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_encoder_is_the_original_where_that_pads_nothing(encoder: str) -> None:
     model = EncoderUNet(3, 2, base_channels=2, depth=5, encoder=encoder).double()
     model.load_variant(encoder)

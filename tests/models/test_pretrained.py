@@ -222,6 +222,7 @@ except Exception as error:
         assert done.stdout.startswith('CheckpointError Got model "someone/some-modle": no such folder here')
 
 
+@pytest.mark.slow
 def test_a_pickle_on_the_hub_is_not_even_fetched(tmp_path: Path) -> None:
     with running_hub() as hub:
         hub.repositories["someone/old"] = {"config.json": b"{}", "pytorch_model.bin": pickle.dumps(Bomb())}

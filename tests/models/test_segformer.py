@@ -245,6 +245,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_downloaded_whole_and_no_pickle_beside_safetensors(tmp_path: Path) -> None:
     publish(tmp_path / "new", processor={"size": 64})
     network = publish(tmp_path / "old")

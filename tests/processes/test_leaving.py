@@ -32,6 +32,7 @@ assert len(threads()) == before, threads()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show a process's threads")
+@pytest.mark.slow
 def test_no_thread_of_a_collective_outlives_the_group() -> None:
     """One that drops a tensor while Python shuts down aborts the process, after all its work was done."""
     launched = {
