@@ -78,10 +78,18 @@ def _picture(path: Path) -> np.ndarray:
             return _deep_picture(path)  # Pillow keeps 8 of 16 bits
         image.load()
         turned = ImageOps.exif_transpose(image)
+        if image.format == "JPEG2000" and is_deep_grey:
+            return np.atleast_3d(np.asarray(turned) >> 16 - _bits_of_jpeg2000(path))
         grey, palette = turned.mode in ("1", "L", "LA"), turned.mode in ("P", "PA")
         if turned.has_transparency_data and not is_deep_grey:
             return np.asarray(turned.convert("LA" if grey else "RGBA"))[..., :-1]
         return np.atleast_3d(np.asarray(turned.convert("L" if grey else "RGB") if grey or palette else turned))
+
+
+def _bits_of_jpeg2000(path: Path) -> int:
+    """Bits of a grey JPEG 2000 without sign: Pillow shifts them up to 16, which is undone."""
+    data = path.read_bytes()
+    return data[data.index(b"\xff\x4f\xff\x51") + 42] + 1
 
 
 def _deep_picture(path: Path) -> np.ndarray:
