@@ -5,6 +5,7 @@ that a file which does not is refused; and that predict takes it.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,13 @@ def test_a_failed_check_leaves_nothing(run_folder: Path, monkeypatch: pytest.Mon
     with pytest.raises(ExportError, match=r"Nothing was written\."):
         run(["export", str(run_folder), "--format", "onnx", "--check_images", "1"])
     assert sorted(run_folder.rglob("*")) == before
+
+
+def test_a_file_in_a_folder_that_is_no_utf_8_is_opened(exported: tuple[Any, Path], tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"h\xe4user")
+    folder.mkdir()
+    copy = Path(shutil.copy(exported[1], folder))
+    assert load_model(copy).num_classes == load_model(exported[1]).num_classes
 
 
 def test_foreign_and_damaged_files_are_refused(exported: tuple[Any, Path], tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    is_utf8 = str(path).encode("utf-8", "ignore").decode() == str(path)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # onnxruntime takes paths in UTF-8 only, which names of other encodings are not, nor in the C locale those of UTF-8.
+        given = str(path) if is_utf8 else path.read_bytes()
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class that it exports
         raise CheckpointError(f"{path} is not a whole ONNX file: {first_line(error)}. Export it again.") from error
