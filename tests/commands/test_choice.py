@@ -49,7 +49,7 @@ def test_data_alone_choose_the_rest_once(
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl") if row["split"] == "validation"] == [2]
     cli.run(words)
     assert calls == [expected], "a run that is there keeps its settings"
-    assert f"Taking the settings of the run in {run} (config.yaml)." in capsys.readouterr().out
+    assert f"Taking the settings of the run in {run} (config.yaml); --time is for a new run." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

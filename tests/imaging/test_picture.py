@@ -253,7 +253,7 @@ def test_a_jpeg_2000_says_whether_its_last_plane_is_transparency(rgb, tmp_path):
 def test_few_bits_and_many_planes_of_jpeg_2000_are_refused(tmp_path):
     few = np.arange(600, dtype=np.uint8).reshape(20, 30) % 16
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(few, level=0, bitspersample=4, codecformat="jp2"))
-    with pytest.raises(DataError, match=r"holds 4-bit values\. Say which are black and white with value_range: 0,15"):
+    with pytest.raises(DataError, match=r"holds 4-bit values\. Say which are black and white: --value_range 0,15"):
         open_image(tmp_path / "a.jp2")
     np.testing.assert_array_equal(whole(open_image(tmp_path / "a.jp2", value_range=(0, 15)))[:, :, 0], few * 17)
     many = np.zeros((20, 30, 5), np.uint16)

@@ -111,7 +111,7 @@ class Choice(NamedTuple):
 
 # The quick start reached 0.76 after 1,400 steps with all of a window counted, 0.60 after 2,000 with a sixteenth (experiments.md).
 _PADDED = {
-    "padding": Choice("same", "lets the border of a window count"),
+    "padding": Choice("same", "zeros around a window, so that all of it counts"),
     "context_px": Choice(0, "all of a window counts: more is learnt per step, for worse borders"),
 }
 
@@ -198,7 +198,7 @@ def _networks(data: Fingerprint, encoder: str | None) -> list[tuple[dict[str, Ch
             "model": Choice(f"unet:{encoder}", "colour images, and its ImageNet weights are installed"),
             "norm": norm,
             "padding": Choice("same", "as the encoder was trained; exact tiles trim the border"),
-            "context_px": Choice(0, "its halo would make a training window several times the crop"),
+            "context_px": Choice(0, "context of a whole halo would make a training window several times the crop"),
             "encoder_learning_rate_factor": Choice(0.3, "keeps more of what ImageNet taught"),
         }
         chosen |= {key: Choice(value, "as measured with this encoder") for key, value in _ENCODER.items()}

@@ -130,6 +130,9 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
     except (OSError, ValueError):  # too long a name, a null character
         is_file = False
     if not is_file:
+        settled = Path(os.path.expanduser(path)) / "config.yaml"
+        if os.path.isfile(settled):
+            raise ConfigError(f"Config file: got {shorten(path)!r}, which is a run's folder; its config is {settled}.")
         raise ConfigError(
             f"Config file: got {shorten(path)!r}, which is not a file; expected a YAML file. Keys start with --."
         )

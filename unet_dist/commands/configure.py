@@ -114,7 +114,9 @@ def choose(config: Config, *, time: str, processes: int = 1) -> Config:
     folder = Path(config.run.output_path)
     settled = folder / "config.yaml"
     if settled.is_file():
-        print(hanging(f"Taking the settings of the run in {folder} (config.yaml)."), flush=True)
+        print(
+            hanging(f"Taking the settings of the run in {folder} (config.yaml); --time is for a new run."), flush=True
+        )
         return Config.from_flat(_read(settled.read_text(encoding="utf-8")) | given)
     words = [config.data.data_path, "--time", time, "--processes", str(processes)]
     for key in sorted((DATA_KEYS - {"data_path"}) & given.keys()):

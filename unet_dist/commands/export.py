@@ -25,7 +25,7 @@ from unet_dist.export.folder import fill_folder, make_example, push_folder
 from unet_dist.export.graph import OPSET, Form, require_onnx, write_onnx
 from unet_dist.imaging.reader import ArrayReader, ImageReader, as_reader
 from unet_dist.models.answers import require_one_class
-from unet_dist.models.contract import TrainableNetwork, as_module
+from unet_dist.models.contract import TrainableNetwork, as_module, pixels_of
 from unet_dist.models.onnx_model import OnnxModel, open_session
 from unet_dist.prediction.image import predict_image, predict_rasters
 from unet_dist.prediction.tiles import EXACT
@@ -110,7 +110,7 @@ def _export_onnx(
         num_bytes = beside.stat().st_size
     teller.say(f"Compared with torch on {source}: {found}")
     teller.say(
-        f"Written: {output} (opset {OPSET}, {size(num_bytes)}; takes uint8 pixels, says the rest in its metadata)"
+        f"Written: {output} (opset {OPSET}, {size(num_bytes)}; for {pixels_of(model).dtype} pixels; its metadata say the rest)"
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from rich.table import Table
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.command_line.command import Command
+from unet_dist.config.choosing import DATA_KEYS
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.data.decoded.classes import warn_of_void
@@ -38,6 +41,22 @@ def run(config: Config) -> None:
     cache = check(config, teller)
     if is_first(os.environ):
         _draw(cache, Path(config.run.output_path) / "figures" / "pairs.png", teller)
+        if next_step := _next_step(config):
+            teller.say(next_step)
+
+
+def _next_step(config: Config) -> str | None:
+    """The command that trains on data that only its keys describe; None where a config file or other keys belong to it."""
+    if "data_path" not in config.given or config.given - DATA_KEYS:
+        return None
+    values = config.flat()
+    kept = sorted(config.given - {"output_path"}, key=lambda key: (key != "data_path", key))
+    words = " ".join(f"--{key} {shlex.quote(_spelt(values[key]))}" for key in kept)
+    return f"Next: unet-dist train {words} --output_path RUN"
+
+
+def _spelt(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def check(config: Config, teller: Teller) -> Cache:

@@ -29,7 +29,7 @@ class ConfigureOptions(DataConfig):
     memory: Main[Bytes | None] = None
     """Memory that a process may use, such as 24GiB. Default: 80 % of the free memory."""
     time: Main[Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")]] = "1h"
-    """Wall time of the run, such as 30min or 2h."""
+    """Wall time of the training, such as 30min or 2h; its start comes on top."""
     processes: Main[Count] = 1
     """Number of processes that will train, one per GPU."""
     num_classes: Main[Count | None] = None

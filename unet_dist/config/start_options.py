@@ -18,8 +18,8 @@ class TrainOptions(OptionsSection):
     dry_run: bool = False
     """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
     time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None = None
-    """Wall time of the run, such as 10min or 2h. With data_path alone, network and steps are chosen for it (see unet-dist
-    configure). Default: 1h."""
+    """Wall time of the training, such as 10min or 2h; starting and choosing come on top. With data_path alone, network and steps
+    are chosen for it (see unet-dist configure). Default: 1h."""
 
 
 @dataclass(frozen=True, kw_only=True)

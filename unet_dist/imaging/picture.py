@@ -118,7 +118,7 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
         elif form.bits < 8 and opening.value_range is None:
             raise RefusedError(
                 f"{name} holds {form.bits}-bit values",
-                f"Say which are black and white with value_range: 0,{2**form.bits - 1}.",
+                f"Say which are black and white: --value_range 0,{2**form.bits - 1}.",
             )
         # The plain getexif, since that of a PNG decodes the pixels to look behind them.
         size = upright_shape(height, width, Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))

@@ -191,7 +191,7 @@ def make_conversion(
         raise DataError(f"value_range is {value_range}. Expected two finite numbers, the smaller first.")
     if is_inverted and value_range is None and (dtype.kind not in "bu" or dtype.itemsize > 2):
         raise RefusedError(
-            f"{name} stores white as 0 in {dtype}", "Say the values of black and white with value_range."
+            f"{name} stores white as 0 in {dtype}", "Say the values of black and white: --value_range LOW,HIGH."
         )
     if scaling is not None and (is_inverted or dtype.kind not in "uif"):
         raise RefusedError(
@@ -238,7 +238,7 @@ def _to_type(values: np.ndarray, name: str, known: np.ndarray | None) -> np.ndar
         if largest > _EXACT:
             raise RefusedError(
                 f"{name} holds {values.dtype} values up to {largest:,}, which float32 cannot hold exactly",
-                "Write it as uint16, int16 or float32; or say the range that counts with value_range.",
+                "Write it as uint16, int16 or float32; or say the range that counts: --value_range LOW,HIGH.",
             )
     with np.errstate(over="ignore"):
         pixels = values.astype(target)

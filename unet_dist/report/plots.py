@@ -144,7 +144,7 @@ def _calibration(calibration: Mapping[str, Any]) -> Any:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(middles, right / np.maximum(pixels, 1), width=0.92 / len(pixels), color=_BLUE)
     upper.plot([0, 1], [0, 1], "--", color=_VERMILION)
-    upper.set(ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     upper.set_title(f"expected calibration error {calibration['error']:.1%}", fontsize=10)
     lower.bar(middles, pixels / max(1.0, pixels.sum()), width=0.92 / len(pixels), color=_GREY)
     lower.set(xlabel="confidence", ylabel="pixels")

@@ -103,7 +103,9 @@ def test_a_coco_export_is_prepared(tmp_path):
         "validation": ["val0", "val1"],
     }
     assert (cache.split("validation").label(1)[:] == EXPECTED).all()
-    assert said == ["d: masks are drawn from instances_train2017.json; class ids: 0 background, 1 cat, 2 car"]
+    assert said == [
+        "d: masks are drawn from instances_train2017.json, instances_val2017.json; class ids: 0 background, 1 cat, 2 car"
+    ]
     assert covered_classes(tmp_path / "d", cache, tmp_path / "cache") == 5, "the run lies on each square"
     one = open_source(tmp_path / "d/annotations/instances_val2017.json")
     assert one.splits == {"train": 2}

@@ -23,7 +23,7 @@ from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement
 from unet_dist.imaging.limits import require_decodable
 from unet_dist.imaging.reader import open_image
-from unet_dist.wording import first_line
+from unet_dist.wording import first_line, listed
 
 BACKGROUND = "background"
 BACKGROUNDS = (BACKGROUND, "_background_")
@@ -207,7 +207,9 @@ class DrawnSource:
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(names[:8]))
         more = ", ..." if len(names) > 8 else ""
         note = f"; {drawn.note}" if drawn.note else ""
-        self._say(f"{self.name}: masks are drawn from {drawn.files[0].name}; class ids: {shown}{more}{note}")
+        self._say(
+            f"{self.name}: masks are drawn from {listed([file.name for file in drawn.files])}; class ids: {shown}{more}{note}"
+        )
         return drawn
 
     @property
