@@ -408,6 +408,6 @@ def test_a_word_without_a_key_may_begin_with_a_variable(monkeypatch: pytest.Monk
 
 def test_a_run_in_place_of_its_config_is_answered_with_the_config(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("depth: 2", encoding="utf-8")
-    with pytest.raises(ConfigError, match="which is a run's folder; its config is .*config.yaml") as refusal:
+    with pytest.raises(ConfigError, match=r"which is a run's folder; its config is .*config\.yaml") as refusal:
         parsed(str(tmp_path))
     assert parsed(str(refusal.value).rpartition(" is ")[2].removesuffix("."))["depth"] == 2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
 
 import numpy as np
+import yaml
 from rich.table import Table
 
 from unet_dist.assembly.data_set import open_data
@@ -56,7 +56,10 @@ def _next_step(config: Config) -> str | None:
 
 
 def _spelt(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    word: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return word.removesuffix("...\n").strip()
 
 
 def check(config: Config, teller: Teller) -> Cache:
