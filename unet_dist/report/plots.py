@@ -123,11 +123,11 @@ def _confusion(run: RunContents, split: str) -> Any:
     )  # inches: long names take room
     figure = _new(side + 0.8, side)
     axes = figure.subplots()
-    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawn = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     axes.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="predicted", ylabel=title)
     axes.set_xticklabels(names, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticklabels(names, fontsize=7, parse_math=False)
-    figure.colorbar(drawn, label="share of the label's pixels", shrink=0.6)
+    figure.colorbar(drawn, label="% of the label's pixels", shrink=0.6)
     if len(names) <= _MOST_NUMBERED:
         for row, column_ in np.ndindex(shares.shape):
             colour = "white" if shares[row, column_] > 0.5 else "black"
