@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,33 @@ def test_ids_beyond_8_bits_come_back_as_they_were(suffix, labels, tmp_path):
     if suffix == ".tif":
         with tifffile.TiffFile(tmp_path / "a.tif") as file:
             assert file.pages[0].tags[42113].value == "65535"
+
+
+def test_rational_coefficients_are_kept_and_scaled(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    numbers = dict(
+        zip(("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff"), np.eye(4, 20), strict=True)
+    )
+    offsets = {"line_off": 7.5, "samp_off": 3.5, "lat_off": 50.0, "long_off": 10.0, "height_off": 300.0}
+    scales = {"line_scale": 8.0, "samp_scale": 4.0, "lat_scale": 0.1, "long_scale": 0.1, "height_scale": 500.0}
+    rpcs = rasterio.rpc.RPC(
+        err_bias=1.0, err_rand=0.5, **{key: list(row) for key, row in numbers.items()}, **offsets, **scales
+    )
+    shape = {"height": 16, "width": 8, "count": 1, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(tmp_path / "image.tif", "w", driver="GTiff", rpcs=rpcs, **shape) as file:
+            file.write(np.zeros((1, 16, 8), np.uint8))
+        with open_image(tmp_path / "image.tif") as reader:
+            placement = reader.placement
+        write_raster(tmp_path / "a.tif", np.zeros((16, 8), np.uint8), palette=PALETTE, placement=placement)
+        half = placement.scaled(2, 2)
+        write_raster(tmp_path / "b.tif", np.zeros((8, 4), np.uint8), palette=PALETTE, placement=half)
+        found = [rasterio.open(tmp_path / name).rpcs for name in ("a.tif", "b.tif")]
+    assert found[0].to_dict() == rpcs.to_dict()
+    # The centre of the image, between its pixels, and its half stay where they are.
+    assert (found[1].line_off, found[1].samp_off, found[1].line_scale, found[1].samp_scale) == (3.5, 1.5, 4.0, 2.0)
+    assert found[1].lat_off == 50.0
 
 
 def test_a_label_tiff_is_a_tiled_compressed_coloured_pyramid_in_its_place(labels, tmp_path):

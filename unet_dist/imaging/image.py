@@ -30,8 +30,8 @@ DEFAULT_CACHE_BYTES = 128 * 2**20
 """Decoded blocks kept by one reader; derived: 572 rows of a striped RGB image 78,000 px wide."""
 
 
-GEO_TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
-"""The tags of the GeoTIFF standard and their types: pixel scale, tie points, matrix, keys and the keys' values."""
+GEO_TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s", 50844: "d"}
+"""The tags of the GeoTIFF standard and their types: pixel scale, tie points, matrix, keys and the keys' values; RPC's numbers."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ class Placement:
         if 34264 in tags:  # 4 x 4, from (column, row, 0, 1) to (x, y, z, 1)
             matrix = np.array(tags[34264], dtype=np.float64).reshape(4, 4)
             tags[34264] = tuple((matrix * (col_factor, row_factor, 1, 1)).ravel().tolist())
+        if len(tags.get(50844, ())) == 92:  # source: "RPCs in GeoTIFF": 0, 0 is the centre of a pixel
+            numbers = list(tags[50844])
+            for place, factor in ((2, row_factor), (3, col_factor)):  # the offset; five places on, the scale
+                numbers[place] = (numbers[place] + 0.5) / factor - 0.5
+                numbers[place + 5] /= factor
+            tags[50844] = tuple(numbers)
         x_y = self.resolution and (self.resolution[0] / col_factor, self.resolution[1] / row_factor)
         return replace(self, resolution=x_y, geo_tags=tags)
 
