@@ -22,6 +22,7 @@ def test_the_next_command_has_the_keys_of_the_data(tmp_path: Path, capsys: pytes
         main(["prepare", *given, "--output_path", str(tmp_path / "out")])
     assert leaving.value.code == 0
     line = " ".join(capsys.readouterr().out.split()).rpartition("Next: ")[2]
+    assert """--label_map '{"0": 0, "1": 1, "2": 1}'""" in line
     program, command, *words = shlex.split(line)
     assert (program, command) == ("unet-dist", "train")
     config, _ = parse("train", words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from unet_dist.benchmark.setting import open_setting
 from unet_dist.benchmark.step import endless, run_loop
 from unet_dist.benchmark.timing import affordable
 from unet_dist.command_line.command import Command
-from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions
+from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions, words_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import find_void
@@ -119,9 +118,7 @@ def choose(config: Config, *, time: str, processes: int = 1) -> Config:
         )
         return Config.from_flat(_read(settled.read_text(encoding="utf-8")) | given)
     words = [config.data.data_path, "--time", time, "--processes", str(processes)]
-    for key in sorted((DATA_KEYS - {"data_path"}) & given.keys()):
-        value = given[key]
-        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    words += words_of(given, sorted((DATA_KEYS - {"data_path"}) & given.keys()))
     program = [sys.executable, "-m", "unet_dist", "configure", *words]
     done = subprocess.run(program, check=False, stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:

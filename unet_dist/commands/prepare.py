@@ -7,12 +7,11 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import yaml
 from rich.table import Table
 
 from unet_dist.assembly.data_set import open_data
 from unet_dist.command_line.command import Command
-from unet_dist.config.choosing import DATA_KEYS
+from unet_dist.config.choosing import DATA_KEYS, words_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache, CachedSplit
 from unet_dist.data.decoded.classes import warn_of_void
@@ -51,15 +50,7 @@ def _next_step(config: Config) -> str | None:
         return None
     values = config.flat()
     kept = sorted(config.given - {"output_path"}, key=lambda key: (key != "data_path", key))
-    words = " ".join(f"--{key} {shlex.quote(_spelt(values[key]))}" for key in kept)
-    return f"Next: unet-dist train {words} --output_path RUN"
-
-
-def _spelt(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    word: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-    return word.removesuffix("...\n").strip()
+    return f"Next: unet-dist train {shlex.join(words_of(values, kept))} --output_path RUN"
 
 
 def check(config: Config, teller: Teller) -> Cache:

@@ -5,8 +5,10 @@ Knows nothing of torch or data, nor how a config is chosen.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 from unet_dist.config.decoding import Bytes
 from unet_dist.config.quantities import EXPECTED_TIME, parse_bytes, parse_time
@@ -66,6 +68,12 @@ _FREE_OF_CHOICE = frozenset(
     }
     | {"keep_checkpoints", "log_steps", "trackers"}
 )
+
+
+def words_of(values: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Spell keys and their values as the words of a command."""
+    spelt = {key: value if isinstance(value := values[key], str) else json.dumps(value) for key in keys}
+    return [word for key, value in spelt.items() for word in (f"--{key}", value)]
 
 
 def leaves_the_choice(config: Config) -> bool:
