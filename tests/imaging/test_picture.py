@@ -223,6 +223,23 @@ def test_deep_jpeg_2000_and_avif_lose_nothing(tmp_path, channels):
         assert open_image(tmp_path / "a.avif").dtype == np.uint16
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_transparency_of_avif_is_no_data(tmp_path, channels, bits):
+    """Opaque is the largest of so many bits, and grey stays grey."""
+    stored = np.random.default_rng(0).integers(0, 2**bits, (20, 30, channels + 1))
+    stored[..., -1] = np.where(np.arange(30) < 9, 0, 2**bits - 1)
+    code = stored.astype(np.uint8 if bits == 8 else np.uint16)
+    (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(code, level=100, bitspersample=bits))
+    with open_image(tmp_path / "a.avif") as reader:
+        np.testing.assert_array_equal(whole(reader), stored[..., :-1])
+        np.testing.assert_array_equal(reader.known(0, 20, 0, 30), stored[..., -1] > 0)
+    damaged = (tmp_path / "a.avif").read_bytes().replace(b"av1C", b"av1X")
+    (tmp_path / "b.avif").write_bytes(damaged)
+    with pytest.raises(RefusedError, match=r"b\.avif"):
+        open_image(tmp_path / "b.avif")
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(
     ("dtype", "bits"), [("uint16", 12), ("uint16", 15), ("int16", 16), ("int8", 8), ("uint32", 22)]

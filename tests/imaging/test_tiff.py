@@ -481,6 +481,16 @@ def test_a_fourth_band_is_a_channel_and_an_opaque_alpha_none(rgb, tmp_path, kind
                 whole(reader)
 
 
+@needs_few_bits
+def test_opaque_is_the_largest_of_the_bits_that_a_sample_has(rgb, tmp_path):
+    deep = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)]).astype(np.uint16) * 16 + 15
+    deep[3, 5, 3] = 0
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", extrasamples=["unassalpha"], bitspersample=12)
+    with open_image(tmp_path / "a.tif") as reader:
+        assert_windows_equal(reader, deep[..., :3])
+        np.testing.assert_array_equal(reader.known(0, len(rgb), 0, rgb.shape[1]), deep[..., 3] > 0)
+
+
 @pytest.mark.parametrize("nexts", [[0], [1, 0], [1, 2, 1], [1, 2, 2]])
 @pytest.mark.parametrize("big", [False, True])
 def test_pages_that_name_an_earlier_one_end(tmp_path, nexts, big):

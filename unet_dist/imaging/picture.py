@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unet_dist.errors import RefusedError
+from unet_dist.imaging.avif import settings_of
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.image import ImageFormat, Opening, Stored, ValueRange
 from unet_dist.imaging.jpeg2000 import planes_of
@@ -60,7 +61,7 @@ class _Form:
         dtype: of a value.
         channels: without alpha.
         has_alpha: whether that lies behind them.
-        bits: of a value.
+        bits: of a value; None where its type has no more.
         decode: gives the values from the bytes of the file; None leaves it to Pillow.
         measured: what the file itself says that the values stand for.
     """
@@ -69,7 +70,7 @@ class _Form:
     channels: int
     name: str
     has_alpha: bool
-    bits: int = 8
+    bits: int | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     measured: Scaling | None = None
 
@@ -91,6 +92,7 @@ class _Form:
             nodata=None if opening.nodata is None else nodata_of(opening.nodata, self.dtype),
             name=self.name,
             alpha=-1 if self.has_alpha else None,
+            bits=self.bits,
             scaling=self.scaling(opening),
         )
 
@@ -115,7 +117,7 @@ def open_picture(encoded: Encoded, opening: Opening) -> BlockReader:
             raise RefusedError(f"{name} scales the indices of a palette", "Write the values that are meant.")
         if opening.interpret is not None:
             require_ids_unscaled(scaling, name)
-        elif form.bits < 8 and opening.value_range is None:
+        elif form.bits is not None and form.bits < 8 and opening.value_range is None:
             raise RefusedError(
                 f"{name} holds {form.bits}-bit values",
                 f"Say which are black and white: --value_range 0,{2**form.bits - 1}.",
@@ -311,13 +313,16 @@ def _form_of(image: Image.Image, encoded: Encoded) -> _Form:
     if image.format == "JPEG2000" and image.mode != "P":
         planes = planes_of(encoded, (image.size[1], image.size[0]), len(image.getbands()))
         channels = planes.count - planes.has_alpha
-        deep = replace(form, dtype=planes.dtype, channels=channels, has_alpha=planes.has_alpha, bits=planes.bits)
+        deep = replace(form, dtype=planes.dtype, channels=channels, has_alpha=planes.has_alpha)
+        bits = planes.bits if planes.bits < 8 * planes.dtype.itemsize else None
+        deep = replace(deep, bits=bits)
         return form if planes.is_plain else replace(deep, decode=imagecodecs.jpeg2k_decode)
     if image.format == "AVIF":
-        start = _start_of(encoded)
-        settings = start.find(b"av1C")
-        if settings >= 0 and start[settings + 6] & 0x40:
-            return replace(form, dtype=_UINT16, decode=imagecodecs.avif_decode)
+        bits, is_grey = settings_of(encoded)
+        deep = replace(form, channels=1 if is_grey else 3, decode=imagecodecs.avif_decode)
+        if bits > 8:
+            return replace(deep, dtype=_UINT16, bits=bits)
+        return deep if is_grey and form.has_alpha else form
     return form
 
 

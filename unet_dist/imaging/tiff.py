@@ -309,7 +309,7 @@ def _colours(
         name=name,
         alpha=_alpha_index(page),
         is_inverted=page.photometric == _MIN_IS_WHITE,
-        bits=page.bitspersample if 8 < page.bitspersample < 16 else None,
+        bits=page.bitspersample if 1 < page.bitspersample < 16 and page.bitspersample != 8 else None,
         scaling=scaling,
     )
 

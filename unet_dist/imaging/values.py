@@ -177,7 +177,7 @@ def make_conversion(
         nodata: the value that stands for no data.
         alpha: which sample is alpha: 0 is no data, and anything between that and opaque refused.
         is_inverted: whether the file's zero is white.
-        bits: of a value, where its type has more: white is the largest of so many.
+        bits: of a value, where its type has more: white and opaque are the largest of so many.
         scaling: what the values stand for, which value_range then means; nodata is a stored value.
         valid: stored values beyond it are no data, either.
         bad: numbers of bands, from 1, whose values say nothing of data.
@@ -206,7 +206,7 @@ def make_conversion(
     def convert(values: np.ndarray) -> np.ndarray:
         known = None
         if place is not None:
-            values, known = split_alpha(values, place, name)
+            values, known = split_alpha(values, place, name, bits)
         if is_marked:
             marked = known_pixels(
                 np.delete(values, at, axis=2) if (at := [n - 1 for n in bad]) else values, nodata, valid
@@ -266,16 +266,19 @@ def to_uint8(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
 
 
-def split_alpha(values: np.ndarray, index: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def split_alpha(values: np.ndarray, index: int, name: str, bits: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Split an alpha channel off: (H, W, C) -> (H, W, C - 1), and where it is opaque, (H, W) bool.
 
     Args:
         index: of the alpha channel.
+        bits: of a value, where its type has more.
 
     Raises:
         RefusedError: a pixel is half transparent.
     """
     opaque = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+    if bits is not None:
+        opaque = 2 ** (bits - (values.dtype.kind == "i")) - 1
     alpha = values[:, :, index]
     colours = np.delete(values, index, axis=2) if index < values.shape[2] - 1 else values[:, :, :-1]
     num_half = int(((alpha > 0) & (alpha < opaque)).sum())
