@@ -1,6 +1,6 @@
 """What a run will need, from its config: sizes, tiles, how the batch is cut, and what decides the memory.
 
-Owns the planned run, and the facts about data that nobody reads. Must not know how a plan is shown.
+Owns the planned run, and where the facts about its data come from. Must not know how a plan is shown.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from unet_dist.config.transforms import is_recipe
 from unet_dist.data.batches.ahead import AHEAD
 from unet_dist.data.batches.shares import is_held_at_once
 from unet_dist.data.decoded.cache import Cache, open_cache
+from unet_dist.data.decoded.preview import look_at
 from unet_dist.data.sources.groups import Grouping
+from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import DataError
 from unet_dist.planner.simulation import SimulatedRun
 from unet_dist.processes.precision import has_fast_bf16
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import TilePlan, plan_tiles
 
-# Images of the reference task, where nobody said what there is.
+# Images of the reference task, where nobody can say.
 _REFERENCE_SHAPE, _REFERENCE_CLASSES, _REFERENCE_CHANNELS = (1080, 1920), 35, 3
 
 
@@ -130,11 +132,16 @@ def _setting(config: Config, options: PlanOptions, data: KnownData) -> Simulated
 
 
 def know_data(config: Config, options: PlanOptions) -> KnownData:
-    """Find out about the data without reading it: from the config, else from an existing decoded cache."""
+    """Find out about the data: from the config and the decoded cache, else by a look at the folder, else by assumption.
+
+    Raises:
+        DataError: there is a folder, and none of its pairs can be used.
+    """
     shape, known_from = options.image_shape(), "as image_size says"
     channels, classes = config.model.in_channels, config.model.num_classes
     pixel_bytes = 1
-    cache = _find_cache(config)
+    source = _local_source(config)
+    cache = None if source is None else _find_cache(config, source)
     if cache is not None:
         heights, widths = cache.table["heights"], cache.table["widths"]
         largest = int((heights * widths).argmax())
@@ -142,21 +149,36 @@ def know_data(config: Config, options: PlanOptions) -> KnownData:
             shape, known_from = (int(heights[largest]), int(widths[largest])), "the largest in the decoded cache"
         channels, classes = channels or cache.channels, classes or cache.num_classes
         pixel_bytes = np.dtype(cache.dtype).itemsize
+    elif source is not None and (shape is None or classes is None):
+        seen = look_at(source, settings_of(config, source), config.data.max_pixels)
+        if shape is None:
+            shape, known_from = seen.header.shape[:2], seen.known_from
+        channels, classes = channels or seen.header.shape[2], classes or seen.num_classes
+        pixel_bytes = np.dtype(seen.header.dtype).itemsize
     if shape is None and config.data.data_path == "synthetic":
         shape, known_from = parse_shape(config.data.synthetic_size), "as synthetic_size says"
     if shape is None:
-        shape, known_from = _REFERENCE_SHAPE, "assumed: --image_size HEIGHTxWIDTH says otherwise"
+        shape, known_from = _REFERENCE_SHAPE, "assumed: set --image_size HEIGHTxWIDTH"
+    if classes is None and config.data.data_path != "synthetic":
+        known_from += "; classes assumed: set --num_classes"
     return KnownData(shape, channels or _REFERENCE_CHANNELS, classes or _REFERENCE_CLASSES, known_from, pixel_bytes)
 
 
-def _find_cache(config: Config) -> Cache | None:
+def _local_source(config: Config) -> Source | None:
+    """The data on this machine; None for scenes, which say their size, and for what would need the network."""
+    return source_of(config) if Path(config.data.data_path).expanduser().exists() else None
+
+
+def _find_cache(config: Config, source: Source) -> Cache | None:
     data = config.data
-    if not Path(data.data_path).exists():  # scenes say their size, and a hub id would need the network
-        return None
+    grouping = Grouping(data.group_by, data.folds, data.fold or 0)
     try:
-        source = source_of(config)
-        settings = settings_of(config, source)
-        grouping = Grouping(data.group_by, data.folds, data.fold or 0)
-        return open_cache(source, settings, seed=config.schedule.seed, cache_path=data.cache_path, grouping=grouping)
+        return open_cache(
+            source,
+            settings_of(config, source),
+            seed=config.schedule.seed,
+            cache_path=data.cache_path,
+            grouping=grouping,
+        )
     except DataError:
         return None

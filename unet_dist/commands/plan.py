@@ -1,4 +1,4 @@
-"""`unet-dist plan`: what a run will need, before anything is launched; reads no data and needs no device."""
+"""`unet-dist plan`: what a run will need, before anything is launched; it looks at headers of the data and needs no device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from unet_dist.tiling.geometry import WindowSizes, plan_abutting
 from unet_dist.wording import counted, one_line, size
 
 COMMAND = Command(
-    about="predict sizes, tiles, FLOPs and peak memory of a run, and what to change to fit; needs no data or device",
+    about="predict sizes, tiles, FLOPs and peak memory of a run, and what to change to fit; needs no device",
     usage="[CONFIG.yaml] [--memory 24GiB] [--key value ...]",
     place=80,
     takes_config=True,
@@ -161,6 +161,9 @@ def _print_work(planned: PlannedRun, console: Console) -> None:
         cells = f"{len(planned.tiles)} of {_shape(planned.tiles.window_shape)}", _flops(image)
         table.add_row("prediction of an image", *cells)
     console.print(table)
+    console.print(
+        "The time depends on the machine: unet-dist bench with the same keys measures a step and a prediction."
+    )
 
 
 def _print_memory(planned: PlannedRun, memory_bytes: int | None, console: Console) -> None:

@@ -263,12 +263,12 @@ class DemoOptions(DecodingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(OptionsSection):
-    """The plan; nothing is read and no device is needed"""
+    """The plan; no device is needed"""
 
     memory: Bytes | None = None
     """Memory of a device, such as 24GiB. The plan then shows what fits, and what to change if the run does not."""
     image_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
-    """Height x width of the images, px. Default: that of the scenes or the decoded cache, else 1080x1920."""
+    """Height x width of the images, px. Default: that of the scenes or the largest of the data set, else 1080x1920."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Kind of device to plan for."""
 

@@ -84,7 +84,7 @@ def test_the_plan_finds_the_cache_of_grey_images_read_as_colour(tmp_path):
         tifffile.imwrite(root / "images" / f"{number}.tif", pixels[..., 0].astype(np.uint16) * 9)
         (root / "masks" / f"{number}.png").write_bytes(png(mask))
     config = Config(data_path=str(root), cache_path=str(tmp_path / "cache"), in_channels=3)
-    assert know_data(config, PlanOptions()).known_from.startswith("assumed")
+    assert know_data(config, PlanOptions()).known_from.startswith("the largest of 3 images")
     open_data(config, Teller(speaks=False))
     known = know_data(config, PlanOptions())
     assert (known.image_shape, known.channels, known.pixel_bytes) == ((30, 50), 3, 2)
