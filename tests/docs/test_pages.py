@@ -141,6 +141,7 @@ def _operations(options: dict[str, Any]) -> tuple[float, int]:
 
 
 @pytest.mark.usefixtures("own_process")
+@pytest.mark.slow
 def test_commands_of_the_options_of_the_unet_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = commands_of((ROOT / "docs/howto/unet_options.md").read_text(encoding="utf-8"))
     assert [words[0] for words in commands] == ["train", "train", "evaluate", "evaluate", "report", *["train"] * 4]

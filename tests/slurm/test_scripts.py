@@ -216,6 +216,7 @@ def test_requeues_without_progress_are_bounded(lab: Lab, jobs: dict[str, Job]) -
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_one_array_task_is_requeued_alone(lab: Lab, jobs: dict[str, Job]) -> None:
     job = jobs["array"]
     stopped, other = f"{job.id}_572", f"{job.id}_444"
