@@ -244,6 +244,39 @@ def test_error_neither_orders_the_terminal_nor_fails_in_its_encoding() -> None:
     assert b"\x1b" not in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "is_told"),
+    [
+        (["prepare"], {}, True),
+        (["prepare"], {"RANK": "0", "WORLD_SIZE": "2"}, True),
+        (["prepare"], {"RANK": "1", "WORLD_SIZE": "2"}, False),
+        (["prepare"], {"RANK": "0", "WORLD_SIZE": "2", **cli.LAUNCHER_ENVIRONMENT}, False),  # its starter has told
+        (["completion", "bash"], {}, False),
+        (["prepare", "--print_config"], {}, False),
+    ],
+)
+def test_a_command_says_at_once_that_it_starts(
+    words: list[str],
+    environment: dict[str, str],
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before torch is loaded, once, and not on stdout, which may be data."""
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", *cli.LAUNCHER_ENVIRONMENT):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "unet_dist.command_line.command.Command.load_run",
+        lambda _command: lambda *_words: seen.append(capsys.readouterr().err),
+    )
+    run(words, is_program=True)
+    expected = f"unet-dist {words[0]}: starting; loading takes some seconds\n" if is_told else ""
+    assert seen == ([] if "--print_config" in words else [expected])
+
+
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever kills it kills the run, and no child of a launcher waits for ever."""
     started: list[int] = []

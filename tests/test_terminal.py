@@ -86,6 +86,26 @@ def test_lines_in_a_log_are_dated_and_taken_as_they_are() -> None:
     assert re.fullmatch(date + re.escape("step 5/10  loss 1.0"), second)
 
 
+def test_fast_steps_are_a_line_a_second_and_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    teller, text = told()
+    now = iter([100.0, 100.3, 100.6, 101.1, 101.2, 101.3, 101.4, 102.5, 102.6])
+    monkeypatch.setattr("unet_dist.terminal.time.monotonic", lambda: next(now))
+
+    def lines() -> list[str]:
+        return [line.partition("  ")[2] for line in text.getvalue().splitlines()]
+
+    with teller.progress("step", 9) as bar:
+        for step in range(1, 10):
+            bar.advance()
+            if step == 6:
+                bar.tell("validation")
+            else:
+                bar.tell(f"loss {step}", is_routine=True)
+        assert lines()[-1] == "step 8/9  loss 8"
+    shown = ["1/9  loss 1", "4/9  loss 4", "5/9  loss 5", "6/9  validation", "8/9  loss 8", "9/9  loss 9"]
+    assert lines() == [f"step {line}" for line in shown]
+
+
 def test_other_processes_are_silent() -> None:
     teller, text = told(speaks=False)
     teller.say("a")

@@ -88,6 +88,8 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
 
         print(yaml.safe_dump(parsed.arguments[0].flat(), sort_keys=False, allow_unicode=True), end="")
         return
+    if is_program:
+        _announce(command)
     if command.starts_processes:
         refuse_broken_places(os.environ)
     os.environ.update(device_environment(parsed.start.device, os.environ))
@@ -103,6 +105,15 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
     if count is not None and (count > 1 or is_launched(os.environ)):  # one process needs no launcher above it
         _launch(command, words, count)
     command.load_run()(*arguments)
+
+
+def _announce(command: Command) -> None:
+    """Say at once what was begun: the libraries behind a command take seconds to load. Once, whatever starts processes."""
+    is_ours = is_launched(os.environ) and LAUNCHER_ENVIRONMENT.items() <= os.environ.items()
+    if command.word_choices or is_ours or not is_first(os.environ):  # those that list their words load nothing
+        return
+    with contextlib.suppress(OSError):  # nobody reads it; stdout may be data
+        print(f"unet-dist {command.name}: starting; loading takes some seconds", file=sys.stderr, flush=True)
 
 
 def _settle(

@@ -5,6 +5,7 @@ Owns every line that a run prints. Must not know how a number is made.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from rich.text import Text
 from unet_dist.wording import hanging, one_line, shorten
 
 _PICTURE_COLUMNS = 96
+_ROUTINE_S = 1.0
+"""Between two lines of one thing's progress: a log of faster ones is hard to read."""
 _MOST_NAMED = 60
 """Classes of a legend."""
 
@@ -56,7 +59,11 @@ class Teller:
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[ProgressBar]:
         """Show how far something is, while it runs."""
         if not (self.speaks and self.console.is_terminal):
-            yield ProgressBar(self, what, total, done)
+            bar = ProgressBar(self, what, total, done)
+            try:
+                yield bar
+            finally:
+                bar.catch_up()
             return
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -67,14 +74,14 @@ class Teller:
         )
         # Of the description, the bar, the counts, the time left and what stands between them.
         room = self.console.width - len(what) - 12 - (2 * len(str(total)) + 1) - 8 - 4
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(what, total=total, completed=done, detail="")
+        with Progress(*columns, console=self.console, transient=True) as shown:
+            task = shown.add_task(what, total=total, completed=done, detail="")
             yield ProgressBar(
                 self,
                 what,
                 total,
                 done,
-                lambda done, detail: bar.update(task, completed=done, detail=fitting(detail, room)),
+                lambda done, detail: shown.update(task, completed=done, detail=fitting(detail, room)),
             )
 
     def table(self, table: Table) -> None:
@@ -134,6 +141,7 @@ class ProgressBar:
     def __init__(self, teller: Teller, what: str, total: int, done: int, show: Any = None) -> None:
         self._teller, self._what, self._total, self._show = teller, what, total, show
         self.done = done
+        self._told_s, self._pending = -math.inf, ""
 
     def advance(self, count: int = 1, detail: str = "") -> None:
         """Move the bar on."""
@@ -141,7 +149,25 @@ class ProgressBar:
         if self._show:
             self._show(self.done, detail)
 
-    def tell(self, detail: str) -> None:
-        """Say a dated line where there is no bar."""
-        if not self._show:
-            self._teller.say(f"{self._what} {self.done}/{self._total}  {detail}")
+    def tell(self, detail: str, *, is_routine: bool = False) -> None:
+        """Say a dated line where there is no bar.
+
+        Args:
+            is_routine: the next one says the same of later: at most one a second is printed, and the last one.
+        """
+        if self._show:
+            return
+        line, now_s = f"{self._what} {self.done}/{self._total}  {detail}".rstrip(), time.monotonic()
+        if is_routine and now_s - self._told_s < _ROUTINE_S:
+            self._pending = line
+            return
+        if is_routine:
+            self._pending, self._told_s = "", now_s
+        self.catch_up()
+        self._teller.say(line)
+
+    def catch_up(self) -> None:
+        """Say the last line that was held back, if one was."""
+        line, self._pending = self._pending, ""
+        if line:
+            self._teller.say(line)

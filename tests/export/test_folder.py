@@ -175,7 +175,9 @@ def test_the_example_is_what_the_user_names(
     mine = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     Image.fromarray(mine).save(tmp_path / "mine.png")
     run(["export", str(run_folder), "--format", "huggingface", "--example", str(tmp_path / "mine.png")])
-    assert "make sure that you may pass it on" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "make sure that you may pass it on" in out
+    assert out.index("Predicting the example image.") < out.index("Written:")
     assert np.array_equal(np.asarray(Image.open(run_folder / "huggingface/example_input.png")), mine)
     np.save(tmp_path / "bands.npy", mine[:, :, :2])
     before = sorted(run_folder.rglob("*"))
@@ -261,7 +263,8 @@ def test_a_hub_out_of_reach_is_a_sentence(run_folder: Path, tmp_path: Path) -> N
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.splitlines()[0].startswith("unet-dist export: starting")
+    assert done.stderr.count("\n") == 2
     assert "push: the hub did not take someone/streets" in done.stderr
     assert json.loads((run_folder / "huggingface/config.json").read_text())["model_type"] == "unet"
 

@@ -208,6 +208,14 @@ def test_exported_by_the_command_and_used_by_others(run_folder: Path, capsys: py
     out = capsys.readouterr().out
     assert "The run's data cannot be had, so street scenes stand in for them" in out
     assert "Compared with torch on procedural street scenes: 3 images" in out
+    told = (
+        "Writing the network as a graph",
+        "Comparing it with torch on 3 images of",
+        "image compared 3/3\n",
+        "Compared",
+    )
+    places = [out.index(words) for words in told]
+    assert places == sorted(places), "each long part is announced"
     assert "every label equal" in out
     assert "opset 18" in out
     file = run_folder / "model.onnx"

@@ -34,7 +34,7 @@ from unet_dist.scenes.synthetic import SyntheticScenes
 from unet_dist.storage.files import replacing, require_writable, write_whole_folder
 from unet_dist.terminal import Teller
 from unet_dist.tiling.windows import Labels
-from unet_dist.wording import size
+from unet_dist.wording import counted, size
 
 COMMAND = Command(
     about="export a model to ONNX, or to a folder for the Hugging Face hub",
@@ -102,10 +102,17 @@ def _export_onnx(
     about = {"licence": options.license} if options.license else {}
     form = Form(None if options.sides is None else parse_shape(options.sides), options.padded)
     with replacing(output) as beside:
+        teller.say(f"Writing the network as a graph for {output}.")
         write_onnx(beside, model, about, form)
-        source, readers = _check_images(model, trained, folder, options, teller)
-        with teller.progress("image compared", options.check_images) as bar:
-            found = compare(model, open_session(beside), readers, bar.advance, form)
+        source, number, readers = _check_images(model, trained, folder, options, teller)
+        teller.say(f"Comparing it with torch on {counted(number, 'image')} of {source}.")
+        with teller.progress("image compared", number) as bar:
+
+            def advance() -> None:
+                bar.advance()
+                bar.tell("", is_routine=True)
+
+            found = compare(model, open_session(beside), readers, advance, form)
         found.require()
         num_bytes = beside.stat().st_size
     teller.say(f"Compared with torch on {source}: {found}")
@@ -116,8 +123,8 @@ def _export_onnx(
 
 def _check_images(
     model: TrainableNetwork, trained: Config | None, folder: Path | None, options: ExportOptions, teller: Teller
-) -> tuple[str, Iterator[ImageReader]]:
-    """Images to compare on: of the run's test split (validation, if it has none), or street scenes where that cannot be had."""
+) -> tuple[str, int, Iterator[ImageReader]]:
+    """Images to compare on, and how many: of the run's test split (else validation), or street scenes where that cannot be had."""
     count = options.check_images
     if trained is not None:
         try:
@@ -130,11 +137,11 @@ def _check_images(
         else:
             number = min(count, len(samples))
             chosen = [round(i * (len(samples) - 1) / max(1, number - 1)) for i in range(number)]
-            return f"the {samples.name} split of {cache.name}", (as_reader(samples.image(index)) for index in chosen)
+            readers = (as_reader(samples.image(index)) for index in chosen)
+            return f"the {samples.name} split of {cache.name}", number, readers
     scenes = SyntheticScenes(count, *_CHECK_SHAPE, seed=_CHECK_SEED)
-    return "procedural street scenes", (
-        ArrayReader(_channels(scenes.render(i)[0], model.in_channels)) for i in range(count)
-    )
+    readers = (ArrayReader(_channels(scenes.render(i)[0], model.in_channels)) for i in range(count))
+    return "procedural street scenes", count, readers
 
 
 def _channels(image: np.ndarray, in_channels: int) -> np.ndarray:
@@ -154,6 +161,7 @@ def _export_folder(
     name = options.push.split("/")[-1] if options.push else (run or output).resolve().name
 
     def predict(image: np.ndarray) -> Labels:
+        teller.say("Predicting the example image.")
         tiles = choose_tiles(model, window_batch=1, say=teller.say)
         if tiles.name == EXACT:  # what the card tells the reader to call
             return predict_image(model, image)

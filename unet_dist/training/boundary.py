@@ -90,6 +90,7 @@ class Boundary:
         """Validate; keep the model if it is the best. Returns the wish that ended it half-way, if one did."""
         parts, progress = self._parts, self._progress
         self._record.flush()
+        bar.catch_up()
         self.check_finite()
         started = time.perf_counter()
         outcome = NO_WISH

@@ -89,7 +89,7 @@ class Record:
                 f"data wait {record['data_wait']:.0%}  {size(record['memory_bytes'])}"
             )
             left = (parts.config.schedule.total_steps - step) * seconds / max(1, steps)
-            bar.tell(f"{self._clock.detail}  {duration(left)} left")
+            bar.tell(f"{self._clock.detail}  {duration(left)} left", is_routine=True)
 
         self.flush()
         self._noted = step, write
