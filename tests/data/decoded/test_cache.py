@@ -112,6 +112,17 @@ def test_given_splits_stay_and_a_missing_one_is_named(tmp_path):
 def test_names_are_unique_within_the_cache(tmp_path):
     cache = make(write_folder(tmp_path / "data", {"train": 3, "val": 2}), tmp_path)
     assert cache.ids == ["sample000", "sample001", "sample002", "sample000~2", "sample001~2"]
+    assert cache.split("train").ids == ["sample000", "sample001", "sample002"]
+    assert cache.split("val").ids == ["sample000", "sample001"], "of a split as their files are called"
+    assert cache.split("all").ids[2:] == ["sample002", "validation-sample000", "validation-sample001"]
+
+
+def test_a_cache_of_before_names_were_kept_is_read(tmp_path):
+    cache = make(write_folder(tmp_path / "data", {"train": 3, "val": 2}), tmp_path)
+    index = json.loads((cache.path / "index.json").read_text())
+    del index["repeated_names"], index["sha256"]
+    (cache.path / "index.json").write_text(json.dumps(index))
+    assert Cache(cache.path, seed=0).split("val").ids == ["sample000~2", "sample001~2"]
 
 
 def test_few_samples_can_still_be_evaluated_as_a_whole(tmp_path):

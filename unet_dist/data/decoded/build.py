@@ -26,6 +26,7 @@ from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.problems import Problems
+from unet_dist.data.decoded.sample_names import record_names
 from unet_dist.data.decoded.sealed import FORMAT_VERSION, INDEX, TABLE, digest_index
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import needs_windows, read_windowed_header, scan_pair
@@ -38,7 +39,7 @@ from unet_dist.imaging.views import Part
 from unet_dist.machine.cores import num_cores
 from unet_dist.storage.files import digest, permitted
 from unet_dist.storage.once import make_once
-from unet_dist.wording import counted, listed, make_unique
+from unet_dist.wording import counted, listed
 
 Progress = Callable[[str, int, int], None]
 """Called as (phase, done, total)."""
@@ -312,7 +313,7 @@ class _Builder:
             **({"label_dtype": "uint16"} if self.rules.dtype == np.uint16 else {}),
             "has_nodata": any(record.has_gaps for _, record in records),
             "splits": self.splits,
-            "ids": make_unique([name for name, _ in records]),
+            **record_names([name for name, _ in records]),
             "repeated": self.num_repeated,
         }
         if self.windowed:

@@ -24,6 +24,7 @@ from unet_dist.data.decoded.labels import LabelRules
 from unet_dist.data.decoded.moments import mean_and_std, num_bins, percentiles
 from unet_dist.data.decoded.pixel_files import HISTOGRAMS, IMAGES, KNOWN, LABELS, check_key, quick_digest
 from unet_dist.data.decoded.planes import PlaneRules, planes_dtype
+from unet_dist.data.decoded.sample_names import name_apart, names_of
 from unet_dist.data.decoded.sealed import read_index, read_table
 from unet_dist.data.decoded.settings import CacheSettings, is_whole, locate_cache
 from unet_dist.data.decoded.windowed import WindowedFiles, WindowedImage, WindowedLabel
@@ -80,10 +81,8 @@ class Cache:
     def __init__(
         self, path: str | Path, *, seed: int, root: Path | None = None, grouping: Grouping = NO_GROUPING
     ) -> None:
-        self.path = Path(path)
-        self.seed = seed
-        self.root = root
-        self.grouping = grouping
+        self.path, self.seed = Path(path), seed
+        self.root, self.grouping = root, grouping
         index = read_index(self.path)
         self.name: str = index["name"]
         self.num_classes: int = index["num_classes"]
@@ -101,6 +100,8 @@ class Cache:
         self.label_dtype = np.dtype(kind)
         self.given_splits: dict[str, int] = index["splits"]
         self.ids: list[str] = index["ids"]
+        self.names = names_of(index)
+        """As their files have them: a name may be in several splits."""
         self._sha256: dict[str, str] | None = index.get("sha256")
         """Of the table and of the index itself; None in a cache from before it."""
         self._in_files: dict[str, Any] = index.get("windowed", {"paths": {}})
@@ -133,12 +134,11 @@ class Cache:
         split_of = {position: name for name, positions in self.splits.items() for position in positions}
         found = []
         for position, digest in enumerate(self.table["image_digests"]):
-            split = split_of.get(position)
-            if split is None:
+            if (split := split_of.get(position)) is None:
                 continue
-            first = by_digest.setdefault(digest.tobytes(), (split, self.ids[position]))
+            first = by_digest.setdefault(digest.tobytes(), (split, self.names[position]))
             if first[0] != split:
-                found.append(f"{first[0]} {first[1]} = {split} {self.ids[position]}")
+                found.append(f"{first[0]} {first[1]} = {split} {self.names[position]}")
         return found
 
     def split(self, name: str) -> CachedSplit:
@@ -331,8 +331,8 @@ class CachedSplit:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The name of each sample."""
-        return [self.cache.ids[position] for position in self.positions]
+        """The name of each sample, no two alike."""
+        return name_apart(self.cache.names, self.cache.ids, self.cache.given_splits, self.positions)
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """Give (H, W, C) of a sample."""

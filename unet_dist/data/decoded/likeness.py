@@ -74,4 +74,4 @@ def find_twins_in(cache: Cache) -> list[Twins]:
     splits = {
         name: [position for position in positions if position in there] for name, positions in cache.splits.items()
     }
-    return list(find_twins(hashes, cache.ids, {name: positions for name, positions in splits.items() if positions}))
+    return list(find_twins(hashes, cache.names, {name: positions for name, positions in splits.items() if positions}))
