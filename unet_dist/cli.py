@@ -108,7 +108,7 @@ def _run(command: Command, words: list[str], is_program: bool) -> None:
 
 
 def _announce(command: Command) -> None:
-    """Say at once what was begun: the libraries behind a command take seconds to load. Once, whatever starts processes."""
+    """Say at once which command starts: the libraries behind a command take seconds to load. Once, whatever starts processes."""
     is_ours = is_launched(os.environ) and LAUNCHER_ENVIRONMENT.items() <= os.environ.items()
     if command.word_choices or is_ours or not is_first(os.environ):  # those that list their words load nothing
         return

@@ -153,7 +153,7 @@ class ProgressBar:
         """Say a dated line where there is no bar.
 
         Args:
-            is_routine: the next one says the same of later: at most one a second is printed, and the last one.
+            is_routine: the next one says the same of later: at most one per second is printed, and the last one.
         """
         if self._show:
             return

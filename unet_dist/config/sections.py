@@ -276,7 +276,7 @@ class RunConfig(Section):
     keep_checkpoints: Free[Count] = 2
     """Number of newest checkpoints to keep, 1 or more."""
     log_steps: Free[Count] = 10
-    """Steps from one line of metrics.jsonl to the next. A log shows one a second at most."""
+    """Steps from one line of metrics.jsonl to the next. A log shows one per second at most."""
     metrics: Free[str | None] = None
     """More scores of each validation and evaluation, separated by commas: mean_dice, or an import path such as
     my_package.metrics:kappa(power=2)."""
