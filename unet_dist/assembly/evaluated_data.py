@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unet_dist.assembly.data_set import open_data, source_of
+from unet_dist.assembly.data_set import open_data, settings_of, source_of
 from unet_dist.assembly.run_data import bound, is_same, require_same
 from unet_dist.config.options import EvaluateOptions
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
+from unet_dist.data.decoded.own_names import read_names
 from unet_dist.data.sources.names import read_id_names
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.models.alignment import AlignedClasses, align_names, has_plain_names
@@ -97,7 +98,7 @@ def open_evaluated(
     config = config if is_named else bound(config, folder)
     names = None if options.names is None else read_id_names(Path(options.names))
     source = source_of(config, teller.say)
-    theirs = (names or source.read_id_names() or {}) if _is_of_others(options, trained) else {}
+    theirs = (names or read_names(source, settings_of(config, source)) or {}) if _is_of_others(options, trained) else {}
     if theirs and not has_plain_names([*theirs.values()]) and not _is_plain(network):
         config = config.replace(num_classes=None if names is None else max(names) + 1)  # to be aligned by name
     cache = open_data(config, teller, source, cuts_blocks=options.split != "all" or not is_named)

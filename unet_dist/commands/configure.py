@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from unet_dist.assembly.data_set import open_data, source_of
+from unet_dist.assembly.data_set import open_data, settings_of, source_of
 from unet_dist.assembly.opening import open_for, teller_of
 from unet_dist.assembly.recommend import Choice, Device, Fingerprint, as_yaml, recommend
 from unet_dist.benchmark.ceilings import compute_dtype, matmul_rate
@@ -28,6 +28,7 @@ from unet_dist.config.choosing import DATA_KEYS, ConfigureOptions, words_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.classes import find_void
+from unet_dist.data.decoded.own_names import read_names
 from unet_dist.data.decoded.statistics import measure_runs
 from unet_dist.errors import ConfigError
 from unet_dist.machine.memory import free_bytes
@@ -66,7 +67,7 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
         teller = teller_of(processes)
         source, ignored = source_of(config, teller.say), None
         if config.data.ignore_index is None and not config.data.multi_label:  # there it would be a value of the planes
-            ignored = find_void(source.read_id_names() or {})
+            ignored = find_void(read_names(source, settings_of(config, source)) or {})
         if ignored is not None:
             asked = asked | {"ignore_index": ignored}
             config = Config(**asked, trackers=[])

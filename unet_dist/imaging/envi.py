@@ -91,6 +91,11 @@ def _header_of(encoded: Encoded) -> Path | None:
     return None
 
 
+def _class_names(path: Path) -> dict[int, str]:
+    header = _header_of(Encoded(path, str(path)))
+    return {} if header is None else dict(enumerate(_listed(_parse(header), "class names")))
+
+
 ENVI = ImageFormat(
     "ENVI",
     (".hdr",),
@@ -98,6 +103,7 @@ ENVI = ImageFormat(
     open_envi,
     True,
     beside=lambda path: [raw for raw in [data_of(path)] if raw is not None],
+    class_names=_class_names,
 )
 
 

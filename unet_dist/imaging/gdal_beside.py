@@ -22,12 +22,13 @@ from unet_dist.imaging.tiff import open_tiff
 _MOST_BYTES = 2**24
 """assumption: the histograms of 255 bands take a hundredth of it."""
 _KINDS = ("NoDataValue", "Scale", "Offset")
+_NAMES = "CategoryNames"
 
 
 def files_of_gdal(path: Path) -> list[Path]:
     """Name the files beside an image that change what its pixels mean: statistics alone change nothing."""
     aux = _aux(path)
-    states = aux.is_file() and any(f"<{kind}".encode() in aux.read_bytes()[:_MOST_BYTES] for kind in _KINDS)
+    states = aux.is_file() and any(f"<{kind}".encode() in aux.read_bytes()[:_MOST_BYTES] for kind in (*_KINDS, _NAMES))
     return [*([aux] if states else []), *([_mask(path)] if _mask(path).is_file() else [])]
 
 
@@ -61,6 +62,16 @@ def with_stated(opening: Opening, encoded: Encoded) -> Opening:
         )
     chosen = nodata.pop() if nodata and opening.nodata is None else opening.nodata
     return replace(opening, nodata=chosen, scales=(found["Scale"], found["Offset"]))
+
+
+def category_names(path: Path) -> dict[int, str]:
+    """Give the names that the file beside has for the ids of a mask; or none. Raises: RefusedError: it is damaged."""
+    if path.is_dir() or not (aux := _aux(path)).is_file():
+        return {}
+    with parsing(str(aux), kind="file of GDAL"):
+        names = ElementTree.fromstring(aux.read_bytes()[:_MOST_BYTES]).find(f"PAMRasterBand/{_NAMES}")
+        found = {} if names is None else {index: one.text or "" for index, one in enumerate(names)}
+    return {index: name for index, name in found.items() if name.strip()}
 
 
 def masked(reader: ImageReader, encoded: Encoded, opening: Opening) -> ImageReader:

@@ -157,6 +157,7 @@ class ImageFormat:
         open: opens one.
         by_windows: whether it is read by windows, however large it is; else it is decoded whole at the first read.
         beside: other files that the image of a path is made of, such as the raw values of a header.
+        class_names: the names that a mask has for its ids, as they are stored.
     """
 
     name: str
@@ -165,6 +166,7 @@ class ImageFormat:
     open: Callable[[Encoded, Opening], ImageReader]
     by_windows: bool
     beside: Callable[[Path], list[Path]] = lambda path: []
+    class_names: Callable[[Path], dict[int, str]] = lambda path: {}
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from PIL import Image
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.formats import format_of
-from unet_dist.imaging.gdal_beside import masked, with_stated
+from unet_dist.imaging.gdal_beside import category_names, masked, with_stated
 from unet_dist.imaging.image import (
     DEFAULT_CACHE_BYTES,
     DEFAULT_MAX_PIXELS,
@@ -76,6 +77,18 @@ def open_image(
             reader.close()
             raise _bad_bands(encoded.name, reader.shape[2], bad)
     return with_channels(reader if bands is None else BandsReader(reader, bands, encoded.name), channels)
+
+
+def class_names_in(path: Path) -> dict[int, str]:
+    """Give the names that the file of a mask, or GDAL's beside, has for its ids as they are stored; none where they have none.
+
+    Raises:
+        RefusedError: it cannot be read.
+    """
+    encoded = Encoded.of(path)
+    if encoded.path is None:
+        return {}
+    return category_names(encoded.path) or format_of(encoded).class_names(encoded.path)
 
 
 def _bad_bands(name: str, count: int, bad: Sequence[int]) -> RefusedError:

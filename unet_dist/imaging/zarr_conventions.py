@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,13 @@ def conventions_of(array: Any, channels: int, name: str) -> Conventions:
     return Conventions(scaling, next(iter(known), None), _limits(attributes, dtype, scaling, name), has_flags)
 
 
+def flag_names(attributes: Mapping[str, Any]) -> dict[int, str]:
+    """Give the names that flag_meanings has for the ids in flag_values; none where these are bits, or the two do not match."""
+    ids, names = _numbers(attributes, "flag_values"), str(attributes.get("flag_meanings", "")).split()
+    are_ids = all(type(number) is int for number in ids) and len(set(ids)) == len(ids) == len(names)
+    return dict(zip(map(int, map(str, ids)), names, strict=True)) if are_ids and "flag_masks" not in attributes else {}
+
+
 def _limits(attributes: dict[str, Any], dtype: np.dtype, scaling: Scaling | None, name: str) -> Limits | None:
     """Read the smallest and the largest value that is valid, of packed data as they are packed.
 
@@ -113,7 +120,7 @@ def within(
     return checked
 
 
-def _numbers(attributes: dict[str, Any], key: str) -> list[object]:
+def _numbers(attributes: Mapping[str, Any], key: str) -> list[object]:
     value = attributes.get(key)
     if value is None:
         return []

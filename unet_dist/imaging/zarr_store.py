@@ -18,7 +18,7 @@ from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader
 from unet_dist.imaging.values import Conversion, make_conversion, nodata_of, require_ids_unscaled
 from unet_dist.imaging.zarr_chunks import chunk_check
-from unet_dist.imaging.zarr_conventions import conventions_of, within
+from unet_dist.imaging.zarr_conventions import conventions_of, flag_names, within
 
 _MIN_BLOCK = 256
 """Smaller chunks are read several at a time: each request to Zarr costs about a millisecond."""
@@ -66,7 +66,16 @@ def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:
         return _open_zarr(path, encoded, opening, interpret)
 
 
-ZARR = ImageFormat("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True)
+def _class_names(path: Path) -> dict[int, str]:
+    name = str(path)
+    with parsing(name, kind="Zarr"):
+        node = _open(path, name)
+        attributes = dict(node.attrs)
+        array = _levels(node, (attributes.get("ome", attributes).get("multiscales") or [{}])[0], name)[0]
+        return flag_names({**attributes, **dict(array.attrs)})
+
+
+ZARR = ImageFormat("Zarr", (".zarr",), lambda encoded: encoded.is_folder, open_zarr, True, class_names=_class_names)
 
 
 def _open_zarr(path: Path, encoded: Encoded, opening: Opening, interpret: Interpret | None) -> BlockReader:

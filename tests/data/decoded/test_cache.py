@@ -140,7 +140,7 @@ def test_the_number_of_classes_is_given_named_or_found(tmp_path):
     assert make(root, tmp_path, ignore_index=2).num_classes == 2
     write_names(root, ["road", "sky", "tree", "pole"])
     assert make(root, tmp_path).class_names == ["road", "sky", "tree", "pole"]
-    with pytest.raises(ConfigError, match=r"num_classes: got 3, and data names 4 classes \(id2label\.json, or"):
+    with pytest.raises(ConfigError, match=r"num_classes: got 3, and data names 4 classes \(id2label\.json, the"):
         make(root, tmp_path, num_classes=3)
 
 

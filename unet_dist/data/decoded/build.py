@@ -23,6 +23,7 @@ from unet_dist.data.decoded.classes import resolve_num_classes
 from unet_dist.data.decoded.decode import DecodedPair, Header, Rules, decode_pair, read_header
 from unet_dist.data.decoded.guesses import explain_ids
 from unet_dist.data.decoded.labels import LabelRules
+from unet_dist.data.decoded.own_names import read_names
 from unet_dist.data.decoded.pixel_files import PixelWriter, check_key
 from unet_dist.data.decoded.planes import PlaneRules, class_columns, explain_void, planes_dtype
 from unet_dist.data.decoded.problems import Problems
@@ -121,7 +122,7 @@ class _Builder:
                 f"{source.name}: the split {', '.join(empty)} is empty. "
                 "Add pairs of an image and a mask to it, or remove the split."
             )
-        id_names = source.read_id_names()
+        id_names = read_names(source, settings)
         self.num_classes = resolve_num_classes(settings, id_names, source.name)
         self.id_names = id_names or {}
         self.rules = self._make_rules()

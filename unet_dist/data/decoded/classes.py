@@ -65,7 +65,7 @@ def resolve_num_classes(settings: CacheSettings, id_names: dict[int, str] | None
         )
     if settings.num_classes is not None and settings.num_classes != len(ids):
         raise ConfigError(
-            f"num_classes: got {settings.num_classes}, and {name} names {len(ids)} classes (id2label.json, or the features of its "
-            "table). Leave num_classes out, or write the right names into id2label.json."
+            f"num_classes: got {settings.num_classes}, and {name} names {len(ids)} classes (id2label.json, the features of its "
+            "table, or its masks). Leave num_classes out, or write the right names into id2label.json."
         )
     return len(ids)
