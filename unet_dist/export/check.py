@@ -123,7 +123,14 @@ def _count(found: Agreement, ours: torch.Tensor, theirs: torch.Tensor, ignore_in
             f"The exported network gives logits of shape {tuple(theirs.shape)}, the original {tuple(ours.shape)}. "
             "Nothing was written. Report it with the versions of torch, onnxscript and onnxruntime."
         )
-    labels, other = (classify(logits, ignore_index).long()[:, None] for logits in (ours, theirs))  # (N, 1, h, w)
+    if not bool(ours.isfinite().all()):
+        raise ExportError(
+            "The network gives logits that are NaN or infinite. Nothing was written. Its weights are damaged or diverged, or the "
+            "pictures are far from those of the training."
+        )
+    labels, other = (
+        classify(logits, ignore_index).long()[:, None] for logits in (ours, theirs.nan_to_num())
+    )  # (N, 1, h, w)
     differs = labels != other
     margin = (ours.gather(1, labels) - ours.gather(1, other))[differs]
     difference = (ours - theirs).abs().max().item()

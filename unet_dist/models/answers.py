@@ -18,6 +18,9 @@ from unet_dist.models.contract import Network
 THRESHOLD = 0.5
 """Probability from which a class is there, where nobody says otherwise."""
 
+_NEITHER = 255
+"""In a plane of 0 and 1 no answer, as in labels of 8 bits."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -37,10 +40,14 @@ class Answers:
         return self.thresholds is not None
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities in float32 at least, (N, K, h, w): a softmax without the ignored class, or a sigmoid for each class."""
+        """Probabilities in float32 at least, (N, K, h, w): a softmax without the ignored class, or a sigmoid for each class.
+
+        NaN where logits are NaN or infinite; of a softmax only where this decides.
+        """
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.thresholds is not None:
-            return wide.sigmoid()
+            # 0 times infinity is NaN, where a sigmoid gives 0 or 1.
+            return wide.sigmoid() if _is_sum_finite(wide) else wide.sigmoid().add_(wide, alpha=0)
         if self.ignore_index is not None and 0 <= self.ignore_index < logits.shape[1]:
             wide = wide.clone() if wide is logits else wide
             # By a number: an index that is a tensor would be copied to the device, and the copy waits for all that came before.
@@ -48,11 +55,21 @@ class Answers:
         return wide.softmax(dim=1)
 
     def present(self, probabilities: Tensor) -> Tensor:
-        """Where each class is, by its threshold: (N, K, h, w) -> (N, K, h, w) uint8 of 0 and 1."""
+        """Where each class is, by its threshold: (N, K, h, w) -> (N, K, h, w) uint8 of 0 and 1, 255 where a probability is NaN."""
         assert self.thresholds is not None
+        if _is_sum_finite(probabilities):
+            thresholds = torch.tensor(self.thresholds, dtype=probabilities.dtype)
+            return (probabilities >= thresholds[:, None, None]).view(torch.uint8).contiguous()
         # Class by class, as numbers: a tensor of thresholds would be copied to the device.
         each = [probabilities[:, k] >= threshold for k, threshold in enumerate(self.thresholds)]
-        return torch.stack(each, dim=1).to(torch.uint8)
+        return torch.stack(each, dim=1).to(torch.uint8).masked_fill_(probabilities != probabilities, _NEITHER)
+
+
+def _is_sum_finite(values: Tensor) -> bool:
+    """Say that all values are finite, at the price of one reading of them. A GPU is not asked, as the host would wait for it."""
+    if type(values) is not Tensor or values.device.type != "cpu":  # the planner's have no values
+        return False
+    return math.isfinite(values.sum())
 
 
 def answers_of(network: Network) -> Answers:

@@ -36,6 +36,7 @@ from unet_dist.prediction.exact import ExactTiles
 from unet_dist.prediction.image import predict_rasters
 from unet_dist.prediction.reading import read_ahead
 from unet_dist.prediction.tiles import Piece, Tiles, Values, compute_pieces
+from unet_dist.prediction.values import not_finite
 from unet_dist.processes.group import Processes
 from unet_dist.tiling.batches import WindowRef, plan_batches
 from unet_dist.tiling.geometry import TilePlan, assign
@@ -91,6 +92,9 @@ def evaluate_split(
 
     Returns:
         The scores over all processes, or None when it was stopped.
+
+    Raises:
+        DataError: the network gives logits that are not finite; looked at once, at the end, as it waits for the device.
     """
     model, device = tiles.model, processes.device
     plans = [tiles.plan(samples.label(index).shape, tile_size) for index in range(len(samples))]
@@ -100,6 +104,7 @@ def evaluate_split(
     count, overlap = model.num_classes, answers_of(model).overlap
     shape = (count, 2, 2) if overlap or count > MATRIX_CLASSES else (count, count)
     confusion = torch.zeros(shape, dtype=torch.int64, device=device)
+    without = torch.zeros(len(batches), dtype=torch.int64, device=device)  # 1: a batch with a pixel without a class
 
     def read(number: int) -> tuple[list[Piece], Tensor]:
         return _read(tiles, samples, plans, batches[number], is_pinned=device.type == "cuda")
@@ -108,14 +113,16 @@ def evaluate_split(
         for _ in range(rounds):
             if is_stopped is not None and is_stopped():
                 return None
-            for _, (pieces, truth) in islice(reads, 1):
+            for number, (pieces, truth) in islice(reads, 1):
                 values = [_present(one) for one in compute_pieces(tiles, pieces)]
                 with uploading(device) as upload:
                     truth = upload(truth)
-                confusion += _count(model, pieces, truth, values, details)
+                confusion += _count(model, pieces, truth, values, details, without[number])
             if advance is not None:
                 windows = tiles.pieces_at_once
                 advance(min(processes.world_size * windows, len(batches) * windows))
+    for number in processes.sum_(without).nonzero().flatten().tolist():
+        raise not_finite(" or ".join(samples.ids[index] for index in sorted({ref.image for ref in batches[number]})))
     if details is not None:
         processes.sum_(details.by_image)
         processes.sum_(details.confidence)
@@ -123,16 +130,30 @@ def evaluate_split(
 
 
 def _count(
-    model: Network, pieces: Sequence[Piece], truth: Tensor, values: Sequence[Values], details: Details | None
+    model: Network,
+    pieces: Sequence[Piece],
+    truth: Tensor,
+    values: Sequence[Values],
+    details: Details | None,
+    without: Tensor,
 ) -> Tensor:
-    """Count a batch: its confusion matrix, and what details hold."""
+    """Count a batch: its confusion matrix, and what details hold.
+
+    Args:
+        without: (), set where a pixel has no class, which is counted as the last one.
+    """
     count, overlap, device = model.num_classes, answers_of(model).overlap, truth.device
-    labels = [one["labels"].to(device, non_blocking=True) for one in values]
+    last = 1 if overlap else count - 1
+    # All tiles at once: an operation is a launch, which the host must order.
+    flat = torch.cat([widened(one["labels"].to(device, non_blocking=True)).flatten() for one in values])
+    without.copy_((flat > last).any())
+    flat.clamp_(max=last)
     if details is None and not overlap:
-        # All tiles at once: a count is several launches, which the host must order.
-        return count_confusion(truth, torch.cat([widened(label).flatten() for label in labels]), count)
+        return count_confusion(truth, flat, count)
     shapes = [(piece.tile.height, piece.tile.width) for piece in pieces]
     truths = [part.view(shape) for part, shape in zip(truth.split([h * w for h, w in shapes]), shapes, strict=True)]
+    of_each = flat.split([one["labels"].numel() for one in values])
+    labels = [part.view(one["labels"].shape) for part, one in zip(of_each, values, strict=True)]
     counts = []
     for piece, part, label, one in zip(pieces, truths, labels, values, strict=True):
         known = unpack(part, count) if overlap else part

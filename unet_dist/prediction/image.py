@@ -32,14 +32,14 @@ Around = Callable[[], AbstractContextManager[object]]
 
 
 def predict_tiles(
-    tiles: Tiles, reader: ImageReader, plan: TilePlan, around_forward: Around = nullcontext
+    tiles: Tiles, reader: ImageReader, plan: TilePlan, around_forward: Around = nullcontext, name: str = "the image"
 ) -> Iterator[tuple[Tile, Rasters]]:
     """Predict the tiles of an image: yields each and its values, in the order of the plan.
 
     The next batches are read, and a batch's values are used by the caller, while the device computes.
 
     Raises:
-        DataError: the image has other channels than the network takes.
+        DataError: the image has other channels than the network takes, or the network gives no finite logits for it.
     """
     reader = as_seen(tiles.model, reader)
 
@@ -52,15 +52,15 @@ def predict_tiles(
             with around_forward():
                 computing.append((pieces, Fetching(compute_pieces(tiles, pieces))))
             if len(computing) > 1:
-                yield from _fetched(tiles, *computing.pop(0))
+                yield from _fetched(tiles, name, *computing.pop(0))
         for batch in computing:
-            yield from _fetched(tiles, *batch)
+            yield from _fetched(tiles, name, *batch)
 
 
-def _fetched(tiles: Tiles, pieces: list[Piece], values: Fetching) -> Iterator[tuple[Tile, Rasters]]:
+def _fetched(tiles: Tiles, name: str, pieces: list[Piece], values: Fetching) -> Iterator[tuple[Tile, Rasters]]:
     rasters = rasters_of(tiles)
     for piece, entry in zip(pieces, values.wait(), strict=True):
-        yield piece.tile, fill(rasters, piece, entry)
+        yield piece.tile, fill(rasters, piece, entry, name)
 
 
 def predict_rasters(tiles: Tiles, image: ImageLike, tile_size: int, around_forward: Around = nullcontext) -> Rasters:
@@ -69,11 +69,12 @@ def predict_rasters(tiles: Tiles, image: ImageLike, tile_size: int, around_forwa
     Raises:
         DataError: the image cannot be read, or has other channels than the network takes.
     """
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
     with _opened(image, tiles.model) as reader:
         plan = tiles.plan(reader.shape[:2], tile_size)
         kinds = rasters_of(tiles)
         rasters = {kind: np.empty((*planes, *plan.image_shape), dtype) for kind, (planes, dtype) in kinds.items()}
-        for tile, values in predict_tiles(tiles, reader, plan, around_forward):
+        for tile, values in predict_tiles(tiles, reader, plan, around_forward, name):
             for kind, part in values.items():
                 rasters[kind][..., tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] = part
     return rasters

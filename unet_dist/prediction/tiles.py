@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from unet_dist.data.decoded.labels import ignored_in
 from unet_dist.imaging.image import ImageReader
 from unet_dist.imaging.pixels import filled
 from unet_dist.models.answers import answers_of
 from unet_dist.models.contract import Network, zero_of
-from unet_dist.prediction.values import Recipe, blank
+from unet_dist.prediction.values import Recipe, blank, not_finite
 from unet_dist.tiling.geometry import Tile, TilePlan
 
 Pixels = npt.NDArray[np.generic]
@@ -141,15 +142,30 @@ def read_piece(tiles: Tiles, image: int, reader: ImageReader, plan: TilePlan, ti
 
 
 def fill(
-    rasters: Mapping[str, tuple[tuple[int, ...], np.dtype]], piece: Piece, entry: Mapping[str, np.ndarray] | None
+    rasters: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    piece: Piece,
+    entry: Mapping[str, np.ndarray] | None,
+    name: str = "the image",
 ) -> dict[str, np.ndarray]:
     """Complete the values of a piece: no class, or a probability of zero, where nothing is seen.
 
     Args:
         rasters: as Recipe.rasters has them.
         entry: the result of the piece, None where it is all background.
+        name: of the image.
+
+    Raises:
+        DataError: a pixel that is seen has no class, as its logits are not finite.
     """
     _, _, height, width = piece.tile
+    if entry is not None:
+        labels = entry["labels"]
+        nothing = ignored_in(labels.dtype)
+        if (
+            labels.max() == nothing
+            and (labels[..., slice(None) if piece.seen is None else piece.seen] == nothing).any()
+        ):
+            raise not_finite(name)
     return {
         kind: blank(kind, np.zeros((*planes, height, width), dtype) if entry is None else entry[kind], piece.seen)
         for kind, (planes, dtype) in rasters.items()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.decoded.labels import ignored_in, label_dtype
+from unet_dist.errors import DataError
 from unet_dist.models.answers import Answers
 from unet_dist.tiling.windows import classify
 
@@ -116,6 +117,14 @@ def sees_something(window: npt.NDArray[np.uint8], halo: int, height: int, width:
         lower[:, side : side + width] - lower[:, :width] - upper[:, side : side + width] + upper[:, :width] > 0
     )
     return seen
+
+
+def not_finite(image: str) -> DataError:
+    """Say that the network gives no numbers for an image."""
+    return DataError(
+        f"{image}: the network gives logits that are NaN or infinite, from which no class follows. Set --mixed_precision no. If "
+        "that does not help, the weights are damaged or diverged, or the pixels are far from those of the training."
+    )
 
 
 def blank(raster: str, values: np.ndarray, seen: npt.NDArray[np.bool_] | None) -> np.ndarray:

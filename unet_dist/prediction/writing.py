@@ -71,7 +71,8 @@ class Writing(AbstractContextManager["Writing"]):
         for piece, entry in zip(pieces, values.wait(), strict=True):
             if piece.image in self._finished:
                 continue
-            for kind, part in fill(self._work.rasters, piece, entry).items():
+            name = str(self._work.jobs[piece.image].source)
+            for kind, part in fill(self._work.rasters, piece, entry, name).items():
                 part = np.ascontiguousarray(part)
                 self._scratch(piece.image, kind).write(piece.tile.row, piece.tile.col, part)
                 checks[piece.image] = zlib.crc32(part.data, checks.get(piece.image, 0))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unet_dist.data.batches.ids import narrowed
-from unet_dist.data.decoded.labels import IGNORED, label_dtype
+from unet_dist.data.decoded.labels import IGNORED, ignored_in, label_dtype
 from unet_dist.errors import DataError, LocalityError
 from unet_dist.imaging.pixels import filled
 from unet_dist.imaging.reader import ImageReader
@@ -106,18 +106,22 @@ def _as_floats(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 def classify(logits: Tensor, ignore_index: int | None) -> Tensor:
     """Choose the class with the largest logit, never the ignored one: (N, K, h, w) -> (N, h, w) uint8, or uint16 as `label_dtype`.
 
-    Of equal ones the first; of several that are no number the first, too. Nothing of the logits is copied as a whole.
+    Of equal ones the first. Where the largest is NaN or infinite there is no answer: 255, or 65535 of 16 bits, which is no class.
+    Nothing of the logits is copied as a whole.
     """
     if type(logits) is Tensor and logits.device.type == "cpu":  # the planner's, of a type of their own, have no values
         labels = _by_planes(logits.detach(), ignore_index)
         if labels is not None:
             return labels
     start, *more = _answers(logits.shape[1], ignore_index)
-    best = logits[:, start].max(dim=1)
-    labels = best.indices + start.start
+    values, labels = logits[:, start].max(dim=1)
+    labels += start.start
     for after in more:
         other = logits[:, after].max(dim=1)
-        labels = torch.where(other.values > best.values, other.indices + after.start, labels)
+        labels = torch.where(other.values > values, other.indices + after.start, labels)
+        values = torch.maximum(values, other.values)
+    nothing = ignored_in(label_dtype(logits.shape[1]))
+    labels.masked_fill_(values.sub_(values) != 0, nothing)  # inf - inf is NaN, which nothing equals
     return narrowed(labels, logits.shape[1])
 
 
@@ -130,7 +134,7 @@ def _answers(num_classes: int, ignore_index: int | None) -> list[slice]:
 
 
 def _by_planes(logits: Tensor, ignore_index: int | None) -> Tensor | None:
-    """Choose classes on a CPU, some rows at a time; None where a largest logit is no number.
+    """Choose classes on a CPU, some rows at a time; None where a largest logit is not finite.
 
     In the memory of a pixel's logits one after the other, torch looks at one value at a time. Turned into planes that stay in the
     cache, many pixels are compared at once: half the time (tests/measure/small_costs.py labels).
@@ -149,7 +153,7 @@ def _by_planes(logits: Tensor, ignore_index: int | None) -> Tensor | None:
         best = np.maximum.reduce([np.maximum.reduce(planes[part], axis=0) for part in answers])
         mark = np.maximum.reduce((planes == best).view(np.uint8) * marks, axis=0)
         labels[number, row : row + rows] = (num_classes - mark).reshape(-1, width)
-        return bool(mark.all())
+        return bool(np.isfinite(best).all())
 
     pieces = [(number, row) for number in range(len(logits)) for row in range(0, height, rows)]
     num_threads = min(torch.get_num_threads(), len(pieces))
