@@ -55,7 +55,7 @@ def test_prepare_names_what_the_splits_share(films: Path, tmp_path: Path, capsys
     call("prepare", *common)
     said = " ".join(capsys.readouterr().out.split())
     assert "6 pairs of image and label" in said
-    with Image.open(tmp_path / "run/figures/pairs.png") as picture:
+    with Image.open(tmp_path / "run/figures/pairs-data.png") as picture:
         assert picture.width > picture.height
     assert "of 3 sequences of names, such as " in said
     assert "of images in two splits look alike: " in said

@@ -39,7 +39,8 @@ def run(config: Config) -> None:
     teller = Teller(speaks=True)
     cache = check(config, teller)
     if is_first(os.environ):
-        _draw(cache, Path(config.run.output_path) / "figures" / "pairs.png", teller)
+        name = cache.path.name.rpartition("-")[0]  # the data set's, fit for a file: those of several stay
+        _draw(cache, Path(config.run.output_path) / "figures" / f"pairs-{name}.png", teller)
         if next_step := _next_step(config):
             teller.say(next_step)
 

@@ -131,8 +131,17 @@ def test_what_does_not_exist_is_answered_with_what_was_tried(tmp_path):
     )
     with pytest.raises(DataError, match=rf"there is no {tmp_path}/a/b/c\. The path exists up to {tmp_path}\."):
         open_source(tmp_path / "a" / "b" / "c")
-    with pytest.raises(DataError, match=r"camvid holds neither images/ and masks/ nor parquet .* It is empty\."):
-        open_source(tmp_path / "camvid")
+    for found, remedy in (
+        ("It is empty.", "Name another folder."),
+        ("It holds notes.txt.", "Say where they lie: --images_folder, --masks_folder."),
+    ):
+        with pytest.raises(DataError) as caught:
+            open_source(tmp_path / "camvid")
+        assert str(caught.value) == (
+            f"data_path: got {tmp_path}/camvid, which is no data set. {found} Expected images/ and masks/, or an export such as "
+            f"COCO, YOLO or Labelme. {remedy}"
+        )
+        (tmp_path / "camvid/notes.txt").write_text("a")
 
 
 def test_a_folder_of_data_sets_names_them(tmp_path):

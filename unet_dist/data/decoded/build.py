@@ -114,8 +114,8 @@ class _Builder:
         empty = [split for split, size in self.splits.items() if size == 0]
         if not self.positions:
             raise DataError(
-                f"{source.name}: got no image and no mask, expected at least one pair in each split. Add pictures and their masks, "
-                "or name the right folder: --data_path, --images_folder, --masks_folder."
+                f"{source.name}: got no image and no mask, expected at least one pair. Name the right folder: --data_path, "
+                "--images_folder, --masks_folder."
             )
         if empty:
             raise DataError(

@@ -34,6 +34,7 @@ from unet_dist.errors import ConfigError, DataError, suggest
 from unet_dist.imaging.stacks import ALL, Select
 from unet_dist.registry import Registry, is_import_path
 from unet_dist.storage.files import permitted
+from unet_dist.wording import listed
 
 Find = Callable[[Path], dict[str, Path]]
 Read = Callable[[Path, dict[str, Path]], Drawn]
@@ -201,8 +202,8 @@ def _open_path(
     tables = [item for item in sorted(path.iterdir()) if is_table(item)]
     if len(tables) == 1:
         return TableSource(tables[0], *columns, group_by, say)
-    names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())[:10]
-    found = f"It holds {', '.join(names)}." if names else "It is empty."
+    names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())
+    found = f"It holds {listed(names, 10)}." if names else "It is empty."
     if inside := [item for item in folders_of(path) if _is_layout(item)]:
         named = f"{' and '.join(map(str, inside[:3]))} {'looks like one' if len(inside) == 1 else 'look like some'}"
         keys = {spelt for item in inside if (spelt := _spell_inside(item))} if len(inside) > 1 else set()
@@ -210,9 +211,10 @@ def _open_path(
         raise DataError(
             f"data_path: {path} is not a data set, and {named}. {found} Name that folder, or merge them{whole}."
         )
+    remedy = "Say where they lie: --images_folder, --masks_folder." if names else "Name another folder."
     raise DataError(
-        f"data_path: {path} holds neither images/ and masks/ nor parquet or arrow files. {found} "
-        f"Expected {_EXPECTED}; or say where images and masks lie: --images_folder, --masks_folder."
+        f"data_path: got {path}, which is no data set. {found} Expected images/ and masks/, or an export such as COCO, YOLO or "
+        f"Labelme. {remedy}"
     )
 
 
