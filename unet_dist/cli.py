@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from unet_dist import __version__
 from unet_dist.command_line.command import Command, find_command
+from unet_dist.command_line.environment import explain_environment
 from unet_dist.errors import UnetDistError
 from unet_dist.machine.address_space import explain_lack, require_address_space
 from unet_dist.machine.cores import num_cores
@@ -160,6 +161,11 @@ def _launch(command: Command, words: list[str], count: int) -> NoReturn:
     os.execv(call[0], call)
 
 
+def _explain(error: Exception) -> str | None:
+    """What the machine lacks, or which environment variable a library refuses; None where a failure is a fault of this program."""
+    return refusal_of_disk(error) or explain_lack(error) or explain_environment(error)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point: runs a command and leaves with its exit code; a mistake of the user is printed as a sentence."""
     words = sys.argv[1:] if argv is None else argv
@@ -175,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:  # before a command listens for it, or in one that has nothing to save
         print("unet-dist: interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
-    except (UnetDistError, OSError, ImportError, MemoryError, SystemError, RuntimeError) as error:
-        sentence = str(error) if isinstance(error, UnetDistError) else refusal_of_disk(error) or explain_lack(error)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, UnetDistError) else _explain(error)
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         if sentence is None:
