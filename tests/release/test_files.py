@@ -94,6 +94,7 @@ def test_workflows_may_do_no_more_than_they_must() -> None:
         for use in re.findall(r"uses: (.*)", text):
             assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use), (path, use)
         for job in stored["jobs"].values():
+            assert 5 <= job["timeout-minutes"] <= 180, path  # six hours where nobody says
             if "write" in job.get("permissions", {}).values():
                 assert not [step for step in job["steps"] if "run" in step], path
             for step in job["steps"]:
