@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from unet_dist.imaging.image import Placement
-from unet_dist.imaging.legend import as_xml_text, write_category_names, write_qgis_style
+from unet_dist.imaging.legend import as_xml_text, background_of, write_category_names, write_qgis_style
 from unet_dist.imaging.palette import class_palette
 from unet_dist.imaging.raster import write_raster
 from unet_dist.imaging.regions import write_regions
@@ -93,3 +93,18 @@ def test_nothing_labelled_is_no_region(tmp_path: Path) -> None:
     pytest.importorskip("rasterio.features")
     write_regions(tmp_path / "a.geojson", np.full((3, 4), 255, dtype=np.uint8), NAMES, PALETTE)
     assert json.loads((tmp_path / "a.geojson").read_text())["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["class_0", "class_1"], 0),
+        (["class_0", "class_1", "class_2"], 0),
+        (["cell", "BG"], 1),
+        (["class_0", "road", "class_2"], None),
+        (["road", "car", "sky"], None),
+    ],
+)
+def test_the_background_of_an_overlay(names: list[str], expected: int | None) -> None:
+    """Masks of unnamed ids have it at 0, however many classes there are."""
+    assert background_of(names) == expected

@@ -128,7 +128,8 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     format: Literal["auto", "png", "tiff", "zarr"] = "auto"
     """Format of the label maps. auto keeps TIFF and Zarr; for other images it takes PNG up to 67 megapixels, TIFF beyond."""
     overlay: bool = True
-    """Write overlays of images up to 67 megapixels. A class named background, or the first of two without names, stays as it is."""
+    """Write overlays of images up to 67 megapixels. A class named background, or class 0 where none has a name, stays as it
+    is."""
     also: Beside | None = None
     """For each label map: qgis, a style NAME.qml; geojson, its regions as NAME.geojson for QuPath (extra geo); or qgis,geojson."""
     probabilities: Literal["none", "uint8", "float16"] = "none"

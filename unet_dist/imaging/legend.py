@@ -24,15 +24,15 @@ def as_xml_text(name: str) -> str:
 
 
 def background_of(names: Sequence[str]) -> int | None:
-    """Give the class that an overlay leaves as it is: the one named so, or the first of two without names of their own.
+    """Give the class that an overlay leaves as it is: the one named so, or class 0 where no class has a name of its own.
 
-    >>> background_of(["cell", "background"]), background_of(["class_0", "class_1"]), background_of(["road", "car"])
+    >>> background_of(["cell", "background"]), background_of(["class_0", "class_1", "class_2"]), background_of(["road", "car"])
     (1, 0, None)
     """
     for index, name in enumerate(names):
         if name.strip(" _").lower() in ("background", "bg"):
             return index
-    return 0 if list(names) == ["class_0", "class_1"] else None
+    return 0 if list(names) == [f"class_{index}" for index in range(len(names))] else None
 
 
 def write_category_names(path: Path, names: Sequence[str]) -> None:
