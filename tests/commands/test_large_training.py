@@ -23,7 +23,7 @@ from unet_dist.data.decoded.windowed import WindowedFiles
 from unet_dist.data.sources.splits import FRACTIONS, cut
 from unet_dist.errors import ConfigError
 from unet_dist.tiling.crop_plan import CropPlanner
-from unet_dist.training.optimizer import FusedAdamW
+from unet_dist.training.adamw import FusedAdamW
 
 SMALL = ["--depth", "1", "--base_channels", "1", "--ignore_index", "200", "--mixed_precision", "no", "--trackers", "[]"]
 

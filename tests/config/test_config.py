@@ -75,6 +75,7 @@ REFUSED: dict[str, list[Any]] = {
     "encoder_frozen_steps": [-1],
     "schedule": ["step"],
     "warmup_fraction": [-0.1, 1.0],
+    "optimizer": ["sgd"],
     "weight_decay": [-0.1, float("inf"), float("nan")],
     "context_px": [-1],
     "max_grad_norm": [0.0, float("inf")],

@@ -30,8 +30,11 @@ TWO_PASSES: dict[str, Any] = {
     "cutmix": 0.3,
     "classmix": 0.4,
     "deep_supervision": 1,
+    "base_channels": 8,
+    "optimizer": "muon",
 }
-"""A loss whose divisor depends on every process's logits; filters that are standardised once for all passes of a step."""
+"""A loss whose divisor depends on every process's logits; filters that are standardised once for all passes of a step, and moved
+by Muon."""
 STEPS_OF_LONG = 100
 LONG: dict[str, Any] = {"total_steps": STEPS_OF_LONG, "eval_steps": 10, "checkpoint_steps": 7}
 """A run that is worth killing: a validation, a checkpoint or both are never far."""

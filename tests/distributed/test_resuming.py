@@ -57,6 +57,36 @@ def test_finished_run_started_again_changes_nothing(lab: Laboratory, finished: P
     assert [path.name for path in list_checkpoints(finished / "checkpoints")] == [f"step-0000000{n}" for n in (2, 4, 6)]
 
 
+def moments(checkpoint: Path) -> dict[str, set[str]]:
+    """The moments of each parameter."""
+    kept: dict[str, set[str]] = {}
+    for moment, _, name in (key.partition(".") for key in read_checkpoint(checkpoint).optimizer):
+        kept.setdefault(name, set()).add(moment)
+    return kept
+
+
+def test_muon_resumes_to_the_byte_and_gives_way_to_adamw(lab: Laboratory) -> None:
+    """Where the optimizer is another one, its moments begin at zero and those of the other are gone."""
+    keys = {**SHORT, "optimizer": "muon", "base_channels": 8}
+    whole = lab.alone_once("muon", **keys)
+    begun = whole / "checkpoints/step-00000002"
+    lab.alone(lab.train("muon-resumed", **keys, resume=begun))
+    resumed, expected = content(lab.folder / "muon-resumed"), content(whole)
+    assert {name for name in expected if resumed[name] != expected[name]} == {"metrics.jsonl"}, "which begins at step 3"
+    adamw, muon = {"exp_avg", "exp_avg_sq", "step", "average"}, {"momentum", "average"}
+    there = moments(begun)
+    banks = {name for name in there if there[name] == muon}
+    assert {name for name in there if there[name] == adamw} == there.keys() - banks
+    assert 0 < len(banks) < len(there)
+    for name, start, optimizer in (("adamw-then", begun, "adamw"), ("muon-then", None, "muon")):
+        start = start or lab.folder / "adamw-then/checkpoints/step-00000004"
+        lab.alone(lab.train(name, **{**keys, "optimizer": optimizer}, resume=start, allow_config_change=True))
+        now = moments(lab.folder / name / "checkpoints/step-00000006")
+        assert now == (there if optimizer == "muon" else dict.fromkeys(there, adamw))
+        losses = [row["loss"] for row in read_metrics(lab.folder / name / "metrics.jsonl") if row["split"] == "train"]
+        assert all(0 < loss < 10 for loss in losses)
+
+
 def test_more_steps_ask_how_the_learning_rate_goes_on(
     lab: Laboratory, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,7 +123,7 @@ def test_smallest_input_sizes_of_the_page_are_those_of_the_network() -> None:
 def test_costs_of_the_options_of_the_unet_are_those_of_the_network() -> None:
     page = (ROOT / "docs/howto/unet_options.md").read_text("utf-8")
     rows = re.findall(r"^\| (?:`--(\w+) (\S+)`|none) \|[^|]*\| ([\d.]+) \| (\d+) px \|$", page, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     plain, _ = _operations({})
     for key, value, arithmetic, halo in rows:
         options = {key: yaml.safe_load(value)} if key in ("blocks", "bottleneck_dilations") else {}
@@ -144,12 +144,12 @@ def _operations(options: dict[str, Any]) -> tuple[float, int]:
 @pytest.mark.slow
 def test_commands_of_the_options_of_the_unet_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = commands_of((ROOT / "docs/howto/unet_options.md").read_text(encoding="utf-8"))
-    assert [words[0] for words in commands] == ["train", "train", "evaluate", "evaluate", "report", *["train"] * 4]
+    assert [words[0] for words in commands] == ["train", "train", "evaluate", "evaluate", "report", *["train"] * 5]
     write_folder(tmp_path / "DIR", height=48, width=64)
     monkeypatch.chdir(tmp_path)
     for words in commands:
         run_small(words, tmp_path / "cache", {**SMALL, "depth": "3", "input_size": "148"})
-    assert len(list(tmp_path.glob("runs/*/best/config.json"))) == 6
+    assert len(list(tmp_path.glob("runs/*/best/config.json"))) == 7
 
 
 QUESTIONS = (

@@ -33,6 +33,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "accumulation": {"micro_batch_size": 1},
     "checkpointing": {"checkpoint_activations": True},
     "ema": {"ema_decay": 0.9},
+    "muon": {"optimizer": "muon", "base_channels": 16},
     "clipping": {"max_grad_norm": 1.0},
     "contiguous": {"memory_format": "contiguous"},
     "deterministic": {"deterministic": True},

@@ -1,4 +1,5 @@
-"""Proves that the schedules are pure functions of the step, that onecycle is torch's, and that found_inf masks an update."""
+"""Proves that the schedules are pure functions of the step, that onecycle is torch's, that AdamW and Muon update as published, and
+that found_inf masks an update."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +20,8 @@ from unet_dist.assembly.objective import require_course
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.errors import ConfigError
 from unet_dist.models.encoder_unet import EncoderUNet
+from unet_dist.models.unet import UNet
+from unet_dist.training.muon import BANKS, orthogonal
 from unet_dist.training.optimizer import BETAS, build_optimizer, course, set_step
 
 
@@ -159,6 +163,87 @@ def test_found_inf_leaves_weights_and_moments_alone(dtype: torch.dtype) -> None:
     step(2, 0.0)
     assert all(torch.isfinite(value).all() for value in state())
     assert not any(torch.equal(now, then) for now, then in zip(state(), before, strict=True))
+
+
+def wide_network(dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Three layers of which Muon takes the middle one; the last has filters of one pixel."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 16, 3), nn.Conv2d(16, 24, 3), nn.Conv2d(24, 16, 1)).to(dtype)
+
+
+def test_muon_takes_banks_of_wide_filters_and_no_published_weights() -> None:
+    unet = UNet(3, 35, base_channels=16, depth=1)
+    optimizer = build_optimizer(unet, ScheduleConfig(optimizer="muon"))
+    banks = {id(p) for group in optimizer.param_groups if group.get(BANKS) for p in group["params"]}
+    taken = {name for name, p in unet.named_parameters() if id(p) in banks}
+    assert taken == {name for name, p in unet.named_parameters() if p.ndim == 4} - {
+        next(name for name, p in unet.named_parameters() if p.shape[1] == 3),  # of colours: 27 values per filter
+        next(name for name, p in unet.named_parameters() if p.shape[0] == 35),  # the classifier
+    }
+    encoder = EncoderUNet(3, 4, depth=2, base_channels=16)
+    optimizer = build_optimizer(encoder, ScheduleConfig(optimizer="muon"))
+    banks = {id(p) for group in optimizer.param_groups if group.get(BANKS) for p in group["params"]}
+    assert banks, "of the decoder"
+    assert not banks & {id(p) for p in encoder.pretrained_parameters()}
+    assert len([p for group in optimizer.param_groups for p in group["params"]]) == len([*encoder.parameters()])
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 144), (1, 144, 24), (3, 32, 32)])
+def test_orthogonal_is_the_published_iteration(shape: tuple[int, int, int]) -> None:
+    """Jordan et al. 2024 multiply the matrix itself five times; the singular values end near 1, the vectors stay."""
+    banks = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    got = orthogonal(banks)
+    for bank, turned in zip(banks.numpy(), got.numpy(), strict=True):
+        expected = bank / np.linalg.norm(bank)
+        for _ in range(5):
+            gram = expected @ expected.T
+            expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+        np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-10)
+        left, _, right = np.linalg.svd(bank, full_matrices=False)
+        values = np.diag(left.T @ turned @ right.T)
+        np.testing.assert_allclose(left @ np.diag(values) @ right, turned, rtol=0, atol=1e-10)
+        assert values.min() > 0.3
+        assert values.max() < 1.3
+    torch.testing.assert_close(orthogonal(banks.float()).double(), got, rtol=0, atol=1e-4)
+
+
+def test_update_is_muon_as_published() -> None:
+    """Two steps written out: momentum 0.95, Nesterov's look ahead, 0.2 sqrt(max(rows, columns)), decoupled decay."""
+    schedule = ScheduleConfig(total_steps=4, learning_rate=1e-2, weight_decay=0.1, optimizer="muon")
+    model = wide_network()
+    optimizer = build_optimizer(model, schedule)
+    weight = model[1].weight
+    expected, momentum = weight.detach().clone(), torch.zeros_like(weight)
+    for step in (1, 2):
+        backward(model)
+        gradient = weight.grad.clone()
+        rate = set_step(optimizer, schedule, step)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        ahead = 0.05 * gradient + 0.95 * momentum
+        update = 0.2 * 144**0.5 * orthogonal(ahead.reshape(1, 24, 144)).reshape(weight.shape)
+        expected = expected - rate * (update + 0.1 * expected)
+    torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_muon_leaves_weights_and_moments_alone_where_found_inf_is_set() -> None:
+    model = wide_network()
+    optimizer = build_optimizer(model, ScheduleConfig(total_steps=10, optimizer="muon"))
+
+    def step(found_inf: float, scale: float = 1.0) -> list[torch.Tensor]:
+        backward(model, scale)
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = torch.tensor(found_inf)  # type: ignore[attr-defined]
+        optimizer.step()
+        moments = [value for parameter in model.parameters() for value in optimizer.state[parameter].values()]
+        return [t.detach().clone() for t in (*model.parameters(), *moments)]
+
+    before = step(0.0)
+    for now, then in zip(step(1.0, scale=float("inf")), before, strict=True):
+        torch.testing.assert_close(now, then, rtol=0, atol=0)
+    after = step(0.0)
+    assert all(torch.isfinite(value).all() for value in after)
+    assert not any(torch.equal(now, then) for now, then in zip(after, before, strict=True))
 
 
 THEIRS = """

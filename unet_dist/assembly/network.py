@@ -181,6 +181,7 @@ def simulated(config: Config, *, channels: int, num_classes: int, device_type: s
         dtype=getattr(torch, config.run.dtype),
         loss=config.schedule.loss,
         averages=config.schedule.ema_decay is not None,
+        optimizer=config.schedule.optimizer,
         memory_format=config.run.memory_format,
         multi_label=config.data.multi_label,
     )

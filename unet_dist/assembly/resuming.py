@@ -28,6 +28,7 @@ from unet_dist.runs.checkpoint import (
 )
 from unet_dist.storage.files import recover_folder
 from unet_dist.terminal import Teller
+from unet_dist.training.optimizer import settle_moments
 from unet_dist.training.parts import Progress
 
 WHERE_KEYS = ("data_path", "revision", "image_column", "label_column", *LAYOUT_KEYS)
@@ -183,17 +184,20 @@ def restore(
         except RuntimeError as error:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is of another network: {error}") from None
         restore_optimizer(as_module(model), optimizer, checkpoint.optimizer)
-    moments = processes.broadcast(sorted({key.partition(".")[0] for key in checkpoint.optimizer}))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    moments: dict[str, list[str]] = {}
+    for moment, _, name in (key.partition(".") for key in processes.broadcast(sorted(checkpoint.optimizer))):
+        moments.setdefault(name, []).append(moment)
+    trained = {name: parameter for name, parameter in as_module(model).named_parameters() if parameter.requires_grad}
     if not processes.is_main:
-        for parameter in trained:
+        for name, parameter in trained.items():
             optimizer.state[parameter] = {
                 moment: torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
-                for moment in moments
+                for moment in moments.get(name, [])
             }
     processes.copy_from_main(model.state_dict().values())
-    for parameter in trained:
-        processes.copy_from_main(optimizer.state[parameter][moment] for moment in moments)
+    for name, parameter in trained.items():
+        processes.copy_from_main(optimizer.state[parameter][moment] for moment in moments.get(name, []))
+    settle_moments(optimizer)
     try:
         return Progress(**checkpoint.progress)
     except TypeError as error:

@@ -213,8 +213,11 @@ class ScheduleConfig(Section):
     """Course of the learning rate. All built-in ones but onecycle start with a linear warm-up."""
     warmup_fraction: Fraction = 0.3
     """Share of the steps with a rising learning rate, 0 to below 1."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon moves banks of filters by their gradient made orthogonal, and the rest by AdamW. It learns more per step; a step takes
+    longer."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay of AdamW, 0 or more."""
+    """Decoupled weight decay, 0 or more."""
     max_grad_norm: Positive | None = None
     """Clip the gradient of the whole model to this norm, above 0. Default: no clipping."""
     loss: str | dict[str, float] = "cross_entropy"

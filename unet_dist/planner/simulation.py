@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,7 @@ class SimulatedRun:
         keeps_gradients: whether gradients exist before the pass: several processes, or a second micro-batch.
         loss: its terms in words.
         averages: whether the weights are averaged over the steps.
+        optimizer: adamw or muon.
         memory_format: of training, as the config has it.
         multi_label: whether classes overlap.
         has_workspace: whether a GPU's convolutions take memory beside their results; only where there is none to be measured, not.
@@ -74,6 +75,7 @@ class SimulatedRun:
     keeps_gradients: bool = False
     loss: str | dict[str, float] = "cross_entropy"
     averages: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"
     memory_format: str = "auto"
     has_workspace: bool = True
     multi_label: bool = False
@@ -102,7 +104,7 @@ def training_peak(setting: SimulatedRun, micro_batch_size: int, window: tuple[in
                 setting.memory_format, setting.device_type, is_convolutional=model.is_convolutional
             )
             _set_format(model, choice)
-        optimizer = build_optimizer(model, ScheduleConfig())
+        optimizer = build_optimizer(model, ScheduleConfig(optimizer=setting.optimizer))
         average = WeightAverage(model, optimizer, 0.5 if setting.averages else None)
         parameters = list(model.parameters())
         for parameter in parameters:

@@ -1,13 +1,13 @@
 """The optimizer and the course of its learning rate.
 
-Owns AdamW's parameter groups, and what of a run's config makes its course. The courses are in courses.py.
+Owns the optimizers' parameter groups, and what of a run's config makes its course. The courses are in courses.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,65 +15,47 @@ from torch import nn
 from unet_dist.config.courses import COURSES
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.models.pretrained import encoder_parameters
+from unet_dist.training.adamw import FusedAdamW
+from unet_dist.training.averaging import MOMENT as AVERAGE
 from unet_dist.training.courses import BETA1, Course
+from unet_dist.training.muon import BANKS, MOMENT, Muon, is_bank
 
 BETAS = (BETA1, 0.999)
 ENCODER = "is_encoder"  # the mark of an encoder's parameter groups
 
 
-def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
-    """Build AdamW (Loshchilov and Hutter 2019); biases and gains are not decayed.
+def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> FusedAdamW:
+    """Build AdamW (Loshchilov and Hutter 2019) or Muon (Jordan et al. 2024); biases and gains are not decayed.
 
-    The fused form is no luxury: it alone leaves the state untouched where `found_inf` is set, without a synchronisation.
+    The fused form is no luxury: it alone leaves the state untouched where `found_inf` is set, without a synchronisation. Muon
+    updates the banks of filters that start at random; AdamW updates the rest, and an encoder with published weights.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     published = set(encoder_parameters(model))
-    groups = _by_decay([p for p in parameters if p not in published], schedule.weight_decay)
+    banks = [p for p in parameters if p not in published and is_bank(p)] if schedule.optimizer == "muon" else []
+    others = published | set(banks)
+    groups = _by_decay([p for p in parameters if p not in others], schedule.weight_decay)
     for group in _by_decay([p for p in parameters if p in published], schedule.weight_decay) if published else []:
         groups.append({**group, ENCODER: True})
-    return FusedAdamW(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
+    if banks:
+        groups.append({"params": banks, "weight_decay": schedule.weight_decay, BANKS: True})
+    kind = Muon if banks else FusedAdamW
+    return kind(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
 
 
-class FusedAdamW(torch.optim.AdamW):
-    """torch's, to the bit, in a third of the host's time: its own step examines every parameter anew."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Make an update; `grad_scale` and `found_inf` are what a loss scaler sets."""
-        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        states = [[self.state.get(p) or {} for p in parameters] for _, parameters in groups]
-        learnt = [state for some in states for state in some]
-        alike = {(p.device, p.dtype) for _, parameters in groups for p in parameters}
-        if closure is not None or len(alike) != 1 or not all(learnt):
-            return super().step(closure)  # the first one makes the moments
-        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        # A step that does not count returns before it looks at its number, so that the number need not be taken back.
-        steps = [state["step"] for state in learnt]
-        if found is None:
-            torch._foreach_add_(steps, 1)
-        else:
-            torch._foreach_add_(steps, [1 - found] * len(steps))  # of one tensor for all torch would ask the device
-        for (group, parameters), some in zip(groups, states, strict=True):
-            if not parameters:
-                continue
-            torch._fused_adamw_(
-                parameters,
-                [p.grad for p in parameters],
-                [state["exp_avg"] for state in some],
-                [state["exp_avg_sq"] for state in some],
-                [],
-                [state["step"] for state in some],
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-                grad_scale=scale,
-                found_inf=found,
-            )
-        return None
+def settle_moments(optimizer: torch.optim.Optimizer) -> None:
+    """After a run is resumed by another optimizer, drop the moments that it does not have, and begin those that it has."""
+    for group in optimizer.param_groups:
+        kept = (MOMENT,) if group.get(BANKS) else ("exp_avg", "exp_avg_sq", "step")
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for moment in {*state} - {*kept, AVERAGE}:
+                del state[moment]
+            for moment in kept if state else ():
+                if moment not in state:
+                    state[moment] = (
+                        torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
+                    )
 
 
 def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
