@@ -7,6 +7,7 @@ Owns a few bytes of JPEG, JPEG 2000, JPEG XL, PNG, WebP and LERC. Decodes nothin
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 
 _JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
@@ -27,9 +28,9 @@ def stated_size(content: bytes) -> tuple[int, int] | None:
             height, width = struct.unpack_from("<ii", content, 14 if version >= 3 else 10)
             return max(height, 0), max(width, 0)
         if content[:2] == b"\xff\x0a":
-            return _jpeg_xl(content[2:])
+            return jpeg_xl_header(content[2:])[0]
         if content[4:8] == b"JXL " and (place := content.find(b"jxlc\xff\x0a")) >= 0:
-            return _jpeg_xl(content[place + 6 :])
+            return jpeg_xl_header(content[place + 6 :])[0]
         if (place := content[:4096].find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000, bare or in boxes
             right, lower, left, upper = struct.unpack_from(">4I", content, place + 8)
             return max(lower - upper, 0), max(right - left, 0)
@@ -76,9 +77,9 @@ def _webp(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_xl(content: bytes) -> tuple[int, int]:
-    """Read the SizeHeader (ISO/IEC 18181-1), bit by bit from the lowest."""
-    bits = int.from_bytes(content[:12], "little")
+def jpeg_xl_header(content: bytes) -> tuple[tuple[int, int], Callable[[int], int]]:
+    """Read the SizeHeader (ISO/IEC 18181-1), bit by bit from the lowest: (height, width), and what takes the bits that follow."""
+    bits = int.from_bytes(content[:24], "little")
 
     def take(count: int) -> int:
         nonlocal bits
@@ -93,4 +94,4 @@ def _jpeg_xl(content: bytes) -> tuple[int, int]:
 
     height = side()
     ratio = take(3)
-    return height, int(height * _JXL_RATIOS[ratio - 1]) if ratio else side()
+    return (height, int(height * _JXL_RATIOS[ratio - 1]) if ratio else side()), take

@@ -24,6 +24,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.gdal_tags import band_names_tag, nodata_tag, scaling_tag
 from unet_dist.imaging.image import GEO_TAGS, UINT8, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
+from unet_dist.imaging.loss import loss_in
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
@@ -50,6 +51,7 @@ _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
 _PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34933, 50001, 50002, 52546)
 """Compressions whose pieces are pictures with a size of their own: JPEG, JPEG 2000, LERC, PNG, WebP, JPEG XL."""
+_LOSS_BYTES = 2**16  # assumption: a header ends before
 _MAPPED_BLOCK = (512, 512)
 _QUICK_BYTES = 2**20
 """Decoded in this thread: a piece of so few bytes, of which no more are encoded, takes seconds at most in any codec. Another
@@ -102,7 +104,7 @@ def _open_level(encoded: Encoded, file: Any, opening: Opening) -> ImageReader:
         to_pixels = _colours(page, samples, opening, nodata_tag(file, opening), scaling, name)
     else:
         require_ids_unscaled(scaling, name)
-        stored, interpret = _stored(page, samples, nodata_tag(file, opening), name), opening.interpret
+        stored, interpret = _stored(page, samples, nodata_tag(file, opening), encoded), opening.interpret
         to_pixels = Conversion(interpret.dtype, samples if opening.keeps_channels else 1, False, interpret(stored))
 
     if to_pixels.channels < 1:
@@ -329,12 +331,18 @@ def _palette(page: Any, name: str) -> np.ndarray:
     return (table >> 8 if table.max() > 255 else table).astype(np.uint8)  # some writers leave the colours at 8 bits
 
 
-def _stored(page: Any, samples: int, nodata: float | None, name: str) -> Stored:
+def _stored(page: Any, samples: int, nodata: float | None, encoded: Encoded) -> Stored:
+    name, lossy = encoded.name, "JPEG" if page.compression in _JPEG else None
+    if lossy is None and page.compression in _PICTURES:
+        at, count = next((one for one in zip(page.dataoffsets, page.databytecounts, strict=True) if one[1]), (0, 0))
+        with encoded.open() as file:
+            file.seek(at)
+            lossy = loss_in(file.read(min(count, _LOSS_BYTES)))
     return Stored(
         page.dtype,
         samples,
         _palette(page, name) if page.photometric == _PALETTE else None,
-        "JPEG" if page.compression in _JPEG else None,
+        lossy,
         white_is_zero=page.photometric == _MIN_IS_WHITE,
         nodata=nodata,
     )

@@ -15,6 +15,8 @@ from unet_dist.data.decoded.label_map import LabelMap
 from unet_dist.data.decoded.labels import IGNORED, LabelRules, explain_gaps
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.errors import ConfigError, RefusedError
+from unet_dist.imaging.image import Interpret
+from unet_dist.imaging.reader import open_image
 
 
 def read(content: bytes, **rules) -> np.ndarray:
@@ -295,3 +297,28 @@ def test_indices_of_a_palette_that_are_no_such_numbers_are_refused(dtype):
     rules, palette = LabelRules(num_classes=3), np.zeros((256, 3), dtype=np.uint8)
     with pytest.raises(RefusedError, match="holds the indices of a palette as"):
         rules.map_values(np.full((2, 2, 1), -1, dtype=dtype), palette)
+
+
+@pytest.mark.parametrize(
+    ("compression", "lossy", "lossless", "name"),
+    [
+        ("webp", {"lossless": False}, {"lossless": True}, "lossy WebP"),
+        ("jpeg2000", {"level": 30}, {}, "lossy JPEG 2000"),
+        ("jpegxl", {"lossless": False, "level": 50}, {"lossless": True}, "lossy JPEG XL"),
+        ("lerc", {"level": 1}, {}, "lossy LERC"),
+    ],
+)
+def test_a_tiff_that_loses_is_no_mask_of_ids(tmp_path, compression, lossy, lossless, name):
+    """Between the ids 0 and 2 such a codec writes 1, which is a class as well."""
+    ids = np.broadcast_to(np.arange(48, dtype=np.uint8) // 16, (32, 48))
+    ids = np.dstack([ids] * 3) if compression == "webp" else ids
+    rules = LabelRules(num_classes=None, label_map={0: 0, 1: 1, 2: 2} if compression == "webp" else None)
+    colours = {"photometric": "rgb"} if compression == "webp" else {"photometric": "minisblack"}
+    how = Interpret(lambda stored: lambda values: rules.reader_of(stored)(values)[..., None])
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, ids, compression=compression, compressionargs=lossy, **colours)
+    with pytest.raises(RefusedError, match=f"is a {name}, which changes ids when it compresses"):
+        open_image(path, interpret=Interpret(rules.reader_of))
+    tifffile.imwrite(path, ids, compression=compression, compressionargs=lossless, **colours)
+    with open_image(path, interpret=how) as mask:
+        np.testing.assert_array_equal(mask.read(0, 32, 0, 48)[..., 0], ids[..., 0] if ids.ndim == 3 else ids)
