@@ -35,7 +35,7 @@ NARROW = "narrow"
 LEAST_WIDTH = "least_width"
 """Key of a layout's meta: below as many px, a chart is wider than its place and scrolls there."""
 
-LEGEND_PX = 19
+LEGEND_PX = 20
 """Height of a name in a legend: on a phone, or beside another chart, each of several runs takes a line."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -200,7 +200,7 @@ def _iou_chart(scores: Sequence[ClassScore]) -> go.Figure:
                 x=[value or None for value in values],  # none has no place on a logarithmic axis
                 mode="markers",
                 name=title,
-                marker={"size": 8, "symbol": "circle" if colour == 1 else "diamond-open", "line": {"width": 1.5}},
+                marker={"size": 11, "symbol": "circle" if colour == 1 else "diamond-open", "line": {"width": 1.5}},
                 meta={"colour": colour},
                 hovertemplate=f"%{{y}}: %{{x:.3%}} of the {title}<extra></extra>",
                 xaxis="x2",
@@ -236,7 +236,7 @@ def _narrow_shares(scores: Sequence[ClassScore]) -> dict[str, Any]:
         "range": [-decades - 0.2, 0.2],
         "tickvals": [10.0**-middle, 1],
         "tickangle": 0,
-        "tickfont": {"size": 10},
+        "tickfont": {"size": 11},
     }
 
 
@@ -352,7 +352,7 @@ def _images_chart(by_image: Sequence[Mapping[str, Any]]) -> go.Figure | None:
         y=[round(miou, 4) for miou, _ in known],
         text=[name for _, name in known],
         mode="markers" if len(known) < 400 else "lines",
-        marker={"size": 7},
+        marker={"size": 10},
         meta={"colour": 0},
         hovertemplate="%{text}<br>mean IoU %{y:.4f}<br>%{x}. from below<extra></extra>",
     )

@@ -87,14 +87,14 @@ def _draw(axes: Any, steps: np.ndarray, values: np.ndarray, **style: Any) -> Non
 def _iou(scores: Sequence[ClassScore], split: str | None) -> Any:
     ordered = most_frequent(scores)
     rows = np.arange(len(ordered))
-    figure = _new(8, 1 + 0.2 * len(ordered))
+    figure = _new(8, 1.2 + 0.24 * len(ordered))
     iou, share = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
     iou.barh(rows, [score.iou or 0.0 for score in ordered], color=_BLUE)
     for row, score in zip(rows, ordered, strict=True):
         text = "absent" if score.iou is None else f"{score.iou:.3f}"
-        iou.text((score.iou or 0.0) + 0.01, row, text, va="center", fontsize=7)
-    iou.set(yticks=rows, xlim=(0, 1.08), ylim=(-0.6, len(rows) - 0.4), xlabel="IoU")
-    iou.set_yticklabels([shorten(one_line(score.name), 40) for score in ordered], fontsize=8, parse_math=False)
+        iou.text((score.iou or 0.0) + 0.01, row, text, va="center", fontsize=9)
+    iou.set(yticks=rows, xlim=(0, 1.12), ylim=(-0.6, len(rows) - 0.4), xlabel="IoU")
+    iou.set_yticklabels([shorten(one_line(score.name), 40) for score in ordered], fontsize=9, parse_math=False)
     for attribute, colour, marker, title in (
         ("train_share", _VERMILION, "o", "training"),
         ("split_share", _GREEN, "d", split or "validation"),
@@ -102,10 +102,10 @@ def _iou(scores: Sequence[ClassScore], split: str | None) -> Any:
         values = [(row, getattr(score, attribute)) for row, score in zip(rows, ordered, strict=True)]
         known = [(row, value) for row, value in values if value]
         if known:
-            share.plot([v for _, v in known], [r for r, _ in known], marker, color=colour, markersize=4, label=title)
+            share.plot([v for _, v in known], [r for r, _ in known], marker, color=colour, markersize=7, label=title)
             share.set_xscale("log")
     if share.get_legend_handles_labels()[0]:
-        share.legend(frameon=False, fontsize=7)
+        share.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, handletextpad=0.2)
     share.set_xlabel("share of the pixels")
     for axes in (iou, share):
         axes.spines[["top", "right"]].set_visible(False)

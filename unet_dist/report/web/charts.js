@@ -43,8 +43,8 @@ const report = JSON.parse(document.getElementById("data").textContent);
       for (const [axis, change] of Object.entries(layout.meta?.narrow || {})) Object.assign(layout[axis], change);
     }
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-    layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: text };
-    layout.hoverlabel = { bgcolor: label, bordercolor: line, font: { color: text, size: 12 } };
+    layout.font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: text };
+    layout.hoverlabel = { bgcolor: label, bordercolor: line, font: { color: text, size: 13 } };
     layout.dragmode = false; // a finger on a chart scrolls the page
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis/.test(key)) {
