@@ -6,7 +6,7 @@ import math
 
 from unet_dist.assembly.run_folder import METRICS_FILE
 from unet_dist.data.decoded.cache import Cache
-from unet_dist.data.decoded.classes import warn_of_void
+from unet_dist.data.decoded.classes import warn_of_one_class, warn_of_void
 from unet_dist.training.parts import Parts, Progress
 from unet_dist.wording import counted
 
@@ -17,8 +17,8 @@ def introduce(parts: Parts, cache: Cache, progress: Progress) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     sizes = ", ".join(f"{name} {len(positions)}" for name, positions in cache.splits.items())
     parts.teller.say(f"{cache.name}: {sizes} images, {cache.num_classes} classes")
-    if void := warn_of_void(cache):
-        parts.teller.say(void)
+    for line in filter(None, (warn_of_void(cache), warn_of_one_class(cache))):
+        parts.teller.say(line)
     precision = parts.config.run.dtype if parts.processes.precision == "no" else parts.processes.precision
     side, halo = parts.shares.crops.window_side, parts.shares.crops.halo
     size = "whole images" if side is None else f"input {side}, output {side - 2 * halo}"

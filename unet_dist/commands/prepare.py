@@ -14,7 +14,7 @@ from unet_dist.command_line.command import Command
 from unet_dist.config.choosing import DATA_KEYS, words_of
 from unet_dist.config.sections import Config
 from unet_dist.data.decoded.cache import Cache, CachedSplit
-from unet_dist.data.decoded.classes import warn_of_void
+from unet_dist.data.decoded.classes import warn_of_one_class, warn_of_void
 from unet_dist.data.decoded.likeness import find_twins_in
 from unet_dist.data.sources.groups import SEQUENCE, groups_of, torn_groups
 from unet_dist.imaging.reader import as_reader
@@ -73,8 +73,8 @@ def check(config: Config, teller: Teller) -> Cache:
     if cache.has_nodata:
         teller.say("Some pixels have no data: they count in no statistic and no loss.")
     teller.table(histogram_table(cache))
-    if void := warn_of_void(cache):
-        teller.say(void)
+    for line in filter(None, (warn_of_void(cache), warn_of_one_class(cache))):
+        teller.say(line)
     for line in describe_leaks(cache):
         teller.say(line)
     return cache

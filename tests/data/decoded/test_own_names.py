@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.imaging.test_envi import write_envi
 from unet_dist.data.decoded.build import prepare
+from unet_dist.data.decoded.classes import warn_of_one_class
 from unet_dist.data.decoded.settings import CacheSettings
 from unet_dist.data.sources.folder import FolderSource
 from unet_dist.errors import DataError
@@ -82,6 +83,20 @@ def test_masks_that_name_their_ids_differently_are_refused(tmp_path):
     source = data(tmp_path / "d", write_zarr_mask, NAMES, ("field", "water", "road"))
     with pytest.raises(DataError, match=r"masks masks/s0\.zarr and masks/s1\.zarr name their ids differently\. Write"):
         named(source, tmp_path / "c")
+
+
+def test_data_of_one_class_are_named_as_such(tmp_path):
+    source = data(tmp_path / "d", lambda path, ids, names: write_tiff_mask(path, ids * 0 + 1, names))
+    cache = prepare(source, CacheSettings(), seed=0, cache_path=tmp_path / "c")
+    sentence = warn_of_one_class(cache)
+    assert sentence is not None
+    assert sentence.startswith("Every labelled pixel is of the class 'field': there is nothing to learn.")
+    assert (
+        warn_of_one_class(
+            prepare(data(tmp_path / "e", write_tiff_mask), CacheSettings(), seed=0, cache_path=tmp_path / "c")
+        )
+        is None
+    )
 
 
 def test_a_changed_legend_is_other_data(tmp_path):

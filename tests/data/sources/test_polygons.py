@@ -136,6 +136,23 @@ def test_what_a_coco_file_lacks_is_a_sentence(tmp_path):
         _ = open_source(tmp_path / "differ").splits
 
 
+def test_categories_of_one_name_are_one_class_and_of_one_id_none(tmp_path):
+    """Roboflow writes the name of the project as a category before the others."""
+    names = [{"id": 0, "name": "cat"}, {"id": 3, "name": "cat"}, {"id": 7, "name": "car"}]
+    write_coco(tmp_path / "d", "train", 3, categories=names)
+    assert open_source(tmp_path / "d").read_id_names() == {0: "background", 1: "cat", 2: "car"}
+    write_coco(tmp_path / "e", "train", 3, categories=[*names, {"id": 3, "name": "dog"}])
+    with pytest.raises(DataError, match='the id 3 is of two categories, "cat" and "dog"'):
+        _ = open_source(tmp_path / "e").splits
+
+
+def test_shares_of_the_sides_are_no_pixels():
+    with pytest.raises(RefusedError, match="has outlines from 0 to 1 only, as shares of the width and the height are"):
+        drawn(20, 30, [0.1, 0.1, 0.9, 0.1, 0.9, 1.0])
+    assert drawn(20, 30, [0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 3.0, 1.0, 3.0, 3.0, 1.0, 3.0]).sum() > 1
+    assert not drawn(20, 30).any()
+
+
 @pytest.mark.parametrize(
     "counts", [[3, 2, 20], [7, 7, 7], [2.5, 3], [-1, 3], [math.nan], [2**62] * 4, [[1, 2]], [1e300]]
 )

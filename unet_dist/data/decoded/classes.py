@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from unet_dist.data.decoded.cache import Cache, CacheSettings
 from unet_dist.errors import ConfigError, DataError
 
@@ -42,6 +44,17 @@ def warn_of_void(cache: Cache) -> str | None:
     return (
         f"Class {void} is named {cache.class_names[void]!r}. With settings of your own it counts like any other; "
         f"--ignore_index {void} leaves it out."
+    )
+
+
+def warn_of_one_class(cache: Cache) -> str | None:
+    """Give the sentence for data in which every labelled pixel is of one class; None for others."""
+    counts = np.asarray(cache.table["class_counts"])[:, :-1].sum(axis=0)
+    if cache.multi_label or len(found := np.flatnonzero(counts)) != 1:
+        return None
+    name = cache.class_names[int(found[0])]
+    return (
+        f"Every labelled pixel is of the class {name!r}: there is nothing to learn. Check the labels and the label_map."
     )
 
 

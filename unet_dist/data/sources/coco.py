@@ -82,7 +82,7 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
     for split, path in files.items():
         try:
             stored = read_json(path, _File, remedy="Export it again as COCO.")
-            categories = {int(one["id"]): str(one["name"]) for one in stored["categories"]}
+            categories = _categories(stored)
             if names is not None and names != categories:
                 raise DataError(
                     f"{path}: its categories differ from those of {next(iter(files.values()))}. Export them alike."
@@ -97,13 +97,26 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
 
 
 def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
-    objects = [key for key in sorted(categories) if categories[key].lower() not in BACKGROUNDS]
-    ids = dict.fromkeys(categories, 0) | {key: place for place, key in enumerate(objects, start=1)}
-    return ids, [BACKGROUND, *(categories[key] for key in objects)]
+    named = [name for _, name in sorted(categories.items()) if name.lower() not in BACKGROUNDS]
+    names = [
+        BACKGROUND,
+        *dict.fromkeys(named),
+    ]  # two categories of one name are one class, as Roboflow writes the first
+    return {key: names.index(name) if name in named else 0 for key, name in categories.items()}, names
+
+
+def _categories(stored: _File) -> dict[int, str]:
+    """Give the name of each category. Raises: ValueError: two have one id."""
+    found: dict[int, str] = {}
+    for one in stored["categories"]:
+        key, name = int(one["id"]), str(one["name"])
+        if found.setdefault(key, name) != name:
+            raise ValueError(f'the id {key} is of two categories, "{found[key]}" and "{name}"')
+    return found
 
 
 def _read_samples(root: Path, path: Path, stored: _File, pictures: Pictures) -> list[Sample]:
-    classes, names = _class_ids({int(one["id"]): str(one["name"]) for one in stored["categories"]})
+    classes, names = _class_ids(_categories(stored))
     objects: dict[_Id, list[Any]] = {one["id"]: [] for one in stored["images"]}
     for drawn in stored["annotations"]:
         objects[drawn["image_id"]].append(drawn)

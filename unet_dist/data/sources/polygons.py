@@ -52,7 +52,7 @@ class Canvas:
         num_planes = num_classes - 1 if overlap else 1
         require_decodable(height, width, height * width, "its image", bytes_per_px=max(4, 2 * num_planes))
         self.shape = height, width
-        self._overlap = overlap
+        self._overlap, self._reach = overlap, 0.0
         dtype = np.uint8 if overlap or num_classes <= 256 else np.uint16
         self._planes = np.zeros((num_planes, height * width), dtype=dtype)  # down the columns
 
@@ -62,6 +62,7 @@ class Canvas:
         Raises:
             RefusedError: as `rings`.
         """
+        self._reach = max(self._reach, float(np.abs(points).max(initial=0)))
         self.rings([points], value)
 
     def rings(self, rings: Sequence[np.ndarray], value: int) -> None:
@@ -144,8 +145,17 @@ class Canvas:
                 plane[start:end] = written
 
     def ids(self) -> np.ndarray:
-        """Give the drawing: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on."""
+        """Give the drawing: (H, W), or (H, W, K) planes of 0 and 1 for the K classes from 1 on.
+
+        Raises:
+            RefusedError: all outlines lie in the first pixel, as shares of the sides do.
+        """
         height, width = self.shape
+        if 0 < self._reach <= 1 < max(height, width):
+            raise RefusedError(
+                "has outlines from 0 to 1 only, as shares of the width and the height are",
+                "Expected pixels: export it again in pixels.",
+            )
         upright = self._planes.reshape(-1, width, height).transpose(2, 1, 0)
         return np.ascontiguousarray(upright if self._overlap else upright[..., 0])
 

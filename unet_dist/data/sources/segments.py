@@ -70,7 +70,7 @@ def read_segments(root: Path, files: dict[str, Path]) -> Drawn:
 
 def _classes(categories: _Categories) -> tuple[dict[int, int], list[str]]:
     """Give the class of each category, and the names of the classes."""
-    names = [BACKGROUND, *(name for _, name in sorted(categories.items()) if name not in BACKGROUNDS)]
+    names = [BACKGROUND, *dict.fromkeys(name for _, name in sorted(categories.items()) if name not in BACKGROUNDS)]
     return {key: 0 if name in BACKGROUNDS else names.index(name) for key, name in categories.items()}, names
 
 
