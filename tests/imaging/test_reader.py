@@ -220,3 +220,13 @@ def test_a_truncated_or_foreign_npy_is_named(tmp_path):
     np.save(tmp_path / "o.npy", np.array([{}, {}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"o.npy is a damaged or truncated array"):
         open_image(tmp_path / "o.npy")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.finfo(np.float32).max, np.finfo(np.float32).min, np.inf, np.nan])
+def test_the_ends_of_float32_are_no_measurement(dtype, value):
+    pixels = np.ones((4, 5, 2), dtype)
+    pixels[1, 2, 0] = value
+    pixels[0, 0, 1] = 1e38
+    known = ArrayReader(pixels).known(0, 4, 0, 5)
+    assert np.argwhere(~known).tolist() == [[1, 2]]

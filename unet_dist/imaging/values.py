@@ -19,6 +19,8 @@ PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 Limits = tuple[float, float]
 """The smallest and the largest value, as stored, that is a measurement."""
 
+_LARGEST = np.finfo(np.float32).max
+"""Writers that state nothing put it, or its negative, where there are no data: no measurement is just that."""
 _EXACT = 2**24
 """Whole numbers up to this are exact in float32."""
 
@@ -53,11 +55,11 @@ def known_pixels(values: np.ndarray, nodata: float | None, valid: Limits | None 
     """Tell where there are data: (H, W, C) stored values -> (H, W) bool.
 
     Of whole numbers a pixel has none where every channel holds the value, as rasterio's dataset_mask has it: one dark channel is
-    none. Of floats where any channel holds it, or is not finite: such a value is no measurement. Nor is one beyond the limits, in
-    any channel.
+    none. Of floats where any channel holds it, is not finite, or is at either end of float32: such a value is no measurement. Nor
+    is one beyond the limits, in any channel.
     """
     if values.dtype.kind == "f":
-        known = np.isfinite(values)
+        known = np.isfinite(values) & (np.abs(values) != _LARGEST)
         if nodata is not None and np.isfinite(nodata):
             known &= values != values.dtype.type(nodata)
         found: np.ndarray = known.all(axis=2)

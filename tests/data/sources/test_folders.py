@@ -185,7 +185,7 @@ def test_copies_in_two_splits_are_named(tmp_path):
         prepare(source, CacheSettings(), seed=0, cache_path=tmp_path / "cache", say=said.append)
         assert bool(said) == (again == "copied")
         shutil.copy(tmp_path / "d/images/train/sample001.png", tmp_path / "d/images/test/sample000.png")
-    assert "1 picture of one split is in another, pixel by pixel: train sample001 = test sample000~3" in said[0]
+    assert "1 picture of one split is in another, pixel by pixel: train sample001 = test sample000" in said[0]
 
 
 def test_rows_without_a_mask_are_named(tmp_path):
@@ -406,6 +406,18 @@ def test_what_is_missing_or_meant_is_named(tmp_path, files, sentence):
     write(tmp_path, *files)
     with pytest.raises(DataError, match=sentence):
         _ = open_source(tmp_path).splits
+
+
+def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path):
+    write(tmp_path, *(f"{kind}/{name}.png" for kind in ("images", "masks") for name in "abc"))
+    for name in ("images/d.DCM", "images/sub/e.nii.gz", "masks/d.nii", "images/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0")
+    said: list[str] = []
+    assert open_source(tmp_path, say=said.append).splits == {"train": 3}
+    assert said == [
+        f"{tmp_path.name}: left out, as their format is not read: d.DCM, e.nii.gz. Convert them to TIFF or PNG."
+    ]
 
 
 def test_camvid_by_keys(tmp_path):

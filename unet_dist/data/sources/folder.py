@@ -17,9 +17,10 @@ from unet_dist.data.sources.objects import draw_objects, join_objects
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.planes import MaskFile, first_of, split_names, stack_masks
 from unet_dist.data.sources.splits import FRACTIONS
-from unet_dist.data.sources.walk import files_below
+from unet_dist.data.sources.walk import UNREAD, files_below, find_files
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
+from unet_dist.imaging.formats import image_suffixes
 from unet_dist.imaging.stacks import ALL, Select, images_in
 from unet_dist.wording import counted, listed
 
@@ -138,6 +139,12 @@ class FolderSource:
         if not self.layout.is_usual:
             self._say(f"{self.name}: read as {self.layout.spell()}")
         images, found = self._found[0], self._sorted[1]
+        unread = set(UNREAD) - set(image_suffixes())
+        others = [file.name for folder in {*images.values()} for file in find_files(folder, unread)]
+        if others:
+            self._say(
+                f"{self.name}: left out, as their format is not read: {listed(sorted(others), 10)}. Convert them to TIFF or PNG."
+            )
         self._lists = find_lists(self.root, self.layout.masks_folder)
         if self._lists:
             return self._by_lists(found)

@@ -16,6 +16,15 @@ from unet_dist.imaging.zarr_store import is_zarr
 from unet_dist.wording import counted, listed
 
 _BESIDE = {"__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "$RECYCLE.BIN", "lost+found"}
+# fmt: off
+UNREAD = (
+    ".heic", ".heif", ".jxl", ".exr", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".jxr",
+    ".dcm", ".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mrc",
+    ".czi", ".lif", ".nd2", ".lsm", ".oib", ".oif", ".vsi", ".ims",
+    ".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".mat", ".ecw", ".sid", ".grib", ".grb2", ".vrt", ".safetensors", ".pt",
+)
+# fmt: on
+"""Ends of names of pictures, in lower case, that no format of ours reads: a folder that holds some is not read in full."""
 
 
 def is_hidden(name: str) -> bool:
