@@ -274,6 +274,13 @@ def test_rows_without_a_mask_are_named(tmp_path):
             "'*_gtFine_labelIds'",
             {"validation": ["bern-x_1"]},
         ),
+        (["a.tif", "a_cp_masks.png", "b.tif", "b_cp_masks.png"], "--mask_names '*_cp_masks'", {"train": ["a", "b"]}),
+        (["img_1.png", "mask_1.png", "img_2.png", "mask_2.png"], "--mask_names 'mask_*'", {"train": ["1", "2"]}),
+        (
+            [f"{split}/p{i}_{kind}.png" for split in ("train", "val") for i in (1, 2) for kind in ("rgb", "gt_labels")],
+            "--image_names 'p*_rgb' --mask_names 'p*_gt_labels'",
+            {"train": ["1", "2"], "validation": ["1", "2"]},
+        ),
     ],
 )
 def test_layouts_are_guessed_and_said_as_keys(tmp_path, files, keys, expected):
@@ -418,6 +425,13 @@ def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path):
     assert said == [
         f"{tmp_path.name}: left out, as their format is not read: d.DCM, e.nii.gz. Convert them to TIFF or PNG."
     ]
+
+
+@pytest.mark.parametrize("names", [("img_1", "mask_1", "img_2"), ("a_x", "a_y", "b_x", "b_y")])
+def test_half_of_a_pair_and_names_without_a_word_are_not_guessed(tmp_path, names):
+    write(tmp_path, *(f"{name}.png" for name in names))
+    with pytest.raises(DataError, match="data_path: "):
+        _ = open_source(tmp_path).splits
 
 
 def test_camvid_by_keys(tmp_path):

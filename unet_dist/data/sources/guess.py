@@ -33,7 +33,9 @@ _TRIED = 8
 """Patterns of names that are tried; assumption: the name of an image stands no more often in its mask's."""
 _DEEPEST, _MOST_FOLDERS, _MOST_PAIRS = 5, 20_000, 64
 """assumption: data sets are not deeper, and of more no rule is found by their names in a moment."""
-_MASK_WORDS = r"(?P<affix>[-_. ](mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids))"
+_WORDS = "mask|masks|label|labels|seg|segmentation|gt|groundtruth|annotation|labelids"
+_MASK_WORDS = rf"(?P<affix>[-_. ]({_WORDS}))"
+_WORD_ANYWHERE = re.compile(rf"(?:^|[-_. ])(?:{_WORDS})(?=$|[-_. \d])", re.IGNORECASE)
 
 Names = dict[str, list[str]]
 """The names of pictures without extension, behind the folders that * stands for, by split."""
@@ -279,9 +281,27 @@ def _in_one_folder(root: Path) -> Layout | None:
             return Layout(place, place, "*", f"*{match['affix']}")
         if match and (image := _image_affix(match["stem"], match["affix"], stems)):
             return Layout(place, place, f"*{image}", f"*{match['affix']}")
+    found = _by_words(stems) if len({path.with_suffix("") for path in files}) == len(files) else None
+    if found is not None:
+        return Layout(place, place, *found)
     suffixes = {path.suffix for path in files}
     if len(files) == 2 * len(stems) and len(suffixes) == 2 and suffixes - {".png"} <= {".jpg", ".jpeg", ".JPG"}:
         return Layout(place, place, f"*{(suffixes - {'.png'}).pop()}", "*.png")
+    return None
+
+
+def _by_words(stems: set[str]) -> tuple[str, str] | None:
+    """Find the patterns of names where a word of masks stands in half of them: x_cp_masks beside x, mask_1 beside img_1."""
+    masks = {stem for stem in stems if _WORD_ANYWHERE.search(stem)}
+    images = stems - masks
+    if len(masks) != len(images) or not masks:
+        return None
+    for of_images, of_masks in _patterns(sorted(images), sorted(masks)):
+        shared = [
+            {part_of(name, pattern) for name in names} for names, pattern in ((images, of_images), (masks, of_masks))
+        ]
+        if shared[0] == shared[1] and None not in shared[0] and of_images != of_masks:
+            return of_images, of_masks
     return None
 
 
