@@ -87,7 +87,8 @@ class DataConfig(Section):
     masks_folder: str | None = None
     """Folder of the masks below data_path; see images_folder."""
     image_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
-    """Names of the images. * is the part that an image and its mask share, as in *_leftImg8bit. Default: guessed."""
+    """Names of the images. * is the part that an image and its mask share, as in *_leftImg8bit; {split} is the word
+    of the split, as in *_{split}. Default: guessed."""
     mask_names: Annotated[str, Must(lambda name: name.count("*") == 1, "a name with one *")] | None = None
     """Names of the masks, as in *_mask or mask_*; see image_names."""
     max_pixels: Free[Annotated[int, AtLeast(1, 2**63 - 1)]] = 67_108_864

@@ -274,6 +274,16 @@ def test_rows_without_a_mask_are_named(tmp_path):
             "'*_gtFine_labelIds'",
             {"validation": ["bern-x_1"]},
         ),
+        (
+            [
+                f"{split}/images/{i}_{split}.tif"
+                for split, i in (("training", 21), ("training", 22), ("test", 1), ("test", 2))
+            ]
+            + [f"training/1st_manual/{i}_manual1.gif" for i in (21, 22)]
+            + [f"test/1st_manual/{i}_manual1.gif" for i in (1, 2)],
+            "--image_names '*_{split}' --mask_names '*_manual1'",
+            {"train": ["21", "22"], "test": ["1", "2"]},
+        ),
         (["a.tif", "a_cp_masks.png", "b.tif", "b_cp_masks.png"], "--mask_names '*_cp_masks'", {"train": ["a", "b"]}),
         (["img_1.png", "mask_1.png", "img_2.png", "mask_2.png"], "--mask_names 'mask_*'", {"train": ["1", "2"]}),
         (
@@ -425,6 +435,14 @@ def test_pictures_of_a_format_that_is_not_read_are_named(tmp_path):
     assert said == [
         f"{tmp_path.name}: left out, as their format is not read: d.DCM, e.nii.gz. Convert them to TIFF or PNG."
     ]
+
+
+def test_the_word_of_a_split_in_names_is_that_of_its_folder(tmp_path):
+    write(tmp_path, *(f"{split}/{kind}.png" for split in ("train", "test") for kind in ("images/1_testing", "gt/1_x")))
+    write(tmp_path, *(f"{split}/{kind}.png" for split in ("train", "test") for kind in ("images/2_testing", "gt/2_x")))
+    names = {"image_names": "*_{split}", "mask_names": "*_x"}
+    with pytest.raises(DataError, match="images and masks do not match"):
+        ids(tmp_path, images_folder="{split}/images", masks_folder="{split}/gt", **names)
 
 
 @pytest.mark.parametrize("names", [("img_1", "mask_1", "img_2"), ("a_x", "a_y", "b_x", "b_y")])

@@ -87,7 +87,16 @@ def _in_tree(root: Path) -> list[Layout]:
     if any(SPLIT in part != SPLIT for one in left for part in one):
         return []
     found = [Layout(*_folders(*pair), *names) for pair, names in (by_count | by_names).items()]
-    return sorted(found, key=Layout.spell)
+    return sorted((layout for layout in found if _holds(layout, root)), key=Layout.spell)
+
+
+def _holds(layout: Layout, root: Path) -> bool:
+    """Say whether the words of splits in names, if there are any, are those of their folders."""
+    if SPLIT not in layout.image_names + layout.mask_names:
+        return True
+    images, masks = layout.places(root)
+    found = [layout.find(images[split], masks[split]) for split in masks]
+    return all(pictures and set(labels) <= set(pictures) for pictures, labels in found)
 
 
 def _templates(root: Path) -> dict[Template, Names]:
@@ -187,7 +196,33 @@ def _fit(images: Names, masks: Names) -> tuple[str, str] | None:
     of_objects = all(
         join_objects(*({name: Path(name) for name in of[split]} for of in (images, masks))) for split in masks
     )
-    return found or (_PLAIN if of_objects else None)
+    return found or _by_split_words(images, masks) or (_PLAIN if of_objects else None)
+
+
+def _by_split_words(images: Names, masks: Names) -> tuple[str, str] | None:
+    """Find patterns with the word of each split, such as 21_training beside 21_manual1; None where there are none."""
+    of_images, of_masks = _split_affixes(images), _split_affixes(masks)
+    if SPLIT not in "".join((*of_images.values(), *of_masks.values())):
+        return None
+    for split in masks:
+        known = {_shared(name, pattern) for pattern in of_images if of_images[pattern] for name in images[split]}
+        shared = [next((part for one in of_masks if (part := _shared(name, one))), None) for name in masks[split]]
+        if None in shared or len(set(shared)) < len(shared) or not set(shared) <= known:
+            return None
+    found = {*of_images.values()}, {*of_masks.values()}
+    return (found[0].pop(), found[1].pop()) if len(found[0]) == len(found[1]) == 1 else None
+
+
+def _split_affixes(names: Names) -> dict[str, str]:
+    """Give the pattern of each split's names, and the same with {split} for the split's word."""
+    found = {}
+    for split, each in names.items():
+        pattern = _affixes(each)
+        words = [
+            word for word in re.findall("[A-Za-z]+", pattern) if is_split_name(word) and canonical_split(word) == split
+        ]
+        found[pattern] = pattern.replace(words[0], SPLIT, 1) if words else pattern
+    return found
 
 
 def _shared(name: str, pattern: str) -> str | None:

@@ -30,7 +30,7 @@ class Layout:
     """{split} stands for a split, and * behind it for folders that images share with their masks."""
     masks_folder: str = "masks"
     image_names: str = "*"
-    """Names of images; * is the part that they share with their masks. An extension may follow."""
+    """Names of images; * is the part that they share with their masks, {split} the split's word. An extension may follow."""
     mask_names: str = "*"
 
     def spell(self) -> str:
@@ -92,8 +92,10 @@ class Layout:
     def find(self, images: Path, masks: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         """Give the images and the masks of two folders by the path that they share."""
         (_, of_images), (_, of_masks) = self._cut
-        image_files = by_name(images, self.image_names, inside=of_images)
-        mask_files = by_name(masks, self.mask_names, inside=of_masks)
+        image_names = self.image_names.replace(SPLIT, _word_of(images, self._cut[0][0]))
+        mask_names = self.mask_names.replace(SPLIT, _word_of(masks, self._cut[1][0]))
+        image_files = by_name(images, image_names, inside=of_images)
+        mask_files = by_name(masks, mask_names, inside=of_masks)
         if images.resolve() == masks.resolve() and of_images == of_masks:
             if self.image_names == self.mask_names:
                 raise DataError(
@@ -223,6 +225,14 @@ def _places(root: Path, folder: str, other: str) -> dict[str, Path]:
             f"{root}: {folder} fits no folder of train, val or test. Correct images_folder or masks_folder."
         )
     return {canonical_split(name): path for name, path in names.items()}
+
+
+def _word_of(folder: Path, template: str) -> str:
+    """Give the word that stands for the split on the way to a folder that fits a template."""
+    for part, told in zip(reversed(folder.parts), reversed(template.split("/")), strict=False):
+        if SPLIT in told:
+            return _name_in(part, told)
+    return folder.name
 
 
 def _name_in(path: str, folder: str) -> str:
