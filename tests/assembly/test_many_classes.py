@@ -131,6 +131,7 @@ def test_tables_and_the_report_show_the_worst(
     shutil.copytree(finished / "run", place)
     run(["evaluate", str(place), "--split", "validation", "--mixed_precision", "no", "--pictures", "2"])
     said = " ".join(capsys.readouterr().out.split())
+    assert said.index("Written: ") < said.index("Drawing 2 pictures.") < said.index("Pictures: ")
     assert "The 10 worst; " in said
     assert f"others are better. All are in {place}/evaluation-validation.json." in said
     record = json.loads((place / "evaluation-validation.json").read_text("utf-8"))

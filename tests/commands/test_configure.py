@@ -118,7 +118,9 @@ def test_another_network_is_timed_again_and_the_same_is_not(
     write_folder(tmp_path / "data", num_pairs=8, height=48, width=64)
     call("configure", tmp_path / "data", "--time", "60s", "--cache_path", tmp_path / "cache")
     assert len(timed) == times
-    assert "1e+03 GFLOP/s" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "1e+03 GFLOP/s" in out
+    assert "Measuring this device for some seconds." in err, "nobody wonders at the silence"
 
 
 def test_words_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,7 @@ def _configure(asked: dict[str, Any], options: ConfigureOptions) -> str:
             asked = asked | {"ignore_index": ignored}
             config = Config(**asked, trackers=[])
         data = fingerprint(open_data(config, teller, source))
+        teller.say("Measuring this device for some seconds.")
         memory = options.memory_bytes() or int(_USED_SHARE * free_bytes(processes.device, 1))
         dtype = compute_dtype(processes.precision, torch.float32)
         encoder = None if find_weights("efficientnet_lite0") is None else "efficientnet_lite0"

@@ -36,6 +36,7 @@ from unet_dist.storage.typed import read_json
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import Locality, assign
 from unet_dist.tiling.windows import as_seen
+from unet_dist.wording import counted
 
 COMMAND = Command(
     about="score a run on a split: IoU by class, mean IoU, confusion matrix",
@@ -88,6 +89,8 @@ def _evaluate(word: str, options: EvaluateOptions, processes: Processes, teller:
     if processes.is_main:
         path = _record(evaluation, chosen, output, processes)
         _print(evaluation, path, teller)
+    if chosen:
+        teller.say(f"Drawing {counted(len(chosen), 'picture')}.")
     _draw(subject, chosen, output, processes)
     if subject.folder is not None and output == subject.folder:
         processes.barrier()  # each drew some of them

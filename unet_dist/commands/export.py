@@ -102,7 +102,7 @@ def _export_onnx(
     about = {"licence": options.license} if options.license else {}
     form = Form(None if options.sides is None else parse_shape(options.sides), options.padded)
     with replacing(output) as beside:
-        teller.say(f"Writing the network as a graph for {output}.")
+        teller.say(f"Writing the network as a graph for {output}, which may take a minute.")
         write_onnx(beside, model, about, form)
         source, number, readers = _check_images(model, trained, folder, options, teller)
         teller.say(f"Comparing it with torch on {counted(number, 'image')} of {source}.")
