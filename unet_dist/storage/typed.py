@@ -15,6 +15,7 @@ import re
 import stat
 import types
 import typing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast
 
@@ -169,17 +170,24 @@ def _checked(value: object, schema: Any) -> object:
         }
     if isinstance(schema, type) and isinstance(value, dict):
         if dataclasses.is_dataclass(schema):
-            needed = {
-                f.name for f in dataclasses.fields(schema) if f.default is f.default_factory is dataclasses.MISSING
-            }
-            fields = typing.get_type_hints(schema)
+            needed, fields = _needed_of(schema), _hints_of(schema)
             return schema(**{key: entry for key, entry in _fields(value, fields, needed).items() if key in fields})
         if typing.is_typeddict(schema):
             needed = getattr(schema, "__required_keys__")  # noqa: B009, mypy knows no such attribute
-            return _fields(value, typing.get_type_hints(schema), needed)
+            return _fields(value, _hints_of(schema), needed)
     if _is_plain(value, schema):
         return value
     raise _MismatchError(_named(value), _expected(schema))
+
+
+# Of a schema once: a file of COCO may hold a hundred thousand objects, and types read from annotations took most of their time.
+_hints_of = lru_cache(maxsize=256)(typing.get_type_hints)
+
+
+@lru_cache(maxsize=256)
+def _needed_of(schema: type) -> frozenset[str]:
+    fields = dataclasses.fields(schema)
+    return frozenset(f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING)
 
 
 def _fields(value: dict[Any, Any], hints: dict[str, Any], needed: typing.AbstractSet[str]) -> dict[str, object]:
