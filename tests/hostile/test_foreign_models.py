@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unet_dist import UNet
+from unet_dist import UNet, predict_image
 from unet_dist.errors import CheckpointError
 from unet_dist.models.registry import load_model
 
@@ -145,3 +146,63 @@ def _change_weights(folder: Path, change: Callable[[Tensor], Tensor]) -> None:
     weights = {name: change(tensor).clone() for name, tensor in load_file(file).items()}
     file.unlink()
     save_file(weights, file)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ONNX as export writes it."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from unet_dist.export.graph import write_onnx
+
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    torch.manual_seed(0)
+    write_onnx(path, UNet(3, 4, base_channels=2, depth=1, class_names=list("abcd")).eval(), {})
+    assert load_model(path).num_classes == 4
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("side_stride", value) for value in ("-1", "0", "99999999999999", "1.5", "null")),
+        *(("side_remainder", value) for value in ("-1", "1", "99999999999999")),
+        *(("minimum_side", value) for value in ("-1", "0", "16", "99999999999999")),
+        *(("margin", value) for value in ("-1", "9", "99999999999999", "[8]")),
+        *(("halo", value) for value in ("-1", "0", "null", "99999999999999")),
+        *(("stride", value) for value in ("-1", "0", "null", "99999999999999")),
+        *(("resize_to", value) for value in ("[-5, 0]", "[1]", "[0, 0, 0]", "{}")),
+        *(("mean", value) for value in ("[1, 2]", "[1e999, 1, 1]", "NaN", "[" * 5000)),
+        *(("in_channels", value) for value in ("1", "0", "true", "9" * 6000)),
+        *(("num_classes", value) for value in ("3", "5", "-1", '"x"')),
+        *(
+            ("class_names", value)
+            for value in ('["a", "b"]', '["a", "a", "b", "c"]', json.dumps([*"abc", "d" * 10_000]))
+        ),
+        ("pixels", '{"limits": [[1, 0]]}'),
+        ("ignore_index", '"2"'),
+    ],
+)
+def test_words_in_an_onnx_file_that_cannot_be_are_refused(
+    onnx_file: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    path = rewrite(onnx_file, tmp_path / "bad.onnx", **{key: value})
+    with pytest.raises(CheckpointError, match="does not say what unet_dist writes into an ONNX file") as refusal:
+        load_model(path)
+    assert len(str(refusal.value)) < 1500
+
+
+def test_an_onnx_file_whose_margin_is_not_its_graphs_is_refused(onnx_file: Path, tmp_path: Path) -> None:
+    """Of another margin each label would lie elsewhere."""
+    model = load_model(rewrite(onnx_file, tmp_path / "bad.onnx", margin="4"))
+    with pytest.raises(CheckpointError, match=r"gives logits of shape .* where its margin says"):
+        predict_image(model, np.zeros((30, 40, 3), np.uint8))
+
+
+def rewrite(source: Path, path: Path, **words: str) -> Path:
+    onnx = pytest.importorskip("onnx")
+    stored = onnx.load(source)
+    for prop in stored.metadata_props:
+        prop.value = words.get(prop.key, prop.value)
+    onnx.save(stored, path)
+    return path
