@@ -34,14 +34,14 @@ def first_line(error: BaseException) -> str:
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
-    """The first of some names, and how many more there are.
+    """The first of some names, each shortened, and how many more there are.
 
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(shorten, names[:most])) + more
 
 
 def counted(number: int, noun: str, plural: str = "s") -> str:
