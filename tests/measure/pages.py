@@ -73,7 +73,7 @@ def topic_page(title: str, records: Mapping[str, Record]) -> str:
     for name, row in records.items():
         machine = row["machine"]
         lines += [
-            f"**{name}**: {row['date']}, commit {row['commit']}, {machine['cores']} cores of {machine['device']}, "
+            f"**{name}**: {row['date']}, commit {row['commit']}, {counted(machine['cores'], 'core')} of {machine['device']}, "
             f"{machine['memory_bytes'] / 2**30:.0f} GiB, torch {machine['torch']}; {row['seconds']} s.",
             "",
             "```bash",
