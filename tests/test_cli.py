@@ -444,3 +444,13 @@ def test_a_run_in_place_of_its_config_is_answered_with_the_config(tmp_path: Path
     with pytest.raises(ConfigError, match=r"which is a run's folder; its config is .*config\.yaml") as refusal:
         parsed(str(tmp_path))
     assert parsed(str(refusal.value).rpartition(" is ")[2].removesuffix("."))["depth"] == 2
+
+
+def test_a_folder_of_data_in_place_of_a_config_is_answered_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"which is a folder; expected a YAML file\. For data: --data_path"
+    ) as refusal:
+        parsed(str(tmp_path))
+    assert parsed(*str(refusal.value).partition("For data: ")[2].removesuffix(".").split())["data_path"] == str(
+        tmp_path
+    )

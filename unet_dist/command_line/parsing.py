@@ -133,9 +133,13 @@ def read_yaml(path: str, keys: Sequence[str]) -> dict[str, Any]:
         settled = Path(os.path.expanduser(path)) / "config.yaml"
         if os.path.isfile(settled):
             raise ConfigError(f"Config file: got {shorten(path)!r}, which is a run's folder; its config is {settled}.")
-        raise ConfigError(
-            f"Config file: got {shorten(path)!r}, which is not a file; expected a YAML file. Keys start with --."
+        is_folder = os.path.isdir(settled.parent)
+        kind, remedy = (
+            ("a folder", f"For data: --data_path {shorten(path)}")
+            if is_folder
+            else ("not a file", "Keys start with --")
         )
+        raise ConfigError(f"Config file: got {shorten(path)!r}, which is {kind}; expected a YAML file. {remedy}.")
     remedy = "Expected lines of `key: value`."
     values = read_mapping(Path(os.path.expanduser(path)), dict[object, object], error=ConfigError, remedy=remedy)
     for key in values:
