@@ -309,12 +309,22 @@ def _course(
         "eval_steps": Choice(
             math.ceil(steps / evals), f"{counted(evals, 'validation')} of about {duration(eval_s)} each"
         ),
+        "optimizer": _optimizer(data, network),
         "learning_rate": Choice(round(rate, 6), f"0.0015 at batch {least} by the root of the batch, 0.003 at most"),
         "schedule": Choice("onecycle", "as in all runs measured"),
         "warmup_fraction": Choice(0.2, "as in the best CamVid recipe"),
         "max_grad_norm": Choice(1.0, "without it, training on CamVid diverged"),
         "ema_decay": Choice(average, f"averages about the last {min(round(1 / (1 - average)), steps):,} steps"),
     }
+
+
+def _optimizer(data: Fingerprint, network: Mapping[str, Choice]) -> Choice:
+    """Choose Muon where it was ahead of AdamW at equal steps: on colour images, from scratch (experiments.md)."""
+    if "model" in network:
+        return Choice("adamw", "published weights learn by it in all runs measured")
+    if data.channels != 3:
+        return Choice("adamw", "muon was measured on colour images only")
+    return Choice("muon", "from scratch it learns more per step than adamw")
 
 
 def classes(data: Fingerprint) -> dict[str, Choice]:

@@ -17,6 +17,7 @@ CHOSEN_KEYS = frozenset(
     }
     | {"micro_batch_size", "total_steps", "eval_steps", "learning_rate", "encoder_learning_rate_factor"}
     | {
+        "optimizer",
         "schedule",
         "warmup_fraction",
         "max_grad_norm",
