@@ -47,6 +47,17 @@ class Description(TypedDict, total=False):
     ignore_index: int | None
 
 
+class Described:
+    """The attributes that keep_description gives a network."""
+
+    in_channels: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str] | None
+    ignore_index: int | None
+
+
 def require(is_valid: bool, name: str, got: object, expected: str) -> None:
     """Refuse a constructor's argument.
 

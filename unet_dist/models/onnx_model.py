@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unet_dist.errors import CheckpointError, ConfigError, ExtraError
 from unet_dist.imaging.pixels import Pixels
-from unet_dist.models.arguments import MOST, keep_description, scale_logits
+from unet_dist.models.arguments import MOST, Described, keep_description, scale_logits
 from unet_dist.storage.typed import parse_json
 from unet_dist.tiling.geometry import Locality, WindowSizes
 from unet_dist.wording import first_line, shorten
@@ -56,7 +56,7 @@ def _value(said: Mapping[str, str], key: str, schema: Any) -> Any:
     return parse_json(said[key], schema, f"its {key}", error=CheckpointError, remedy="Export it again.")
 
 
-class OnnxModel(nn.Module):
+class OnnxModel(Described, nn.Module):
     """Segment images: (N, in_channels, H, W) of pixels 0 to 255 -> logits (N, num_classes, H - 2 * margin, W - 2 * margin).
 
     For prediction only, on the CPU. The graph normalises, so `mean` and `std` here are those that leave pixels as they are.
@@ -65,13 +65,6 @@ class OnnxModel(nn.Module):
         CheckpointError: no ONNX file, or one that unet_dist did not write.
         ExtraError: onnxruntime is not installed.
     """
-
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
 
     def __init__(self, path: Path) -> None:
         super().__init__()

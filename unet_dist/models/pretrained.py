@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unet_dist.errors import CheckpointError, ConfigError, suggest
 from unet_dist.imaging.pixels import EIGHT_BIT, Pixels
 from unet_dist.models.answers import require_thresholds
-from unet_dist.models.arguments import Description, scale_logits
+from unet_dist.models.arguments import Described, Description, scale_logits
 from unet_dist.models.normalisation import batch_coupling, pixel_coupling
 from unet_dist.models.supervision import without_heads
 from unet_dist.models.weights import CONFIG_FILE, WEIGHTS_FILE, describing, load_weights, require_room
@@ -150,7 +150,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPLATE, library_name="unet_dist"):
+class PretrainedModel(
+    Described, PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPLATE, library_name="unet_dist"
+):
     """Adds save_pretrained, from_pretrained and push_to_hub to an nn.Module.
 
     The class that inherits sets `model_type` and `config_keys`, and keeps every argument of its constructor as an
@@ -174,14 +176,6 @@ class PretrainedModel(PyTorchModelHubMixin, model_card_template=MODEL_CARD_TEMPL
     resize_to: Sequence[int] | None = None
     pixels: Pixels = EIGHT_BIT
     thresholds: Sequence[float] | None = None
-
-    # Kept by keep_description.
-    in_channels: int
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    class_names: list[str] | None
-    ignore_index: int | None
 
     @property
     def locality_obstacle(self) -> str | None:
