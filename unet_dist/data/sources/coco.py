@@ -98,10 +98,8 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
 
 def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
     named = [name for _, name in sorted(categories.items()) if name.lower() not in BACKGROUNDS]
-    names = [
-        BACKGROUND,
-        *dict.fromkeys(named),
-    ]  # two categories of one name are one class, as Roboflow writes the first
+    # Two categories of one name are one class; Roboflow writes the first twice.
+    names = [BACKGROUND, *dict.fromkeys(named)]
     return {key: names.index(name) if name in named else 0 for key, name in categories.items()}, names
 
 
