@@ -30,6 +30,7 @@ from unet_dist.planner.memory import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS,
 from unet_dist.planner.simulation import SimulatedRun, prediction_peak, training_flops, training_peak
 from unet_dist.terminal import Teller
 from unet_dist.tiling.geometry import covering_tile_size, plan_tiles, smallest_tile_size
+from unet_dist.training.muon import is_bank
 
 SHALLOW = (("base_channels", 4), ("depth", 1), ("num_classes", 5))
 ON_CPU = SimulatedRun(UNet, SHALLOW, device_type="cpu")
@@ -89,6 +90,17 @@ def test_options_that_save_memory_do() -> None:
 def test_flops_are_those_of_the_papers_network() -> None:
     # 0.904 TFLOP forward and backward at 64 channels and 572 px: counted on real tensors by torch's own counter.
     assert training_flops(SimulatedRun(UNet, ()), (572, 572)) == pytest.approx(0.904e12, rel=0.005)
+
+
+def test_muon_keeps_one_moment_of_a_bank_instead_of_two() -> None:
+    wide = ON_CPU.with_option("base_channels", 16)
+    banks = sum(4 * parameter.numel() for parameter in wide.network.parameters() if is_bank(parameter))
+    adamw, muon = (
+        training_peak(replace(wide, optimizer=optimizer), 1, (60, 60)).parts[OPTIMIZER]
+        for optimizer in ("adamw", "muon")
+    )
+    assert banks > 0
+    assert adamw - muon == pytest.approx(banks, rel=0.02)
 
 
 def test_largest_side_is_the_last_that_fits() -> None:
