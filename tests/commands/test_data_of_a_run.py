@@ -71,6 +71,7 @@ def test_a_relative_path_is_that_of_the_training(trained: Path) -> None:
         os.chdir(before)
 
 
+@pytest.mark.slow
 def test_names_of_folders_that_are_no_utf_8(tmp_path: Path, trained: Path) -> None:
     """They trained, and no other command could read the run's config."""
     odd = os.fsdecode(b"h\xe4user")

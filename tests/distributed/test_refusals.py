@@ -17,6 +17,7 @@ from unet_dist.storage.lock import lock_run
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_several_processes_that_accelerate_starts_as_one(tmp_path: Path) -> None:
     """`accelerate launch --cpu --num_processes 2` starts one process: a run of half the wish, unless it is refused."""
     words = ["--cpu", "--num_processes", "2", "-m", "unet_dist", "train", "--output_path", str(tmp_path / "run")]

@@ -77,6 +77,7 @@ def test_five_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("own_process")
+@pytest.mark.slow
 def test_tutorial_of_own_pictures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = commands_of((ROOT / "docs/tutorials/own_pictures.md").read_text(encoding="utf-8"))
     assert [words[0] for words in commands] == ["prepare", "train", "evaluate", "predict", "report"]

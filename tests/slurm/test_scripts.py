@@ -198,6 +198,7 @@ def test_submitted_from_elsewhere_says_so(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_wish_survives_a_run_that_clears_the_stop_file_at_its_start(lab: Lab, jobs: dict[str, Job]) -> None:
     job = jobs["clears first"]
     wait_until((job.root / "runs/a run/started").exists, 60, lambda: job.log)

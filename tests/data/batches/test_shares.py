@@ -152,7 +152,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Alive:
 
 
 @pytest.mark.parametrize("passes", [1, 2])
-@pytest.mark.parametrize("side", [400, 1600])
+@pytest.mark.parametrize("side", [400, pytest.param(1600, marks=pytest.mark.slow)])
 def test_few_windows_are_alive_whatever_the_image(alive: Alive, side: int, passes: int) -> None:
     """Two steps of 36 and of 2,116 windows, two at a time: at most those computed, those before them and those ahead."""
     shares = build_shares(
