@@ -121,7 +121,7 @@ def evaluate_split(
             if advance is not None:
                 windows = tiles.pieces_at_once
                 advance(min(processes.world_size * windows, len(batches) * windows))
-    for number in processes.sum_(without).nonzero().flatten().tolist():
+    for number in (place for place, mark in enumerate(processes.sum_(without).tolist()) if mark):  # waits once
         raise not_finite(" or ".join(samples.ids[index] for index in sorted({ref.image for ref in batches[number]})))
     if details is not None:
         processes.sum_(details.by_image)

@@ -49,7 +49,7 @@ def test_what_exists_goes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "their_data:Cells").mkdir()
     assert not is_part("their_data:Cells")
-    with pytest.raises(DataError, match="holds neither"):
+    with pytest.raises(DataError, match=r"which is no data set\. It is empty"):
         open_source("their_data:Cells")
 
 
