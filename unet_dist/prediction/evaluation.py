@@ -121,12 +121,16 @@ def evaluate_split(
             if advance is not None:
                 windows = tiles.pieces_at_once
                 advance(min(processes.world_size * windows, len(batches) * windows))
-    for number in (place for place, mark in enumerate(processes.sum_(without).tolist()) if mark):  # waits once
+    # In one copy to the host, as each waits for the device.
+    counts, marks = (
+        processes.sum_(torch.cat([confusion.flatten(), without])).cpu().split([confusion.numel(), len(without)])
+    )
+    for number in (place for place, mark in enumerate(marks.tolist()) if mark):
         raise not_finite(" or ".join(samples.ids[index] for index in sorted({ref.image for ref in batches[number]})))
     if details is not None:
         processes.sum_(details.by_image)
         processes.sum_(details.confidence)
-    return Scores.of(processes.sum_(confusion), model.ignore_index, overlap=overlap)
+    return Scores.of(counts.view(shape), model.ignore_index, overlap=overlap)
 
 
 def _count(
