@@ -32,6 +32,14 @@ def test_docstrings_of_tests_are_free_of_habits() -> None:
     assert {str(path.relative_to(ROOT)): turns for path in prose.TESTS if (turns := prose.docstring_habits(path))} == {}
 
 
+def test_changes_of_the_next_release_are_a_list_to_read() -> None:
+    """Git merges the list by union, which can bring back lines that were merged or deleted."""
+    unreleased = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert len(unreleased.splitlines()) <= 150, "join related lines, delete superseded ones"
+    headings = re.findall(r"^### (.+)$", unreleased, re.MULTILINE)
+    assert headings == [name for name in ("Changed", "Added", "Removed", "Security", "Fixed") if name in headings]
+
+
 def test_a_habit_is_found_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(
         '"""What is told here."""\n\n# a second comment of such a kind\n'
