@@ -134,8 +134,8 @@ def test_options_of_evaluate() -> None:
         (["--learning_rate", "x"], "learning_rate: got 'x', expected a number. (Peak learning rate, above 0.)"),
         (
             ["--padding", "full"],
-            "padding: got 'full', expected one of valid, same. (Convolutions without padding (the paper's) or with zeros, "
-            "which exact tiles trim.)",
+            "padding: got 'full', expected one of valid, same. (valid: convolutions without padding (the "
+            "paper's). same: with zeros at the border, which exact tiles cut off.)",
         ),
         (
             ["--trackers", "wandb"],

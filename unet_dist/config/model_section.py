@@ -35,14 +35,14 @@ class ModelConfig(Section):
     depth: Annotated[int, between(1, 8)] = 4
     """Number of poolings, 1 to 8. With an encoder: halvings of the side, 1 to 5; 4 stops at stride 16."""
     norm: Literal["none", "weight", "batch", "group"] = "none"
-    """Normalisation. none is the paper's. weight (scaled weight standardisation) keeps every contract. batch couples the
-    samples of a micro-batch in training. group couples all pixels, so there are no exact tiles."""
+    """Normalisation. none is the paper's. weight standardises the filters; tiles and runs stay exact. batch couples the samples of
+    a micro-batch in training. group couples all pixels, so tiles are not exact."""
     padding: Literal["valid", "same"] = "valid"
-    """Convolutions without padding (the paper's) or with zeros, which exact tiles trim."""
+    """valid: convolutions without padding (the paper's). same: with zeros at the border, which exact tiles cut off."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
-    """Transposed convolutions (the paper's), or bilinear interpolation and a convolution."""
+    """transposed: transposed convolutions (the paper's). bilinear: interpolation and a convolution."""
     blocks: Literal["plain", "residual"] = "plain"
-    """Two convolutions (the paper's), or two with the features that come in added before the last ReLU. The halo is the same."""
+    """plain: two convolutions (the paper's). residual: the block's input is added before the last ReLU. The halo is the same."""
     bottleneck_dilations: Dilations | None = None
     """Rates of more 3x3 convolutions at the deepest level, such as [1,2,4], for more context. The halo grows by 2^depth times their
     sum. Default: none (the paper's)."""
@@ -50,8 +50,8 @@ class ModelConfig(Section):
     """Side of the pixel blocks, px: 1, 2, 4, 8 or 16. A block is folded into channels before the first level and unfolded
     after the last. At 2, convolutions take 1/4 of the work and see twice as far. 1 is the paper's."""
     head: Literal["shuffle", "bilinear"] = "shuffle"
-    """How logits get from blocks to pixels, with a stem_stride or an encoder. shuffle: own logits for each pixel of a block.
-    bilinear: one set for each block, interpolated, so that no block shows; the halo grows by half a block."""
+    """With a stem_stride or an encoder: from blocks to pixels. shuffle computes logits for each pixel of a block. bilinear computes
+    one set per block and interpolates, so that no block shows; the halo grows by half a block."""
     dropout: Fraction = 0.0
     """Probability of dropping a value at the end of the contracting path, 0 to below 1."""
     checkpoint_activations: Free[bool] = False

@@ -51,14 +51,14 @@ class InferenceOptions(OptionsSection):
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
     average: Average | None = None
-    """Average the weights of a run's newest checkpoints, such as last:5; the run keeps as many as keep_checkpoints says. Default:
-    its best model."""
+    """Average the weights of a run's newest checkpoints, such as last:5. Train with keep_checkpoints 5 for that. Default: the best
+    model."""
     window_batch: Count = 4
     """Windows that a process computes at once."""
     mixed_precision: PrecisionWord = "auto"
     """auto is bf16 where the device is fast at it, else no. The precision of accelerate launch is honoured."""
     expected_processes: Count | None = None
-    """Refuse to start with another number of processes. Launch scripts set it."""
+    """Number of processes to expect; the command refuses any other. Launch scripts set it."""
     collective_timeout_s: Positive = 1800.0
     """Longest time that a process waits for another, s. After it the command ends."""
 
@@ -99,12 +99,11 @@ class EvaluateOptions(InferenceOptions):
     """More scores, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa. Default:
     the run's."""
     border_class: NotNegativeInt | None = None
-    """Class between objects, such as cell membranes. Adds V_rand and V_info of the ISBI 2012 challenge
-    (foreground-restricted), which score how well objects are separated. Each takes its best border probability, 0.1 to
-    0.9."""
+    """Class between objects, such as cell membranes. Adds V_rand and V_info of the ISBI 2012 challenge (foreground-restricted),
+    which score how well objects are separated, each at its best border probability of 0.1 to 0.9."""
     pictures: NotNegativeInt = 4
-    """Number of images, spread over the split, to draw with label and prediction; as many of the worst are kept for the
-    report. 0 or more."""
+    """Number of images to draw with label and prediction, spread over the split, 0 or more. The report also gets as many of the
+    worst."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,13 +145,13 @@ class PredictOptions(InferenceOptions, DecodingOptions):
     whole: bool = False
     """Compute every image in one window, scaled if the network was trained so. Memory grows with images that are not scaled."""
     skip_background: bool = False
-    """Skip pixels whose whole field of view is bright background (235 or more in every channel): they become no class."""
+    """Skip pixels whose whole field of view is bright background (235 or more in every channel). They get no class."""
     level: NotNegativeInt | None = None
     """Level of an image pyramid, 0 (the default) is the finest."""
     mpp: Annotated[float, Must(lambda mpp: mpp > 0, "more than 0")] | None = None
     """Micrometres per pixel, instead of a level: takes the level of this size, within 10 %."""
     value_range: Range | None = None
-    """LOW,HIGH: the values that become black and white, for a network of 8 bits and images of more (12-bit data: 0,4095)."""
+    """LOW,HIGH: convert images to 8 bits, for a network trained so. LOW becomes black, HIGH white (12-bit data: 0,4095)."""
     bands: Bands | None = None
     """Bands of these images to take, from 1, in this order. Default: those of the training."""
     nodata: Finite | None = None
@@ -216,7 +215,7 @@ class ExportOptions(OptionsSection):
         Annotated[str, matching(r"[a-z0-9][a-z0-9.-]*", "a name as the hub has it, such as mit, apache-2.0 or other")]
         | None
     ) = None
-    """Licence of the weights as the hub names it, such as mit or cc-by-4.0; by default the card says that none was stated."""
+    """Licence of the weights as the hub names it, such as mit or cc-by-4.0. Default: the card says that none was stated."""
     check_images: Count = 20
     """Number of images of the run's test split (or street scenes) on which an ONNX file must give the original's labels, 1 or
     more."""
@@ -259,7 +258,7 @@ class DemoOptions(DecodingOptions):
     max_upload: Bytes = "1GiB"
     """Largest file that the page takes, such as 200MiB."""
     seconds_per_image: Positive = 600.0
-    """Seconds that an image may take, so that others get their turn."""
+    """Longest time for one image, s, so that others get their turn."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,8 @@ class DataConfig(Section):
     """The data"""
 
     data_path: Main[PathWord] = "synthetic"
-    """A hub id, a local data-set directory (parquet or arrow), a folder of images/ and masks/, or synthetic."""
+    """A folder with images/ and masks/, a table of paths, a file of COCO or of other tools, a folder of parquet or arrow files, a
+    hub id, or synthetic (built-in street scenes)."""
     cache_path: Free[PathWord | None] = None
     """Folder of the decoded caches. Default: unet_dist in the user's cache folder."""
     revision: str | None = None
@@ -111,8 +112,8 @@ class DataConfig(Section):
     label_map: dict[str, int] | None = None
     """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id, such as '{0: 0, 255: 1}'."""
     value_range: Range | None = None
-    """LOW,HIGH: the values that become black and white, which makes 8 bits of more (12-bit data: 0,4095). Give predict the same
-    range. Default: images keep their type."""
+    """LOW,HIGH: convert images to 8 bits. LOW becomes black, HIGH white (12-bit data: 0,4095). Give predict the same range.
+    Default: images keep their type."""
     normalisation: Normalising = "mean_std"
     """Scale each channel for the network: mean_std of the training split; percentile, clipped to its 0.5 and 99.5 % and scaled to
     -1 to 1; range LOW,HIGH likewise; or none. The model keeps it: predict needs no key."""
@@ -129,7 +130,7 @@ class DataConfig(Section):
     A column of a table of paths: rows with one value. A regular expression: ids with one first group, or one whole match. Default:
     every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
-    """Number of parts, alike in classes, for cross-validation. A given test split stays out. One part is the validation."""
+    """Number of parts for cross-validation, alike in classes. fold is the validation. A given test split stays out."""
     fold: Annotated[int, AtLeast(0)] | None = None
     """The part that is the validation, 0 to folds - 1."""
     synthetic_images: Annotated[int, AtLeast(3)] = 100
@@ -144,8 +145,8 @@ class DataConfig(Section):
     deformation, grey values), on the device and by tiles. Or a list of albumentations transforms, each {name: ColorJitter,
     ...arguments}. Or your own: my_package.transforms:noise(strength=3)."""
     class_balance: Fraction = 0.0
-    """Share of the crops centred on a pixel of an evenly drawn class, 0 to below 1. Rare classes are then seen as often as
-    frequent ones."""
+    """Share of the crops with a pixel of a random class at their centre, 0 to below 1. Each class is as likely as any other, so
+    rare classes are seen more often."""
     cutmix: Fraction = 0.0
     """Share of the crops in which a random rectangle shows another training image with its labels, 0 to below 1."""
     classmix: Fraction = 0.0
@@ -184,9 +185,9 @@ class ScheduleConfig(Section):
     """Side of the training input, px. An even side that the network cannot take is rounded up. full trains on whole images,
     each with its own shape."""
     context_px: Annotated[int, AtLeast(0)] | None = None
-    """Pixels of a training window around the output that counts, on each side. Default: the halo, so that training computes
-    what a prediction does. Fewer, with --padding same, cost less: the border of a crop then sees zeros where a prediction
-    sees pixels. Predictions stay exact."""
+    """Pixels on each side of a training window that do not count in the loss. Default: the halo, so that training computes the
+    same as a prediction. Fewer, with --padding same, cost less, but the border of a crop sees zeros where a prediction sees
+    pixels. Predictions stay exact."""
     batch_size: Main[Count] = 16
     """Crops per optimizer step, over all processes."""
     micro_batch_size: Free[Count | None] = None
@@ -195,12 +196,12 @@ class ScheduleConfig(Section):
     gradient_accumulation_steps: Free[Count | None] = None
     """Micro-batches per optimizer step on a process. Default: follows from the batch size."""
     split_sample: Free[bool | None] = None
-    """Share the tiles of a crop over the processes, so that several processes train on one sample. Default: where there are
-    tiles and fewer crops than processes."""
+    """Divide the tiles of a crop among the processes, so that several train on one sample. Default: if there are tiles and fewer
+    crops than processes."""
     total_steps: Main[Count] = 6000
     """Number of optimizer steps."""
     eval_steps: Main[Count] = 100
-    """Steps from one validation to the next. One more follows the last step."""
+    """Steps between validations. One more follows the last step."""
     learning_rate: Main[Positive] = 5e-4
     """Peak learning rate, above 0."""
     encoder_learning_rate_factor: NotNegative = 1.0
@@ -213,10 +214,10 @@ class ScheduleConfig(Section):
     )
     """Course of the learning rate. All built-in ones but onecycle start with a linear warm-up."""
     warmup_fraction: Fraction = 0.3
-    """Share of the steps with a rising learning rate, 0 to below 1."""
+    """Share of the steps during which the learning rate rises, 0 to below 1."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon moves banks of filters by their gradient made orthogonal, and the rest by AdamW. It learns more per step; a step takes
-    longer."""
+    """adamw, or muon: it makes the gradient of each layer's filters orthogonal, and leaves the rest to AdamW. muon learns more per
+    step; a step takes longer."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay, 0 or more."""
     max_grad_norm: Positive | None = None
@@ -271,16 +272,16 @@ class RunConfig(Section):
     """auto resumes the run in output_path. never starts anew, and refuses a folder with a run. The path of a checkpoint
     branches off from it into another folder."""
     allow_config_change: Free[bool] = False
-    """Resume with settings that change the result."""
+    """Resume even if settings or data differ in a way that changes the result."""
     extend_schedule: Free[Literal["continue", "restart"] | None] = None
     """Learning rate after total_steps was raised on an unfinished run: continue enters the course of the new length at the
     current step; restart begins a new course over the steps left. Default: refuse."""
     checkpoint_steps: Free[Count | None] = None
-    """Steps from one checkpoint to the next. Default: eval_steps."""
+    """Steps between checkpoints. Default: eval_steps."""
     keep_checkpoints: Free[Count] = 2
     """Number of newest checkpoints to keep, 1 or more."""
     log_steps: Free[Count] = 10
-    """Steps from one line of metrics.jsonl to the next. A log shows one per second at most."""
+    """Steps between lines of metrics.jsonl. A printed log shows at most one line per second."""
     metrics: Free[str | None] = None
     """More scores of each validation and evaluation, separated by commas: mean_dice, or an import path such as
     my_package.metrics:kappa(power=2)."""
@@ -309,7 +310,7 @@ class RunConfig(Section):
     window_batch: Free[Count] = 4
     """Windows that a process computes at once in a validation."""
     expected_processes: Free[Count | None] = None
-    """Refuse to start with another number of processes. Launch scripts set it."""
+    """Number of processes to expect; the run refuses any other. Launch scripts set it."""
     collective_timeout_s: Free[Positive] = 1800.0
     """Longest time that a process waits for another, s. After it the run ends."""
 
