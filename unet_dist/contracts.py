@@ -1,18 +1,20 @@
-"""Every contract of a part in one place: what yours has to state, how it is named, and which check proves it.
+"""The contracts of all parts.
 
-- network: `TrainableNetwork`, or any `nn.Module`, which is measured; `--model`, `unet_dist.models`, `check_model`
-- encoder: `Encoder`, of feature maps as `Placed` on a grid, and of `Span`s of it; inherit from `LayeredEncoder`;
-  `--model unet:ENCODER`, `unet_dist.encoders`, `check_encoder`
-- loss: `Loss`; `--loss`, `unet_dist.losses`, `check_loss`
-- data: `Source`, of `RawPair`s; `--data_path`, `unet_dist.sources`, `check_source`
-- sample transform: `SampleTransform`; `--augmentation`, `unet_dist.transforms`, `check_transform`
-- metric: `Metric`; `--metrics` of train and evaluate, `unet_dist.metrics`, `check_metric`
-- image format: `ImageFormat`, which opens an `Encoded` by an `Opening` as an `ImageReader`; found by a file's suffix or bytes,
-  `unet_dist.formats`, `check_format`
-- course of the learning rate: `Course`; `--schedule`, `unet_dist.courses`, `check_course`
+Each line: the contract; the key that names the part; the entry points; the check in unet_dist.testing.
 
-Each line: the contract, the key, the entry points, the check in unet_dist.testing. A part is named by an import path,
-`my_package.nets:make(width=8)`, or by the name of an entry point. docs/howto/extending.md explains a whole package of them.
+- network: `TrainableNetwork`, or any `nn.Module`, which is measured; `--model`; `unet_dist.models`; `check_model`
+- encoder: `Encoder`, most easily a `LayeredEncoder`, with feature maps as `Placed` and ranges of a grid as `Span`;
+  `--model unet:ENCODER`; `unet_dist.encoders`; `check_encoder`
+- loss: `Loss`; `--loss`; `unet_dist.losses`; `check_loss`
+- data: `Source`, of `RawPair`; `--data_path`; `unet_dist.sources`; `check_source`
+- sample transform: `SampleTransform`; `--augmentation`; `unet_dist.transforms`; `check_transform`
+- metric: `Metric`; `--metrics` of train and evaluate; `unet_dist.metrics`; `check_metric`
+- image format: `ImageFormat`, which opens an `Encoded` by an `Opening` as an `ImageReader`; no key, but a file's suffix or bytes;
+  `unet_dist.formats`; `check_format`
+- course of the learning rate: `Course`; `--schedule`; `unet_dist.courses`; `check_course`
+
+Name a part by its import path, `my_package.nets:make(width=8)`, or by its entry point. docs/howto/extending.md shows a package of
+them.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class SizeError(UnetDistError, ValueError):
 
 
 class LocalityError(UnetDistError):
-    """Something has no finite halo, so that an exact tile cannot exist."""
+    """The network has no finite halo, so exact tiles do not exist."""
 
 
 class CheckpointError(UnetDistError):
@@ -48,7 +48,7 @@ class CheckpointError(UnetDistError):
 
 
 class LaunchError(UnetDistError):
-    """The processes, their number or the run's folder are not as the run needs them."""
+    """The processes, their number or the run's folder do not fit the run."""
 
 
 class ExportError(UnetDistError):

@@ -82,14 +82,14 @@ class Evaluation:
     """The scores of a network over a split.
 
     Attributes:
-        scores: over all images together: `scores.miou`, `scores.iou` a class, `scores.confusion`.
-        calibration: how often it is right when it is so and so sure.
+        scores: over all images together: `scores.miou`, `scores.iou` (per class), `scores.confusion`.
+        calibration: how often predictions are right, by confidence.
         by_image: mean IoU and pixel accuracy of each image, None where it has no valid pixel.
         instances: how well objects are separated, if asked for.
         class_names, ignore_index: of the data.
         ids: of the images.
-        about: the subject and the way: model, step, data, split, inference and so on.
-        seconds: that the scores took.
+        about: model, step, data, split, inference and so on.
+        seconds: time that the scores took.
     """
 
     scores: Scores
@@ -152,7 +152,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a network over a split of a data set; nothing is written.
 
-    Below a launcher every process calls it: they share the work, and each gets all of the scores.
+    Under a launcher, call it in every process: they divide the work, and each gets all scores.
 
     >>> found = evaluate("runs/mine", split="validation")  # doctest: +SKIP
     >>> found.scores.miou  # doctest: +SKIP

@@ -87,8 +87,8 @@ def predict_files(
 ) -> PredictedFiles:
     """Write a label map and an overlay of each image, as `unet-dist predict` does, with the same bytes.
 
-    Below a launcher every process calls it: they share the tiles, also those of one image, and each gets the same answer. Memory
-    does not grow with the images. The same call resumes one that was killed.
+    Under a launcher, call it in every process: they divide the tiles, also those of one image, and each gets the same answer.
+    Memory does not grow with the images. After a kill, the same call resumes.
 
     >>> predict_files("runs/mine", "photos/", "labels", overlay=False).outputs  # doctest: +SKIP
     {'photos/a.jpg': {'labels': PosixPath('labels/a.png')}}

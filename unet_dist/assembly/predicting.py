@@ -68,10 +68,10 @@ def predict(
 ) -> Iterator[Predicted]:
     """Predict images one after the other, by exact tiles where the network is local.
 
-    Below a launcher each process yields its own part of the images, every WORLD_SIZE-th from its RANK on; together they yield all.
-    `predict_files` shares out the tiles of one image, too.
+    Under a launcher each process yields its own part of the images: every WORLD_SIZE-th from its RANK on. `predict_files` also
+    divides the tiles of one image.
 
-    Memory: one image's arrays, and a batch of windows; large images are read by windows. Images may come from a generator.
+    It needs memory for the arrays of one image and a batch of windows. Images may come from a generator.
 
     >>> for name, labels, *_ in predict("runs/mine", "photos/"):  # doctest: +SKIP
     ...     print(name, labels.shape)
@@ -80,8 +80,8 @@ def predict(
         model: a run's folder, a model folder, a hub id, several joined by + (an ensemble), or a network of models/contract,
             which stays on its device.
         images: a file, a folder, a glob, a picture ((H, W, C) or (H, W) uint8 array, Pillow image, reader), or several of these.
-        probabilities: of every class too.
-        confidence: the probability of each label too.
+        probabilities: also yield those of every class.
+        confidence: also yield the probability of each label.
         tile_size: largest side of a window, px; the labels do not depend on it, unless blended.
         window_batch: windows computed at once.
         blend, whole: overlapping windows, or every image in one: for networks without a finite halo.

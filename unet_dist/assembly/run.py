@@ -33,7 +33,7 @@ EVALUATION = "evaluation-{}.json"
 
 
 class Run:
-    """A run's folder. Nothing is read before it is asked for.
+    """A finished or unfinished run, by its folder. Each file is read when you ask for it.
 
     >>> run = Run("runs/example")  # doctest: +SKIP
     >>> run.scores["miou"], run.config.schedule.total_steps  # doctest: +SKIP
@@ -41,9 +41,9 @@ class Run:
 
     Args:
         folder: its output_path.
-        network: of a run that was trained on a plain `nn.Module`: another one of the same make, whose weights are replaced in a
-            copy. `train` gives its own.
-        trust: packages whose code the folder may name, where its network is somebody else's.
+        network: needed if the run trained a plain `nn.Module`: a module of the same architecture, whose weights are replaced in
+            a copy. `train` gives its own.
+        trust: packages that the folder may import, if its network is somebody else's.
 
     Attributes:
         folder: the same, as a path.
@@ -74,12 +74,12 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, object]]:
-        """What the run recorded so far, one row per record: step, split (train or validation), then numbers."""
+        """The records so far, one row each: step, split (train or validation), then numbers."""
         return read_metrics(self.folder / METRICS_FILE)
 
     @property
     def scores(self) -> dict[str, object]:
-        """The record of the validation whose model stands in best/: step, miou, pixel_accuracy, iou by class name.
+        """The validation of the model in best/: step, miou, pixel_accuracy, iou by class name.
 
         Raises:
             CheckpointError: there was no validation yet.
@@ -129,10 +129,10 @@ class Run:
         return load_run(str(self.folder), torch.device(device), ",".join(self._trust) or None)[0]
 
     def open_data(self, source: Source | None = None) -> Cache:
-        """Open the decoded data set that the run was trained on; it is decoded anew where its cache is gone.
+        """Open the decoded data set that the run was trained on; decodes it anew if its cache is gone.
 
         Args:
-            source: of a run that was trained on an object.
+            source: needed if the run was trained on an object.
 
         Raises:
             DataError: they are gone, or no longer those that the run was trained on.

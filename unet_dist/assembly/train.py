@@ -45,29 +45,29 @@ def train(
     metrics: Sequence[Metric] = (),
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train as a config says, with objects of your own in place of what it names; resumes where its folder holds a run.
+    """Train a config, or resume the run in its folder. Objects of your own may replace parts that the config names.
 
-    Every process of a launcher (accelerate launch, torchrun, srun, notebook_launcher) calls it alike; without one it trains on
-    one process. The command `unet-dist train` is this function: the same config gives the same bits.
+    Under a launcher (accelerate launch, torchrun, srun, notebook_launcher), call it in every process. Without one it trains on
+    one process. `unet-dist train` calls this function: the same config gives the same bits.
 
     Args:
         config: the keys of the command line.
         model: the network to train, with the weights to start from: one of this package, or any `nn.Module` from images
-            (N, C, H, W) to logits (N, K, h, w). Every process makes its own; those of the first are taken.
+            (N, C, H, W) to logits (N, K, h, w). Every process makes its own; all start from the weights of the first.
         loss: a sum over pixels, as `unet_dist.losses.contract` describes it.
         data: a path, a hub id, or a source of pairs as `unet_dist.data.sources.pairs` describes it.
         augmentation: changes a training crop, as a function of a seed.
-        metrics: functions of the confusion matrix (K, K) int64 of each validation, called by their `__name__`, in place of those
-            that the config names.
-        callbacks: told of steps, validations and the end.
+        metrics: functions of the confusion matrix (K, K) int64 of each validation, named by their `__name__`, in place of those
+            of the config.
+        callbacks: called after steps, validations and the end.
 
     Returns:
         The run: its folder, its scores, its best model.
 
     Raises:
-        UnetDistError: what the user can mend, in a sentence; ConfigError, DataError, SizeError, LocalityError, CheckpointError and
-            LaunchError before the first step, DivergedError and StepTooLargeError later. On several processes it is printed
-            and ends them all.
+        UnetDistError: a mistake that you can mend, in a sentence; ConfigError, DataError, SizeError, LocalityError,
+            CheckpointError and LaunchError before the first step, DivergedError and StepTooLargeError later. On several
+            processes it is printed and ends them all.
 
     Example:
         >>> from unet_dist import Config, train

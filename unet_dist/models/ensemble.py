@@ -26,14 +26,14 @@ from unet_dist.tiling.geometry import Locality, WindowSizes
 def load_model(
     path_or_hub_id: str | Path, *, device: str | torch.device = "cpu", trust: Sequence[str] = ()
 ) -> TrainableNetwork | OnnxModel | Ensemble:
-    """Load what the command line calls RUN, in evaluation mode, in the precision of its files.
+    """Load a model in evaluation mode, in the precision of its files.
 
     >>> model = load_model("runs/mine")  # doctest: +SKIP
 
     Args:
         path_or_hub_id: a run's folder (its best/, else its last/), a model folder, a hub id or an exported ONNX file; or several
             joined by +, whose probabilities are averaged.
-        trust: packages whose code a folder may name: without it nothing of somebody else's is imported.
+        trust: packages that a folder may import; nothing else of somebody else's is imported.
 
     Raises:
         CheckpointError: no such model, a damaged file, weights of another model, or a type that is not known here.

@@ -88,7 +88,7 @@ def predict_image(
     window_batch: int = 1,
     device: str | torch.device | None = None,
 ) -> Labels:
-    """Predict an image: (H, W) class ids, the same for every `tile_size`; of overlapping classes (K, H, W) of 0 and 1.
+    """Predict an image: (H, W) class ids, or (K, H, W) of 0 and 1 for overlapping classes; `tile_size` does not change them.
 
     Computes in the model's own type. The model's training flags are left as they were.
 
@@ -102,7 +102,7 @@ def predict_image(
         uint8; uint16 where there are more than 255 classes.
 
     Raises:
-        LocalityError: the network has no finite halo, so that exact tiles do not exist.
+        LocalityError: the network has no finite halo, so exact tiles do not exist.
         SizeError: the network does not take `tile_size`; names the nearest that it does.
         DataError: the image cannot be read, or has other channels than the network takes.
     """
