@@ -1,52 +1,55 @@
-"""Whether a piece of a TIFF was compressed with loss, as its own header says: ids of a mask do not survive that.
+"""Whether a piece of a TIFF was compressed with loss: ids of a mask do not survive that.
 
-Owns a few bytes of WebP, JPEG 2000, JPEG XL and LERC. Decodes nothing. A JPEG is known by the compression of the TIFF.
-Source: ISO/IEC 15444-1:2019, A.6.1 (COD: transformation 0 is not reversible); ISO/IEC 18181-1, ImageMetadata (xyb_encoded).
+Owns which compressions are exact, and a few bytes of those that may be: WebP, JPEG XL and LERC. Decodes no picture. A piece that
+does not show that it is exact counts as lossy. So does all JPEG 2000: a reversible code cut at a rate looks like a whole one.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 
-from unet_dist.imaging.stated_sizes import jpeg_xl_header
+from unet_dist.imaging.jpeg_xl import code_in_jpeg_xl, is_exact_jpeg_xl
 
+EXACT = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 34933, 50000, 50013)
+"""Compressions of a TIFF: none, fax, LZW, deflate, PackBits, LZMA, Zstandard and PNG."""
+_LOSSY = {
+    **dict.fromkeys((6, 7, 33007, 34892), "JPEG"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+    **dict.fromkeys((22610, 34934), "JPEG XR"),
+}
 _HALF = 0.5  # whole numbers survive an error of so much
+_LERC_HEAD = 128  # bytes, more than it has
 
 
-def loss_in(content: bytes) -> str | None:
-    """Name the lossy compression of a piece; None where its header states no loss, or is none of these."""
-    try:
-        if content[8:12] == b"WEBP" and b"VP8 " in content[:4096]:
-            return "lossy WebP"
-        if content[:6] == b"Lerc2 ":
-            (version,) = struct.unpack_from("<i", content, 6)
-            (error,) = struct.unpack_from("<d", content, {2: 34, 3: 38}.get(version, 42))
-            return "lossy LERC" if error > _HALF else None
-        if content[:2] == b"\xff\x0a" and _is_xyb(content[2:]):
-            return "lossy JPEG XL"
-        if content[4:8] == b"JXL " and (at := content.find(b"jxlc\xff\x0a")) >= 0 and _is_xyb(content[at + 6 :]):
-            return "lossy JPEG XL"
-        start = content[:4096].find(b"\xff\x4f\xff\x51")
-        if start >= 0 and (code := content.find(b"\xff\x52", start)) >= 0 and content[code + 13] == 0:
-            return "lossy JPEG 2000"
-    except (struct.error, IndexError):
+def loss_in(compression: int, content: bytes) -> str | None:
+    """Name the lossy compression of a piece, None where it is exact.
+
+    Args:
+        compression: as the TIFF numbers it.
+        content: how the piece begins.
+    """
+    if compression in EXACT:
         return None
-    return None
+    if compression in _LOSSY:
+        return _LOSSY[compression]
+    try:
+        return _loss_of(content)
+    except (struct.error, ValueError, zlib.error):
+        return f"TIFF whose compression ({compression}) may lose"
 
 
-def _is_xyb(content: bytes) -> bool:
-    """Tell whether a JPEG XL has its colours in XYB, which only loss has; one of more channels beside colour is not looked into."""
-    _, take = jpeg_xl_header(content)
-    if take(1):  # all by default
-        return True
-    if take(1):
-        take(3)  # orientation
-        if take(1) or take(1) or take(1):  # another size, a preview, an animation
-            return False
-    if take(1):  # floats
-        take((0, 0, 0, 6)[take(2)])
-        take(4)
-    else:
-        take((0, 0, 0, 6)[take(2)])
-    take(1)
-    return take(2) == 0 and bool(take(1))
+def _loss_of(content: bytes) -> str | None:
+    """Look into the header of a piece. Raises: ValueError and others: it is none of these, or damaged."""
+    if content[8:12] == b"WEBP":
+        return "lossy WebP" if b"VP8L" not in content[:4096] else None
+    if content[:6] == b"Lerc2 ":
+        (version,) = struct.unpack_from("<i", content, 6)
+        (error,) = struct.unpack_from("<d", content, {2: 34, 3: 38}.get(version, 42))
+        return None if error <= _HALF else "lossy LERC"
+    if content[:1] == b"\x78":  # LERC packed once more by deflate; by Zstandard nothing here looks into it
+        return _loss_of(zlib.decompressobj().decompress(content, _LERC_HEAD))
+    code = code_in_jpeg_xl(content)
+    if code is None:
+        raise ValueError("none of these")
+    return None if is_exact_jpeg_xl(code) else "lossy JPEG XL"

@@ -29,7 +29,15 @@ def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
     _ = encoded.head  # refuses all but files
     with parsing(encoded.name, kind="array"):
         source = encoded.path or encoded.open()
-        array = watched(np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False))
+        try:
+            array = watched(np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False))
+        except ValueError as error:
+            if "object" not in str(error).lower():
+                raise
+            raise RefusedError(
+                f"{encoded.name} holds Python objects, such as a dict of arrays",
+                "Expected numbers: save the array that is meant as a file of its own, masks of Cellpose as PNG or TIFF.",
+            ) from error
     return _reader(array, encoded, opening)
 
 

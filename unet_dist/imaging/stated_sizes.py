@@ -7,11 +7,10 @@ Owns a few bytes of JPEG, JPEG 2000, JPEG XL, PNG, WebP and LERC. Decodes nothin
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from fractions import Fraction
+
+from unet_dist.imaging.jpeg_xl import code_in_jpeg_xl, size_in_jpeg_xl
 
 _JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_JXL_RATIOS = (*(Fraction(*pair) for pair in ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))),)
 
 
 def stated_size(content: bytes) -> tuple[int, int] | None:
@@ -27,10 +26,8 @@ def stated_size(content: bytes) -> tuple[int, int] | None:
             (version,) = struct.unpack_from("<i", content, 6)
             height, width = struct.unpack_from("<ii", content, 14 if version >= 3 else 10)
             return max(height, 0), max(width, 0)
-        if content[:2] == b"\xff\x0a":
-            return jpeg_xl_header(content[2:])[0]
-        if content[4:8] == b"JXL " and (place := content.find(b"jxlc\xff\x0a")) >= 0:
-            return jpeg_xl_header(content[place + 6 :])[0]
+        if (code := code_in_jpeg_xl(content)) is not None:
+            return size_in_jpeg_xl(code)
         if (place := content[:4096].find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000, bare or in boxes
             right, lower, left, upper = struct.unpack_from(">4I", content, place + 8)
             return max(lower - upper, 0), max(right - left, 0)
@@ -75,23 +72,3 @@ def _webp(content: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack_from("<HH", content, 26)
         return height & 0x3FFF, width & 0x3FFF
     return None
-
-
-def jpeg_xl_header(content: bytes) -> tuple[tuple[int, int], Callable[[int], int]]:
-    """Read the SizeHeader (ISO/IEC 18181-1), bit by bit from the lowest: (height, width), and what takes the bits that follow."""
-    bits = int.from_bytes(content[:24], "little")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        value = bits & (1 << count) - 1
-        bits >>= count
-        return value
-
-    is_small = take(1)
-
-    def side() -> int:
-        return (take(5) + 1) * 8 if is_small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    height = side()
-    ratio = take(3)
-    return (height, int(height * _JXL_RATIOS[ratio - 1]) if ratio else side()), take

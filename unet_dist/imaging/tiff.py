@@ -24,7 +24,7 @@ from unet_dist.imaging.encoded import Encoded, parsing
 from unet_dist.imaging.gdal_tags import band_names_tag, nodata_tag, scaling_tag
 from unet_dist.imaging.image import GEO_TAGS, UINT8, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
-from unet_dist.imaging.loss import loss_in
+from unet_dist.imaging.loss import EXACT, loss_in
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
@@ -49,7 +49,7 @@ _ALPHA = (1, 2)  # associated and unassociated
 _HEADER_BYTES = 8
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG = (6, 7, 34892, 33007)
-_PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34933, 50001, 50002, 52546)
+_PICTURES = (*_JPEG, 22610, 33003, 33004, 33005, 34712, 34887, 34927, 34933, 34934, 50001, 50002, 52546)
 """Compressions whose pieces are pictures with a size of their own: JPEG, JPEG 2000, LERC, PNG, WebP, JPEG XL."""
 _LOSS_BYTES = 2**16  # assumption: a header ends before
 _MAPPED_BLOCK = (512, 512)
@@ -202,6 +202,11 @@ def _mapped(encoded: Encoded, file: Any, series: Any) -> Decode:
 
 def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int, int]) -> Decode:
     page, name = series.keyframe, encoded.name
+    if page.compression == 6:  # its tables lie elsewhere in the file, and writers differed in where
+        raise RefusedError(
+            f"{name} is compressed as old-style JPEG (compression 6), which is not read",
+            "Write it anew without it: tiffcp -c zip IN.tif OUT.tif.",
+        )
     if page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise RefusedError(
             f"{name} is compressed as {getattr(page.compression, 'name', page.compression)}, which the installed tifffile "
@@ -332,12 +337,11 @@ def _palette(page: Any, name: str) -> np.ndarray:
 
 
 def _stored(page: Any, samples: int, nodata: float | None, encoded: Encoded) -> Stored:
-    name, lossy = encoded.name, "JPEG" if page.compression in _JPEG else None
-    if lossy is None and page.compression in _PICTURES:
-        at, count = next((one for one in zip(page.dataoffsets, page.databytecounts, strict=True) if one[1]), (0, 0))
+    name, lossy, found = encoded.name, None, zip(page.dataoffsets, page.databytecounts, strict=False)
+    if page.compression not in EXACT and (piece := next((one for one in found if one[1]), None)):
         with encoded.open() as file:
-            file.seek(at)
-            lossy = loss_in(file.read(min(count, _LOSS_BYTES)))
+            file.seek(piece[0])
+            lossy = loss_in(int(page.compression), file.read(min(piece[1], _LOSS_BYTES)))
     return Stored(
         page.dtype,
         samples,

@@ -303,9 +303,9 @@ def test_indices_of_a_palette_that_are_no_such_numbers_are_refused(dtype):
     ("compression", "lossy", "lossless", "name"),
     [
         ("webp", {"lossless": False}, {"lossless": True}, "lossy WebP"),
-        ("jpeg2000", {"level": 30}, {}, "lossy JPEG 2000"),
         ("jpegxl", {"lossless": False, "level": 50}, {"lossless": True}, "lossy JPEG XL"),
         ("lerc", {"level": 1}, {}, "lossy LERC"),
+        ("lerc", {"level": 1, "compression": "deflate"}, {"compression": "deflate"}, "lossy LERC"),
     ],
 )
 def test_a_tiff_that_loses_is_no_mask_of_ids(tmp_path, compression, lossy, lossless, name):
@@ -322,3 +322,30 @@ def test_a_tiff_that_loses_is_no_mask_of_ids(tmp_path, compression, lossy, lossl
     tifffile.imwrite(path, ids, compression=compression, compressionargs=lossless, **colours)
     with open_image(path, interpret=how) as mask:
         np.testing.assert_array_equal(mask.read(0, 32, 0, 48)[..., 0], ids[..., 0] if ids.ndim == 3 else ids)
+
+
+@pytest.mark.parametrize(
+    ("compression", "how", "name"),
+    [
+        ("jpeg2000", {}, "JPEG 2000"),
+        ("jpeg2000", {"level": 20, "reversible": True}, "JPEG 2000"),
+        ("jpegxr", {"level": 0.5}, "JPEG XR"),
+        ("lerc", {"level": 1, "compression": "zstd"}, r"TIFF whose compression \(34887\) may lose"),
+    ],
+)
+def test_a_tiff_that_does_not_show_that_it_is_exact_is_no_mask_of_ids(tmp_path, compression, how, name):
+    """A reversible JPEG 2000 that was cut at a rate says nothing of it, nor does a JPEG XR."""
+    ids = np.broadcast_to(np.arange(48, dtype=np.uint8) // 16, (32, 48))
+    rules = LabelRules(num_classes=None)
+    tifffile.imwrite(tmp_path / "m.tif", ids, compression=compression, compressionargs=how, photometric="minisblack")
+    with pytest.raises(RefusedError, match=f"is a {name}, which changes ids when it compresses"):
+        open_image(tmp_path / "m.tif", interpret=Interpret(rules.reader_of))
+
+
+def test_planes_of_classes_are_no_transparency():
+    """As numpy writes masks of one bit per class."""
+    one_hot = np.eye(4, dtype=np.uint8)[np.zeros((2, 3), int)]
+    with pytest.raises(
+        RefusedError, match=r"holds 4 planes, of which one is 1 in each pixel\. Write the number of the class"
+    ):
+        LabelRules(num_classes=4).map_values(one_hot)

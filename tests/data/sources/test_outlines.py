@@ -82,10 +82,9 @@ def test_points_of_poses_are_no_outlines(tmp_path):
 def write_labelme(root: Path, **last: object) -> Path:
     outline = {"label": "wall", "points": [[1, 1], [4, 1], [4, 3], [1, 3]], "shape_type": "polygon"}
     box = {"label": "car", "points": [[3, 3], [1, 1]], "shape_type": "rectangle"} | last
-    skipped = {"label": "__ignore__", "points": [[0, 0]], "shape_type": "point"}
     for seed, name in enumerate("abcd"):
         picture(root / f"{name}.png", seed)
-        stored = {"shapes": [outline, box, skipped], "imagePath": f"{name}.png", "imageHeight": 6, "imageWidth": 8}
+        stored = {"shapes": [outline, box], "imagePath": f"{name}.png", "imageHeight": 6, "imageWidth": 8}
         if name != "d":
             (root / f"{name}.json").write_text(json.dumps(stored))
     return root

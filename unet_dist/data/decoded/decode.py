@@ -163,7 +163,7 @@ def look_at_mask(pair: RawPair, rules: Rules, max_pixels: int, header: Header) -
     """Read the mask's header too: how many planes it has. Raises: RefusedError: image and mask differ in size."""
     with _open_stored(pair, rules, max_pixels, DEFAULT_CACHE_BYTES) as mask:
         whole = mask if pair.part is None else PartReader(mask, pair.part)
-        check_sizes(pair, header.shape[:2], whole.shape[:2])
+        check_sizes(pair, header.shape, whole.shape[:2])
         return header._replace(num_planes=mask.shape[2]) if isinstance(rules, PlaneRules) else header
 
 
@@ -193,7 +193,7 @@ def decode_pair(
         with open_mask_of(pair, rules, max_pixels) as mask:
             require_decodable(*mask.shape[:2], max_pixels, f"mask {pair.mask_name}")
             label = mask.read(0, mask.shape[0], 0, mask.shape[1])[..., 0]
-    check_sizes(pair, image.shape[:2], label.shape)
+    check_sizes(pair, image.shape, label.shape)
     known = None if known is None or known.all() else known
     label = label if known is None else np.where(known, label, label.dtype.type(ignored_in(label.dtype)))
     sums = ChannelSums(channels, image.dtype)
@@ -255,14 +255,17 @@ def naming(name: str) -> Iterator[None]:
         raise
 
 
-def check_sizes(pair: RawPair, image_size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
-    """Refuse a mask of another (height, width) than its image's. Raises: RefusedError."""
-    if tuple(image_size) != tuple(mask_size):
-        is_turned = tuple(image_size) == tuple(mask_size)[::-1]
+def check_sizes(pair: RawPair, image_shape: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+    """Refuse a mask of another (height, width) than its image's (H, W, C). Raises: RefusedError."""
+    image_size = tuple(image_shape[:2])
+    if image_size != tuple(mask_size):
+        is_turned = image_size == tuple(mask_size)[::-1]
         raise RefusedError(
             f"image {pair.image_name} is {image_size[0]} x {image_size[1]} and its mask {pair.mask_name} is "
             f"{mask_size[0]} x {mask_size[1]} (height x width)",
             "One of the two may say that it is stored turned (the orientation of Exif), and the other not: save both upright."
             if is_turned
+            else "Its channels come first: write the image as (height, width, channels)."
+            if tuple(image_shape[1:]) == tuple(mask_size)
             else "A mask has one id for each pixel of its image: write it again at that size, without interpolation.",
         )

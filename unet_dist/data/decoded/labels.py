@@ -176,6 +176,11 @@ class LabelRules:
         if palette is not None:
             return self._map_palette(values[..., 0], palette)
         if values.dtype == np.uint8 and values.shape[2] in (2, 4):
+            if (values.sum(axis=2) == 1).all():
+                remedy = (
+                    "Write the number of the class in each pixel: argmax over the planes. Or set --multi_label true."
+                )
+                raise RefusedError(f"holds {values.shape[2]} planes, of which one is 1 in each pixel", remedy)
             if int(values[..., -1].min()) < 255:
                 raise RefusedError("is a mask with transparent pixels", "Write it without the alpha channel.")
             values = values[..., :-1]

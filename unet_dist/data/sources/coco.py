@@ -22,7 +22,7 @@ from unet_dist.data.sources.named_pictures import (
     pictures_below,
     refuse_missing,
 )
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_json
 
@@ -71,7 +71,10 @@ def is_coco(path: Path) -> bool:
     if path.name.startswith(_OTHER_TASKS) or path.suffix != ".json" or not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return all(text.find(word) >= 0 for word in (b'"images"', b'"annotations"', b'"categories"'))
+        is_panoptic = text.find(b'"segments_info"') >= 0
+        return not is_panoptic and all(
+            text.find(word) >= 0 for word in (b'"images"', b'"annotations"', b'"categories"')
+        )
 
 
 def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
@@ -97,7 +100,7 @@ def read_coco(root: Path, files: dict[str, Path]) -> Drawn:
 
 
 def _class_ids(categories: dict[int, str]) -> tuple[dict[int, int], list[str]]:
-    named = [name for _, name in sorted(categories.items()) if name.lower() not in BACKGROUNDS]
+    named = [name for _, name in sorted(categories.items()) if not is_background(name)]
     # Two categories of one name are one class; Roboflow writes the first twice.
     names = [BACKGROUND, *dict.fromkeys(named)]
     return {key: names.index(name) if name in named else 0 for key, name in categories.items()}, names
@@ -115,7 +118,11 @@ def _categories(stored: _File) -> dict[int, str]:
 
 def _read_samples(root: Path, path: Path, stored: _File, pictures: Pictures) -> list[Sample]:
     classes, names = _class_ids(_categories(stored))
-    objects: dict[_Id, list[Any]] = {one["id"]: [] for one in stored["images"]}
+    objects: dict[_Id, list[Any]] = {}
+    for listed in stored["images"]:
+        if listed["id"] in objects:  # as where two exports were joined: which of the two an object is of, nothing says
+            raise ValueError(f"two images have the id {listed['id']}")
+        objects[listed["id"]] = []
     for drawn in stored["annotations"]:
         objects[drawn["image_id"]].append(drawn)
     samples, missing = [], []
@@ -161,8 +168,11 @@ def _draw(
 def _draw_outline(canvas: Canvas, outline: Any, value: int, size: tuple[int, int]) -> None:
     """Draw run lengths or polygons. Raises: whatever values of other types lead to, which is the source's to name."""
     if not isinstance(outline, dict):
-        for part in outline:
-            canvas.polygon(np.asarray(part, dtype=np.float64).reshape(-1, 2), value)
+        parts = [np.asarray(part, dtype=np.float64).reshape(-1, 2) for part in outline]
+        if max(map(len, parts)) < 3:  # four numbers are two points here and a box to pycocotools
+            raise RefusedError("has an object whose outline has fewer than three points", "Correct or remove it.")
+        for part in parts:
+            canvas.polygon(part, value)
         return
     counts = outline["counts"]
     if tuple(outline["size"]) != size:

@@ -21,12 +21,13 @@ from unet_dist.data.sources.named_pictures import (
     pictures_below,
     refuse_missing,
 )
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
-from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background
+from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_names
 from unet_dist.errors import DataError, RefusedError
 
 _HEAD_BYTES = 2**16
 _DRAWN, _SKIPPED = ("polygon", "mask", "ellipse"), ("tag",)
+_NO_SUBSET = ("", "default")
 _Stored = tuple[Path, list[ElementTree.Element], list[str]]
 
 
@@ -51,7 +52,7 @@ def read_cvat(root: Path, files: dict[str, Path]) -> Drawn:
     if not names:
         used = {shape.get("label", "") for _, images, _ in stored.values() for image in images for shape in image}
         names = sorted(used)
-    class_names = [BACKGROUND, *(name for name in names if name not in BACKGROUNDS)]
+    class_names = [BACKGROUND, *(name for name in names if not is_background(name))]
     pictures = pictures_below(root)
     samples: dict[str, list[Sample]] = {}
     for split, (path, images, _) in stored.items():
@@ -65,6 +66,10 @@ def _load(path: Path) -> _Stored:
         tree = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise DataError(f"{path}: cannot be read as CVAT's XML ({error}). Export it again.") from error
+    if tree.find("track") is not None:
+        raise DataError(
+            f"{path}: it is CVAT for video, whose tracks name frames and no pictures. Export the task as CVAT for images 1.1."
+        )
     return path, tree.findall("image"), [label.text or "" for label in tree.findall("./meta//labels/label/name")]
 
 
@@ -73,6 +78,8 @@ def _samples(
 ) -> list[tuple[str | None, Sample]]:
     """Give each sample and the split that its image names, None where it names none."""
     found, missing = [], []
+    subsets = {image.get("subset", "") for image in images}
+    splits = check_split_names(f"{path}, subsets", subsets.difference(_NO_SUBSET))
     for image in sorted(images, key=lambda one: one.get("name", "")):
         name = image.get("name", "")
         picture = find_picture(name, path, pictures)
@@ -80,7 +87,7 @@ def _samples(
             missing.append(name)
             continue
         subset = image.get("subset", "")
-        split = canonical_split(subset) if is_split_name(subset) else None
+        split = canonical_split(subset) if subset in splits else None
         draw = partial(_draw, image, class_names)
         short = picture.relative_to(root).with_suffix("").as_posix()
         found.append((split, Sample(short, picture, draw, f"of {picture.name} in {path.name}")))
@@ -109,7 +116,7 @@ def _draw_shape(canvas: Canvas, shape: ElementTree.Element, class_names: list[st
             f"has a {shape.tag} labelled {label}",
             "Polygons, masks and ellipses are read: draw it as one, or remove it; a box says nothing of the pixels.",
         )
-    value = 0 if label in BACKGROUNDS else class_names.index(label)
+    value = 0 if is_background(label) else class_names.index(label)
     if shape.tag == "polygon":
         canvas.polygon(np.array([point.split(",") for point in told["points"].split(";")], dtype=np.float64), value)
     elif shape.tag == "ellipse":

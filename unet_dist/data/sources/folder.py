@@ -17,6 +17,7 @@ from unet_dist.data.sources.objects import draw_objects, join_objects
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.planes import MaskFile, first_of, split_names, stack_masks
 from unet_dist.data.sources.splits import FRACTIONS
+from unet_dist.data.sources.unread import describe_unread
 from unet_dist.data.sources.walk import UNREAD, files_below, find_files
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page, stem_of
@@ -141,6 +142,8 @@ class FolderSource:
         images, found = self._found[0], self._sorted[1]
         unread = set(UNREAD) - set(image_suffixes())
         others = [file.name for folder in {*images.values()} for file in find_files(folder, unread)]
+        if others and not any(found_images for found_images, _ in found.values()):
+            raise DataError(f"{self.root}: no image and no mask can be read. {describe_unread(self.root)}")
         if others:
             self._say(
                 f"{self.name}: left out, as their format is not read: {listed(sorted(others), 10)}. Convert them to TIFF or PNG."

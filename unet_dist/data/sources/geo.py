@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from unet_dist.data.sources.named_pictures import candidates
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample, picture_header
-from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background, picture_header
+from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_names, is_split_name
 from unet_dist.data.sources.vectors import Feature, Layer, clip, is_vector_file, read_vectors
 from unet_dist.data.sources.walk import find_files
 from unet_dist.errors import DataError, ExtraError
@@ -79,9 +79,13 @@ def read_geo(root: Path, files: Sequence[Path], label_column: str) -> Drawn:
     class_names = [BACKGROUND, *_classes(files[0], features, column)]
     samples: dict[str, list[Sample]] = {}
     num_without, notes = 0, set[str]()
-    for raster in find_files(root, {".tif", ".tiff"}):
+    rasters = find_files(root, {".tif", ".tiff"})
+    _check_folders(root, rasters)
+    num_nowhere = 0
+    for raster in rasters:
         grid = read_grid(raster)
         if grid is None:
+            num_nowhere += 1
             continue
         path = _file_of(raster, files)
         placed, note = _placed(path, layers[path], grid)
@@ -99,6 +103,8 @@ def read_geo(root: Path, files: Sequence[Path], label_column: str) -> Drawn:
         raise DataError(f"{files[0]}: its features lie on none of the {num_without} georeferenced TIFFs below {root}.")
     if num_without:
         notes.add(f"{counted(num_without, 'raster')} without a feature left out")
+    if num_nowhere:
+        notes.add(f"{counted(num_nowhere, 'raster')} without a place in the world left out")
     return Drawn(
         {split: samples[split] for split in FRACTIONS if split in samples},
         class_names,
@@ -134,7 +140,7 @@ def draw_features(
     beyond = width + _MARGIN_PX, height + _MARGIN_PX
     for feature in features:
         name = _class_of(feature, column)
-        value = 0 if name in BACKGROUNDS else class_names.index(name)
+        value = 0 if is_background(name) else class_names.index(name)
         for polygon in feature.polygons:
             rings = [grid.to_pixels(ring) for ring in polygon]
             rings = list(clip(rings, -_MARGIN_PX, beyond))
@@ -184,6 +190,17 @@ def _file_of(raster: Path, files: Sequence[Path]) -> Path:
     return found[0]
 
 
+def _check_folders(root: Path, rasters: Sequence[Path]) -> None:
+    """Raises DataError: a folder on the way to a raster looks like a split, or lies beside one, and is none."""
+    inside: dict[Path, set[str]] = {}
+    for raster in rasters:
+        for folder in raster.relative_to(root).parents:
+            if folder.name:
+                inside.setdefault(folder.parent, set()).add(folder.name)
+    for parent, names in inside.items():
+        check_split_names(root / parent, names)
+
+
 def _split_of(raster: Path, root: Path) -> str:
     words = [part for part in raster.relative_to(root).parts[:-1] if is_split_name(part)]
     return canonical_split(words[0]) if words else "train"
@@ -214,7 +231,7 @@ def _classes(path: Path, features: Sequence[Feature], column: str | None) -> lis
     if column is not None and any(feature.properties.get(column) in (None, "") for feature in features):
         raise DataError(f"{path}: a feature has no {column}. Fill it, or remove the feature.")
     names = {_class_of(feature, column) for feature in features}
-    return sorted((name for name in names if name not in BACKGROUNDS), key=lambda name: (_number(name), name))
+    return sorted((name for name in names if not is_background(name)), key=lambda name: (_number(name), name))
 
 
 def _class_of(feature: Feature, column: str | None) -> str:

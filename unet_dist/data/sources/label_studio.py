@@ -23,12 +23,15 @@ from unet_dist.data.sources.named_pictures import (
     pictures_below,
     refuse_missing,
 )
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample, picture_size
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background, picture_size
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_json
+from unet_dist.wording import counted
 
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # what an upload puts before the name of a file
 _OPAQUE = 128
+_OUTLINES = {"points", "vertices", "rle", "imageDataURL", "x"}
+"""Of a value that lies somewhere in the picture; others say something of it, such as a choice."""
 _Task = tuple[str, list[dict[str, Any]]]  # address of its image, regions
 
 
@@ -42,7 +45,7 @@ def is_label_studio(path: Path) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     text = path.read_bytes()
-    return text.lstrip()[:1] == b"[" and b'"original_width"' in text
+    return text.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and b'"original_width"' in text
 
 
 def read_label_studio(root: Path, files: dict[str, Path]) -> Drawn:
@@ -55,7 +58,7 @@ def read_label_studio(root: Path, files: dict[str, Path]) -> Drawn:
         num_without += len(tasks) - len(stored[split])
     regions = [region for tasks in stored.values() for _, found in tasks for region in found]
     used = {label for region in regions if (label := _label_of(region)) is not None}
-    class_names = [BACKGROUND, *sorted(name for name in used if name not in BACKGROUNDS)]
+    class_names = [BACKGROUND, *sorted(name for name in used if not is_background(name))]
     pictures = pictures_below(root)
     samples = {split: _samples(root, files[split], tasks, pictures, class_names) for split, tasks in stored.items()}
     note = f"{num_without} tasks have no annotation and are left out" if num_without else ""
@@ -76,20 +79,46 @@ def _read_task(path: Path, task: dict[str, Any]) -> tuple[str, list[dict[str, An
     if "data" not in task:  # the small export: all but lists of regions is data
         lists = [value for value in task.values() if _holds_regions(value)]
         regions = [{**one, "value": one} for value in lists for one in value]
-        return _address_in(task), regions if lists else None
+        _require_labels(path, task, regions)
+        return _address_in(path, task, task, regions), regions if lists else None
     kept = [one for one in task.get("annotations", task.get("completions", [])) if not one.get("was_cancelled")]
     if len(kept) > 1:
         raise DataError(
             f"{path}: the task {task.get('id')} has {len(kept)} annotations. Keep one of them: its pixels have one label each."
         )
-    return _address_in(task["data"]), [one for one in kept[0]["result"] if "value" in one] if kept else None
+    regions = [one for one in kept[0]["result"] if "value" in one] if kept else []
+    _require_labels(path, task, regions)
+    return _address_in(path, task, task["data"], regions), regions if kept else None
 
 
-def _address_in(data: dict[str, Any]) -> str:
-    """Give the address of the image among the data of a task."""
+def _require_labels(path: Path, task: dict[str, Any], regions: list[dict[str, Any]]) -> None:
+    """Raises DataError: a region has no label. A region may be several values of one id, of which one has the label."""
+
+    def region_of(one: dict[str, Any]) -> str:  # the small export has no ids
+        return str(one.get("id") or [one["value"].get(key) for key in sorted(_OUTLINES)])
+
+    placed = {region_of(one) for one in regions if _OUTLINES & one["value"].keys()}
+    labelled = {region_of(one) for one in regions if _labels_in(one)}
+    if without := len(placed - labelled):
+        raise DataError(
+            f"{path}: the task {task.get('id')} has {counted(without, 'region')} without a label. Label or delete them in Label "
+            "Studio, and export again."
+        )
+
+
+def _address_in(path: Path, task: dict[str, Any], data: dict[str, Any], regions: list[dict[str, Any]]) -> str:
+    """Give the address of the image among the data of a task. Raises: DataError: regions lie in several, or there is none."""
+    targets = {str(one["to_name"]) for one in regions if "to_name" in one and _OUTLINES & one["value"].keys()}
+    pages = {one.get("item_index") or 0 for one in regions}
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    named = next((texts[key] for key in ("image", "img", "picture", "url") if key in texts), None)
-    return named or next(value for value in texts.values() if re.search(r"\.\w{3,4}($|\?)", value))
+    keys = [key for key in (*targets, "image", "img", "picture", "url") if key in texts]
+    found = [texts[key] for key in keys] or [one for one in texts.values() if re.search(r"\.\w{3,4}($|\?)", one)]
+    if len(targets) > 1 or pages - {0} or not found:
+        raise DataError(
+            f"{path}: the task {task.get('id')} has {'no picture' if not found else 'regions in several pictures'}. Expected one "
+            "picture for each task: export a project of single pictures."
+        )
+    return found[0]
 
 
 def _holds_regions(value: object) -> bool:
@@ -124,12 +153,15 @@ def _label_of(region: dict[str, Any]) -> str | None:
     Raises:
         RefusedError: it has several labels.
     """
-    labels = next(
-        (value for key, value in region["value"].items() if key.endswith("labels") and isinstance(value, list)), []
-    )
+    labels = _labels_in(region)
     if len(labels) > 1:
         raise RefusedError(f"has a region of the labels {', '.join(map(str, labels))}", "Give each region one label.")
     return str(labels[0]) if labels else None
+
+
+def _labels_in(region: dict[str, Any]) -> list[object]:
+    found = (value for key, value in region["value"].items() if key.endswith("labels") and isinstance(value, list))
+    return next(found, [])
 
 
 def _draw(picture: Path, regions: list[dict[str, Any]], class_names: list[str], *, overlap: bool = False) -> np.ndarray:
@@ -140,7 +172,7 @@ def _draw(picture: Path, regions: list[dict[str, Any]], class_names: list[str], 
     for region in regions:
         label = _label_of(region)
         if label is not None:
-            _draw_region(canvas, region, 0 if label in BACKGROUNDS else class_names.index(label), (height, width))
+            _draw_region(canvas, region, 0 if is_background(label) else class_names.index(label), (height, width))
     return canvas.ids()
 
 

@@ -1,7 +1,7 @@
 """Labelme's JSON beside each picture, drawn as masks.
 
 Owns how a file names its picture and what its shapes mean. Class ids: 0 is background (`_background_`), the labels follow
-as labels.txt lists them, else by name; `__ignore__` and others with two underscores are no classes.
+as labels.txt lists them, else by name; what a shape labelled `__ignore__` covers counts nowhere.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background
 from unet_dist.data.sources.splits import FRACTIONS, canonical_split, check_split_folders
 from unet_dist.data.sources.walk import find_files, folders_of, is_picture
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_bytes, read_json, read_text
 
+_IGNORED = "__ignore__"
 _Point = tuple[float, float]
 
 
@@ -103,10 +104,10 @@ def _picture_of(root: Path, path: Path, stored: _File) -> Path:
 def _labels(root: Path, used: set[str]) -> list[str]:
     file = root / "labels.txt"
     if not file.is_file():
-        return sorted(label for label in used if label not in BACKGROUNDS and not label.startswith("__"))
+        return sorted(label for label in used if label != _IGNORED and not is_background(label))
     lines = [line.strip() for line in read_text(file).splitlines()]
-    names = [line for line in lines if line and line not in BACKGROUNDS and not line.startswith("__")]
-    lacking = sorted(label for label in used - {*names, *BACKGROUNDS} if not label.startswith("__"))
+    names = [line for line in lines if line and line != _IGNORED and not is_background(line)]
+    lacking = sorted(label for label in used - {*names, _IGNORED} if not is_background(label))
     if lacking:
         raise DataError(f"{file}: it lacks the label {lacking[0]!r}, which shapes have. Add it, or correct the shapes.")
     return names
@@ -117,16 +118,15 @@ def _draw(shapes: list[_Shape], class_names: list[str], size: tuple[int, int], *
     canvas = Canvas(*size, len(class_names), overlap=overlap)
     for shape in shapes:
         label, kind = shape["label"], shape.get("shape_type") or "polygon"
-        if label.startswith("__"):
-            continue
         points = np.asarray(shape["points"], dtype=np.float64).reshape(-1, 2)
         if kind == "rectangle" and len(points) == 2:
             (left, top), (right, bottom) = points
             points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        elif kind != "polygon" or len(points) < 3:
+        elif (kind != "polygon" or len(points) < 3) and (kind, len(points)) != ("rectangle", 4):
             raise RefusedError(
                 f"has a {kind} of {len(points)} points, labelled {label}",
                 "Polygons and rectangles are read: draw it as one, or remove it.",
             )
-        canvas.polygon(points, 0 if label in BACKGROUNDS else class_names.index(label))
+        value = canvas.ignored if label == _IGNORED else 0 if is_background(label) else class_names.index(label)
+        canvas.polygon(points, value)
     return canvas.ids()

@@ -79,8 +79,13 @@ def find_lists(root: Path, masks_folder: str = "") -> dict[str, SplitList]:
                 f"{odd[0]}: this list looks like one of a split beside {', '.join(path.name for path in lists.values())}. "
                 "Name the lists train.txt, val.txt and test.txt, and remove others."
             )
-        return {split: SplitList(path, list(_entries(path))) for split, path in lists.items()}
+        return {split: list_in(path) for split, path in lists.items()}
     return {}
+
+
+def list_in(path: Path) -> SplitList:
+    """Read the list in a file. Raises: DataError: it cannot be read."""
+    return SplitList(path, list(_entries(path)))
 
 
 def _folders(root: Path, masks_folder: str) -> Iterator[Path]:

@@ -26,8 +26,6 @@ from unet_dist.imaging.reader import open_image
 from unet_dist.wording import first_line, listed
 
 BACKGROUND = "background"
-BACKGROUNDS = (BACKGROUND, "_background_")
-"""Labels that mean what no object covers."""
 _GRID = 5  # parts of a pixel
 _ANY_RANGE = (0.0, 1.0)  # values are not looked at
 _FARTHEST = 2**31
@@ -35,7 +33,7 @@ _MOST_STEPS = 2**24
 """Fifths of a pixel along an outline. Derived: walking one takes 64 bytes, so a GiB for 3 million px of outline."""
 _BLOCK_PX = 2**21
 """Pixels of an object that are looked at together: a large image takes no more memory for it than its ids do."""
-_VERSION = "drawn 1"  # another one where the pixels of the same file change
+_VERSION = "drawn 2"  # another one where the pixels of the same file change
 
 
 class Canvas:
@@ -44,6 +42,9 @@ class Canvas:
     Args:
         num_classes: 0 for uncovered pixels included; decides the type of the ids.
         overlap: draw planes of the classes from 1 on. An object covers no other class then; one of id 0 covers all.
+
+    Attributes:
+        ignored: the value of pixels that count nowhere, in all planes.
     """
 
     def __init__(self, height: int, width: int, num_classes: int, *, overlap: bool = False) -> None:
@@ -53,7 +54,8 @@ class Canvas:
         require_decodable(height, width, height * width, "its image", bytes_per_px=max(4, 2 * num_planes))
         self.shape = height, width
         self._overlap, self._reach = overlap, 0.0
-        dtype = np.uint8 if overlap or num_classes <= 256 else np.uint16
+        dtype = np.uint8 if overlap or num_classes <= 255 else np.uint16
+        self.ignored = int(np.iinfo(dtype).max)
         self._planes = np.zeros((num_planes, height * width), dtype=dtype)  # down the columns
 
     def polygon(self, points: np.ndarray, value: int) -> None:
@@ -98,10 +100,10 @@ class Canvas:
         """The planes that an object of this id is drawn on, and their value there."""
         if not self._overlap:
             yield self._planes[0], value
-        elif value:
-            yield self._planes[value - 1], 1
+        elif value in (0, self.ignored):
+            yield from ((plane, value) for plane in self._planes)
         else:
-            yield from ((plane, 0) for plane in self._planes)
+            yield self._planes[value - 1], 1
 
     def pixels(self, mask: np.ndarray, value: int, top: int = 0, left: int = 0) -> None:
         """Fill the pixels of a mask (h, w) bool that lies at (top, left); pixels beyond the image are left out."""
@@ -133,12 +135,14 @@ class Canvas:
         """Fill every second run of pixels down the columns, the first not.
 
         Raises:
-            RefusedError: a run is negative or no whole number, or together they are more than the pixels.
+            RefusedError: a run is negative or no whole number, or together they are more than the pixels, or fewer where the last
+                one is not filled: such lengths were cut short.
         """
         lengths, most = np.asarray(counts, dtype=np.float64), self._planes.shape[1]
         is_whole = lengths.ndim == 1 and bool((np.floor(lengths) == lengths).all())
-        if not is_whole or (lengths < 0).any() or lengths.sum() > most:
-            raise RefusedError("has run lengths that are no part of the image", "Export it again.")
+        is_cut = len(lengths) % 2 == 1 and lengths.sum() < most
+        if not is_whole or (lengths < 0).any() or lengths.sum() > most or is_cut:
+            raise RefusedError("has run lengths that do not fill the image", "Export it again.")
         ends = np.cumsum(lengths.astype(np.int64))
         for start, end in zip(ends[0::2], ends[1::2], strict=False):
             for plane, written in self._targets(value):
@@ -213,6 +217,8 @@ class DrawnSource:
             raise DataError(
                 f"{self.name}: its outlines cannot be read ({type(error).__name__}: {first_line(error)}). Export them again."
             ) from error
+        for samples in drawn.samples.values():
+            _require_one_each(samples)
         names = drawn.class_names[self._overlap :]
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(names[:8]))
         more = ", ..." if len(names) > 8 else ""
@@ -251,6 +257,24 @@ class DrawnSource:
         return digest_text(
             _VERSION, *(["planes"] if self._overlap else []), digest, *self._drawn.class_names, *assigned
         )
+
+
+def is_background(label: str) -> bool:
+    """Say whether a label means what no object covers."""
+    return label.strip().lower() in (BACKGROUND, "_background_")
+
+
+def _require_one_each(samples: Sequence[Sample]) -> None:
+    """Raises DataError: two samples are of one picture, so that each lacks the objects of the other."""
+    owners: dict[Path, Sample] = {}
+    for sample in samples:
+        other = owners.setdefault(sample.image, sample)
+        if other is not sample:
+            masks = " and ".join(dict.fromkeys(f"mask {one.mask_name}" for one in (other, sample)))
+            raise DataError(
+                f"{sample.image}: two entries mean this picture ({masks}). Expected one entry with all of its objects: join the "
+                "two, or remove one."
+            )
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from unet_dist.data.sources.polygons import Drawn, DrawnSource
 from unet_dist.data.sources.segments import find_segments, is_segments, read_segments
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
 from unet_dist.data.sources.table import TableSource, is_table
+from unet_dist.data.sources.unread import describe_unread
 from unet_dist.data.sources.via import find_via, is_via, read_via
 from unet_dist.data.sources.walk import folders_of
 from unet_dist.data.sources.yolo import find_yolo, read_yolo
@@ -169,13 +170,13 @@ def _open_path(
         multi_label and path.is_dir() and (layout or has_masks)
     ):  # names are not guessed: x_road.png is the mask of a class
         return FolderSource(path, Layout(**layout), say, multi_label=True)
-    if is_table(path):
-        return TableSource(path, *columns, group_by, say)
     if path.is_file():
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         for is_one, _, read_one in _OUTLINES:
             if is_one(path):
                 return DrawnSource(root, partial(read_one, root, {"train": path}), say, overlap=multi_label)
+    if is_table(path):
+        return TableSource(path, *columns, group_by, say)
     if not path.is_dir():
         raise DataError(f"data_path: {path} is a file. Expected {_EXPECTED}.")
     if layout:
@@ -211,6 +212,8 @@ def _open_path(
         raise DataError(
             f"data_path: {path} is not a data set, and {named}. {found} Name that folder, or merge them{whole}."
         )
+    if unread := describe_unread(path):
+        raise DataError(f"data_path: got {path}, which is no data set. {unread}")
     remedy = "Say where they lie: --images_folder, --masks_folder." if names else "Name another folder."
     raise DataError(
         f"data_path: got {path}, which is no data set. {found} Expected images/ and masks/, or an export such as COCO, YOLO or "

@@ -23,13 +23,15 @@ from unet_dist.data.sources.named_pictures import (
     pictures_below,
     refuse_missing,
 )
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Drawn, Sample
+from unet_dist.data.sources.polygons import BACKGROUND, Drawn, Sample, is_background
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.limits import in_time, require_decodable
 
 _LABELS = "ground-truth"
+_NO_LABELS = ("UNLABELED", "PRELABELED", "REJECTED", "SKIPPED")
+"""What a label's status says where nobody made or accepted it; PRELABELED is a model's."""
 _Categories = dict[int, str]
 
 
@@ -70,8 +72,8 @@ def read_segments(root: Path, files: dict[str, Path]) -> Drawn:
 
 def _classes(categories: _Categories) -> tuple[dict[int, int], list[str]]:
     """Give the class of each category, and the names of the classes."""
-    names = [BACKGROUND, *dict.fromkeys(name for _, name in sorted(categories.items()) if name not in BACKGROUNDS)]
-    return {key: 0 if name in BACKGROUNDS else names.index(name) for key, name in categories.items()}, names
+    names = [BACKGROUND, *dict.fromkeys(name for _, name in sorted(categories.items()) if not is_background(name))]
+    return {key: 0 if is_background(name) else names.index(name) for key, name in categories.items()}, names
 
 
 def _samples(
@@ -79,8 +81,10 @@ def _samples(
 ) -> tuple[list[Sample], int]:
     found, missing, num_without = [], [], 0
     for one in sorted(stored, key=lambda one: str(one["name"])):
-        label = ((one.get("labels") or {}).get(_LABELS) or {}).get("attributes")
-        if not label or not label.get("segmentation_bitmap"):
+        stored_label = (one.get("labels") or {}).get(_LABELS) or {}
+        label = stored_label.get("attributes")
+        is_open = str(stored_label.get("label_status")).upper() in _NO_LABELS
+        if is_open or not label or not label.get("segmentation_bitmap"):
             num_without += 1
             continue
         name = PurePosixPath(str(one["name"]))

@@ -66,8 +66,8 @@ def looks_like_split(name: str) -> bool:
     )
 
 
-def check_split_folders(parent: object, names: Iterable[str]) -> bool:
-    """Say whether folders are splits: all of them or none.
+def check_split_names(parent: object, names: Iterable[str]) -> list[str]:
+    """Give the names that are splits: all of them, or none.
 
     Raises:
         DataError: one looks like a split and is none, or lies beside splits: its samples would be trained on unasked.
@@ -82,6 +82,12 @@ def check_split_folders(parent: object, names: Iterable[str]) -> bool:
             f"{parent}: {', '.join(odd[:10])}{beside} is not a known split. Expected train, val and test "
             "(training, validation, train2017 ... mean the same). Rename it to one of these, or move it out of the folder."
         )
+    return known
+
+
+def check_split_folders(parent: object, names: Iterable[str]) -> bool:
+    """Say whether folders are splits. Raises: DataError: as `check_split_names`, or two mean the same split."""
+    known = check_split_names(parent, names)
     meanings = {canonical_split(name) for name in known}
     if len(meanings) < len(known):
         raise DataError(f"{parent}: two of the folders {', '.join(known)} mean the same split. Keep one of them.")

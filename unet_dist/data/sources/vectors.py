@@ -103,7 +103,7 @@ def _read_geojson(path: Path) -> Layer:
         if polygons:
             features.append(Feature(polygons, one.get("properties") or {}))
     name = str(((stored.get("crs") or {}).get("properties") or {}).get("name", ""))
-    code = re.search(r"EPSG:+(\d+)$", name)
+    code = re.search(r"EPSG:(?:[\d.]*:)?(\d+)$", name)
     is_plain = all(max(map(abs, feature.bounds)) <= 360 for feature in features)
     return Layer(features, int(code[1]) if code else DEGREES if is_plain else None)
 

@@ -1,4 +1,4 @@
-"""VGG Image Annotator's JSON: regions drawn as masks.
+"""VGG Image Annotator's JSON or CSV: regions drawn as masks.
 
 Owns where such files lie, and which attribute of a region names its class. Class ids: 0 is background, the classes follow by
 name; where no region has an attribute, all are of one class.
@@ -6,6 +6,8 @@ name; where no region has an attribute, all are of one class.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -21,11 +23,12 @@ from unet_dist.data.sources.named_pictures import (
     pictures_below,
     refuse_missing,
 )
-from unet_dist.data.sources.polygons import BACKGROUND, BACKGROUNDS, Canvas, Drawn, Sample, picture_size
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background, picture_size
 from unet_dist.errors import DataError, RefusedError
-from unet_dist.storage.typed import read_json
+from unet_dist.storage.typed import read_json, read_text
 from unet_dist.wording import listed
 
+_HEAD_BYTES = 4096
 _ONLY_CLASS = "object"
 _USUAL = ("class", "label", "category", "name", "type")
 _Image = tuple[str, list[dict[str, Any]]]  # name of its file, regions
@@ -33,13 +36,17 @@ _Image = tuple[str, list[dict[str, Any]]]  # name of its file, regions
 
 def find_via(root: Path) -> dict[str, Path]:
     """Give the VIA file of each split below a folder, none where there is none. Raises: DataError: several of one split."""
-    return files_by_split((path for path in candidates(root, ".json") if is_via(path)), "VIA")
+    found = ([path for path in candidates(root, suffix) if is_via(path)] for suffix in (".json", ".csv"))
+    return files_by_split(next(filter(None, found), []), "VIA")  # both are often saved, and say the same
 
 
 def is_via(path: Path) -> bool:
-    """Say whether a file is VIA's JSON."""
-    if path.suffix != ".json" or not path.is_file():
+    """Say whether a file is VIA's."""
+    if path.suffix not in (".json", ".csv") or not path.is_file():
         return False
+    if path.suffix == ".csv":
+        with path.open("rb") as file:
+            return b"region_shape_attributes" in file.readline(_HEAD_BYTES)
     text = path.read_bytes()
     return b'"shape_attributes"' in text or b'"_via_img_metadata"' in text
 
@@ -50,7 +57,7 @@ def read_via(root: Path, files: dict[str, Path]) -> Drawn:
     regions = [region for images in stored.values() for _, found in images for region in found]
     attribute = _attribute(next(iter(files.values())), regions)
     named = {_class_of(region, attribute) for region in regions}
-    class_names = [BACKGROUND, *sorted(name for name in named if name not in BACKGROUNDS)]
+    class_names = [BACKGROUND, *sorted(name for name in named if not is_background(name))]
     pictures = pictures_below(root)
     samples: dict[str, list[Sample]] = {}
     for split, images in stored.items():
@@ -70,6 +77,8 @@ def read_via(root: Path, files: dict[str, Path]) -> Drawn:
 
 def _load(path: Path) -> list[_Image]:
     try:
+        if path.suffix == ".csv":
+            return _load_table(path)
         stored = read_json(path, dict[str, Any])
         images = stored.get("_via_img_metadata", stored)
         found: list[_Image] = []
@@ -84,6 +93,18 @@ def _load(path: Path) -> list[_Image]:
         raise DataError(
             f"{path}: cannot be read as VIA's ({type(error).__name__}: {error}). Export it again."
         ) from error
+
+
+def _load_table(path: Path) -> list[_Image]:
+    """Read a row for each region, or one for an image without any; VIA 1 puts # before the first column's name."""
+    images: dict[str, list[dict[str, Any]]] = {}
+    for row in csv.DictReader(io.StringIO(read_text(path).lstrip("#"), newline="")):
+        regions = images.setdefault(row["filename"], [])
+        shape = json.loads(row["region_shape_attributes"])
+        if shape:
+            _ = shape["name"]
+            regions.append({"shape_attributes": shape, "region_attributes": json.loads(row["region_attributes"])})
+    return list(images.items())
 
 
 def _attribute(path: Path, regions: Sequence[dict[str, Any]]) -> str | None:
@@ -111,6 +132,11 @@ def _class_of(region: dict[str, Any], attribute: str | None) -> str:
     return str(chosen[0]).strip()
 
 
+def _numbers(told: dict[str, Any]) -> dict[str, Any]:
+    """Read places as numbers, which some programs write as texts: their sum would be one word."""
+    return {key: float(value) if isinstance(value, str) and key != "name" else value for key, value in told.items()}
+
+
 def _draw(
     picture: Path,
     regions: list[dict[str, Any]],
@@ -122,8 +148,8 @@ def _draw(
     """Draw the regions in the order of the file: (H, W). Raises: RefusedError: one is no area."""
     canvas = Canvas(*picture_size(picture), len(class_names), overlap=overlap)
     for region in regions:
-        told, label = region["shape_attributes"], _class_of(region, attribute)
-        value = 0 if label in BACKGROUNDS else class_names.index(label)
+        told, label = _numbers(region["shape_attributes"]), _class_of(region, attribute)
+        value = 0 if is_background(label) else class_names.index(label)
         kind = told["name"]
         if kind == "polygon" and len(told["all_points_x"]) >= 3:
             canvas.polygon(np.array([told["all_points_x"], told["all_points_y"]], dtype=np.float64).T, value)

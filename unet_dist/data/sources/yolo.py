@@ -15,6 +15,7 @@ from unet_dist.data.sources.names import by_id, find_id_names
 from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, picture_size
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import find_files, first_picture
+from unet_dist.data.sources.yolo_splits import stated_splits
 from unet_dist.errors import DataError, RefusedError
 from unet_dist.storage.typed import read_text, read_yaml
 from unet_dist.wording import counted, listed
@@ -34,14 +35,16 @@ def find_yolo(root: Path) -> Layout | None:
 
 def read_yolo(root: Path, layout: Layout) -> Drawn:
     """Read the samples. Raises: DataError: texts without an image, or the classes have no names."""
-    names_file, names = _read_names(root)
+    names_file, names, settings = _read_names(root)
     class_names = [BACKGROUND, *(names.get(index, f"class_{index}") for index in range(max(names) + 1))]
     images, labels = layout.places(root)
+    found = {split: by_name(folder, "*") for split, folder in images.items()}
+    stated, lists = stated_splits(root, settings, [path for each in found.values() for path in each.values()])
     samples: dict[str, list[Sample]] = {}
-    files = [names_file]
-    num_without = 0
+    files = [names_file, *lists]
+    num_without, num_unlisted = 0, 0
     for split in sorted(images, key=("", *FRACTIONS).index):
-        pictures = by_name(images[split], "*")
+        pictures = found[split]
         texts = {name: path for name, path in by_name(labels[split], "*", {".txt"}).items() if name != "classes"}
         stray = [str(texts[name]) for name in sorted(texts.keys() - pictures.keys())]
         if stray:
@@ -50,17 +53,17 @@ def read_yolo(root: Path, layout: Layout) -> Drawn:
             )
         num_without += len(pictures.keys() - texts.keys())
         files += texts.values()
-        samples[split or "train"] = [
-            Sample(
-                name,
-                path,
-                partial(_draw, path, texts.get(name), class_names),
-                f"of {path.name} in {labels[split].name}/",
-            )
-            for name, path in sorted(pictures.items())
-        ]
-    note = f"{counted(num_without, 'image')} without text: all background, as YOLO reads them" if num_without else ""
-    return Drawn(samples, class_names, files, note)
+        for name, path in sorted(pictures.items()):
+            target = stated.get(path, split or ("" if stated else "train"))
+            if not target:
+                num_unlisted += 1
+                continue
+            draw = partial(_draw, path, texts.get(name), class_names)
+            samples.setdefault(target, []).append(Sample(name, path, draw, f"of {path.name} in {labels[split].name}/"))
+    notes = [f"{counted(num_without, 'image')} without text: all background, as YOLO reads them"] * (num_without > 0)
+    notes += [f"{counted(num_unlisted, 'image')} in no split of {names_file.name}, left out"] * (num_unlisted > 0)
+    ordered = {split: samples[split] for split in FRACTIONS if split in samples}
+    return Drawn(ordered, class_names, files, "; ".join(notes))
 
 
 def _holds_texts(folder: Path) -> bool:
@@ -70,8 +73,10 @@ def _holds_texts(folder: Path) -> bool:
     return any(path.stem != "classes" for path in find_files(labels, {".txt"}))
 
 
-def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+def _read_names(root: Path) -> tuple[Path, dict[int, str], dict[str, object]]:
+    """Give the file of the names, the names by class, and what else it says."""
+    usual = ("data.yaml", "dataset.yaml", "data.yml")
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=lambda one: (one.name not in usual, one.name)):
         try:
             stored = read_yaml(path, dict[str, object])
         except DataError:
@@ -81,7 +86,7 @@ def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
                 f"{path}: its labels are the points of poses (kpt_shape), expected segments. Export outlines."
             )
         try:
-            return path, by_id(stored["names"])
+            return path, by_id(stored["names"]), stored
         except (ValueError, TypeError, KeyError):
             continue
     path_of_names, found = find_id_names(root)
@@ -89,7 +94,14 @@ def _read_names(root: Path) -> tuple[Path, dict[int, str]]:
         raise DataError(
             f"{root}: no names of the classes. Put data.yaml with names: [...], or classes.txt, into the folder."
         )
-    return path_of_names, found
+    return path_of_names, found, {}
+
+
+def _whole(word: str) -> int:
+    """Read the number of a class, which some exports write as 0.0. Raises: ValueError: it is none."""
+    if not float(word).is_integer():
+        raise ValueError(f"{word} is no class")
+    return int(float(word))
 
 
 def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bool = False) -> np.ndarray:
@@ -106,7 +118,7 @@ def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bo
                 f"has a box in line {number} and no outline", "Export segments: a box says nothing of the pixels."
             )
         try:
-            class_index, values = int(words[0]), np.array([float(word) for word in words[1:]])
+            class_index, values = _whole(words[0]), np.array([float(word) for word in words[1:]])
             points = values.reshape(-1, 2) * (width, height)
         except ValueError as error:
             raise RefusedError(f"cannot be read in line {number} ({error})", "Export the segments again.") from error
