@@ -65,7 +65,7 @@ def _size(bits: _Bits) -> tuple[int, int]:
 def is_exact_jpeg_xl(code: bytes) -> bool:
     """Tell whether a code keeps every value: its colours as they are, in a modular frame.
 
-    What is rare in a mask is not looked into and counts as loss: a preview, an animation, a profile of colours.
+    A preview, an animation and a profile of colours, which masks rarely have, count as loss unseen.
     """
     bits = _Bits(code)
     _size(bits)
