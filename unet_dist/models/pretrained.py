@@ -365,16 +365,19 @@ class PretrainedModel(
         """
         beside = {*BESIDE_THE_OPTIONS, "proxies", "resume_download"}  # the latter two of huggingface_hub below 1.0
         options = {name: value for name, value in options.items() if name not in beside}
-        with torch.device("meta"), describing(Path(model_id) / CONFIG_FILE, cls.__name__):
+        # Where weights may be missing, they are drawn.
+        with torch.device("meta" if strict else "cpu"), describing(Path(model_id) / CONFIG_FILE, cls.__name__):
             model: Any = cls(**options)  # an nn.Module, which this mixin cannot say
         weights = load_weights(Path(model_id) / WEIGHTS_FILE, model.state_dict() if strict else None)
         floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
         if len(floating) == 1:
             model.to(floating.pop())
         require_room(model, torch.device(map_location), Path(model_id))
-        model.to_empty(device=map_location)
-        model.load_state_dict(weights, strict=strict)  # copies: the file's memory map is not kept
-        return model.eval()
+        kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        # Copies: the file's memory map is not kept. `to_empty` would import torch's symbolic shapes, which take a while.
+        weights = {name: tensor.to(map_location, kinds.get(name), copy=True) for name, tensor in weights.items()}
+        model.load_state_dict(weights, strict=strict, assign=True)
+        return model.to(map_location).eval()
 
 
 def encoder_parameters(model: nn.Module) -> list[nn.Parameter]:

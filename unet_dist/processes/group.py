@@ -167,7 +167,8 @@ class Processes:
             backend: compiles the returned model, and leaves the given one as it is; None compiles nothing.
             say: what to do with the sentence of a compiler that fails.
         """
-        prepared: Any = self.accelerator.prepare_model(model)
+        # Where the placement is open, accelerate imports torch's sharded tensors to look for them: a second of each start.
+        prepared: Any = self.accelerator.prepare_model(model, device_placement=True)
         if backend is None:
             return prepared
         compiled = CompiledNetwork(model, backend, say)

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class FusedAdamW(torch.optim.AdamW):
     """torch's, to the bit, in a third of the host's time: its own step examines every parameter anew."""
 
+    # For their first call torch imports its compiler, seconds of each start, to keep itself from compiling them. Nothing compiles ours.
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Make an update; `grad_scale` and `found_inf` are what a loss scaler sets."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        states = [[self.state.get(p) or {} for p in parameters] for _, parameters in groups]
-        learnt = [state for some in states for state in some]
+        states = [[self.state[p] for p in parameters] for _, parameters in groups]
+        for (_, parameters), some in zip(groups, states, strict=True):
+            for parameter, state in zip(parameters, some, strict=True):
+                for name in MOMENTS if "step" not in state else ():
+                    state[name] = new_moment(name, parameter)
         alike = {(p.device, p.dtype) for _, parameters in groups for p in parameters}
-        if closure is not None or len(alike) != 1 or not all(learnt):
-            return super().step(closure)  # the first one makes the moments
+        if closure is not None or len(alike) != 1:
+            return super().step(closure)
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         # A step that does not count returns before it looks at its number, so that the number need not be taken back.
-        steps = [state["step"] for state in learnt]
+        steps = [state["step"] for some in states for state in some]
         if found is None:
             torch._foreach_add_(steps, 1)
         else:
@@ -47,3 +60,10 @@ class FusedAdamW(torch.optim.AdamW):
                 found_inf=found,
             )
         return None
+
+
+def new_moment(name: str, parameter: nn.Parameter) -> Tensor:
+    """A moment of a parameter before its first update; the number of its updates is one as well."""
+    if name == "step":
+        return torch.zeros((), dtype=torch.float32, device=parameter.device)
+    return torch.zeros_like(parameter)

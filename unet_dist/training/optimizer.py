@@ -15,7 +15,7 @@ from torch import nn
 from unet_dist.config.courses import COURSES
 from unet_dist.config.sections import ScheduleConfig
 from unet_dist.models.pretrained import encoder_parameters
-from unet_dist.training.adamw import FusedAdamW
+from unet_dist.training.adamw import MOMENTS, FusedAdamW, new_moment
 from unet_dist.training.averaging import MOMENT as AVERAGE
 from unet_dist.training.courses import BETA1, Course
 from unet_dist.training.muon import BANKS, MOMENT, Muon, is_bank
@@ -46,16 +46,14 @@ def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> FusedAdamW:
 def settle_moments(optimizer: torch.optim.Optimizer) -> None:
     """After a run is resumed by another optimizer, drop the moments that it does not have, and begin those that it has."""
     for group in optimizer.param_groups:
-        kept = (MOMENT,) if group.get(BANKS) else ("exp_avg", "exp_avg_sq", "step")
+        kept = (MOMENT,) if group.get(BANKS) else MOMENTS
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             for moment in {*state} - {*kept, AVERAGE}:
                 del state[moment]
             for moment in kept if state else ():
                 if moment not in state:
-                    state[moment] = (
-                        torch.zeros((), device=parameter.device) if moment == "step" else torch.zeros_like(parameter)
-                    )
+                    state[moment] = new_moment(moment, parameter)
 
 
 def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
