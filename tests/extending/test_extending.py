@@ -86,7 +86,7 @@ def train(**changes: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a run of two steps on two processes, resumed by one process for two more; and the same run on one."""
+    """A folder with a run of four steps."""
     folder = tmp_path_factory.mktemp("lab")
     install(folder / "installed")
     threads = torch.get_num_threads()
@@ -95,12 +95,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.syspath_prepend(str(PACKAGE))
         patch.syspath_prepend(str(folder / "installed"))
-        launch(folder, *train(output_path="two"))
-        run(folder, *train(output_path="two", total_steps="4", extend_schedule="continue"))
         run(folder, *train(output_path="one", total_steps="4"))
         yield folder
     torch.set_num_threads(threads)
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def two(lab: Path) -> Path:
+    """The same run: two steps on two processes, resumed by one process for two more."""
+    launch(lab, *train(output_path="two"))
+    run(lab, *train(output_path="two", total_steps="4", extend_schedule="continue"))
+    return lab / "two"
 
 
 def losses(folder: Path) -> list[float]:
@@ -109,15 +115,15 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_the_run_is_the_same_on_two_processes_and_resumed(lab: Path) -> None:
+def test_the_run_is_the_same_on_two_processes_and_resumed(lab: Path, two: Path) -> None:
     """C3 and C4 for parts that this package does not know: float64, to summation order."""
     from safetensors.torch import load_file
 
-    two, one = (load_file(lab / name / "last/model.safetensors") for name in ("two", "one"))
-    assert two.keys() == one.keys()
+    resumed, one = (load_file(run / "last/model.safetensors") for run in (two, lab / "one"))
+    assert resumed.keys() == one.keys()
     for name, tensor in one.items():
-        assert (two[name] - tensor).abs().max() <= 1e-8 * tensor.abs().max(), name
-    assert losses(lab / "two") == pytest.approx(losses(lab / "one"), abs=1e-12)
+        assert (resumed[name] - tensor).abs().max() <= 1e-8 * tensor.abs().max(), name
+    assert losses(two) == pytest.approx(losses(lab / "one"), abs=1e-12)
 
 
 def test_the_metric_is_in_the_log_and_in_tensorboard(lab: Path) -> None:
@@ -133,21 +139,21 @@ def test_the_metric_is_in_the_log_and_in_tensorboard(lab: Path) -> None:
 
 
 def test_a_folder_asks_for_trust_and_evaluates_by_the_metric(lab: Path) -> None:
-    said = run(lab, "evaluate", "two", fails=True)
+    said = run(lab, "evaluate", "one", fails=True)
     assert "needs leaf_parts.nets:make, which is code of the package leaf_parts" in said
     assert "--trust leaf_parts" in said
     assert "Traceback" not in said
     words = ["--metrics", "mean_dice,leaf_parts.metrics:kappa", "--trust", "leaf_parts"]
-    table = run(lab, "evaluate", "two", *words)
-    record = json.loads((lab / "two/evaluation-test.json").read_text())
+    table = run(lab, "evaluate", "one", *words)
+    record = json.loads((lab / "one/evaluation-test.json").read_text())
     (a, b), (c, d) = record["confusion"]
     n = a + b + c + d
     chance = ((a + b) * (a + c) + (c + d) * (b + d)) / n**2
     assert record["metrics"]["leaf_parts.metrics:kappa"] == pytest.approx(((a + d) / n - chance) / (1 - chance))
     assert record["inference"] == "exact tiles"
     assert "leaf_parts.metrics:kappa" in table
-    run(lab, "report", "two")
-    page = (lab / "two/report.html").read_text()
+    run(lab, "report", "one")
+    page = (lab / "one/report.html").read_text()
     assert page.count("leaf_parts.metrics:kappa") >= 2  # the headline, and the curve of the validations
 
 
@@ -158,16 +164,16 @@ def test_it_predicts_the_same_by_any_tiles_and_exports(lab: Path) -> None:
     found = []
     for size in ("24", "90"):
         words = ["--output", f"out{size}", "--tile_size", size, "--trust", "leaf_parts"]
-        run(lab, "predict", "two", "leaf.png", *words)
+        run(lab, "predict", "one", "leaf.png", *words)
         found.append(np.asarray(Image.open(lab / f"out{size}/leaf.png")))
     assert found[0].shape == (70, 90)
     assert np.array_equal(*found)
     (lab / "planes").mkdir()
     (lab / "planes/same.plane").write_bytes(struct.pack("<8s3H", b"LEAFPLAN", *image.shape) + image.tobytes())
-    run(lab, "predict", "two", "planes", "--output", "planes_out", "--tile_size", "24", "--trust", "leaf_parts")
+    run(lab, "predict", "one", "planes", "--output", "planes_out", "--tile_size", "24", "--trust", "leaf_parts")
     assert np.array_equal(np.asarray(Image.open(lab / "planes_out/same.png")), found[0])
     pytest.importorskip("onnxruntime")
-    run(lab, "export", "two", "--format", "onnx", "--output", "leaf.onnx", "--trust", "leaf_parts")
+    run(lab, "export", "one", "--format", "onnx", "--output", "leaf.onnx", "--trust", "leaf_parts")
     run(lab, "predict", "leaf.onnx", "leaf.png", "--output", "onnx", "--tile_size", "24")
     assert (np.asarray(Image.open(lab / "onnx/leaf.png")) == found[0]).mean() > 0.999
 
