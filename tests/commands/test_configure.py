@@ -106,7 +106,9 @@ def test_its_config_trains(
     ] == [2]
 
 
-@pytest.mark.parametrize(("guessed", "times"), [(1e12 / configure._EFFICIENCY, 1), (1e6, 2)])
+@pytest.mark.parametrize(
+    ("guessed", "times"), [(1e12 / configure._EFFICIENCY, 1), pytest.param(1e6, 2, marks=pytest.mark.slow)]
+)
 def test_another_network_is_timed_again_and_the_same_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guessed: float, times: int
 ) -> None:

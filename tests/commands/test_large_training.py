@@ -80,6 +80,7 @@ def test_no_byte_depends_on_when_windows_are_read(tmp_path: Path, monkeypatch: p
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_step_on_a_whole_image_holds_a_few_windows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -38,7 +38,7 @@ def probabilities(model: Network, image: Tensor, tile_size: int) -> Tensor:
     return logits.softmax(0)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["alike", "other halos", pytest.param("other phases", marks=pytest.mark.slow)])
 def test_probabilities_are_the_mean_at_every_tile_size(name: str) -> None:
     members = [member(number, **options) for number, options in enumerate(KINDS[name])]
     model: Any = Ensemble(members).eval()

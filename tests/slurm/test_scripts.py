@@ -209,6 +209,7 @@ def test_wish_survives_a_run_that_clears_the_stop_file_at_its_start(lab: Lab, jo
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_requeues_without_progress_are_bounded(lab: Lab, jobs: dict[str, Job]) -> None:
     job = jobs["never gets on"]
     assert lab.wait_for_end(job.id) == "FAILED", job.log
@@ -235,6 +236,7 @@ def test_one_array_task_is_requeued_alone(lab: Lab, jobs: dict[str, Job]) -> Non
 
 
 @pytest.mark.slurm
+@pytest.mark.slow
 def test_time_limit_becomes_a_stop_file_and_a_requeue(lab: Lab, jobs: dict[str, Job]) -> None:
     job = jobs["time limit"]
     assert lab.wait_for_end(job.id) == "COMPLETED", job.log
