@@ -1,15 +1,12 @@
 """What all tests share: one thread a process, no time limit for an example of a property, runs that leave nothing behind."""
 
 import os
-import signal
 
 # Small products gain nothing from threads, and on a busy machine their barriers wait for each other. Before torch is imported;
 # the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Under nohup the tests, and the processes that they start, would ignore the end of a terminal.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +14,9 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Under nohup the tests, and the processes that they start, would ignore the end of a terminal.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class FusedAdamW(torch.optim.AdamW):
     """torch's, to the bit, in a third of the host's time: its own step examines every parameter anew."""
 
-    # For their first call torch imports its compiler, seconds of each start, to keep itself from compiling them. Nothing compiles ours.
+    # For the first call of these torch imports its compiler, which takes seconds, to exempt them from it. Nothing compiles ours.
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
     state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
