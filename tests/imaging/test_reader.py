@@ -198,6 +198,13 @@ def test_an_archive_of_one_array_is_that_array(tmp_path, dtype):
         open_image(tmp_path / "a.npz", max_pixels=1000)
 
 
+def test_an_array_of_objects_is_named(tmp_path):
+    """As Cellpose writes x_seg.npy; it is no damage."""
+    np.save(tmp_path / "x_seg.npy", {"masks": np.ones((2, 3))}, allow_pickle=True)
+    with pytest.raises(DataError, match=r"x_seg\.npy holds Python objects.* masks of Cellpose as PNG or TIFF"):
+        open_image(tmp_path / "x_seg.npy")
+
+
 def test_an_archive_of_several_arrays_or_of_objects_is_refused(tmp_path):
     np.savez(tmp_path / "two.npz", image=np.zeros((4, 4)), mask=np.zeros((4, 4)))
     with pytest.raises(DataError, match=r"two.npz holds 2 arrays \(image, mask\). Expected one"):

@@ -2,6 +2,7 @@
 tiles and strips it touches are decoded."""
 
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
@@ -437,6 +438,19 @@ def test_a_fax_is_black_and_white(tmp_path, compression):
         return
     with open_image(tmp_path / "a.tif") as reader:
         assert_windows_equal(reader, bits[..., None] * np.uint8(255))
+
+
+def test_old_style_jpeg_is_named(rgb, tmp_path):
+    """Its tables lie outside the strips, so that what decodes them as JPEG calls the file damaged, or shows other colours."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rgb, photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["Compression"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 2] = struct.pack("<H", 6)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"old-style JPEG \(compression 6\), which is not read.* tiffcp -c zip"):
+        open_image(path)
 
 
 def test_a_compression_that_nothing_installed_decodes_is_named(tmp_path):

@@ -15,8 +15,11 @@ from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.planes import is_class
 from unet_dist.data.decoded.settings import CacheSettings
+from unet_dist.data.sources.named_pictures import name_in_address
+from unet_dist.data.sources.names import read_id_names
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
+from unet_dist.imaging.regions import write_regions
 
 SQUARE = [[1, 1], [4, 1], [4, 3], [1, 3]]
 DRAWN = np.zeros((6, 8), np.uint8)
@@ -241,12 +244,12 @@ def test_lists_of_yolo_say_the_splits(tmp_path, settings):
     said: list[str] = []
     source = open_source(root, say=said.append)
     assert source.splits == {"train": 2, "validation": 1}
-    assert "1 image in no split of data.yaml, left out" in said[0]
+    assert "1 image in no" in said[0]
     before = source.signature(tmp_path / "memo")
     write(root / "val.txt", "images/d.png\n")
     assert open_source(root).signature(tmp_path / "memo") != before
     write(root / "val.txt", "images/a.png\n")
-    with pytest.raises(DataError, match=r"images/a\.png is in train and in validation"):
+    with pytest.raises(DataError, match=r"a\.png is in train and in validation|1 image in two of these lists"):
         _ = open_source(root).splits
 
 
@@ -295,3 +298,98 @@ def test_rasters_in_a_folder_that_looks_like_a_split(tmp_path):
         _ = open_source(tmp_path).splits
     (tmp_path / "test_hard").rename(tmp_path / "test")
     assert open_source(tmp_path).splits == {"train": 1, "validation": 1, "test": 1}
+
+
+def test_a_picture_in_a_folder_of_another_split_is_not_taken_for_its_namesake(tmp_path):
+    """The training pictures are missing, and those of validation have the same names."""
+    root = pictures(tmp_path / "d", "val/a.png", "val/b.png", "val/c.png")
+    for split in ("train", "val"):
+        write(root / f"annotations/instances_{split}.json", coco("123"))
+    with pytest.raises(DataError, match=r"val/a\.png: two entries mean this picture"):
+        _ = open_source(root).splits
+    for split, files in (("train", "ab"), ("val", "c")):
+        write(root / f"annotations/instances_{split}.json", coco("123"[: len(files)], files))
+    assert open_source(root).splits == {"train": 2, "validation": 1}, "parts of one folder"
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_lists_beside_an_export_of_one_split_are_heeded(tmp_path, kind):
+    root = pictures(tmp_path / "d", *(f"{name}.png" for name in "abcd"))
+    if kind == "coco":
+        write(root / "a.json", coco("1234", "abcd"))
+    else:
+        write_labelme(root)
+        write(root / "d.json", (root / "c.json").read_text().replace("c.png", "d.png"))
+    write(root / "train.txt", "a.png\nb\n")
+    write(root / "val.txt", "c\n")
+    said: list[str] = []
+    source = open_source(root, say=said.append)
+    assert source.splits == {"train": 2, "validation": 1}
+    assert "splits from train.txt, val.txt; 1 image in none of them, left out" in said[0]
+    write(root / "val.txt", "b\nc\n")
+    with pytest.raises(DataError, match="1 image in two of these lists"):
+        _ = open_source(root).splits
+
+
+def test_names_as_a_mac_and_as_an_address_spells_them(tmp_path):
+    write(pictures(tmp_path / "d", "a.png", "b.png", "e\u0301.png") / "a.json", coco("123", "ab\u00e9"))
+    assert open_source(tmp_path / "d").splits == {"train": 3}
+    assert name_in_address("/data/local-files/?d=x%2Fa%26b%3F.png") == "x/a&b?.png"
+    assert name_in_address("s3://bucket/x/a%20b.png?sig=1") == "x/a b.png"
+
+
+def test_labelme_lists_labels_from_minus_one(tmp_path):
+    write(tmp_path / "labels.txt", "__ignore__\n_background_\ncar\n")
+    assert read_id_names(tmp_path / "labels.txt") == {0: "_background_", 1: "car"}
+
+
+def write_qupath(root: Path, classification: object, *, as_list: bool = False) -> Path:
+    pictures(root)
+    ring = [[1, 1], [4, 1], [4, 3], [1, 3], [1, 1]]
+    properties = {"objectType": "annotation"} | ({"classification": classification} if classification else {})
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+    for name in "abc":
+        found = [feature] if as_list else {"type": "FeatureCollection", "features": [feature]}
+        write(root / f"{name}.geojson", found)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("classification", "name"),
+    [
+        ({"name": "Tumor", "color": [200, 0, 0]}, "Tumor"),
+        ({"names": ["Tumor", "CD8"]}, "Tumor: CD8"),
+        ("Tumor", "Tumor"),
+    ],
+)
+def test_annotations_of_qupath(tmp_path, classification, name):
+    root = write_qupath(tmp_path / "d", classification, as_list=name != "Tumor")
+    cache = open_data(root)
+    assert cache.class_names == ["background", name]
+    assert (labels(cache)["b"] == DRAWN).all()
+
+
+def test_annotations_of_qupath_that_cannot_be_used(tmp_path):
+    with pytest.raises(DataError, match=r"an object has no class\. Set its class in QuPath"):
+        _ = open_source(write_qupath(tmp_path / "d", None)).splits
+    root = write_qupath(tmp_path / "e", {"name": "Tumor"})
+    (root / "b.png").unlink()
+    with pytest.raises(DataError, match=r"b\.geojson: 0 pictures below the folder for it"):
+        _ = open_source(root).splits
+
+
+def test_predictions_as_geojson_read_back_as_they_were(tmp_path):
+    pytest.importorskip("rasterio")
+    root = pictures(tmp_path / "d")
+    drawn = {name: random_pair(seed, num_classes=3)[1] for seed, name in enumerate("abc")}
+    for name, ids in drawn.items():
+        write_regions(root / f"{name}.geojson", ids, ["background", "a", "b"], np.zeros((3, 3), np.uint8))
+    found = labels(open_data(root))
+    assert all((found[name] == ids).all() for name, ids in drawn.items())
+
+
+def test_a_table_of_colours_is_no_table_of_paths(tmp_path):
+    pictures(tmp_path, "pictures/a.png")
+    write(tmp_path / "class_dict.csv", "name,r,g,b\nurban,0,255,255\n")
+    with pytest.raises(DataError, match="which is no data set"):
+        open_source(tmp_path)

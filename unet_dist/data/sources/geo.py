@@ -230,6 +230,11 @@ def _classes(path: Path, features: Sequence[Feature], column: str | None) -> lis
         raise DataError(f"{path}: it holds no polygons.")
     if column is not None and any(feature.properties.get(column) in (None, "") for feature in features):
         raise DataError(f"{path}: a feature has no {column}. Fill it, or remove the feature.")
+    if column is not None and any(isinstance(feature.properties[column], dict | list) for feature in features):
+        raise DataError(
+            f"{path}: {column} of a feature holds several values, expected one. Name a property that names the class: "
+            "--label_column NAME."
+        )
     names = {_class_of(feature, column) for feature in features}
     return sorted((name for name in names if not is_background(name)), key=lambda name: (_number(name), name))
 

@@ -6,6 +6,7 @@ Owns how a name finds its picture below a folder: names are written where the to
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -23,8 +24,13 @@ def pictures_below(root: Path) -> Pictures:
     """List the pictures below a folder by name."""
     pictures: Pictures = {}
     for path in find_files(root):
-        pictures.setdefault(path.name, []).append(path)
+        pictures.setdefault(_spelt(path.name), []).append(path)
     return pictures
+
+
+def _spelt(text: str) -> str:
+    """Spell accents in one way: a Mac writes them as marks of their own."""
+    return unicodedata.normalize("NFC", text)
 
 
 def find_picture(name: str, path: Path, pictures: Pictures) -> Path | None:
@@ -32,12 +38,12 @@ def find_picture(name: str, path: Path, pictures: Pictures) -> Path | None:
 
     A longer end of the name goes first, then what lies beside the file, then what lies in a folder of the file's split.
     """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
+    parts = PurePosixPath(_spelt(name).replace("\\", "/")).parts
     found = pictures.get(parts[-1] if parts else "", [])
     whole = "/".join(part for part in parts if part not in ("..", ".", "/"))
     for fits in (
         lambda one: True,
-        lambda one: one.as_posix().endswith(f"/{whole}"),
+        lambda one: _spelt(one.as_posix()).endswith(f"/{whole}"),
         lambda one: one.is_relative_to(path.parent),
         lambda one: any(canonical_split(part) == split_of(path) for part in one.parent.parts[-2:]),
     ):
@@ -49,9 +55,8 @@ def find_picture(name: str, path: Path, pictures: Pictures) -> Path | None:
 
 def name_in_address(address: str) -> str:
     """Give the path in an address of a tool: /data/local-files/?d=a/b.png, s3://bucket/a/b.png, /data/upload/1/b.png?x=1."""
-    address = unquote(address)
     local = re.search(r"[?&]d=([^&]+)", address)
-    return local[1] if local else re.sub(r"^\w+://[^/]*/", "", address).partition("?")[0]
+    return unquote(local[1] if local else re.sub(r"^\w+://[^/]*/", "", address).partition("?")[0])
 
 
 def split_of(path: Path) -> str | None:

@@ -127,7 +127,9 @@ def _by_id(stored: object) -> dict[int, str]:
             if len({int(number) for number, _ in named}) < len(named):
                 raise ValueError("two names have one id")
             return {int(number): _word(name) for number, name in named}
-        return {index: _word(name).strip() for index, name in enumerate(stored)}
+        words = [_word(name).strip() for name in stored]
+        # Labelme's list of labels begins at -1.
+        return dict(enumerate(words[1:] if words[:2] == ["__ignore__", "_background_"] else words))
     if not isinstance(stored, dict):
         raise TypeError(f"a {type(stored).__name__}")
     if all(str(key).lstrip("-").isdigit() for key in stored):

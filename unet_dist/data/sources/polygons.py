@@ -8,22 +8,24 @@ format states leave the object by the same odd number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from unet_dist.data.sources.fingerprint import digest_files, digest_text
+from unet_dist.data.sources.lists import find_lists, forms_of, read_list
 from unet_dist.data.sources.pairs import RawPair
+from unet_dist.data.sources.splits import FRACTIONS, is_split_name
 from unet_dist.data.sources.walk import files_below
 from unet_dist.errors import DataError, RefusedError, UnetDistError
 from unet_dist.imaging.encoded import Encoded
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS, Placement
 from unet_dist.imaging.limits import require_decodable
 from unet_dist.imaging.reader import open_image
-from unet_dist.wording import first_line, listed
+from unet_dist.wording import counted, first_line, listed
 
 BACKGROUND = "background"
 _GRID = 5  # parts of a pixel
@@ -217,8 +219,8 @@ class DrawnSource:
             raise DataError(
                 f"{self.name}: its outlines cannot be read ({type(error).__name__}: {first_line(error)}). Export them again."
             ) from error
-        for samples in drawn.samples.values():
-            _require_one_each(samples)
+        _require_one_each(self._root, drawn.samples)
+        drawn = _by_lists(self._root, drawn)
         names = drawn.class_names[self._overlap :]
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(names[:8]))
         more = ", ..." if len(names) > 8 else ""
@@ -264,17 +266,45 @@ def is_background(label: str) -> bool:
     return label.strip().lower() in (BACKGROUND, "_background_")
 
 
-def _require_one_each(samples: Sequence[Sample]) -> None:
-    """Raises DataError: two samples are of one picture, so that each lacks the objects of the other."""
-    owners: dict[Path, Sample] = {}
-    for sample in samples:
-        other = owners.setdefault(sample.image, sample)
-        if other is not sample:
+def _require_one_each(root: Path, samples: Mapping[str, Sequence[Sample]]) -> None:
+    """Raises DataError: two samples are of one picture, so that each lacks the objects of the other.
+
+    A picture may be in two splits (whoever looks at copies says so), but not where its folder is of one of them: its namesake in
+    the other's folder is missing.
+    """
+    owners: dict[Path, tuple[str, Sample]] = {}
+    for split, sample in ((split, one) for split, each in samples.items() for one in each):
+        own, other = owners.setdefault(sample.image, (split, sample))
+        is_elsewhere = own != split and not any(map(is_split_name, sample.image.relative_to(root).parts[:-1]))
+        if other is not sample and not is_elsewhere:
             masks = " and ".join(dict.fromkeys(f"mask {one.mask_name}" for one in (other, sample)))
             raise DataError(
                 f"{sample.image}: two entries mean this picture ({masks}). Expected one entry with all of its objects: join the "
                 "two, or remove one."
             )
+
+
+def _by_lists(root: Path, drawn: Drawn) -> Drawn:
+    """Deal samples of one split to those that lists beside them name. Raises: DataError: a list names others, or two name one."""
+    found = find_lists(root) if len(drawn.samples) == 1 else {}
+    lists = {split: one for split, one in found.items() if one.path not in drawn.files}
+    if not lists:
+        return drawn
+    (samples,) = drawn.samples.values()
+    forms = forms_of((one.image.relative_to(root).with_suffix("").as_posix(), str(one.image)) for one in samples)
+    wanted = {split: set(read_list(lists[split], forms, {})) for split in FRACTIONS if split in lists}
+    dealt = {split: [one for one in samples if str(one.image) in named] for split, named in wanted.items()}
+    twice = sum(map(len, wanted.values())) - len(set().union(*wanted.values()))
+    paths = [lists[split].path for split in dealt]
+    if twice:
+        raise DataError(
+            f"{listed([str(path) for path in paths])}: {counted(twice, 'image')} in two of these lists. Keep each in one."
+        )
+    left = len(samples) - sum(map(len, dealt.values()))
+    notes = [drawn.note] * bool(drawn.note)
+    notes.append(f"splits from {listed([path.name for path in paths])}")
+    notes += [f"{counted(left, 'image')} in none of them, left out"] * (left > 0)
+    return replace(drawn, samples=dealt, files=[*drawn.files, *dict.fromkeys(paths)], note="; ".join(notes))
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -24,9 +24,10 @@ from unet_dist.data.sources.labelme import is_labelme, read_labelme
 from unet_dist.data.sources.layout import SPLIT, Layout
 from unet_dist.data.sources.pairs import Source
 from unet_dist.data.sources.polygons import Drawn, DrawnSource
+from unet_dist.data.sources.qupath import find_qupath, read_qupath
 from unet_dist.data.sources.segments import find_segments, is_segments, read_segments
 from unet_dist.data.sources.synthetic import SYNTHETIC, SyntheticSource
-from unet_dist.data.sources.table import TableSource, is_table
+from unet_dist.data.sources.table import TableSource, is_table, names_images
 from unet_dist.data.sources.unread import describe_unread
 from unet_dist.data.sources.via import find_via, is_via, read_via
 from unet_dist.data.sources.walk import folders_of
@@ -192,6 +193,8 @@ def _open_path(
     for _, find, read in _OUTLINES:
         if files := find(path):
             return DrawnSource(path, partial(read, path, files), say, overlap=multi_label)
+    if qupath := find_qupath(path):
+        return DrawnSource(path, partial(read_qupath, path, qupath), say, overlap=multi_label)
     if vectors := find_vectors(path):
         return DrawnSource(path, partial(read_geo, path, vectors, label_column), say, overlap=multi_label)
     if yolo := find_yolo(path):
@@ -200,7 +203,7 @@ def _open_path(
         return DrawnSource(path, partial(read_labelme, path), say, overlap=multi_label)
     if guessed := guess_layout(path):
         return FolderSource(path, guessed, say)
-    tables = [item for item in sorted(path.iterdir()) if is_table(item)]
+    tables = [item for item in sorted(path.iterdir()) if is_table(item) and names_images(item, image_column)]
     if len(tables) == 1:
         return TableSource(tables[0], *columns, group_by, say)
     names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in path.iterdir())

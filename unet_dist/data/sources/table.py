@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -48,6 +49,8 @@ _SPLITS, _GROUPS = (
     ("group", "group_id", "patient", "patient_id", "scene"),
 )
 _BETWEEN = "--"
+_MOST_LETTERS = 2**16
+"""Of a table's first line. assumption: names of columns are shorter."""
 _ROW_BYTES, _CELL_BYTES = 256, 64
 """What a row and a cell take as Python's objects, beside their texts. Measured: 232 for a dict of eight, 49 for a text."""
 _Row = Mapping[str, Any]
@@ -190,6 +193,15 @@ class TableSource(FolderSource):
 def is_table(path: Path) -> bool:
     """Say whether a file is a table of paths, by its name."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def names_images(path: Path, image_column: str) -> bool:
+    """Say whether the first line of a table of texts has a column of images: others, such as colours of classes, have none."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return True
+    with path.open("rb") as file:
+        cells = re.split(r"[,;|\t]", file.readline(_MOST_LETTERS).decode("utf-8-sig", "replace").lower())
+    return not {cell.strip(' "\r\n') for cell in cells}.isdisjoint({image_column.lower(), *_IMAGES})
 
 
 def read_table(path: Path) -> list[_Row]:

@@ -91,6 +91,7 @@ def read_vectors(path: Path) -> Layer:
 
 def _read_geojson(path: Path) -> Layer:
     stored = json.loads(read_text(path))
+    stored = {"features": stored} if isinstance(stored, list) else stored  # as QuPath writes it
     features = []
     for number, one in enumerate(stored["features"], start=1):
         shape = one.get("geometry")

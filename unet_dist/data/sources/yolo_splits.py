@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
-from unet_dist.data.sources.lists import SplitList, find_lists, forms_of, list_in, read_list
+from unet_dist.data.sources.lists import SplitList, forms_of, list_in, read_list
 from unet_dist.data.sources.splits import FRACTIONS, canonical_split, is_split_name
 from unet_dist.errors import DataError
 
@@ -16,7 +16,7 @@ from unet_dist.errors import DataError
 def stated_splits(
     root: Path, stored: Mapping[str, object], images: Collection[Path]
 ) -> tuple[dict[Path, str], list[Path]]:
-    """Give the split of the images that data.yaml, or lists beside it, assign; and the lists. Nothing where all are alike.
+    """Give the split of the images that data.yaml assigns, and its lists. Nothing where all splits are alike.
 
     Args:
         stored: data.yaml.
@@ -39,7 +39,6 @@ def stated_splits(
                 )
             elif place is not None:
                 lists[canonical_split(key)] = list_in(place)
-    lists = lists or ({} if told else find_lists(root))
     for split, found in lists.items():
         told.setdefault(split, set()).update(Path(path) for path in read_list(found, forms, {}))
     if len({frozenset(paths) for paths in told.values()}) < 2:  # as where val is train: it says nothing
