@@ -330,6 +330,12 @@ def test_short_help_shows_ten_keys_at_most_and_names_the_others(capsys: pytest.C
     assert [key for key in KEYS if key not in explained and not re.search(rf"\b{key}\b", out)] == []
 
 
+@pytest.mark.parametrize("command", find_commands())
+def test_short_help_of_every_command_fits_a_screen(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    run([command, "--help"])
+    assert len(re.findall(r"^  --(\S+) ", capsys.readouterr().out, re.MULTILINE)) <= 12
+
+
 def test_help_says_beside_a_default_where_the_data_choose(capsys: pytest.CaptureFixture[str]) -> None:
     run(["train", "--help", "batch_size"])
     text = " ".join(capsys.readouterr().out.split())

@@ -21,10 +21,10 @@ class ModelConfig(Section):
     """The network"""
 
     model: Main[str] = "unet"
-    """The architecture. unet is the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 (lite1, lite2) puts its decoder
-    on an encoder with ImageNet weights (extra: pretrained); encoder_unet is the same network with random weights. segformer, or
-    segformer:b0 to b5, starts with random weights, segformer:USER/NAME with published ones (extra: segformer).
-    smp:Unet:resnet34 and others start with random weights, with :imagenet behind them with published ones (extra: smp)."""
+    """The architecture. unet: the paper's (Ronneberger et al. 2015). unet:efficientnet_lite0 (lite1, lite2): its decoder on an
+    encoder with ImageNet weights (extra: pretrained). encoder_unet: the same with random weights. segformer, segformer:b0 to b5:
+    random weights; segformer:USER/NAME: published ones (extra: segformer). smp:Unet:resnet34 and others: random weights, with
+    :imagenet at the end published ones (extra: smp)."""
     in_channels: Count | None = None
     """Channels of an image, 1 or more. Default: those of the data set."""
     num_classes: Annotated[int, between(1, 65535)] | None = None

@@ -22,6 +22,7 @@ from unet_dist.config.rules import (
     Also,
     AtLeast,
     Count,
+    Main,
     Must,
     OptionsSection,
     PathWord,
@@ -67,7 +68,7 @@ class InferenceOptions(OptionsSection):
 class EvaluateOptions(InferenceOptions):
     """Evaluation of a run or a model folder"""
 
-    tile_size: Count | None = None
+    tile_size: Main[Count | None] = None
     """Side of the input window, px. The result does not depend on it. Default: the run's, else 572 or its input size,
     whichever is larger."""
     blend: bool = False
@@ -75,13 +76,13 @@ class EvaluateOptions(InferenceOptions):
     whole: bool = False
     """Compute every image in one window, scaled if the network was trained on scaled images. Default for a published
     checkpoint."""
-    flip: bool = False
+    flip: Main[bool] = False
     """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
     """Average over the eight rotations and mirror images, for pictures without an up (microscopy). Takes eight times as long."""
-    split: SplitWord | None = None
+    split: Main[SplitWord | None] = None
     """Part of the data set to evaluate. Default: test, or validation where the data have no test split."""
-    data_path: PathWord | None = None
+    data_path: Main[PathWord | None] = None
     """Evaluate on another data set than the run's own."""
     ignore_index: NotNegativeInt | None = None
     """Class id to ignore. Default: the model's."""
@@ -91,11 +92,11 @@ class EvaluateOptions(InferenceOptions):
     """File of the data's class names: id2label.json, or one name per line. Default: the data's own, else the network's."""
     cache_path: PathWord | None = None
     """Folder of the decoded caches. Default: the run's."""
-    output_path: PathWord | None = None
+    output_path: Main[PathWord | None] = None
     """Folder for evaluation-SPLIT.json. Default: the run's."""
     seed: NotNegativeInt | None = None
     """Seed of the split of another data set. Default: the run's."""
-    metrics: str | None = None
+    metrics: Main[str | None] = None
     """More scores, separated by commas: mean_dice, or an import path such as my_package.metrics:kappa. Default:
     the run's."""
     border_class: NotNegativeInt | None = None
@@ -117,32 +118,32 @@ class EvaluateOptions(InferenceOptions):
 class PredictOptions(InferenceOptions, DecodingOptions):
     """Prediction of images"""
 
-    tile_size: Count | Literal["auto"] | None = None
+    tile_size: Main[Count | Literal["auto"] | None] = None
     """Side of the input window, px. auto takes the side with the least predicted time that memory allows. The result does not
     depend on it, unless blended. Default: the run's, else 572 or its input size, whichever is larger."""
     memory: Bytes | None = None
     """With tile_size auto: memory that a process may use, such as 6GiB. Default: 80 % of the free memory."""
-    output: PathWord = "predictions"
+    output: Main[PathWord] = "predictions"
     """Folder for NAME.png (label map) and NAME_overlay.png."""
-    format: Literal["auto", "png", "tiff", "zarr"] = "auto"
+    format: Main[Literal["auto", "png", "tiff", "zarr"]] = "auto"
     """Format of the label maps. auto keeps TIFF and Zarr; for other images it takes PNG up to 67 megapixels, TIFF beyond."""
-    overlay: bool = True
+    overlay: Main[bool] = True
     """Write overlays of images up to 67 megapixels. A class named background, or class 0 where none has a name, stays as it
     is."""
     also: Beside | None = None
     """For each label map: qgis, a style NAME.qml; geojson, its regions as NAME.geojson for QuPath (extra geo); or qgis,geojson."""
-    probabilities: Literal["none", "uint8", "float16"] = "none"
+    probabilities: Main[Literal["none", "uint8", "float16"]] = "none"
     """Write NAME_probabilities, one plane per class. uint8 is round(255 p)."""
     confidence: bool = False
     """Write NAME_confidence: the winning class's probability, round(255 p)."""
-    flip: bool = False
+    flip: Main[bool] = False
     """Average the probabilities of each image and its mirror image. Takes twice as long."""
     rotations: bool = False
     """Average over the eight rotations and mirror images, for pictures without an up (microscopy). Takes eight times as long."""
     blend: bool = False
     """Average overlapping windows with Gaussian weights, for networks without a finite halo. Not exact: the result depends on
     the tile size."""
-    whole: bool = False
+    whole: Main[bool] = False
     """Compute every image in one window, scaled if the network was trained so. Memory grows with images that are not scaled."""
     skip_background: bool = False
     """Skip pixels whose whole field of view is bright background (235 or more in every channel). They get no class."""
@@ -206,10 +207,10 @@ class ExportOptions(OptionsSection):
     trust: Trusted | None = None
     """Packages, separated by commas, that RUN may import for networks and data sets of others. Nothing else from a folder is
     imported."""
-    format: Literal["onnx", "huggingface"] = "huggingface"
+    format: Main[Literal["onnx", "huggingface"]] = "huggingface"
     """huggingface writes a folder with weights and a model card. onnx writes one file for other runtimes and compares it with the
     original on images."""
-    output: PathWord | None = None
+    output: Main[PathWord | None] = None
     """The .onnx file or the folder. Default: model.onnx or huggingface/ in the run's folder."""
     license: (
         Annotated[str, matching(r"[a-z0-9][a-z0-9.-]*", "a name as the hub has it, such as mit, apache-2.0 or other")]
@@ -222,11 +223,11 @@ class ExportOptions(OptionsSection):
     sides: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
     """Fixed height x width of the pictures an ONNX file takes, one at a time, for runtimes without dynamic shapes. Default: any
     sides the network takes."""
-    padded: bool = False
+    padded: Main[bool] = False
     """Let the ONNX file mirror pictures at their borders: it then takes any size and returns logits of the same size."""
     example: PathWord | None = None
     """Image for the card's example; it becomes part of the folder. Default: a drawn scene if trained on those, else none."""
-    push: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "an id such as someone/some-model")] | None = None
+    push: Main[Annotated[str, matching(r"[\w.-]+/[\w.-]+", "an id such as someone/some-model")] | None] = None
     """Send the folder to the hub under this id, such as someone/some-model."""
     private: bool = False
     """With push: make the new repository private."""
@@ -251,9 +252,9 @@ class DemoOptions(DecodingOptions):
     imported."""
     tile_size: Count | None = None
     """Side of the input window, px. Default: the run's."""
-    port: Annotated[int, between(1, 65535)] = 7860
+    port: Main[Annotated[int, between(1, 65535)]] = 7860
     """Port of the page."""
-    host: str = "127.0.0.1"
+    host: Main[str] = "127.0.0.1"
     """Address to listen on. The default is open to this machine only, 0.0.0.0 to every machine that reaches this one."""
     max_upload: Bytes = "1GiB"
     """Largest file that the page takes, such as 200MiB."""
@@ -265,11 +266,11 @@ class DemoOptions(DecodingOptions):
 class PlanOptions(OptionsSection):
     """The plan; no device is needed"""
 
-    memory: Bytes | None = None
+    memory: Main[Bytes | None] = None
     """Memory of a device, such as 24GiB. The plan then shows what fits, and what to change if the run does not."""
-    image_size: Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None = None
+    image_size: Main[Annotated[str, Reads(parse_shape, EXPECTED_SHAPE, "HxW")] | None] = None
     """Height x width of the images, px. Default: that of the scenes or the largest of the data set, else 1080x1920."""
-    device: Literal["cuda", "cpu"] = "cuda"
+    device: Main[Literal["cuda", "cpu"]] = "cuda"
     """Kind of device to plan for."""
 
     def memory_bytes(self) -> int | None:
@@ -295,7 +296,7 @@ class BenchOptions(OptionsSection):
     bench_predict: bool = True
     """Also predict an image in each round, and run the bare network on its windows. Not for the baseline, which cannot
     predict."""
-    compare: str | None = None
+    compare: Main[str | None] = None
     """Settings to measure in turn: KEY=VALUE,VALUE,... for any key of the config (micro_batch_size=1,2,4), or baseline: the
     usual training loop for this task."""
 

@@ -110,7 +110,7 @@ class DataConfig(Section):
     thresholds: Threshold | Thresholds | None = None
     """Probability from which a class is there, for all or one per class. Needs multi_label; the model keeps it. Default: 0.5."""
     label_map: dict[str, int] | None = None
-    """Colour ("r,g,b" or "#rrggbb"), id or range of ids ("0-127") of a mask -> class id, such as '{0: 0, 255: 1}'."""
+    """Class ids of mask values: colours ("r,g,b" or "#rrggbb"), ids, or ranges of ids ("0-127"), such as '{0: 0, 255: 1}'."""
     value_range: Range | None = None
     """LOW,HIGH: convert images to 8 bits. LOW becomes black, HIGH white (12-bit data: 0,4095). Give predict the same range.
     Default: images keep their type."""
@@ -140,10 +140,10 @@ class DataConfig(Section):
     horizontal_flip: bool = True
     """Mirror half of the training crops left to right."""
     augmentation: str | list[dict[str, Any]] | None = None
-    """colour (light and saturation), street (that, scale 0.75 to 1.5, blur), strong (that, scale 0.4 to 1.8, rotation by 10
-    degrees, noise), trivial (scale as street, then one random change of light, colour or sharpness) or paper (rotation, elastic
-    deformation, grey values), on the device and by tiles. Or a list of albumentations transforms, each {name: ColorJitter,
-    ...arguments}. Or your own: my_package.transforms:noise(strength=3)."""
+    """Random changes of the crops. colour: light, saturation. street: also scale 0.75 to 1.5, blur. strong: also scale 0.4 to
+    1.8, rotation by up to 10 degrees, noise. trivial: scale as street, then one change of light, colour or sharpness. paper:
+    rotation, elastic deformation, grey values. Or a list of albumentations transforms, each {name: ColorJitter, ...arguments}.
+    Or your own: my_package.transforms:noise(strength=3)."""
     class_balance: Fraction = 0.0
     """Share of the crops with a pixel of a random class at their centre, 0 to below 1. Each class is as likely as any other, so
     rare classes are seen more often."""
@@ -240,8 +240,8 @@ class ScheduleConfig(Section):
     border_sigma_px: Positive = 5.0
     """Reach of the border weights (sigma), px, above 0."""
     class_weights: Literal["inverse", "median", "sqrt"] | Weights | None = None
-    """Weight of each class in the loss: inverse, median or sqrt (of median) frequency, or a list with one number per
-    class."""
+    """Weight of each class in the loss: by inverse frequency, by median frequency, by its square root (sqrt), or a list with one
+    number per class."""
     seed: Annotated[int, AtLeast(0, 2**63 - 1)] = 0
     """Seed of the split, the order, the crops and the first weights, 0 to 2^63 - 1."""
     ema_decay: Annotated[float, Must(lambda decay: 0 < decay < 1, "above 0 and less than 1")] | None = None
@@ -265,17 +265,17 @@ class RunConfig(Section):
     output_path: Free[Main[RunFolder]] = "output"
     """The run's folder. An unfinished run in it is resumed."""
     debug: Free[bool] = False
-    """Debug mode: one process, no workers, deterministic. It prints every layer's output in the first step, writes the input
-    windows and masks to figures/, tries to overfit 4 crops within total_steps (at most 500), and tries a resume. It leaves a
-    run in output_path alone; the default output_path becomes debug."""
+    """Debug mode: one process, no workers, deterministic. In the first step it prints every layer's output and writes windows and
+    masks to figures/. It tries to overfit 4 crops within total_steps (at most 500), then tries a resume. It leaves a run in
+    output_path alone; the default output_path becomes debug."""
     resume: Free[PathWord] = "auto"
     """auto resumes the run in output_path. never starts anew, and refuses a folder with a run. The path of a checkpoint
     branches off from it into another folder."""
     allow_config_change: Free[bool] = False
     """Resume even if settings or data differ in a way that changes the result."""
     extend_schedule: Free[Literal["continue", "restart"] | None] = None
-    """Learning rate after total_steps was raised on an unfinished run: continue enters the course of the new length at the
-    current step; restart begins a new course over the steps left. Default: refuse."""
+    """Learning rate after you raise total_steps of an unfinished run. continue: that of a run of the new length, from the current
+    step. restart: a new course over the steps left. Default: refuse."""
     checkpoint_steps: Free[Count | None] = None
     """Steps between checkpoints. Default: eval_steps."""
     keep_checkpoints: Free[Count] = 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from unet_dist.config.quantities import EXPECTED_TIME, parse_time
-from unet_dist.config.rules import Count, OptionsSection, Reads, matching
+from unet_dist.config.rules import Count, Main, OptionsSection, Reads, matching
 
 DeviceWord = Annotated[str, matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:0")]
 
@@ -17,7 +17,7 @@ class TrainOptions(OptionsSection):
 
     dry_run: bool = False
     """Check the config and the data, write the decoded cache, print what the run needs, and stop."""
-    time: Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None = None
+    time: Main[Annotated[str, Reads(parse_time, EXPECTED_TIME, "TIME")] | None] = None
     """Wall time of the training, such as 10min or 2h; starting and choosing come on top. With data_path alone, network and steps
     are chosen for it (see unet-dist configure). Default: 1h."""
 
