@@ -440,6 +440,33 @@ def test_a_fax_is_black_and_white(tmp_path, compression):
         assert_windows_equal(reader, bits[..., None] * np.uint8(255))
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "jpegxl", "jpegxr"])
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_picture_that_ends_within_its_segment_is_refused(rgb, tmp_path, compression, is_padded):
+    """Decoders fill the missing pixels with grey, and take zeros, as a broken download leaves them, for data."""
+    if compression == "jpegxr" and is_padded:
+        pytest.skip("its code has no end of its own")
+    if compression == "jpegxl" and not imagecodecs.JPEGXL.available:
+        pytest.skip("imagecodecs has no JPEG XL here")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rgb, photometric="rgb", compression=compression, tile=(64, 64))
+    with open_image(path) as reader:
+        whole(reader)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        at, count = page.dataoffsets[0], page.databytecounts[0]
+        place = page.tags["TileByteCounts"].valueoffset
+        kind = {3: "<H", 4: "<I"}[page.tags["TileByteCounts"].dtype]
+    content = bytearray(path.read_bytes())
+    if is_padded:
+        content[at + count // 2 : at + count] = bytes(count - count // 2)
+    else:
+        struct.pack_into(kind, content, place, count // 2)
+    path.write_bytes(content)
+    with open_image(path) as reader, pytest.raises(DataError, match="damaged or truncated TIFF: segment 0"):
+        whole(reader)
+
+
 def test_old_style_jpeg_is_named(rgb, tmp_path):
     """Its tables lie outside the strips, so that what decodes them as JPEG calls the file damaged, or shows other colours."""
     path = tmp_path / "a.tif"

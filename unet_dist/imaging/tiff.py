@@ -25,6 +25,7 @@ from unet_dist.imaging.gdal_tags import band_names_tag, nodata_tag, scaling_tag
 from unet_dist.imaging.image import GEO_TAGS, UINT8, ImageFormat, ImageReader, Opening, Placement, Stored
 from unet_dist.imaging.limits import in_time, require_decodable
 from unet_dist.imaging.loss import EXACT, loss_in
+from unet_dist.imaging.picture_ends import is_cut_short
 from unet_dist.imaging.pyramid import choose_level
 from unet_dist.imaging.readers import BlockReader, MaskedReader, TurnedReader
 from unet_dist.imaging.stated_sizes import stated_size
@@ -239,6 +240,8 @@ def _segments(encoded: Encoded, file: Any, series: Any, segment_shape: tuple[int
         try:
             # pread moves no file position: threads and forked workers share the descriptor.
             data = content[offset : offset + count] if content is not None else os.pread(descriptor, count, offset)
+            if page.compression in _PICTURES and page.jpegheader is None and is_cut_short(data):
+                raise _damaged(name, f"segment {index} ends before its picture does")
             if page.compression in _PICTURES and (stated := stated_size(data)) is not None:
                 require_decodable(*stated, 2**62, name, bytes_per_px=2 * samples * np.dtype(page.dtype).itemsize)
             values = page.decode(data, index, jpegtables=part.jpegtables, jpegheader=page.jpegheader)[0]

@@ -319,6 +319,10 @@ def test_layouts_are_guessed_and_said_as_keys(tmp_path, files, keys, expected):
             ["--images_folder '{split}/images' --masks_folder '{split}/v1.2/labels'", "'{split}/v2.0/labels'"],
         ),
         (["JPEGImages/a.jpg", "SegmentationClass/a.png", "SegmentationClassContext/a.png"], ["'SegmentationClassContext'"]),
+        (
+            [f"images/{i}.png" for i in range(3)] + [f"masks/{i}_{end}.png" for i in range(3) for end in ("left", "right")],
+            ["--mask_names '*_left'", "--mask_names '*_right'"],
+        ),
     ],
 )  # fmt: skip
 def test_several_folders_of_masks_are_a_question_with_the_keys_of_each(tmp_path, files, ways):

@@ -16,6 +16,7 @@ from tests.data.pictures import random_pair
 from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache, CacheSettings
+from unet_dist.data.sources.geo import read_grid
 from unet_dist.data.sources.registry import open_source
 from unet_dist.data.sources.vectors import clip, read_vectors
 from unet_dist.errors import DataError
@@ -141,6 +142,21 @@ def test_a_raster_that_states_the_centres_of_its_pixels(tmp_path):
         write_raster(root / f"{name}.tif", is_point=True)
     write_geojson(root / "plots.geojson", features()[1:])
     assert (np.asarray(open_data(root).split("all").label(0)[:, :]) == drawn(OUTER, HOLE)).all()
+
+
+@pytest.mark.parametrize("odd", ["a matrix beside", "rows stated downward"])
+def test_tags_that_contradict_are_read_as_gdal_reads_them(tmp_path, odd):
+    path = tmp_path / "a.tif"
+    tags: list[tuple[Any, ...]] = [(33922, "d", 6, (0.0, 0.0, 0.0, WEST, NORTH, 0.0), True)]
+    tags += [(33550, "d", 3, (PX, -PX if odd.startswith("rows") else PX, 0.0), True)]
+    if odd == "a matrix beside":
+        tags += [(34264, "d", 16, (9.0, 0.0, 0.0, WEST, 0.0, -9.0, 0.0, NORTH, *[0.0] * 7, 1.0), True)]
+    tifffile.imwrite(path, random_pair(0, HEIGHT, WIDTH)[0], photometric="rgb", metadata=None, extratags=tags)
+    found = read_grid(path)
+    assert found is not None
+    assert found.matrix.tolist() == [[PX, 0.0, WEST], [0.0, -PX, NORTH]]
+    with pytest.importorskip("rasterio").open(path) as raster:
+        assert found.matrix.ravel().tolist() == list(raster.transform)[:6]
 
 
 def test_degrees_are_changed_to_the_rasters_coordinates(tmp_path):

@@ -117,12 +117,15 @@ def read_grid(path: Path) -> Grid | None:
     """Read where the pixels of a TIFF lie, None where it does not say."""
     shape, placement = picture_header(path)
     tags = placement.geo_tags
-    if _MATRIX in tags:
+    if (
+        _SCALE in tags and _TIE_POINTS in tags and 0 not in tags[_SCALE][:2]
+    ):  # before the matrix, and down, as GDAL reads them
+        (x_scale, y_scale, *_), (column, row, _, x, y, *_) = tags[_SCALE], tags[_TIE_POINTS]
+        y_scale = abs(y_scale)
+        matrix = np.array([(x_scale, 0, x - column * x_scale), (0, -y_scale, y + row * y_scale)], dtype=np.float64)
+    elif _MATRIX in tags:
         whole = np.array(tags[_MATRIX], dtype=np.float64).reshape(4, 4)
         matrix = whole[:2, [0, 1, 3]]
-    elif _SCALE in tags and _TIE_POINTS in tags:
-        (x_scale, y_scale, *_), (column, row, _, x, y, *_) = tags[_SCALE], tags[_TIE_POINTS]
-        matrix = np.array([(x_scale, 0, x - column * x_scale), (0, -y_scale, y + row * y_scale)], dtype=np.float64)
     else:
         return None
     keys = _geo_keys(tags.get(_KEYS, ()))

@@ -272,7 +272,17 @@ def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
 
     layouts = [Layout(images_folder, masks_folder, *pattern) for pattern in _patterns(image_names, mask_names)]
     fitting = {layout: sum(counts) for layout in layouts if all(counts := shared(layout))}
-    return max(fitting, key=lambda layout: fitting[layout]) if fitting else plain
+    if not fitting:
+        return plain
+    best = max(fitting, key=lambda layout: fitting[layout])
+    left = [name for name in mask_names if _shared(name, best.mask_names) is None]
+    if left:  # masks of several kinds for each image, of which one kind would be dropped
+        ways = [layout.spell() for layout, count in fitting.items() if count == fitting[best]]
+        raise DataError(
+            f"{root}: it may be read in several ways, as {masks_folder} holds {left[0]} beside {best.mask_names}. Say which: "
+            f"{'; or '.join(ways[:_TRIED])}."
+        )
+    return best
 
 
 def _starts_alike(images: Path, masks: Path) -> bool:

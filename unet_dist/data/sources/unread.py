@@ -29,6 +29,18 @@ _MARKS: tuple[tuple[str, tuple[bytes, ...], str, str], ...] = (
     (".json", (b'"bounding_box"', b'"paths"'), "annotations of V7 Darwin", _COCO),
     (".geojson", (b'"Feature"',), "GeoJSON without a FeatureCollection", "Export it as one FeatureCollection."),
     (".xml", (b"<annotation>", b"<bndbox>"), "boxes of Pascal VOC", "Draw outlines: a box says nothing of the pixels."),
+    (
+        ".xml",
+        (b"<Regions>", b"<Vertices>"),
+        "regions of Aperio",
+        "Draw them as masks of class ids, or as GeoJSON in QuPath.",
+    ),
+    (
+        ".xml",
+        (b"<ASAP_Annotations>",),
+        "annotations of ASAP",
+        "Draw them as masks of class ids, or as GeoJSON in QuPath.",
+    ),
     (".csv", (b"EncodedPixels",), "a table of run lengths", "Convert it to COCO, or to masks of class ids."),
     (".csv", (b"rle_mask",), "a table of run lengths", "Convert it to COCO, or to masks of class ids."),
     (".npy", (b"'descr':'|O'",), "pickles, as Cellpose's _seg.npy", "Save the masks as PNG or TIFF (x_cp_masks.png)."),
