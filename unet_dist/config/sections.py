@@ -130,7 +130,7 @@ class DataConfig(Section):
     A column of a table of paths: rows with one value. A regular expression: ids with one first group, or one whole match. Default:
     every sample stands alone."""
     folds: Annotated[int, AtLeast(2)] | None = None
-    """Number of parts for cross-validation, alike in classes. The part number fold validates. A test split stays out."""
+    """Number of parts for cross-validation, alike in classes. Part number fold is the validation. A given test split stays out."""
     fold: Annotated[int, AtLeast(0)] | None = None
     """The part that is the validation, 0 to folds - 1."""
     synthetic_images: Annotated[int, AtLeast(3)] = 100
