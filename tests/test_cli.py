@@ -342,6 +342,8 @@ def test_help_says_beside_a_default_where_the_data_choose(capsys: pytest.Capture
     assert text.endswith("(default: 16; with data_path alone, chosen for the data)")
     run(["train", "--help", "seed"])
     assert "chosen" not in capsys.readouterr().out
+    run(["quickstart", "--help", "total_steps"])
+    assert "(default: 1000)" in capsys.readouterr().out, "that of its config, not that of train"
     run(["plan", "--help", "batch_size"])
     assert "chosen" not in capsys.readouterr().out, "plan chooses nothing"
 

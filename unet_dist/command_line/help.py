@@ -6,6 +6,7 @@ import dataclasses
 import json
 import textwrap
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from unet_dist.command_line.command import Command, find_commands
@@ -118,7 +119,19 @@ def _entry(command: Command, key: str) -> list[str]:
     return [f"  --{key} {placeholder(command.hints[key])}", *lines]
 
 
+@lru_cache
+def _template(name: str) -> Mapping[str, Any]:
+    """The values of a file of configs/; its readers are imported only for a command that starts from one."""
+    from unet_dist.command_line.parsing import read_yaml
+    from unet_dist.command_line.starter import CONFIGS
+    from unet_dist.config.sections import KEYS
+
+    return read_yaml(str(CONFIGS / name), list(KEYS))
+
+
 def _default(command: Command, key: str) -> Any:
+    if command.default_config is not None and key in (template := _template(command.default_config)):
+        return template[key]
     section = next(section for section in command.sections if key in hints_of(section))
     found = next(f for f in dataclasses.fields(section) if f.name == key)
     return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
