@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.hostile.segformers import small_segformer
 from unet_dist import UNet, predict_image
 from unet_dist.errors import CheckpointError
 from unet_dist.models.registry import load_model
@@ -102,15 +103,7 @@ def test_a_header_of_a_million_tensors_is_refused(folder: Path) -> None:
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """A folder of transformers."""
-    transformers = pytest.importorskip("transformers")
-    small = {
-        "hidden_sizes": [8, 16, 24, 32],
-        "depths": [1] * 4,
-        "decoder_hidden_size": 16,
-        "num_attention_heads": [1, 2, 3, 4],
-    }
-    config = transformers.SegformerConfig(num_labels=4, **small)
-    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    small_segformer().save_pretrained(tmp_path)
     assert load_model(tmp_path).num_classes == 4
     return tmp_path
 

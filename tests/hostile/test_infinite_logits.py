@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.hostile.segformers import small_segformer
 from tests.prediction.parts import Prediction, draw, write_images
 from unet_dist import UNet, predict_image
 from unet_dist.errors import DataError, ExportError
@@ -184,14 +185,7 @@ def test_an_onnx_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_segformer_is_refused(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    small = {
-        "hidden_sizes": [8, 16, 24, 32],
-        "depths": [1] * 4,
-        "decoder_hidden_size": 16,
-        "num_attention_heads": [1, 2, 3, 4],
-    }
-    foreign = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=4, **small))
+    foreign = small_segformer()
     for scale in (1, LARGE):
         with torch.no_grad():
             foreign.decode_head.classifier.weight.fill_(scale)
