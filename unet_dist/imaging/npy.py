@@ -17,6 +17,8 @@ from unet_dist.imaging.values import nodata_of
 from unet_dist.storage.mapped import watched
 from unet_dist.wording import listed
 
+_OBJECTS = ("Python objects in dtype", "Object arrays cannot be loaded")
+"""numpy's words for an array without numbers."""
 _ZIP = b"PK\3\4"
 
 
@@ -32,7 +34,7 @@ def open_npy(encoded: Encoded, opening: Opening) -> ArrayReader:
         try:
             array = watched(np.load(source, mmap_mode=None if encoded.path is None else "r", allow_pickle=False))
         except ValueError as error:
-            if "object" not in str(error).lower():
+            if not any(words in str(error) for words in _OBJECTS):
                 raise
             raise RefusedError(
                 f"{encoded.name} holds Python objects, such as a dict of arrays",

@@ -13,6 +13,7 @@ from tests.data.sources.drawn import covered_classes
 from unet_dist.data.decoded.build import prepare
 from unet_dist.data.decoded.cache import Cache
 from unet_dist.data.decoded.settings import CacheSettings
+from unet_dist.data.sources.names import find_id_names, read_id_names
 from unet_dist.data.sources.registry import open_source
 from unet_dist.errors import DataError
 
@@ -70,6 +71,24 @@ def test_lines_of_yolo_that_are_no_outline(tmp_path, line, sentence):
         open_data(write_yolo(tmp_path / "d", line))
 
 
+def test_a_class_called_background_is_what_no_object_covers(tmp_path):
+    root = write_yolo(tmp_path / "d", f"1.0 {1 / 8} {1 / 6} {3 / 8} {1 / 6} {3 / 8} {3 / 6} {1 / 8} {3 / 6}")
+    (root / "data.yaml").write_text("names: [Background, car]\n")
+    (root / "a_model.yaml").write_text("names: [other, names, first]\n")
+    cache = open_data(root)
+    assert cache.class_names == ["background", "car"]
+    assert (cache.split("val").label(0)[:] == (MASK == 2)).all()
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path):
+    """Scores go by name: the first of two would be lost."""
+    root = write_yolo(tmp_path / "d", "1 0 0 1 0 1 1")
+    (root / "data.yaml").write_text("names: [car, car]\n")
+    assert open_data(root).class_names == ["background", "car (1)", "car (2)"]
+    (tmp_path / "names.txt").write_text("car\nsky\ncar\n")
+    assert read_id_names(tmp_path / "names.txt") == {0: "car (0)", 1: "sky", 2: "car (2)"}
+
+
 def test_points_of_poses_are_no_outlines(tmp_path):
     root = write_yolo(tmp_path / "d", "0 0 0 1 0 1 1")
     (root / "data.yaml").write_text("names: [cat, car]\nkpt_shape: [4, 2]\n")
@@ -105,3 +124,17 @@ def test_labelme_beside_the_pictures(tmp_path):
 def test_shapes_of_labelme_that_are_no_area(tmp_path):
     with pytest.raises(DataError, match=r"3 of 3 pairs .*\n  mask a.json has a line of 2 points, labelled car"):
         open_data(write_labelme(tmp_path / "d", shape_type="line"))
+
+
+def test_names_of_masks_of_roboflow(tmp_path):
+    table = "Pixel Value, Class\n0, background\n1, cell\n"
+    for split in ("train", "valid"):
+        picture(tmp_path / split / "a.png", len(split))
+        (tmp_path / split / "_classes.csv").write_text(table)
+    assert find_id_names(tmp_path) == (tmp_path / "train/_classes.csv", {0: "background", 1: "cell"})
+    (tmp_path / "valid/_classes.csv").write_text(table.replace("cell", "void"))
+    with pytest.raises(DataError, match=r"valid/_classes\.csv: it names other classes"):
+        find_id_names(tmp_path)
+    for split in ("train", "valid"):  # of whole pictures
+        (tmp_path / split / "_classes.csv").write_text("filename, cat, dog\na.png, 1, 0\n")
+    assert find_id_names(tmp_path) == (None, None)

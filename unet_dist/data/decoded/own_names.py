@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unet_dist.data.decoded.label_map import LabelMap
 from unet_dist.data.decoded.settings import CacheSettings
+from unet_dist.data.sources.names import distinct
 from unet_dist.data.sources.pairs import Source
 from unet_dist.errors import DataError
 from unet_dist.imaging.encoded import split_page
@@ -23,13 +24,13 @@ def read_names(source: Source, settings: CacheSettings) -> dict[int, str] | None
     """
     stated = source.read_id_names()
     if stated is not None or settings.multi_label:
-        return stated
+        return None if stated is None else distinct(stated)
     own = _in_masks(source)
     if settings.label_map is not None:
         own = _renamed(own, LabelMap.parse(settings.label_map), settings.ignore_index)
     classes = {index for index in own if index != settings.ignore_index}
     if classes and classes | {0} == set(range(max(classes) + 1)):  # ids with other gaps are no numbers of classes
-        return {0: "class_0", **own}
+        return distinct({0: "class_0", **own})
     return None
 
 

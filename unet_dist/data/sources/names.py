@@ -7,6 +7,7 @@ or any of these inside a file of settings.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,16 +55,43 @@ def find_id_names(root: Path) -> tuple[Path | None, dict[int, str] | None]:
     for name in _FILES:
         if (root / name).is_file() and (name not in _SETTINGS or _holds_names(root / name)):
             return root / name, read_id_names(root / name)
+    if (found := _of_roboflow(root)) is not None:
+        return found
     return None, dict(enumerate(_VOC)) if re.fullmatch(r"VOC20\d\d", root.resolve().name) else None
+
+
+def _of_roboflow(root: Path) -> tuple[Path, dict[int, str]] | None:
+    """Read the names of masks of Roboflow, a table in the folder of each split. Raises: DataError: they differ."""
+    found: dict[Path, dict[int, str]] = {}
+    for path in sorted((*root.glob("_classes.csv"), *root.glob("*/_classes.csv"))):
+        head, *rows = [[cell.strip() for cell in line.split(",", 1)] for line in read_text(path).strip().split("\n")]
+        if head[0].lower() == "pixel value" and all(len(row) == 2 and row[0].isdigit() for row in rows):
+            found[path] = distinct({int(index): name for index, name in rows})
+    first = next(iter(found), None)
+    if first is None:
+        return None
+    if other := next((path for path, names in found.items() if names != found[first]), None):
+        raise DataError(f"{other}: it names other classes than {first}. Export the splits alike.")
+    return first, found[first]
 
 
 def read_id_names(path: Path) -> dict[int, str]:
     """Read a file of names. Raises: DataError: it is something else."""
     remedy = 'Expected {"0": "sky", "1": "road"}, or a list of names.'
     try:
-        return by_id(_parse(path, remedy))
+        return distinct(by_id(_parse(path, remedy)))
     except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as names of classes ({first_line(error)}). {remedy}") from error
+
+
+def distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """Put the id behind names that several ids have: a score for each name would be that of the last id.
+
+    >>> distinct({0: "sky", 1: "car", 2: "car"})
+    {0: 'sky', 1: 'car (1)', 2: 'car (2)'}
+    """
+    counts = Counter(names.values())
+    return {index: f"{name} ({index})" if counts[name] > 1 else name for index, name in names.items()}
 
 
 def _parse(path: Path, remedy: str = "") -> object:

@@ -1,6 +1,7 @@
 """YOLO's text of outlines: one line per object, its class and points in shares of the width and the height.
 
-Owns where such files lie and what their lines mean. Class ids: 0 is background, class 0 of the file is 1, and so on.
+Owns where such files lie and what their lines mean. Class ids: 0 is background, class 0 of the file is 1, and so on; one that
+is called background is 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from unet_dist.data.sources.layout import SPLIT, Layout, by_name
 from unet_dist.data.sources.names import by_id, find_id_names
-from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, picture_size
+from unet_dist.data.sources.polygons import BACKGROUND, Canvas, Drawn, Sample, is_background, picture_size
 from unet_dist.data.sources.splits import FRACTIONS
 from unet_dist.data.sources.walk import find_files, first_picture
 from unet_dist.data.sources.yolo_splits import stated_splits
@@ -36,7 +37,10 @@ def find_yolo(root: Path) -> Layout | None:
 def read_yolo(root: Path, layout: Layout) -> Drawn:
     """Read the samples. Raises: DataError: texts without an image, or the classes have no names."""
     names_file, names, settings = _read_names(root)
-    class_names = [BACKGROUND, *(names.get(index, f"class_{index}") for index in range(max(names) + 1))]
+    listed_names = [names.get(index, f"class_{index}") for index in range(max(names) + 1)]
+    class_names = [BACKGROUND, *(name for name in listed_names if not is_background(name))]
+    is_object = np.array([not is_background(name) for name in listed_names])
+    classes = (is_object * is_object.cumsum()).tolist()
     images, labels = layout.places(root)
     found = {split: by_name(folder, "*") for split, folder in images.items()}
     stated, lists = stated_splits(root, settings, [path for each in found.values() for path in each.values()])
@@ -58,7 +62,7 @@ def read_yolo(root: Path, layout: Layout) -> Drawn:
             if not target:
                 num_unlisted += 1
                 continue
-            draw = partial(_draw, path, texts.get(name), class_names)
+            draw = partial(_draw, path, texts.get(name), classes, len(class_names))
             samples.setdefault(target, []).append(Sample(name, path, draw, f"of {path.name} in {labels[split].name}/"))
     notes = [f"{counted(num_without, 'image')} without text: all background, as YOLO reads them"] * (num_without > 0)
     notes += [f"{counted(num_unlisted, 'image')} in no split of {names_file.name}, left out"] * (num_unlisted > 0)
@@ -104,10 +108,10 @@ def _whole(word: str) -> int:
     return int(float(word))
 
 
-def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bool = False) -> np.ndarray:
+def _draw(image: Path, text: Path | None, classes: list[int], num_classes: int, *, overlap: bool = False) -> np.ndarray:
     """Draw the objects of an image in the order of the file: (H, W). Raises: RefusedError: a line is no outline."""
     height, width = picture_size(image)
-    canvas = Canvas(height, width, len(class_names), overlap=overlap)
+    canvas = Canvas(height, width, num_classes, overlap=overlap)
     lines = read_text(text).splitlines() if text else []
     for number, line in enumerate(lines, start=1):
         words = line.split()
@@ -128,10 +132,10 @@ def _draw(image: Path, text: Path | None, class_names: list[str], *, overlap: bo
                 f"has {values[beyond][0]:g} in line {number}, expected shares of the width and the height from 0 to 1",
                 "Export segments of YOLO: pixels and the points of a pose are read otherwise.",
             )
-        if len(points) < 3 or not 0 <= class_index < len(class_names) - 1 or not np.isfinite(points).all():
+        if len(points) < 3 or not 0 <= class_index < len(classes) or not np.isfinite(points).all():
             raise RefusedError(
-                f"has {len(points)} points of class {class_index} in line {number}, for {len(class_names) - 1} named classes",
+                f"has {len(points)} points of class {class_index} in line {number}, for {len(classes)} named classes",
                 "Expected three points or more of a named class: correct the text, or the names.",
             )
-        canvas.polygon(points, class_index + 1)
+        canvas.polygon(points, classes[class_index])
     return canvas.ids()
