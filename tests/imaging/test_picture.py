@@ -342,6 +342,15 @@ def test_no_picture_under_a_picture_s_name_shows_how_it_begins(tmp_path, content
         open_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.dcm"])
+def test_a_volume_is_refused_with_the_way_out(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x5c\x01\0\0" + bytes(400))
+    with pytest.raises(
+        DataError, match=r"Write each slice of a volume as TIFF or \.npy: nibabel reads NIfTI, pydicom DICOM"
+    ):
+        open_image(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["a.icns", "a.png"])
 def test_a_format_that_is_not_on_the_list_is_refused_by_any_name(rgb, tmp_path, name):
     """ICNS: 241 KB took 6 GiB."""

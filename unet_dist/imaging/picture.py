@@ -43,6 +43,7 @@ _SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )
 
+_VOLUMES = (".nii", ".gz", ".dcm", ".nrrd", ".mha", ".mhd", ".mrc")
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3}
 _LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
 _ORIENTATION_TAG = 0x0112
@@ -260,6 +261,9 @@ def _no_picture(encoded: Encoded) -> RefusedError:
                 "Expected one to four: write it as TIFF, or fetch it again.",
             )
         got = f"{encoded.name} is not an image that can be read: it begins with the bytes {head[:8].hex(' ')}"
+        if encoded.suffix in _VOLUMES:
+            remedy = "Write each slice of a volume as TIFF or .npy: nibabel reads NIfTI, pydicom DICOM."
+            return RefusedError(got, remedy)
         return RefusedError(
             got,
             "Expected PNG, JPEG, WebP, BMP, GIF, AVIF, JPEG 2000, PPM, TIFF, .npy, .npz, Zarr or a slide (.svs, .ndpi, "

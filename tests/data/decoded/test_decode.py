@@ -178,3 +178,12 @@ def test_arrays_pass_as_they_are():
     assert np.shares_memory(decoded.image, image)
     with pytest.raises(RefusedError, match=r"mask a_mask.png holds id 9 \(48 px\)"):
         decode_pair(make_pair(image, np.full_like(label, 9)), RULES, 10**6)
+
+
+def test_channels_that_come_first_are_named():
+    label = random_pair(0)[1]
+    said = refuse(make_pair(np.zeros((4, *label.shape), np.float32), label))
+    assert (
+        "is 4 x 6 and its mask a_mask.png is 6 x 8 (height x width). Its channels come first: write the image as"
+        in said
+    )

@@ -146,6 +146,13 @@ def test_via_without_attributes_is_one_class(tmp_path):
     assert (labels(cache)["a"] == outlined(1)).all()
 
 
+def test_via_with_numbers_as_texts(tmp_path):
+    """The sum of a place and a width was their two texts, one behind the other."""
+    box = {key: str(value) for key, value in VIA_BOX.items()}
+    cache = open_data(write_via(tmp_path / "d", box, attributes=({},)), tmp_path)
+    assert np.argwhere(labels(cache)["a"]).tolist() == [[y, x] for y in (1, 2) for x in (1, 2, 3)]
+
+
 def test_via_that_names_no_class(tmp_path):
     with pytest.raises(DataError, match="its regions have the attributes colour, shape"):
         _ = open_source(write_via(tmp_path / "d", VIA_BOX, attributes=({"colour": "a", "shape": "b"},))).splits
@@ -227,6 +234,12 @@ def test_the_brush_of_random_strokes():
         decode_brush(pack_brush(alpha), 6, 9)
     with pytest.raises(DataError, match="ends too early"):
         decode_brush(pack_brush(alpha)[:-9], 7, 9)
+
+
+def test_an_export_of_label_studio_that_an_editor_marked(tmp_path):
+    root = write_label_studio(tmp_path / "d", small=False)
+    (root / "export.json").write_bytes(b"\xef\xbb\xbf" + (root / "export.json").read_bytes())
+    assert open_source(root).splits == {"train": 3}
 
 
 def test_several_annotations_of_a_task_are_refused(tmp_path):

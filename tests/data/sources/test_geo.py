@@ -187,6 +187,14 @@ def test_which_property_names_the_class(tmp_path):
     assert open_data(root).class_names == ["background", "object"]
 
 
+def test_a_property_of_several_values_is_no_class(tmp_path):
+    write_raster(tmp_path / "d/a.tif")
+    found = [one | {"properties": {"class": {"name": "roof", "colour": 1}}} for one in features()]
+    write_geojson(tmp_path / "d/plots.geojson", found)
+    with pytest.raises(DataError, match="class of a feature holds several values, expected one"):
+        _ = open_source(tmp_path / "d").splits
+
+
 def test_numbers_of_features_are_no_classes(tmp_path):
     root = tmp_path / "d"
     for name in "abc":

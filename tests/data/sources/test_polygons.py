@@ -136,6 +136,15 @@ def test_what_a_coco_file_lacks_is_a_sentence(tmp_path):
         _ = open_source(tmp_path / "differ").splits
 
 
+@pytest.mark.parametrize("outline", [[[1, 1, 4, 3]], [[]]])
+def test_an_outline_of_two_points_is_no_object(tmp_path, outline):
+    """Four numbers are a box to pycocotools, and an outline without an area to everybody else."""
+    drawn = {"id": 9, "image_id": 50, "category_id": 7, "segmentation": outline}
+    write_coco(tmp_path / "d", "train", 3, annotations=[drawn])
+    with pytest.raises(DataError, match="an object whose outline has fewer than three points"):
+        prepare(open_source(tmp_path / "d"), CacheSettings(), seed=0, cache_path=tmp_path / "cache")
+
+
 def test_categories_of_one_name_are_one_class_and_of_one_id_none(tmp_path):
     """Roboflow writes the name of the project as a category before the others."""
     names = [{"id": 0, "name": "cat"}, {"id": 3, "name": "cat"}, {"id": 7, "name": "car"}]
