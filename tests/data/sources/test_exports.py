@@ -329,6 +329,10 @@ def test_lists_beside_an_export_of_one_split_are_heeded(tmp_path, kind):
     write(root / "val.txt", "b\nc\n")
     with pytest.raises(DataError, match="1 image in two of these lists"):
         _ = open_source(root).splits
+    if kind == "coco":
+        assert open_source(root / "a.json").splits == {"train": 4}, "one file was named"
+        (root / "a.json").rename(root / "instances_test.json")
+        assert open_source(root).splits == {"test": 4}, "its name tells the split"
 
 
 def test_names_as_a_mac_and_as_an_address_spells_them(tmp_path):

@@ -196,15 +196,22 @@ class DrawnSource:
     Args:
         read: of the format.
         overlap: whether masks are planes of the classes from 1 on, which may overlap.
+        heeds_lists: whether lists of splits below the root deal the samples; not where one file of a folder was named.
         say: takes a line for the user.
     """
 
     fixed_shape: tuple[int, int, int] | None = None
 
     def __init__(
-        self, root: Path, read: Callable[[], Drawn], say: Callable[[str], None] | None = None, *, overlap: bool = False
+        self,
+        root: Path,
+        read: Callable[[], Drawn],
+        say: Callable[[str], None] | None = None,
+        *,
+        overlap: bool = False,
+        heeds_lists: bool = True,
     ) -> None:
-        self._overlap = overlap
+        self._overlap, self._heeds_lists = overlap, heeds_lists
         self.name = root.resolve().name
         self.files_root: Path | None = root
         self._root, self._read, self._say = root, read, say or (lambda text: None)
@@ -220,7 +227,7 @@ class DrawnSource:
                 f"{self.name}: its outlines cannot be read ({type(error).__name__}: {first_line(error)}). Export them again."
             ) from error
         _require_one_each(self._root, drawn.samples)
-        drawn = _by_lists(self._root, drawn)
+        drawn = _by_lists(self._root, drawn) if self._heeds_lists else drawn
         names = drawn.class_names[self._overlap :]
         shown = ", ".join(f"{index} {name}" for index, name in enumerate(names[:8]))
         more = ", ..." if len(names) > 8 else ""
@@ -285,8 +292,8 @@ def _require_one_each(root: Path, samples: Mapping[str, Sequence[Sample]]) -> No
 
 
 def _by_lists(root: Path, drawn: Drawn) -> Drawn:
-    """Deal samples of one split to those that lists beside them name. Raises: DataError: a list names others, or two name one."""
-    found = find_lists(root) if len(drawn.samples) == 1 else {}
+    """Deal samples without a split as lists beside them say. Raises: DataError: a list names others, or two name one."""
+    found = find_lists(root) if list(drawn.samples) == ["train"] else {}
     lists = {split: one for split, one in found.items() if one.path not in drawn.files}
     if not lists:
         return drawn

@@ -175,7 +175,8 @@ def _open_path(
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         for is_one, _, read_one in _OUTLINES:
             if is_one(path):
-                return DrawnSource(root, partial(read_one, root, {"train": path}), say, overlap=multi_label)
+                read_alone = partial(read_one, root, {"train": path})
+                return DrawnSource(root, read_alone, say, overlap=multi_label, heeds_lists=False)
     if is_table(path):
         return TableSource(path, *columns, group_by, say)
     if not path.is_dir():
