@@ -13,18 +13,20 @@ rasters in the making. A batch stands in the journal only when its values are on
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from unet_dist.errors import ConfigError, DataError
 from unet_dist.storage.files import append_to, sync_folder, write_whole
+from unet_dist.storage.held import held, remove
 from unet_dist.storage.refusals import writing_failed
 from unet_dist.storage.typed import read_json, read_text
 from unet_dist.wording import shorten
@@ -98,8 +100,10 @@ class Journal:
         self.require_own()
         try:
             self.folder.mkdir(exist_ok=True)
-            self._sweep(keeps_lock=True)
-            write_whole(self.folder / _SETTINGS, (json.dumps(settings, indent=1) + "\n").encode())
+            with self._held() as folder:
+                _sweep(folder, keeps_lock=True)
+                content = (json.dumps(settings, indent=1) + "\n").encode()
+                write_whole(self.folder / _SETTINGS, content, folder=folder)
         except OSError as error:
             raise writing_failed(self.folder, error) from error
 
@@ -115,11 +119,9 @@ class Journal:
                 "another --output."
             )
 
-    def _sweep(self, *, keeps_lock: bool = False) -> None:
-        """Remove the files of predictions; others, which none made, stay."""
-        for path in self.folder.iterdir():
-            if _OURS.fullmatch(path.name) and not (keeps_lock and path.name == _LOCK):
-                path.unlink()
+    def _held(self) -> AbstractContextManager[int]:
+        """Its folder: what is removed by this is removed there, though its name be a link by now."""
+        return held(self.folder, follows=False)
 
     def require_same(self, settings: Mapping[str, Any]) -> None:
         """Refuse other settings than the unfinished prediction's.
@@ -166,10 +168,12 @@ class Journal:
             DataError: the folder cannot be written to.
         """
         try:
-            (self.folder / _STOP).unlink(missing_ok=True)
-            write_whole(self.folder / _DONE, "".join(_lines(done.batches, done.images, done.checks)).encode())
-            for path in self.folder.glob("done-*.txt"):
-                path.unlink()
+            with self._held() as folder:
+                remove(_STOP, folder)
+                content = "".join(_lines(done.batches, done.images, done.checks)).encode()
+                write_whole(self.folder / _DONE, content, folder=folder)
+                for name in fnmatch.filter(os.listdir(folder), "done-*.txt"):
+                    os.unlink(name, dir_fd=folder)
         except OSError as error:
             raise writing_failed(self.folder, error) from error
 
@@ -186,6 +190,12 @@ class Journal:
         """Where a raster is made."""
         return self.folder / f"{image:08d}.{kind}"
 
+    def remove_scratches(self, image: int, kinds: Iterable[str]) -> None:
+        """Delete the rasters of a finished image."""
+        with suppress(FileNotFoundError), self._held() as folder:
+            for kind in kinds:
+                remove(self.scratch_path(image, kind).name, folder)
+
     def leave(self) -> None:
         """Take the folder away where no prediction has begun in it: its lock made it."""
         if not (self.folder / _SETTINGS).exists():
@@ -193,12 +203,14 @@ class Journal:
 
     def remove(self) -> None:
         """Forget a finished prediction: first the settings, without which the rest counts for nothing."""
-        (self.folder / _SETTINGS).unlink(missing_ok=True)
+        with suppress(FileNotFoundError), self._held() as folder:
+            remove(_SETTINGS, folder)
         self._forget()
 
     def _forget(self) -> None:
         with suppress(OSError):  # what none of ours made keeps the folder
-            self._sweep()
+            with self._held() as folder:
+                _sweep(folder)
             self.folder.rmdir()
 
 
@@ -232,6 +244,13 @@ class DoneList:
                 sync_folder(self.path.parent)
         except OSError as error:
             raise writing_failed(self.path, error) from error
+
+
+def _sweep(folder: int, *, keeps_lock: bool = False) -> None:
+    """Remove the files of predictions; others, which none made, stay."""
+    for name in os.listdir(folder):
+        if _OURS.fullmatch(name) and not (keeps_lock and name == _LOCK):
+            os.unlink(name, dir_fd=folder)
 
 
 def _lines(batches: Iterable[int], images: Iterable[int], checks: Mapping[int, Checks]) -> list[str]:

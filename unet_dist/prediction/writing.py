@@ -217,8 +217,7 @@ def _write_beside(job: Job, names: Sequence[str], labels: np.ndarray, palette: n
 
 def remove_scratches(work: Work, image: int) -> None:
     """Delete the rasters in the making of a finished image."""
-    for kind in work.rasters:
-        work.journal.scratch_path(image, kind).unlink(missing_ok=True)
+    work.journal.remove_scratches(image, work.rasters)
 
 
 def num_finishers(device: torch.device) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from unet_dist.imaging.palette import class_palette, colour_table
 from unet_dist.imaging.stretch import as_picture
 from unet_dist.report.figures import Sample
 from unet_dist.storage.files import write_whole
+from unet_dist.storage.held import held
+from unet_dist.storage.refusals import writing_failed
 from unet_dist.storage.typed import read_bytes
 
 PICTURES_FOLDER = "pictures"
@@ -99,10 +102,22 @@ def _bytes_of(planes: np.ndarray) -> np.ndarray:
 
 
 def remove_pictures(folder: Path, split: str, kept: Sequence[str]) -> None:
-    """Remove the pictures of a split that an earlier evaluation kept and this one does not."""
-    for path in folder.glob(f"{split}-*"):
-        if not any(path.name in (name + _IMAGE, name + _LABEL, name + _PREDICTION) for name in kept):
-            path.unlink()
+    """Remove the pictures of a split that an earlier evaluation kept and this one does not; what else lies there stays.
+
+    Raises:
+        DataError: the folder is a link, or its files cannot be removed.
+    """
+    suffixes = (_IMAGE, _LABEL, _PREDICTION)
+    names = {name + suffix for name in kept for suffix in suffixes}
+    if not os.path.lexists(folder):
+        return
+    try:
+        with held(folder, follows=False) as place:
+            for name in os.listdir(place):
+                if name.startswith(f"{split}-") and name.endswith(suffixes) and name not in names:
+                    os.unlink(name, dir_fd=place)
+    except OSError as error:
+        raise writing_failed(folder, error) from error
 
 
 def embed_picture(folder: Path, name: str) -> dict[str, Any] | None:

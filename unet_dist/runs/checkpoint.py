@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from unet_dist.errors import CheckpointError, DataError
 from unet_dist.runs.landing import Landing
 from unet_dist.storage.files import digest, recover_all, write_whole, write_whole_folder
+from unet_dist.storage.held import held, remove
 from unet_dist.storage.typed import read_json
 from unet_dist.wording import counted
 
@@ -298,8 +298,9 @@ class CheckpointWriter:
     def _write(self, checkpoint: Checkpoint, arrive: Callable[[], object]) -> None:
         arrive()
         write_checkpoint(self._folder, checkpoint)
-        for path in list_checkpoints(self._folder)[: -self._keep]:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError), held(self._folder) as folder:
+            for path in list_checkpoints(self._folder)[: -self._keep]:
+                remove(path.name, folder)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

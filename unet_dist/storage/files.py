@@ -6,19 +6,21 @@ Owns the temporary name, the flush to disk and the rename. Knows nothing of thei
 from __future__ import annotations
 
 import errno
+import fnmatch
 import hashlib
 import os
 import re
 import secrets
-import shutil
 import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from unet_dist.errors import ConfigError, DataError, UnetDistError
+from unet_dist.storage.held import held, remove
 from unet_dist.storage.refusals import writing_failed
 
 _TEMPORARY = re.compile(r"\.(.+?)(?:\.[0-9a-f]{16})?\.partial(\.[^.]+)?", re.DOTALL)
@@ -31,25 +33,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
     One process writes a `path` at a time.
 
-    When the body raises, the new content goes away and an older `path` stays as it was.
+    When the body raises, the new content goes away and an older `path` stays as it was. So it does where the folder's name leads
+    elsewhere meanwhile: nothing there is replaced or removed.
 
     Raises:
         DataError: the disk is full, the folder cannot be written to, or another refusal of the system.
     """
+    with _replacing(path) as (temporary, _):
+        yield temporary
+
+
+@contextmanager
+def _replacing(path: Path, folder: int | None = None) -> Iterator[tuple[Path, int]]:
+    """As `replacing`; gives the folder's descriptor, too, which may be given."""
     # A name that nobody can foresee, and put a link or a folder of theirs under. The suffix stays: writers look at it.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(_leftovers.take(path))
-        yield temporary
-        _sync(temporary)
-        _replace(temporary, path)
-        _sync_entry(path.parent)
+        with held(path.parent if folder is None else ".", within=folder) as place:
+            try:
+                _sweep(_leftovers.take(path, place), place)
+                yield temporary, place
+                _sync(temporary.name, place)
+                _replace(temporary.name, path.name, place)
+                os.fsync(place)
+            finally:
+                with suppress(OSError):  # the reason that brought us here is the one to tell
+                    remove(temporary.name, place)
     except OSError as error:
         raise writing_failed(path, error) from error
-    finally:
-        with suppress(OSError):  # the reason that brought us here is the one to tell
-            _remove(temporary)
 
 
 def require_writable(folder: Path, key: str) -> None:
@@ -88,14 +100,20 @@ def permitted(kind: type[UnetDistError] = DataError) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, folder: int | None = None) -> None:
     """Put a file in place of an older one.
+
+    Args:
+        folder: the descriptor of the folder that it lies in, where that is held.
 
     Raises:
         DataError: as `replacing`.
     """
-    # Made here or not at all: what somebody else put under that name meanwhile, such as a link, is not written to.
-    with replacing(path) as temporary, open(temporary, "xb") as file:
+    with (
+        _replacing(path, folder) as (temporary, place),
+        # Made here or not at all: what somebody else put under that name meanwhile, such as a link, is not written to.
+        open(temporary.name, "xb", opener=partial(os.open, mode=0o666, dir_fd=place)) as file,
+    ):
         file.write(content)
 
 
@@ -107,8 +125,8 @@ def write_whole_folder(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         DataError: as `replacing`.
     """
-    with replacing(path) as temporary:
-        temporary.mkdir()
+    with _replacing(path) as (temporary, place):
+        os.mkdir(temporary.name, dir_fd=place)
         fill(temporary)
 
 
@@ -133,12 +151,9 @@ def append_to(path: Path, text: str, *, is_synced: bool = False) -> None:
 
 def recover_folder(path: Path) -> None:
     """Undo a replacement that a kill cut in two. What somebody else put there is not taken for ours."""
-    old = _stepped_aside(path)
-    if _is_own(old) and old.is_dir():
-        if path.exists():
-            _remove(old)
-        else:
-            os.rename(old, path)
+    if path.parent.is_dir():
+        with held(path.parent) as folder:
+            _recover(path.name, folder)
 
 
 def recover_all(folder: Path, pattern: str) -> None:
@@ -147,9 +162,13 @@ def recover_all(folder: Path, pattern: str) -> None:
     Args:
         pattern: of the names, such as "step-*".
     """
-    for old in folder.glob(f".{pattern}.old"):
-        recover_folder(folder / old.name.removeprefix(".").removesuffix(".old"))
-    _sweep(folder.glob(f".{pattern}.partial*"))
+    if not folder.is_dir():
+        return
+    with held(folder) as place:
+        names = os.listdir(place)
+        for old in fnmatch.filter(names, f".{pattern}.old"):
+            _recover(old.removeprefix(".").removesuffix(".old"), place)
+        _sweep(fnmatch.filter(names, f".{pattern}.partial*"), place)
 
 
 def digest(path: Path) -> str:
@@ -169,20 +188,6 @@ def digest(path: Path) -> str:
 
 def sync_folder(path: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename survives a power cut."""
-    _sync_entry(path)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or every file and folder below a folder, to disk."""
-    for folder, _, names in os.walk(path):
-        for name in names:
-            _sync_entry(Path(folder, name))
-        _sync_entry(Path(folder))
-    if not path.is_dir():
-        _sync_entry(path)
-
-
-def _sync_entry(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -190,20 +195,43 @@ def _sync_entry(path: Path) -> None:
         os.close(descriptor)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    recover_folder(path)
-    if path.is_dir():  # a folder is not replaced in one step: the old one steps aside first
-        old = _stepped_aside(path)
-        os.replace(path, old)
-        os.replace(temporary, path)
-        _remove(old)
+def _sync(name: str, folder: int) -> None:
+    """Flush a file, or every file and folder below a folder, to disk."""
+    entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        if stat.S_ISDIR(os.fstat(entry).st_mode):
+            for inner in os.listdir(entry):
+                _sync(inner, entry)
+        os.fsync(entry)
+    finally:
+        os.close(entry)
+
+
+def _replace(temporary: str, name: str, folder: int) -> None:
+    _recover(name, folder)
+    if _is_folder(name, folder):  # a folder is not replaced in one step: the old one steps aside first
+        old = _stepped_aside(name)
+        os.replace(name, old, src_dir_fd=folder, dst_dir_fd=folder)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        remove(old, folder)
     else:
-        os.replace(temporary, path)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _stepped_aside(path: Path) -> Path:
+def _recover(name: str, folder: int) -> None:
+    old = _stepped_aside(name)
+    if _is_own(old, folder) and _is_folder(old, folder):
+        try:
+            os.stat(name, dir_fd=folder)
+        except FileNotFoundError:
+            os.rename(old, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            remove(old, folder)
+
+
+def _stepped_aside(name: str) -> str:
     """Where an older folder waits while its successor takes its name."""
-    return path.with_name(f".{path.name}.old")
+    return f".{name}.old"
 
 
 class _Leftovers:
@@ -217,34 +245,42 @@ class _Leftovers:
         self._lock = threading.Lock()
         self._known: dict[Path, tuple[int, dict[str, list[str]]]] = {}
 
-    def take(self, path: Path) -> list[Path]:
+    def take(self, path: Path, folder: int) -> list[str]:
         """Those of a file or folder, which nobody else writes now."""
         with self._lock:
             writes, found = self._known.get(path.parent, (0, {}))
             if writes == 0:
-                names = os.listdir(path.parent)
+                names = os.listdir(folder)
                 writes, found = 1 + len(names) // 16, {}
                 for match in filter(None, map(_TEMPORARY.fullmatch, names)):
                     found.setdefault(match[1] + (match[2] or ""), []).append(match[0])
             left = found.pop(path.name, [])
             self._known[path.parent] = writes - 1, found
-        return [path.with_name(name) for name in left]
+        return left
 
 
 _leftovers = _Leftovers()
 
 
-def _sweep(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if _is_own(path):
-            _remove(path)
+def _sweep(names: Iterable[str], folder: int) -> None:
+    for name in names:
+        if _is_own(name, folder):
+            remove(name, folder)
 
 
-def _is_own(path: Path) -> bool:
+def _is_own(name: str, folder: int) -> bool:
     """Whether something is there, no link, and of this user or the folder's owner: other users may write into some folders."""
     try:
-        found = path.lstat()
-        return not stat.S_ISLNK(found.st_mode) and found.st_uid in (os.geteuid(), path.parent.stat().st_uid)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return not stat.S_ISLNK(found.st_mode) and found.st_uid in (os.geteuid(), os.fstat(folder).st_uid)
+    except OSError:
+        return False
+
+
+def _is_folder(name: str, folder: int) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode)
     except OSError:
         return False
 
@@ -254,10 +290,3 @@ def usual_mode(mode: int) -> int:
     mask = os.umask(0o077)  # there is no way to read it alone
     os.umask(mask)
     return mode & ~mask
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

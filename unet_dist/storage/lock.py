@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import LaunchError
+from unet_dist.storage.held import held
 from unet_dist.wording import hanging
 
 
@@ -33,14 +34,14 @@ def open_lock(path: Path, *, reads_too: bool = False, mode: int = 0o666) -> int:
     """
     how = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        held = os.open(path, os.O_RDWR | how, mode)
+        lock = os.open(path, os.O_RDWR | how, mode)
     except PermissionError:
         if not reads_too:
             raise
-        held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(held).st_mode):
-        return held
-    os.close(held)
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(lock).st_mode):
+        return lock
+    os.close(lock)
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
@@ -82,17 +83,17 @@ def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] 
     try:
         new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        held = open_lock(path, mode=0o660)  # a stranger who may read it could keep its owner out
-        if os.fstat(held).st_uid == os.geteuid():  # of an older release
-            os.fchmod(held, os.fstat(held).st_mode & 0o660)
+        lock = open_lock(path, mode=0o660)  # a stranger who may read it could keep its owner out
+        if os.fstat(lock).st_uid == os.geteuid():  # of an older release
+            os.fchmod(lock, os.fstat(lock).st_mode & 0o660)
     except OSError as error:
         raise LaunchError(_refusal(path, error, key)) from None
-    _held.add(held)
+    _held.add(lock)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(held, 1000).decode(errors="replace").strip() or "another process"
+            holder = os.read(lock, 1000).decode(errors="replace").strip() or "another process"
             raise LaunchError(
                 f"{key}: {folder} is held by another run: {holder}. Wait for it, stop it, or choose another --{key}."
             ) from None
@@ -102,23 +103,29 @@ def lock_run(folder: Path, key: str = "output_path", say: Callable[[str], None] 
                 "one at a time."
             )
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(held, 0)
-        os.write(held, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}).encode())
+        os.ftruncate(lock, 0)
+        os.write(lock, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": started}).encode())
         try:
             yield
         except BaseException:
-            _take_back(new)
+            _take_back(new, lock)
             raise
     finally:
-        _held.remove(held)
-        os.close(held)
+        _held.remove(lock)
+        os.close(lock)
 
 
-def _take_back(new: list[Path]) -> None:
+def _take_back(new: list[Path], lock: int) -> None:
     """Remove folders that this lock made, innermost first, unless something else lies in them."""
     with suppress(OSError):
-        if new and [path.name for path in new[0].iterdir()] == [".lock"]:
-            (new[0] / ".lock").unlink()
+        if not new:
+            return
+        with held(new[0]) as place:
+            is_ours = os.path.samestat(os.stat(".lock", dir_fd=place, follow_symlinks=False), os.fstat(lock))
+            is_alone = is_ours and os.listdir(place) == [".lock"]
+            if is_alone:
+                os.unlink(".lock", dir_fd=place)
+        if is_alone:
             for folder in new:
                 folder.rmdir()
 

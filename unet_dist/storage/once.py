@@ -15,11 +15,12 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unet_dist.errors import DataError
 from unet_dist.storage.files import sync_folder, usual_mode
+from unet_dist.storage.held import held, remove
 from unet_dist.storage.lock import open_lock
 
 _ABANDONED_S = 3600.0  # assumption: a builder that lives writes a pair more often than this
@@ -100,13 +101,15 @@ def _remove_partial(path: Path) -> None:
 
     Some network file systems keep locks to each host, so what another host began must also have lain still.
     """
-    for folder in path.parent.glob(f".{path.name}.*.partial"):
-        try:
-            last_change = max(file.stat().st_mtime for file in [folder, *folder.iterdir()])
-        except FileNotFoundError:  # renamed or removed by its own builder meanwhile
-            continue
-        if folder.name.startswith(f".{path.name}.{_host()}.") or time.time() - last_change > _ABANDONED_S:
-            shutil.rmtree(folder, ignore_errors=True)
+    with held(path.parent) as place:
+        for folder in path.parent.glob(f".{path.name}.*.partial"):
+            try:
+                last_change = max(file.stat().st_mtime for file in [folder, *folder.iterdir()])
+            except FileNotFoundError:  # renamed or removed by its own builder meanwhile
+                continue
+            if folder.name.startswith(f".{path.name}.{_host()}.") or time.time() - last_change > _ABANDONED_S:
+                with suppress(OSError):
+                    remove(folder.name, place)
 
 
 def _host() -> str:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_dist.errors import DataError
-from unet_dist.storage.files import usual_mode
+from unet_dist.storage.files import write_whole
 from unet_dist.storage.typed import read_json
 from unet_dist.wording import printable
 
@@ -62,9 +61,10 @@ def digest_files(root: Path, files: Iterable[Path], memo_path: Path) -> str:
         for name, digest in zip(unknown, pool.map(lambda name: _digest_file(root / name), unknown), strict=True):
             fresh[name] = stamps[name], digest
     if unknown:
-        with suppress(OSError):  # a read-only cache folder only costs the next start its time
+        with suppress(DataError):  # a read-only cache folder only costs the next start its time
             settled = time.time_ns() - _SETTLED_NS  # another change of a file younger than this may have the same stamp
-            write_json(memo_file, {name: memory for name, memory in fresh.items() if max(memory[0][1:3]) < settled})
+            kept = {name: memory for name, memory in fresh.items() if max(memory[0][1:3]) < settled}
+            write_whole(memo_file, json.dumps(kept).encode())
     return digest_text(*(text for name in stamps for text in (name, fresh[name][1])))
 
 
@@ -102,22 +102,6 @@ def digest_pixels(pixels: np.ndarray) -> bytes:
     for top, bottom, left, right in parts_of(*pixels.shape[:2]):
         digest.add(pixels[top:bottom, left:right])
     return digest.digest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a small JSON file beside and rename it, so that a reader finds the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), usual_mode(0o666))  # mkstemp makes it private; caches are shared
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _stamp(status: os.stat_result) -> _Stamp:

@@ -7,18 +7,20 @@ they are decoded by `decode.py`, which refuses what the libraries convert silent
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unet_dist.data.sources.fingerprint import digest_files, digest_text, write_json
+from unet_dist.data.sources.fingerprint import digest_files, digest_text
 from unet_dist.data.sources.names import find_id_names, names_in_features, read_id2label
 from unet_dist.data.sources.pairs import RawPair
 from unet_dist.data.sources.splits import canonical_split
 from unet_dist.data.sources.table_cards import require_own_tables, tables_of_card
 from unet_dist.errors import DataError, RefusedError
+from unet_dist.storage.files import write_whole
 from unet_dist.storage.typed import read_json
 from unet_dist.wording import first_line, printable
 
@@ -225,8 +227,9 @@ class HubDataset(_TableSource):
                 f"{self.name}: the hub does not answer; continuing with commit {self._commit[:12]}, the last seen."
             )
         else:
-            with suppress(OSError):  # a read-only cache folder is no reason to stop
-                write_json(memo_file, {"repo_id": self.name, "revision": self._revision, "commit": self._commit})
+            with suppress(DataError):  # a read-only cache folder is no reason to stop
+                known = {"repo_id": self.name, "revision": self._revision, "commit": self._commit}
+                write_whole(memo_file, json.dumps(known).encode())
         return digest_text("hub", self.name, self._commit, *self._columns)
 
     def _ask_commit(self) -> str:
