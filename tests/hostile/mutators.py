@@ -9,13 +9,17 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.hostile.meaning import archive, json_meaning, lines, sqlite_value, tensors, xml_value
 
 _EDGES = (
     0,
@@ -96,13 +100,17 @@ def damage(content: bytes, suffix: str, rng: random.Random) -> tuple[str, bytes]
         ".gif": [early] * 3,
         ".tif": [tiff_tag] * 4,
         ".tiff": [tiff_tag] * 4,
-        ".json": [json_value] * 4,
-        ".jsonl": [json_line] * 4,
+        ".json": [json_value, json_value, json_value, json_value, json_meaning, json_meaning],
+        ".geojson": [json_value, json_value, json_meaning, json_meaning],
+        ".xml": [xml_value] * 4,
+        ".gpkg": [sqlite_value] * 4,
+        ".npz": [archive] * 4,
+        ".jsonl": [json_line, json_line, json_line, json_line, line_meaning, line_meaning],
         ".zarray": [json_value] * 4,
         ".zattrs": [json_value] * 4,
         ".yaml": [yaml_value] * 4,
-        ".txt": [text] * 3,
-        ".safetensors": [safetensors_header] * 3,
+        ".txt": [text, text, text, lines, lines],
+        ".safetensors": [safetensors_header, safetensors_header, safetensors_header, tensors, tensors],
     }
     way = rng.choice([*fitting.get(suffix, []), early, some_bytes])
     try:
@@ -116,6 +124,9 @@ def damage(content: bytes, suffix: str, rng: random.Random) -> tuple[str, bytes]
         LookupError,
         RecursionError,
         yaml.YAMLError,
+        sqlite3.Error,
+        SyntaxError,  # of XML
+        zipfile.BadZipFile,
     ):  # it fits no more: damaged once before
         return "some_bytes", some_bytes(content, rng)
 
@@ -273,10 +284,19 @@ def json_value(content: bytes, rng: random.Random) -> bytes:
 
 def json_line(content: bytes, rng: random.Random) -> bytes:
     """The same for one line of several."""
-    lines = content.splitlines()
-    place = rng.randrange(len(lines))
-    lines[place] = json_value(lines[place], rng).replace(b"\n", b" ")
-    return b"\n".join(lines) + b"\n"
+    return _in_a_line(json_value, content, rng)
+
+
+def line_meaning(content: bytes, rng: random.Random) -> bytes:
+    """Damage of right syntax for one line of several."""
+    return _in_a_line(json_meaning, content, rng)
+
+
+def _in_a_line(way: Callable[[bytes, random.Random], bytes], content: bytes, rng: random.Random) -> bytes:
+    found = content.splitlines()
+    place = rng.randrange(len(found))
+    found[place] = way(found[place], rng).replace(b"\n", b" ")
+    return b"\n".join(found) + b"\n"
 
 
 def yaml_value(content: bytes, rng: random.Random) -> bytes:
@@ -291,7 +311,16 @@ def text(content: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(content) + 1)
     odd = (
         *(b"9" * 5000, b"x" * 5000, b"\xff\xfe\x80", b"\0", b"{" * 3000, b"[" * 100_000, b'"', b"\n", b"\x1b[2J"),
-        *(b"NaN", b"-", b"1e999", b"!!python/object/apply:os.system ['true']", b"&a [*a]", b"\xef\xbb\xbf"),
+        *(
+            b"NaN",
+            b"-",
+            b"1e999",
+            b"!!python/object/apply:os.system ['true']",
+            b"&a [*a]",
+            b"!!int ''",
+            b"!!timestamp x",
+            b"\xef\xbb\xbf",
+        ),
         "\u2028".encode(),
     )
     return content[:at] + rng.choice(odd) + content[at + rng.choice((0, 0, 1, 5)) :]

@@ -228,7 +228,7 @@ def _use_names(folder: Path, known: object) -> None:
             raise Wrong(f"{path.name}: {names}")
 
 
-def _read_source(folder: Path) -> None:
+def read_source(folder: Path) -> None:
     """Read a data set to its pixels, as prepare does; pairs that are refused are left out."""
     source = open_source(folder)
     source.signature(folder.parent / "memo")
@@ -266,7 +266,7 @@ def _make_table(folder: Path) -> None:
 
 
 def _use_source(folder: Path, known: object) -> None:
-    _read_source(folder)
+    read_source(folder)
 
 
 def _use_words(folder: Path, known: object) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.hostile import pictures, stores
+from tests.hostile import labels, pictures, stores
 from tests.hostile.judging import FAULTS, MEMORY, OUTSIDE, READ, REFUSED, TRACEBACK, WRONG, Judge, Subject, Wrong
 
 COUNT = 300
@@ -27,7 +27,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)  # tifffile logs each odd tag
-    yield Judge(tmp_path_factory.mktemp("hostile"), [*pictures.SUBJECTS, *stores.SUBJECTS])
+    yield Judge(tmp_path_factory.mktemp("hostile"), [*pictures.SUBJECTS, *stores.SUBJECTS, *labels.SUBJECTS])
     logging.disable(logging.NOTSET)
     torch.set_num_threads(threads)
 

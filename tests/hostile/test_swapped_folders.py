@@ -86,7 +86,7 @@ def before(call: Callable[..., Any], do: Exchange) -> Callable[..., Any]:
 def test_what_is_written_whole_replaces_nothing_elsewhere(
     ours: Path, precious: Path, exchange: Exchange, monkeypatch: pytest.MonkeyPatch, step: str, write: str
 ) -> None:
-    """Exchanged before each step; what was left half written is swept in the folder that was looked at."""
+    """Exchanged before each step; a leftover of a kill is swept in the folder that was looked at."""
     (ours / ".a.partial.txt").write_text("left by a kill")
     kept = contents(precious)
     monkeypatch.setattr(files, step, before(getattr(files, step), exchange))

@@ -131,11 +131,11 @@ def _judge_all(root: Path, first: int, stop: int, only: str | None, until_s: flo
     os.environ["HF_DATASETS_CACHE"] = str(root / "tables")
     import torch
 
-    from tests.hostile import pictures, stores
+    from tests.hostile import labels, pictures, stores
     from tests.hostile.judging import Judge
 
     torch.set_num_threads(1)
-    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, stores.TABLE]
+    subjects = [*pictures.SUBJECTS, *stores.SUBJECTS, *labels.SUBJECTS, stores.TABLE]
     judge = Judge(root, [one for one in subjects if only is None or one.name in only.split(",")], BUDGET_BYTES)
     told.send(None)
     for seed in range(first, stop):

@@ -44,7 +44,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 Decode = Callable[[int, int], np.ndarray]
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_MASK = 4
+_MASK, _STRIPS, _TILES = 4, 273, 324
 """The bit of NewSubfileType that says so."""
 _ALPHA = (1, 2)  # associated and unassociated
 _HEADER_BYTES = 8
@@ -169,6 +169,8 @@ def _mask_of(file: Any, shape: tuple[int, int], name: str) -> StackImage | None:
 
 def _source(encoded: Encoded, file: Any, series: Any, max_pixels: int) -> tuple[Decode, tuple[int, int]]:
     """Return how a block's stored values (rows, cols, samples) are had, and the block's shape."""
+    if _STRIPS in series.keyframe.tags and _TILES in series.keyframe.tags:
+        raise _damaged(encoded.name, "it says where strips lie and where tiles lie, expected one of the two")
     if series.dataoffset is not None:  # uncompressed in one piece, often one strip: cut it where we like
         return _mapped(encoded, file, series), _MAPPED_BLOCK
     page = series.keyframe

@@ -120,7 +120,7 @@ class Journal:
             )
 
     def _held(self) -> AbstractContextManager[int]:
-        """Its folder: what is removed by this is removed there, though its name be a link by now."""
+        """Its folder: files are removed from it, and from nowhere else, though its name be a link by now."""
         return held(self.folder, follows=False)
 
     def require_same(self, settings: Mapping[str, Any]) -> None:

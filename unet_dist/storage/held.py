@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def held(path: Path | str, *, within: int | None = None, follows: bool = True) -> Iterator[int]:
-    """Give the descriptor of a folder: what is done by it (`dir_fd`) stays in this folder, whoever exchanges its name meanwhile.
+    """Give the descriptor of a folder: deeds by it (`dir_fd`) stay in this folder, whoever exchanges its name meanwhile.
 
     Args:
         within: the descriptor of the folder that `path` starts at.

@@ -15,6 +15,7 @@ import re
 import stat
 import types
 import typing
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast
@@ -78,7 +79,7 @@ def parse_json(
 ) -> T:
     """Read JSON that is in memory; `name` is what a refusal calls it. Otherwise as `read_json`."""
     try:
-        return check(json.loads(text), schema)
+        return check(json.loads(text, object_pairs_hook=_each_once), schema)
     except _MismatchError as mismatch:
         reason = f": {mismatch.words()}"
     except (ValueError, RecursionError) as problem:  # no JSON, nested thousands deep, a number of thousands of digits
@@ -90,22 +91,49 @@ def read_yaml(
     path: Path, schema: type[T], *, error: type[UnetDistError] = DataError, remedy: str = "Mend it, or copy it again."
 ) -> T:
     """Read a file of YAML by the safe loader; an empty file is an empty mapping. Otherwise as `read_json`."""
+    return parse_yaml(read_text(path, error=error, remedy=remedy), schema, str(path), error=error, remedy=remedy)
+
+
+def parse_yaml(
+    text: str,
+    schema: type[T],
+    name: str,
+    *,
+    error: type[UnetDistError] = DataError,
+    remedy: str = "Mend it, or copy it again.",
+) -> T:
+    """Read YAML that is in memory; `name` is what a refusal calls it. Otherwise as `read_yaml`."""
     import yaml
 
-    text = read_text(path, error=error, remedy=remedy)
     # libyaml's bounds the nesting; of 2,000 brackets the one in Python took 7 s before it gave up.
     # But it refuses what the other writes for bytes of names that are no UTF-8.
     has_bytes = _ESCAPED_BYTE.search(text) is not None and text.count("[") + text.count("{") <= _FEW_BRACKETS
-    loader = yaml.SafeLoader if has_bytes else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    safe = yaml.SafeLoader if has_bytes else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(safe):  # type: ignore[misc, valid-type]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            _each_once([((key.tag, key.value), None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            return cast(dict[Any, Any], super().construct_mapping(node, deep))
+
     try:
-        value = yaml.load(text, loader)  # noqa: S506, both are safe
+        value = yaml.load(text, Loader)  # noqa: S506, both are safe
         return check({} if value is None else value, schema)
     except _MismatchError as mismatch:
         reason = mismatch.words()
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as problem:
         # Its own keys and dates raise whatever they lead to.
         reason = f"not readable as YAML: {shorten(str(problem) or type(problem).__name__)}"
-    raise error(f"{printable(f'{path}: {reason}')}. {remedy}") from None
+    raise error(f"{printable(f'{name}: {reason}')}. {remedy}") from None
+
+
+def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The mapping of these. Raises: _MismatchError: a key is there twice, of which parsers take the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        word = shorten(ascii(key[1] if isinstance(key, tuple) else key), 60)
+        raise _MismatchError(f"the key {word} twice", "each key once in an object")
+    return found
 
 
 def read_text(path: Path, *, error: type[UnetDistError] = DataError, remedy: str = "") -> str:

@@ -17,12 +17,15 @@ from unet_dist.data.sources.walk import folders_of
 from unet_dist.errors import DataError
 from unet_dist.imaging.formats import image_suffixes
 from unet_dist.storage.typed import read_json, read_text
+from unet_dist.wording import shorten
 
 _PLACES = ["imagesets/segmentation", "imagesets", "imagesets/main"]
 _PLACES += ["splits", "split", "lists", "list", "file_lists", "filelists", "sets", "images", "annotations"]
 _SUFFIXES = (".txt", ".lst", ".csv")
 _BESIDE = r"(?:list|lists|filelist|files?|ids?|names?|split|images?|samples?)"
 _NAME = re.compile(rf"(?:{_BESIDE}[-_. ]?)??([a-z]+?(?:19\d\d|20\d\d)?)(?:[-_. ]?{_BESIDE})?", re.IGNORECASE)
+_MOST_LETTERS = 4096
+"""Of a path, as Linux has it: the ends of longer lines would take hours to look up."""
 _HEADS = {
     "",
     "image",
@@ -149,7 +152,7 @@ def read_list(found: SplitList, names: Mapping[str, str], mask_names: Mapping[st
     """
     samples: set[str] = set()
     for place, words in found.entries:
-        parts = words if len(words) > 1 else words[0].split()
+        parts = words if len(words) > 1 else words[0].split() or words
         sample, mask = _look_up(parts[0], names), parts[1] if len(parts) > 1 else None
         if len(words) == 1 and (mask is None or sample is None or _look_up(mask, mask_names) is None):
             sample, mask = _look_up(words[0], names) or sample, None  # a name may have spaces in it
@@ -157,14 +160,14 @@ def read_list(found: SplitList, names: Mapping[str, str], mask_names: Mapping[st
             continue
         if sample is None:
             raise DataError(
-                f'{found.path}, {place}: there is no image "{words[0]}", or several. Correct the line; or rename the list, if '
-                "it is none."
+                f'{found.path}, {place}: there is no image "{shorten(words[0])}", or several. Correct the line; or rename '
+                "the list, if it is none."
             )
         paired = None if mask is None else _look_up(mask, mask_names)
         if paired is not None and paired != sample:
             raise DataError(
-                f"{found.path}, {place}: it pairs {words[0].split()[0]} with the mask of {paired.lstrip('/')}, and folders pair by "
-                "names. Give the list as the data set: --data_path list.csv, with the columns image, mask and split."
+                f"{found.path}, {place}: it pairs {shorten(words[0].split()[0])} with the mask of {paired.lstrip('/')}, and "
+                "folders pair by names. Give the list as the data set: --data_path list.csv, with columns image, mask and split."
             )
         samples.add(sample)
     if not samples:
@@ -189,6 +192,8 @@ def forms_of(paths: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _look_up(line: str, names: Mapping[str, str]) -> str | None:
+    if len(line) > _MOST_LETTERS:
+        return None
     path = PurePosixPath(_spelt(line.replace("\\", "/")))
     if path.suffix.lower() in image_suffixes():
         path = path.with_suffix("")

@@ -118,8 +118,17 @@ class Canvas:
                 plane.reshape(width, height).T[rows, cols][inside] = written
 
     def ellipse(self, centre: tuple[float, float], radii: tuple[float, float], degrees: float, value: int) -> None:
-        """Fill the pixels whose centres are in an ellipse; the angle turns clockwise, from x to y."""
+        """Fill the pixels whose centres are in an ellipse; the angle turns clockwise, from x to y.
+
+        Raises:
+            RefusedError: one of the numbers is none, or a radius is negative.
+        """
         height, width = self.shape
+        if not np.isfinite((*centre, *radii, degrees)).all() or min(radii) < 0:
+            raise RefusedError(
+                f"has an ellipse at {centre} with the radii {radii} and the angle {degrees}",
+                "Expected numbers, no radius below 0: correct it, or export it again.",
+            )
         reach = max(radii)
         top, bottom = max(0, int(centre[1] - reach) - 1), min(height, int(centre[1] + reach) + 2)
         left, right = max(0, int(centre[0] - reach) - 1), min(width, int(centre[0] + reach) + 2)
@@ -220,6 +229,7 @@ class DrawnSource:
     def _drawn(self) -> Drawn:
         try:
             drawn = self._read()
+            _ = [name.encode() for name in drawn.class_names]  # half of a pair of UTF-16 is no text that can be written
         except UnetDistError:
             raise
         except Exception as error:  # files of other programs: values of other types lead to anything

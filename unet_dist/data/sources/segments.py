@@ -6,7 +6,6 @@ their ids. Samples nobody labelled are left out.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +27,7 @@ from unet_dist.errors import DataError, RefusedError
 from unet_dist.imaging.encoded import parsing
 from unet_dist.imaging.image import DEFAULT_MAX_PIXELS
 from unet_dist.imaging.limits import in_time, require_decodable
+from unet_dist.storage.typed import read_json
 
 _LABELS = "ground-truth"
 _NO_LABELS = ("UNLABELED", "PRELABELED", "REJECTED", "SKIPPED")
@@ -55,7 +55,7 @@ def read_segments(root: Path, files: dict[str, Path]) -> Drawn:
     pictures, num_without = pictures_below(root), 0
     for split, path in files.items():
         try:
-            stored = json.loads(path.read_text(encoding="utf-8-sig"))["dataset"]
+            stored = read_json(path, dict[str, Any], remedy="Export the release again.")["dataset"]
             categories = {int(one["id"]): str(one["name"]) for one in stored["task_attributes"]["categories"]}
             if names and names != categories:
                 raise DataError(f"{path}: its categories differ from those of the other releases. Export them alike.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_dist.errors import DataError
-from unet_dist.storage.typed import read_json, read_text
+from unet_dist.storage.typed import parse_yaml, read_json, read_text
 from unet_dist.wording import printable
 
 
@@ -45,24 +45,23 @@ def named_tables(root: Path) -> Iterator[tuple[Path, str]]:
 
 def tables_of_card(readme: Path) -> Iterator[str]:
     """Yield the words by which the head of a data set's card names tables."""
-    head = _head_of(read_text(readme))
+    head = _head_of(readme)
     configs = head.get("configs") if isinstance(head, dict) else None
     for config in configs if isinstance(configs, list) else []:
         if isinstance(config, dict):
             yield from (word for key in ("data_files", "data_dir") for word in _words_in(config.get(key)))
 
 
-def _head_of(text: str) -> object:
-    """Read the YAML between two lines of dashes with which a card begins; None where there is none that can be read."""
-    import yaml
+def _head_of(readme: Path) -> object:
+    """Read the YAML between two lines of dashes with which a card begins; None where there is none.
 
-    parts = text.split("---", 2)
+    Raises:
+        DataError: it cannot be read; `datasets`, which may read it, would take tables from anywhere.
+    """
+    parts = read_text(readme).split("---", 2)
     if len(parts) < 3 or parts[0].strip():
         return None
-    try:
-        return yaml.safe_load(parts[1])
-    except (yaml.YAMLError, ValueError, RecursionError):  # `datasets` says what is wrong with it
-        return None
+    return parse_yaml(parts[1], object, f"{readme}, its head", remedy="Mend it, or remove the file.")
 
 
 def _words_in(value: object) -> Iterator[str]:

@@ -5,7 +5,6 @@ Owns the two formats: a GeoPackage is an SQLite file whose shapes are well-known
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import struct
@@ -21,7 +20,7 @@ import numpy as np
 
 from unet_dist.errors import DataError
 from unet_dist.imaging.limits import decode_budget_bytes, decode_seconds
-from unet_dist.storage.typed import read_text
+from unet_dist.storage.typed import read_json
 from unet_dist.wording import duration, size
 
 Rings = list[np.ndarray]
@@ -34,6 +33,8 @@ _STEPS = 100_000
 """Of SQLite's machine, between two looks at the clock: about a millisecond."""
 _ROW_BYTES, _BYTES_PER_BYTE = 1000, 3
 """What a feature takes beside its bytes, and a byte of an outline of three points as an array. Derived."""
+_LIMIT_LENGTH = 0
+"""SQLite's number of the limit on the length of a value."""
 _POLYGON, _COLLECTIONS = 3, (4, 5, 6, 7)
 
 
@@ -90,7 +91,7 @@ def read_vectors(path: Path) -> Layer:
 
 
 def _read_geojson(path: Path) -> Layer:
-    stored = json.loads(read_text(path))
+    stored: Any = read_json(path, object, remedy="Export it again.")
     stored = {"features": stored} if isinstance(stored, list) else stored  # as QuPath writes it
     features = []
     for number, one in enumerate(stored["features"], start=1):
@@ -100,7 +101,7 @@ def _read_geojson(path: Path) -> Layer:
         if shape["type"] not in ("Polygon", "MultiPolygon"):
             raise _no_area(path, number, shape["type"])
         parts = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
-        polygons = [[np.array(ring, dtype=np.float64)[:, :2] for ring in rings] for rings in parts]
+        polygons = [[_finite(number, np.array(ring, dtype=np.float64)[:, :2]) for ring in rings] for rings in parts]
         if polygons:
             features.append(Feature(polygons, one.get("properties") or {}))
     name = str(((stored.get("crs") or {}).get("properties") or {}).get("name", ""))
@@ -112,6 +113,8 @@ def _read_geojson(path: Path) -> Layer:
 def _read_geopackage(path: Path) -> Layer:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
+        if setlimit := getattr(database, "setlimit", None):  # from Python 3.11 on: before a value takes memory
+            setlimit(_LIMIT_LENGTH, min(decode_budget_bytes() // _BYTES_PER_BYTE, 2**30))
         # A layer may be a view, and a view has rows without end.
         until_s = time.monotonic() + decode_seconds()
         database.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS)
@@ -180,9 +183,16 @@ def _walk_wkb(path: Path, number: int, blob: bytes, place: int) -> tuple[list[Ri
         if points < 3:
             raise ValueError(f"row {number} has an outline of {points} points")
         values = np.frombuffer(blob, f"{order}f8", points * dimensions, place + 4)
-        rings.append(values.reshape(points, dimensions)[:, :2].astype(np.float64))
+        rings.append(_finite(number, values.reshape(points, dimensions)[:, :2].astype(np.float64)))
         place += 4 + 8 * points * dimensions
     return [rings], place
+
+
+def _finite(number: int, points: np.ndarray) -> np.ndarray:
+    """The points. Raises: ValueError: one is no number, which would lie on no raster, and its feature be missing."""
+    if not np.isfinite(points).all():
+        raise ValueError(f"feature {number} has a point that is no number")
+    return points
 
 
 def _no_area(path: Path, number: int, kind: str) -> DataError:

@@ -154,8 +154,8 @@ def _draw(
         if kind == "polygon" and len(told["all_points_x"]) >= 3:
             canvas.polygon(np.array([told["all_points_x"], told["all_points_y"]], dtype=np.float64).T, value)
         elif kind == "rect":
-            left, top = told["x"], told["y"]
-            right, bottom = left + told["width"], top + told["height"]
+            left, top, width, height = (float(told[key]) for key in ("x", "y", "width", "height"))
+            right, bottom = left + width, top + height
             canvas.polygon(np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64), value)
         elif kind == "circle":
             canvas.ellipse((told["cx"], told["cy"]), (told["r"], told["r"]), 0, value)
