@@ -276,6 +276,8 @@ def _with_names(root: Path, images_folder: str, masks_folder: str) -> Layout:
         return plain
     best = max(fitting, key=lambda layout: fitting[layout])
     left = [name for name in mask_names if _shared(name, best.mask_names) is None]
+    if left and len(image_names) == 1:  # the objects of one image, or of one of many such folders
+        return plain
     if left:  # masks of several kinds for each image, of which one kind would be dropped
         ways = [layout.spell() for layout, count in fitting.items() if count == fitting[best]]
         raise DataError(
