@@ -41,7 +41,7 @@ _LENGTH_MICRONS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "cen
 
 def is_zarr(path: Path) -> bool:
     """Tell whether a folder is a Zarr array or group."""
-    return any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+    return path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def open_zarr(encoded: Encoded, opening: Opening) -> BlockReader:

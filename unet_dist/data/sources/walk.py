@@ -34,9 +34,11 @@ def is_hidden(name: str) -> bool:
 
 def folders_of(folder: Path) -> list[Path]:
     """List the folders in a folder that may hold pictures, by name."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name) and not _is_zarr(path)
-    )
+    return [
+        path
+        for path, entry in _entries(folder)
+        if _is_folder(path, entry) and not is_hidden(path.name) and not _is_zarr(path)
+    ]
 
 
 def find_files(folder: Path, suffixes: Iterable[str] | None = None) -> list[Path]:
@@ -79,12 +81,12 @@ def _picture_suffixes() -> set[str]:
 
 
 def _walk(folder: Path, suffixes: Iterable[str], seen: set[Path], broken: list[Path]) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    for path, entry in _entries(folder):
         if is_hidden(path.name):
             continue
-        if path.is_symlink() and not path.exists():
+        if entry.is_symlink() and not path.exists():
             broken.append(path)
-        elif not path.is_dir():
+        elif not _is_folder(path, entry):
             if path.suffix.lower() in suffixes:
                 yield path
         elif _is_zarr(path):
@@ -97,6 +99,16 @@ def _walk(folder: Path, suffixes: Iterable[str], seen: set[Path], broken: list[P
                 )
             seen.add(place)
             yield from _walk(path, suffixes, seen, broken)
+
+
+def _entries(folder: Path) -> list[tuple[Path, os.DirEntry[str]]]:
+    """What lies in a folder, by name; an entry knows whether it is a folder without a look at the disk."""
+    with os.scandir(folder) as found:
+        return sorted(((folder / entry.name, entry) for entry in found), key=lambda one: one[1].name)
+
+
+def _is_folder(path: Path, entry: os.DirEntry[str]) -> bool:
+    return path.is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _is_zarr(path: Path) -> bool:
