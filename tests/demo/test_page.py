@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -195,3 +196,51 @@ def test_a_file_beyond_the_limit_is_refused_while_it_comes_in(address: str, size
     except urllib.error.HTTPError as error:
         got = error.code
     assert got == status
+
+
+HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+UPLOAD = (
+    "POST /gradio_api/upload HTTP/1.1\r\nHost: {}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    "Content-Length: {}\r\n\r\n"
+)
+
+
+def status_of(address: str, body: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(address, body, {key.replace("_", "-"): value for key, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_others_are_answered_while_one_sends_slowly(address: str) -> None:
+    """One client sends a byte of its image, and waits; another uploads and looks at the page meanwhile."""
+    place = urllib.parse.urlsplit(address).netloc
+    body = HEAD + b"0" * 50 + b"\r\n--x--\r\n"
+    with socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2])), timeout=60) as slow:
+        slow.sendall(UPLOAD.format(place, len(body)).encode() + body[:-50])
+        for number, byte in enumerate(body[-50:-10]):
+            slow.sendall(bytes([byte]))
+            if number == 0:
+                form = {"Content_Type": "multipart/form-data; boundary=x"}
+                assert status_of(f"{address}gradio_api/upload", HEAD + b"0" * 1000 + b"\r\n--x--\r\n", **form) == 200
+                assert status_of(address) == 200
+        slow.sendall(body[-10:])
+        assert slow.recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "localhost.evil.example:80"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://127.0.0.1:1"},
+    ],
+)
+@pytest.mark.parametrize("path", ["", "gradio_api/upload", "gradio_api/info", "config"])
+def test_another_name_or_site_gets_nothing(address: str, headers: dict[str, str], path: str) -> None:
+    """Of the server itself, whatever it is asked for."""
+    assert status_of(f"{address}{path}", b"x" if path.endswith("upload") else None, **headers) == 403
