@@ -27,16 +27,20 @@ from tests.measure.variants import last_miou, train
 _UNSEEN = ("group_by=sequence", "folds=3")
 RECIPES = {
     "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ("total_steps=4500", "eval_steps=4500")),
-    "U-Net from scratch": ("configs/camvid_unet_best_cpu.yaml", ("total_steps=16000", "eval_steps=4000")),
+    "U-Net from scratch": ("configs/camvid_unet_best_cpu.yaml", ("optimizer=adamw", "total_steps=16000", "eval_steps=4000")),
     "U-Net from scratch, a quarter of that": (
         "configs/camvid_unet_best_cpu.yaml",
-        ("total_steps=4000", "eval_steps=4000", "ema_decay=0.99"),
+        ("optimizer=adamw", "total_steps=4000", "eval_steps=4000", "ema_decay=0.99"),
+    ),
+    "the same quarter by Muon": (
+        "configs/camvid_unet_best_cpu.yaml",
+        ("optimizer=muon", "total_steps=4000", "eval_steps=4000", "ema_decay=0.99"),
     ),
     "U-Net of version 0.2": (
         "configs/camvid_unet_best_cpu.yaml",
         (
             *("blocks=plain", "padding=valid", "input_size=592", "context_px=null", "batch_size=1"),
-            *("augmentation=null", "ema_decay=0.99", "total_steps=10000", "eval_steps=10000"),
+            *("augmentation=null", "ema_decay=0.99", "total_steps=10000", "eval_steps=10000", "optimizer=adamw"),
         ),
     ),
 }
