@@ -27,7 +27,10 @@ from tests.measure.variants import last_miou, train
 _UNSEEN = ("group_by=sequence", "folds=3")
 RECIPES = {
     "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ("total_steps=4500", "eval_steps=4500")),
-    "U-Net from scratch": ("configs/camvid_unet_best_cpu.yaml", ("optimizer=adamw", "total_steps=16000", "eval_steps=4000")),
+    "U-Net from scratch": (
+        "configs/camvid_unet_best_cpu.yaml",
+        ("optimizer=adamw", "total_steps=16000", "eval_steps=4000"),
+    ),
     "U-Net from scratch, a quarter of that": (
         "configs/camvid_unet_best_cpu.yaml",
         ("optimizer=adamw", "total_steps=4000", "eval_steps=4000", "ema_decay=0.99"),
