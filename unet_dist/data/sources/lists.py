@@ -25,7 +25,7 @@ _SUFFIXES = (".txt", ".lst", ".csv")
 _BESIDE = r"(?:list|lists|filelist|files?|ids?|names?|split|images?|samples?)"
 _NAME = re.compile(rf"(?:{_BESIDE}[-_. ]?)??([a-z]+?(?:19\d\d|20\d\d)?)(?:[-_. ]?{_BESIDE})?", re.IGNORECASE)
 _MOST_LETTERS = 4096
-"""Of a path, as Linux has it: the ends of longer lines would take hours to look up."""
+"""Of a path, as Linux has it: every end of a line is looked up, which takes the square of its length."""
 _HEADS = {
     "",
     "image",
