@@ -188,7 +188,9 @@ def naming_the_place(environment: Mapping[str, str]) -> Iterator[None]:
     """
     try:
         yield
-    except dist.DistError as error:
+    except RuntimeError as error:  # a DistError; from torch 2.6 a bare one, where it cannot listen
+        if not isinstance(error, dist.DistError) and "failed to listen" not in str(error):
+            raise
         place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
         reason = first_line(error)
         raise LaunchError(
