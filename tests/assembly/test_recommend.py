@@ -77,7 +77,7 @@ CASES = [
 def test_every_kind_gets_a_config_that_fits(data: Fingerprint, device: Device, encoder: str | None) -> None:
     chosen = values(data, device, 3600, encoder)
     assert ("model" in chosen) == (encoder is not None and data.channels == 3)
-    assert chosen["optimizer"] == ("muon" if "model" not in chosen and data.channels == 3 else "adamw")
+    assert chosen["optimizer"] == ("muon" if data.channels == 3 else "adamw")
     config = Config(**chosen)
     assert chosen.keys() <= CHOSEN_KEYS | {"mixed_precision"}, "the help names them"
     assert chosen["mixed_precision"] == "auto"

@@ -26,7 +26,10 @@ from tests.measure.variants import last_miou, train
 
 _UNSEEN = ("group_by=sequence", "folds=3")
 RECIPES = {
-    "pretrained encoder": ("configs/camvid_pretrained_cpu.yaml", ("total_steps=4500", "eval_steps=4500")),
+    "pretrained encoder": (
+        "configs/camvid_pretrained_cpu.yaml",
+        ("optimizer=adamw", "total_steps=4500", "eval_steps=4500"),
+    ),
     "U-Net from scratch": (
         "configs/camvid_unet_best_cpu.yaml",
         ("optimizer=adamw", "total_steps=16000", "eval_steps=4000"),

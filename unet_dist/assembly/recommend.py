@@ -309,7 +309,7 @@ def _course(
         "eval_steps": Choice(
             math.ceil(steps / evals), f"{counted(evals, 'validation')} of about {duration(eval_s)} each"
         ),
-        "optimizer": _optimizer(data, network),
+        "optimizer": _optimizer(data),
         "learning_rate": Choice(round(rate, 6), f"0.0015 at batch {least} by the root of the batch, 0.003 at most"),
         "schedule": Choice("onecycle", "as in all runs measured"),
         "warmup_fraction": Choice(0.2, "as in the best CamVid recipe"),
@@ -318,13 +318,11 @@ def _course(
     }
 
 
-def _optimizer(data: Fingerprint, network: Mapping[str, Choice]) -> Choice:
-    """Choose Muon where it was ahead of AdamW at equal steps: on colour images, from scratch (experiments.md)."""
-    if "model" in network:
-        return Choice("adamw", "published weights learn by it in all runs measured")
+def _optimizer(data: Fingerprint) -> Choice:
+    """Choose Muon where it was ahead of AdamW at equal steps: on colour images, from published weights or not (experiments.md)."""
     if data.channels != 3:
         return Choice("adamw", "muon was measured on colour images only")
-    return Choice("muon", "from scratch it learns more per step than adamw")
+    return Choice("muon", "it learns more per step than adamw")
 
 
 def classes(data: Fingerprint) -> dict[str, Choice]:
